@@ -1,0 +1,1 @@
+"""Cited answers whose every quote is copied verbatim from a named document."""
