@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recallm_core.lexical import BM25, sentences, terms
+
+TEXTS = st.one_of(
+    st.text(max_size=200),
+    st.lists(
+        st.sampled_from(
+            ["Dr. Ann Lee", " left.", "\n", "\r\n", "- item", "| a | b |", "a: b", " 東京。", "3.5",
+             "word " * 12, "\u2029", "!", '"Yes."', " ", "J. K. Rowling", "\x85", "# Head"]
+        ),
+        max_size=25,
+    ).map("".join),
+)  # fmt: skip
+
+
+@given(TEXTS)
+def test_sentences_are_exact_disjoint_and_cover_everything_visible(text: str) -> None:
+    covered = set()
+    previous = 0
+    for start, end in sentences(text):
+        assert previous <= start < end <= len(text)
+        assert text[start:end] == text[start:end].strip()
+        covered.update(range(start, end))
+        previous = end
+    assert all(i in covered or c.isspace() for i, c in enumerate(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dr. Lee met J. K. Rowling. They left.", ["Dr. Lee met J. K. Rowling.", "They left."]),
+        (
+            "It cost 3.5 euros. See No. 5 and fig. 2.",
+            ["It cost 3.5 euros.", "See No. 5 and fig. 2."],
+        ),
+        ('He said "Go." Then he left!', ['He said "Go."', "Then he left!"]),
+        ("# Title\n- one\n- two\n| a | b |", ["# Title", "- one", "- two", "| a | b |"]),
+        ("port: 80\nowner: Ann", ["port: 80", "owner: Ann"]),
+        ("東京。大阪！", ["東京。", "大阪！"]),
+        ("1. First do this.\n2. Then that.", ["1. First do this.", "2. Then that."]),
+        ("", []),
+    ],
+)
+def test_sentences_of_ordinary_text(text: str, expected: list[str]) -> None:
+    assert [text[a:b] for a, b in sentences(text)] == expected
+
+
+def test_wrapped_prose_is_joined_and_rows_are_not() -> None:
+    wrapped = "The plan covers every person who works for the company and\ntheir children. It ends."
+    assert [wrapped[a:b] for a, b in sentences(wrapped)] == [
+        "The plan covers every person who works for the company and\ntheir children.",
+        "It ends.",
+    ]
+    rows = "\n".join(f"{'k' * 36}{i}: {'v' * 36}{i}" for i in range(4))
+    assert len(sentences(rows)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("FY2018", ["fy2018", "fy", "2018"]),
+        ("$1,500 and 3.12", ["1500", "3.12"]),
+        ("Offices, office's OFFICE", ["offic", "offic", "offic"]),
+        ("What is it?", []),
+        ("東京都", ["東京", "京都"]),
+        ("O'Brien isn't running", ["obrien", "run"]),
+        ("Straße café", ["strass", "café"]),
+    ],
+)
+def test_terms(text: str, expected: list[str]) -> None:
+    assert terms(text) == expected
+
+
+@given(st.text(max_size=100), st.text(max_size=100))
+def test_terms_of_joined_lines_are_the_terms_of_each(first: str, second: str) -> None:
+    assert terms(first + "\n" + second) == terms(first) + terms(second)
+
+
+WORDS = st.lists(st.sampled_from("abcdef"), max_size=8)
+
+
+@given(st.lists(WORDS, max_size=8), WORDS)
+def test_bm25_equals_the_formula(texts: list[list[str]], query: list[str]) -> None:
+    index = BM25(texts, k1=1.5, b=0.6)
+    mean = (sum(map(len, texts)) / len(texts) if texts else 1.0) or 1.0
+    expected = []
+    for text in texts:
+        score = 0.0
+        for term in set(query):
+            df = sum(term in other for other in texts)
+            idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+            tf = text.count(term)
+            score += idf * tf * 2.5 / (tf + 1.5 * (1 - 0.6 + 0.6 * len(text) / mean))
+        expected.append(score)
+    np.testing.assert_allclose(index.scores(query), expected, rtol=1e-9)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recallm_core.lexical import sentences
+from recallm_core.prior import sentence_prior
+
+TEXTS = st.lists(st.text(alphabet="abc xyz.\n", max_size=60), max_size=5)
+
+
+@given(st.text(alphabet="abc xyz", max_size=20), TEXTS)
+def test_probabilities_of_all_sentences_sum_to_one(question: str, texts: list[str]) -> None:
+    prior = sentence_prior(question, texts)
+    assert [[(a, b) for a, b, _ in row] for row in prior] == [sentences(text) for text in texts]
+    logs = [log for row in prior for _, _, log in row]
+    if logs:
+        assert math.fsum(map(math.exp, logs)) == pytest.approx(1.0)
+
+
+def best(question: str, texts: list[str], **options: object) -> str:
+    prior = sentence_prior(question, texts, **options)  # type: ignore[arg-type]
+    _, number, start, end = max((log, n, a, b) for n, row in enumerate(prior) for a, b, log in row)
+    return texts[number][start:end]
+
+
+def test_the_sentence_that_shares_words_is_likeliest() -> None:
+    texts = ["Cats sleep. The ferry leaves at nine.", "Dogs bark."]
+    assert best("When does the ferry leave?", texts) == "The ferry leaves at nine."
+
+
+def test_titles_and_headings_count() -> None:
+    texts = ["Opens at nine.", "Opens at ten."]
+    assert best("When does the museum open?", texts, titles=["Zoo", "Museum"]) == "Opens at ten."
+    text = "# Zoo\nOpens at nine.\n# Museum\nOpens at ten."
+    assert best("When does the museum open?", [text]) == "Opens at ten."
+
+
+def test_a_recalled_sentence_leads_to_the_next_one() -> None:
+    texts = ["Ann leads the Delta team. The Delta team sits in Oslo. Bob leads sales."]
+    first = best("Where does the team that Ann leads sit?", texts)
+    second = best("Where does Ann sit?", texts, recalled=["Ann leads the Delta team."])
+    assert first in texts[0]
+    assert second == "The Delta team sits in Oslo."
+
+
+def test_no_shared_word_means_equal_probabilities() -> None:
+    row = sentence_prior("zebra", ["One. Two. Three."])[0]
+    assert [log for _, _, log in row] == pytest.approx([math.log(1 / 3)] * 3)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many titles"):
+        sentence_prior("q", ["a"], [])
+    with pytest.raises(ValueError, match="above 0"):
+        sentence_prior("q", ["a"], temperature=0.0)
