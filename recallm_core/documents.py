@@ -79,6 +79,18 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate(Location):
+    """A text that was dropped because a passage contains it, character by character.
+
+    Attributes:
+        passage_start: Where in ``Passage.text`` the equal stretch begins; it is as long as the
+            range is.
+    """
+
+    passage_start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A slice of a document made for retrieval: ``document.text[start:end] == text``."""
 
@@ -121,7 +133,7 @@ class Passage:
         title: Shown to the model as the label of the passage.
         score: Relevance, higher is better; 0 when nothing was ranked.
         members: The retrieved chunks it was merged from; empty when the whole document is given.
-        duplicates: Equal texts elsewhere that were dropped in favour of this one.
+        duplicates: Texts elsewhere that were dropped because this one contains them.
     """
 
     document_id: str
@@ -131,7 +143,7 @@ class Passage:
     title: str | None = None
     score: float = 0.0
     members: tuple[Member, ...] = ()
-    duplicates: tuple[Location, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
 
 
 def content_id(text: str) -> str:

@@ -1,0 +1,497 @@
+"""Chunks to passages: the most useful text that fits a token budget, as exact slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from recallm_core.documents import Document, Duplicate, Member, Passage, ScoredChunk
+from recallm_core.errors import DocumentError
+from recallm_core.stretches import Layout, Stretch
+
+Order = Literal["document", "relevance", "edges"]
+Reason = Literal["budget", "duplicate", "conflict", "empty"]
+Overhead = int | Callable[[Passage], int]
+
+DEFAULT_OVERHEAD = 12
+"""Tokens of the header of a passage, where the caller doesn't know its prompt's wording."""
+
+_MISSES = 20  # a round of filling ends after so many candidates that didn't fit
+_ROUNDS = 3  # later rounds spend what the estimates of the earlier ones overshot
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A candidate that is not in the pack.
+
+    Attributes:
+        chunk: The candidate.
+        reason: ``budget``: it didn't fit. ``duplicate``: its exact text is in the pack already.
+            ``conflict``: a better chunk claims the same characters with another text.
+            ``empty``: it has no text.
+    """
+
+    chunk: ScoredChunk
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """What the model gets to read.
+
+    Attributes:
+        passages: Exact slices of documents, in the order asked for.
+        left_out: The candidates that aren't in it, best first.
+        tokens: Tokens of all passages with their overhead, counted on the final texts.
+    """
+
+    passages: tuple[Passage, ...]
+    left_out: tuple[LeftOut, ...]
+    tokens: int
+
+
+def pack(
+    chunks: Sequence[ScoredChunk],
+    documents: Mapping[str, Document] | None = None,
+    *,
+    token_budget: int,
+    count: Callable[[str], int],
+    overhead: Overhead = DEFAULT_OVERHEAD,
+    order: Order = "document",
+    titles: Mapping[str, str] | None = None,
+    chunk_tokens: Callable[[ScoredChunk], int] | None = None,
+    neighbours: Callable[[ScoredChunk], Sequence[ScoredChunk]] | None = None,
+    expand_top: int = 5,
+    gap_tokens: int = 0,
+) -> Pack:
+    """Returns the best chunks that fit the budget, merged into passages.
+
+    A pure function: it works as well on chunks from any other store. Chunks of a document whose
+    full text is known are joined where they overlap or touch, their cuts grow to whole words and
+    small gaps between them may be filled. Without that text only overlaps are joined, and only if
+    both chunks agree on every shared character. The same input gives the same pack.
+
+    Args:
+        chunks: Candidates; a higher score is better, equal scores keep the given order.
+        documents: Full texts by document id; may lack some, or all.
+        token_budget: Limit for the sum of ``count(passage.text)`` and overhead; never exceeded.
+        count: Tokens of a text under the model's tokenizer.
+        overhead: Tokens that a passage costs beyond its text.
+        order: ``document``: documents by their best passage, then as in the document.
+            ``relevance``: best first. ``edges``: the best at both ends, the weakest in the middle.
+        titles: Titles for documents whose full text isn't given.
+        chunk_tokens: A cheap estimate of ``count(chunk.text)``, for instance from a cache.
+        neighbours: The chunks beside a chunk, to be added after each of the best hits.
+        expand_top: How many of the best hits get their neighbours.
+        gap_tokens: Gaps of at most this many tokens between two kept stretches are filled, if the
+            budget still allows.
+
+    Raises:
+        DocumentError: A chunk isn't the slice of its document that it claims to be.
+        ValueError: The budget is negative, the order unknown or a score not a number.
+    """
+    if token_budget < 0:
+        raise ValueError(f"token_budget must not be negative, got {token_budget}")
+    if order not in ("document", "relevance", "edges"):
+        raise ValueError(f"order must be 'document', 'relevance' or 'edges', got {order!r}")
+    texts = {key: doc.text for key, doc in _wanted(documents, chunks)}
+    names = {key: doc.title for key, doc in _wanted(documents, chunks)}
+    for chunk in chunks:
+        _check(chunk, texts.get(chunk.document_id))
+        names.setdefault(chunk.document_id, (titles or {}).get(chunk.document_id))
+    packing = _Packing(token_budget, _memoised(count), overhead, names, texts, chunk_tokens)
+    ranked = sorted(chunks, key=lambda chunk: -chunk.score)
+    packing.fill(_with_neighbours(ranked, neighbours, expand_top))
+    if gap_tokens > 0:
+        packing.fill_gaps(gap_tokens)
+    passages = packing.passages(ranked)
+    tokens = sum(packing.price(passage) for passage in passages)
+    return Pack(_ordered(passages, order), packing.left_out(ranked), tokens)
+
+
+def pack_everything(
+    documents: Iterable[Document],
+    *,
+    token_budget: int,
+    count: Callable[[str], int],
+    overhead: Overhead = DEFAULT_OVERHEAD,
+) -> Pack | None:
+    """Returns all documents as whole passages, or None if they don't fit the budget.
+
+    Of documents with equal texts one is given; the others are its ``duplicates``. Empty documents
+    are left out. Stops counting as soon as the budget is exceeded.
+    """
+    firsts: dict[str, Document] = {}
+    copies: dict[str, list[Duplicate]] = {}
+    seen: set[str] = set()
+    for document in documents:
+        if not document.text or document.id in seen:
+            continue
+        seen.add(document.id)
+        if firsts.setdefault(document.text, document) is not document:
+            copy = Duplicate(document.id, 0, len(document.text))
+            copies.setdefault(document.text, []).append(copy)
+    passages: list[Passage] = []
+    spent = 0
+    for text, first in firsts.items():
+        duplicates = tuple(copies.get(text, ()))
+        passage = Passage(first.id, 0, len(text), text, first.title, duplicates=duplicates)
+        cost = _capped_count(passage, count, overhead, token_budget - spent)
+        if cost is None:
+            return None
+        spent += cost
+        passages.append(passage)
+    return Pack(tuple(passages), (), spent)
+
+
+def _capped_count(
+    passage: Passage, count: Callable[[str], int], overhead: Overhead, room: int
+) -> int | None:
+    """The tokens of a passage, or None if they exceed ``room``; a huge text is first sampled."""
+    extra = overhead if isinstance(overhead, int) else overhead(passage)
+    sample = 40 * max(room, 0) + 1000
+    if len(passage.text) > 2 * sample and count(passage.text[:sample]) > room:
+        return None
+    cost = count(passage.text) + extra
+    return cost if cost <= room else None
+
+
+def _wanted(
+    documents: Mapping[str, Document] | None, chunks: Sequence[ScoredChunk]
+) -> Iterator[tuple[str, Document]]:
+    if documents is None:
+        return
+    for key in dict.fromkeys(chunk.document_id for chunk in chunks):
+        document = documents.get(key)
+        if document is not None:
+            yield key, document
+
+
+def _check(chunk: ScoredChunk, source: str | None) -> None:
+    where = f"a chunk of document {chunk.document_id!r} with offsets {chunk.start}..{chunk.end}"
+    if chunk.score != chunk.score:
+        raise ValueError(f"{where} has the score NaN; scores must be comparable numbers")
+    if chunk.start < 0 or chunk.end - chunk.start != len(chunk.text):
+        raise DocumentError(
+            f"{where} has a text of {len(chunk.text)} characters; offsets must be code points, "
+            "half-open, so that end - start is the length of the text"
+        )
+    if source is not None and source[chunk.start : chunk.end] != chunk.text:
+        raise DocumentError(
+            f"{where} isn't the slice of the document that was given; the store is older than the "
+            "document, or its splitter changed the text: index the document again"
+        )
+
+
+def _with_neighbours(
+    ranked: Sequence[ScoredChunk],
+    neighbours: Callable[[ScoredChunk], Sequence[ScoredChunk]] | None,
+    expand_top: int,
+) -> list[_Item]:
+    """The candidates in the order they are tried: after a strong hit, the text around it."""
+    items: list[_Item] = []
+    for rank, chunk in enumerate(ranked):
+        items.append(_Item(chunk))
+        if neighbours is not None and rank < expand_top:
+            items += [_Item(beside, anchor=chunk) for beside in neighbours(chunk)]
+    return items
+
+
+def _ordered(passages: Sequence[Passage], order: Order) -> tuple[Passage, ...]:
+    """Sorts passages that come by document and offset; ties keep that order."""
+    ranked = sorted(passages, key=lambda passage: -passage.score)
+    if order == "relevance":
+        return tuple(ranked)
+    if order == "edges":
+        return tuple(ranked[0::2] + ranked[1::2][::-1])
+    places: dict[str, int] = {}
+    for passage in ranked:
+        places.setdefault(passage.document_id, len(places))
+    return tuple(sorted(passages, key=lambda passage: (places[passage.document_id], passage.start)))
+
+
+def _memoised(count: Callable[[str], int]) -> Callable[[str], int]:
+    known: dict[str, int] = {}
+
+    def counted(text: str) -> int:
+        if text not in known:
+            known[text] = count(text)
+        return known[text]
+
+    return counted
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A retrieved chunk, or text that surrounds or connects one (its anchor)."""
+
+    chunk: ScoredChunk
+    anchor: ScoredChunk | None = None
+
+    @property
+    def retrieved(self) -> bool:
+        return self.anchor is None
+
+
+class _Packing:
+    """One call's state: which stretches are in, what they cost and what was dropped."""
+
+    def __init__(
+        self,
+        budget: int,
+        count: Callable[[str], int],
+        overhead: Overhead,
+        titles: Mapping[str, str | None],
+        texts: Mapping[str, str],
+        chunk_tokens: Callable[[ScoredChunk], int] | None,
+    ) -> None:
+        self._budget, self._count, self._overhead = budget, count, overhead
+        self._titles, self._texts = titles, texts
+        self._estimate = chunk_tokens or (lambda chunk: count(chunk.text))
+        self._accepted: dict[_Item, int] = {}  # with what each was estimated to add
+        self._texts_in: dict[str, ScoredChunk] = {}
+        self._reasons: dict[ScoredChunk, Reason] = {}
+        self._layout = Layout(texts)
+        self._spent = 0
+
+    def fill(self, items: Sequence[_Item]) -> None:
+        """Adds candidates while they fit; what an estimate overshot is spent in another round."""
+        waiting = list(items)
+        for _ in range(_ROUNDS):
+            before = len(self._accepted)
+            waiting = self._offer_all(waiting)
+            removed = self._settle()
+            if removed or not waiting or len(self._accepted) == before:
+                break
+
+    def fill_gaps(self, gap_tokens: int) -> None:
+        """Fills small gaps between the stretches of one document."""
+        gaps = [gap for key in self._layout.runs for gap in self._gaps(key, gap_tokens)]
+        self._offer_all(gaps)
+        self._settle()
+
+    def _gaps(self, document_id: str, gap_tokens: int) -> Iterator[_Item]:
+        source = self._texts.get(document_id)
+        runs = self._layout.runs[document_id]
+        if source is None:
+            return
+        for left, right in pairwise(runs):
+            if right.start - left.end > 12 * gap_tokens or self._holds_dropped(
+                document_id, left.end, right.start
+            ):
+                continue
+            text = source[left.end : right.start]
+            if self._count(text) <= gap_tokens:
+                gap = ScoredChunk(document_id, left.end, right.start, text, 0.0)
+                yield _Item(gap, anchor=gap)
+
+    def _holds_dropped(self, document_id: str, start: int, end: int) -> bool:
+        """Whether a duplicate that was dropped on purpose lies in this range."""
+        return any(
+            chunk.document_id == document_id and chunk.start < end and chunk.end > start
+            for chunk, reason in self._reasons.items()
+            if reason == "duplicate"
+        )
+
+    def _offer_all(self, items: Sequence[_Item]) -> list[_Item]:
+        """Tries each candidate; returns those that didn't fit."""
+        misses: list[_Item] = []
+        for place, item in enumerate(items):
+            if len(misses) >= _MISSES:
+                return misses + list(items[place:])
+            reason = self._offer(item)
+            if reason is not None and item.retrieved:
+                self._reasons[item.chunk] = reason
+            if reason == "budget":
+                misses.append(item)
+        return misses
+
+    def _offer(self, item: _Item) -> Reason | None:
+        chunk = item.chunk
+        if not chunk.text:
+            return "empty"
+        if item.anchor not in (None, chunk) and _Item(item.anchor) not in self._accepted:
+            return "budget"
+        twin = self._texts_in.get(chunk.text)
+        if twin is not None and not _same_place(twin, chunk):
+            return "duplicate"
+        union = self._layout.union(chunk)
+        if union is None:
+            return "conflict"
+        run, replaced = union
+        cost = self._cost(chunk, run, replaced)
+        if self._spent + cost > self._budget:
+            return "budget"
+        self._spent += cost
+        self._accept(item, run, replaced, cost)
+        return None
+
+    def _accept(self, item: _Item, run: Stretch, replaced: Sequence[Stretch], cost: int) -> None:
+        self._reasons.pop(item.chunk, None)
+        self._accepted.setdefault(item, cost)
+        self._texts_in.setdefault(item.chunk.text, item.chunk)
+        self._layout.put(item.chunk.document_id, run, replaced)
+
+    def _cost(self, chunk: ScoredChunk, run: Stretch, replaced: Sequence[Stretch]) -> int:
+        """Estimated tokens that a chunk adds: its new characters, and headers gained or saved."""
+        fresh = len(run.text) - sum(len(old.text) for old in replaced)
+        tokens = -(-self._estimate(chunk) * fresh // len(chunk.text)) if fresh else 0
+        if isinstance(self._overhead, int):
+            return tokens + self._overhead * (1 - len(replaced))
+        header = self._overhead(self._passage(chunk.document_id, run))
+        return tokens + header * (1 - len(replaced))
+
+    def price(self, passage: Passage) -> int:
+        """Exact tokens of a passage, with its header."""
+        extra = self._overhead if isinstance(self._overhead, int) else self._overhead(passage)
+        return self._count(passage.text) + extra
+
+    def _settle(self) -> bool:
+        """Replaces estimates by exact counts; takes out what is said twice or doesn't fit."""
+        self._drop_contained()
+        removed = False
+        while self._accepted:
+            self._spent = sum(self.price(passage) for passage in self._bare())
+            if self._spent <= self._budget:
+                return removed
+            self._remove_last(self._spent - self._budget)
+            removed = True
+        self._spent = 0
+        return removed
+
+    def _remove_last(self, tokens: int) -> None:
+        """Takes out what came last, at least one item, until it makes up for so many tokens."""
+        items = list(self._accepted.items())
+        while items and tokens > 0:
+            item, cost = items.pop()
+            tokens -= max(cost, 1)
+            if item.retrieved:
+                self._reasons[item.chunk] = "budget"
+        self._rebuild(dict(items))
+
+    def _drop_contained(self) -> None:
+        """Drops a stretch whose whole text another stretch contains."""
+        longest_first = sorted(self._bare(), key=lambda passage: -len(passage.text))
+        kept: list[Passage] = []
+        dropped: list[Passage] = []
+        for passage in longest_first:
+            twice = any(passage.text in other.text for other in kept)
+            (dropped if twice else kept).append(passage)
+        if not dropped:
+            return
+        gone = {item for item in self._accepted if any(_inside(item.chunk, p) for p in dropped)}
+        self._rebuild({item: cost for item, cost in self._accepted.items() if item not in gone})
+        for item in gone:
+            if item.retrieved:
+                self._reasons[item.chunk] = "duplicate"
+
+    def _rebuild(self, items: Mapping[_Item, int]) -> None:
+        self._accepted, self._texts_in, self._layout = {}, {}, Layout(self._texts)
+        for item, cost in items.items():
+            union = self._layout.union(item.chunk)
+            assert union is not None  # it was no conflict among more stretches than these
+            self._accept(item, *union, cost)
+
+    def _bare(self) -> list[Passage]:
+        """The stretches as passages without members, by document and offset."""
+        runs = self._layout.runs.items()
+        return [self._passage(key, run) for key, stretches in runs for run in stretches]
+
+    def _passage(self, document_id: str, run: Stretch) -> Passage:
+        return Passage(document_id, run.start, run.end, run.text, self._titles.get(document_id))
+
+    def passages(self, ranked: Sequence[ScoredChunk]) -> list[Passage]:
+        """The stretches with the chunks they were merged from and the copies they stand for."""
+        bare = self._bare()
+        members = self._members(bare, ranked)
+        copies = self._copies(bare)
+        return [
+            replace(
+                passage,
+                score=max((member.score for member in inside), default=0.0),
+                members=inside,
+                duplicates=equal,
+            )
+            for passage, inside, equal in zip(bare, members, copies, strict=True)
+        ]
+
+    def _members(
+        self, bare: Sequence[Passage], ranked: Sequence[ScoredChunk]
+    ) -> list[tuple[Member, ...]]:
+        """For each stretch, the candidates that lie in it, however they got there."""
+        by_document: dict[str, list[int]] = {}
+        for number, passage in enumerate(bare):
+            by_document.setdefault(passage.document_id, []).append(number)
+        found: list[dict[tuple[int, int], float]] = [{} for _ in bare]
+        for chunk in ranked:
+            for number in by_document.get(chunk.document_id, ()):
+                if chunk.text and _inside(chunk, bare[number]) and _agrees(chunk, bare[number]):
+                    found[number].setdefault((chunk.start, chunk.end), chunk.score)
+                    self._reasons.pop(chunk, None)
+                    self._accepted.setdefault(_Item(chunk), 0)
+        return [
+            tuple(Member(start, end, ranges[start, end]) for start, end in sorted(ranges))
+            for ranges in found
+        ]
+
+    def _copies(self, bare: Sequence[Passage]) -> list[tuple[Duplicate, ...]]:
+        """For each stretch, the dropped chunks whose text it contains."""
+        found: list[list[Duplicate]] = [[] for _ in bare]
+        for chunk, reason in list(self._reasons.items()):
+            if reason != "duplicate":
+                continue
+            places = ((n, p.text.find(chunk.text)) for n, p in enumerate(bare))
+            place = next(((n, at) for n, at in places if at >= 0), None)
+            if place is None:  # what it duplicated had to leave again
+                self._reasons[chunk] = "budget"
+                continue
+            copy = Duplicate(chunk.document_id, chunk.start, chunk.end, place[1])
+            found[place[0]].append(copy)
+        return [_merged_copies(copies) for copies in found]
+
+    def left_out(self, ranked: Sequence[ScoredChunk]) -> tuple[LeftOut, ...]:
+        """The candidates that aren't in the pack, with the reason, best first."""
+        inside = {item.chunk for item in self._accepted if item.retrieved}
+        return tuple(
+            LeftOut(chunk, self._reasons.get(chunk, "budget"))
+            for chunk in ranked
+            if chunk not in inside
+        )
+
+
+def _same_place(one: ScoredChunk, other: ScoredChunk) -> bool:
+    return one.document_id == other.document_id and one.start == other.start
+
+
+def _inside(chunk: ScoredChunk, passage: Passage) -> bool:
+    return (
+        chunk.document_id == passage.document_id
+        and passage.start <= chunk.start
+        and chunk.end <= passage.end
+    )
+
+
+def _agrees(chunk: ScoredChunk, passage: Passage) -> bool:
+    return passage.text.startswith(chunk.text, chunk.start - passage.start)
+
+
+def _merged_copies(copies: Sequence[Duplicate]) -> tuple[Duplicate, ...]:
+    """Copies with those that continue each other joined."""
+    merged: list[Duplicate] = []
+    for copy in sorted(copies, key=lambda each: (each.document_id, each.start, each.end)):
+        last = merged[-1] if merged else None
+        if last is not None and _continues(last, copy):
+            merged[-1] = replace(last, end=copy.end)
+        else:
+            merged.append(copy)
+    return tuple(merged)
+
+
+def _continues(last: Duplicate, copy: Duplicate) -> bool:
+    return (
+        last.document_id == copy.document_id
+        and last.end == copy.start
+        and last.passage_start + last.end - last.start == copy.passage_start
+    )
