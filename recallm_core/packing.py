@@ -356,17 +356,18 @@ class _Packing:
             self._spent = sum(self.price(passage) for passage in self._bare())
             if self._spent <= self._budget:
                 return removed
-            self._remove_last(self._spent - self._budget)
+            self._remove_last(1 - self._budget / self._spent)
             removed = True
         self._spent = 0
         return removed
 
-    def _remove_last(self, tokens: int) -> None:
-        """Takes out what came last, at least one item, until it makes up for so many tokens."""
+    def _remove_last(self, share: float) -> None:
+        """Takes out what came last, at least one item, up to a share of the estimated total."""
         items = list(self._accepted.items())
+        tokens = max(share * sum(self._accepted.values()), 1e-9)
         while items and tokens > 0:
             item, cost = items.pop()
-            tokens -= max(cost, 1)
+            tokens -= cost
             if item.retrieved:
                 self._reasons[item.chunk] = "budget"
         self._rebuild(dict(items))
