@@ -206,6 +206,11 @@ class RecallMatcher:
         """The tokens consumed so far."""
         return tuple(self._tokens)
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether start scores were given."""
+        return self._prior is not None
+
     def allowed_tokens(self) -> Ints:
         """Returns the ids that continue a copy, sorted and distinct; none: it has to close."""
         if not self._tokens:

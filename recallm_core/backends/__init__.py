@@ -1,0 +1,97 @@
+"""What a backend is: token ids for prompts, under constraints, streamed and cancellable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.constraint import ConstraintRules, Prior
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        max_new_tokens: Output tokens at most, thinking and marks included.
+        temperature: 0 is greedy.
+        top_p: Nucleus; 1 keeps everything.
+        seed: Makes a sampled output reproducible, whatever else is in the batch; None: random.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.6
+    top_p: float = 0.95
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GenerationRequest:
+    """One sequence to generate.
+
+    Attributes:
+        token_ids: The prompt.
+        rules: The constraint; the backend starts its own cursor with ``rules.start(prior)``.
+        sampling: How tokens are chosen.
+        prior: Recomputes the tilt of span starts in process; None: the static one of the spec.
+        prefix_length: Tokens at the beginning of the prompt that other questions will share; a hint
+            for a prefix cache.
+    """
+
+    token_ids: NDArray[np.int32]
+    rules: ConstraintRules
+    sampling: Sampling
+    prior: Prior | None = None
+    prefix_length: int = 0
+
+
+class TokenStream(Protocol):
+    """The output of one request, as it comes.
+
+    Iterating yields non-empty tuples of token ids; the end-of-sequence id is included. Closing the
+    stream, or dropping it, stops the generation. An exception of the backend is raised to the
+    iterating caller as ``GenerationError`` with the original as its cause.
+    """
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that a cache spared; final once the first tokens have come."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None while it runs."""
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]: ...
+
+    def __next__(self) -> tuple[int, ...]: ...
+
+    def close(self) -> None:
+        """Stops the generation and frees what it held; safe to call twice."""
+
+
+class Backend(Protocol):
+    """Runs a model. Safe to call from many threads; requests at the same time share batches."""
+
+    @property
+    def window(self) -> int:
+        """Tokens that the model can attend to, input and output together."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a ``prior`` callable can be honoured."""
+
+    def generate(self, request: GenerationRequest) -> TokenStream:
+        """Queues a request and returns its stream at once."""
+
+    def close(self) -> None:
+        """Ends all streams and frees the model; safe to call twice."""

@@ -1,0 +1,452 @@
+"""One sequence's decoding state: thinking, recalling, answering; which tokens are legal in each.
+
+A constraint is a pure function of the rules and the tokens consumed, so that every backend gives
+the same allowed sets, and any prefix can be replayed (beams, preemption, speculative decoding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.errors import ConstraintError
+from recallm_core.recall_index import RecallIndex, RecallMatcher
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Section = Literal["thinking", "answer", "done"]
+Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Floats | None"]
+
+
+class Effect(Enum):
+    """What a token did."""
+
+    TEXT = "ordinary output"
+    OPENED = "the token completed the mark that opens a span"
+    COPIED = "the token continues a copy"
+    CLOSING = "the token may belong to the closing mark"
+    CLOSED = "the token completed the closing mark"
+    THINKING_ENDED = "the token completed the mark that ends thinking"
+    ENDED = "the token ends the output"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSpan:
+    """A finished copy.
+
+    Attributes:
+        tokens: The copied ids.
+        occurrences: (run, position of the first token) of every copy that may end here.
+        section: Where the span was opened.
+    """
+
+    tokens: tuple[int, ...]
+    occurrences: tuple[tuple[int, int], ...]
+    section: Section
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The legal next tokens: either only these, or all but these.
+
+    Attributes:
+        only: The legal ids; None when nearly everything is legal.
+        forbid: The illegal ids, where ``only`` is None.
+        bias: Added to the logits of ``only`` (the prior); None: nothing.
+    """
+
+    only: Ints | None
+    forbid: Ints | None = None
+    bias: Floats | None = None
+
+    def allows(self, token: int) -> bool:
+        """Whether a token is legal."""
+        if self.only is not None:
+            return bool((self.only == token).any())
+        assert self.forbid is not None
+        return not bool((self.forbid == token).any())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """The whole state; replaced, never changed. ``copied`` is the length of the copy."""
+
+    section: Section
+    spans: tuple[ClosedSpan, ...] = ()
+    matcher: RecallMatcher | None = None
+    copied: int = 0
+    closing: int = 0  # tokens of the closing mark that were read
+    close_from: int = 0  # length of the copy when the closing mark began
+    copying: bool = True  # whether the copy reading is still alive while closing
+    forced: tuple[int, ...] = ()
+    watch: tuple[int, int, int] = (0, 0, 0)  # open, close, think_close
+    thinking_tokens: int = 0
+
+
+class ConstraintRules:
+    """A spec bound to its index: what all sequences over one prompt share."""
+
+    def __init__(self, spec: ConstraintSpec, index: RecallIndex) -> None:
+        self.spec = spec
+        self.index = index
+        controls = {i for tag in self.tags if tag.control for i in tag.ids} | set(spec.eos)
+        clash = controls.intersection(index.tokens.tolist()) if index.size else set()
+        if clash:
+            raise ConstraintError(
+                f"control tokens {sorted(clash)} stand inside copyable runs; "
+                "the prompt must encode documents as plain text"
+            )
+        self.static_prior: Floats | None = (
+            None if spec.prior is None else spec.prior.astype(np.float64)
+        )
+        self._forbid: dict[tuple[Any, ...], Mask] = {}
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """The marks in use."""
+        spec = self.spec
+        return (spec.open, spec.close, *([spec.think_close] if spec.think_close else []))
+
+    @classmethod
+    def from_spec(cls, spec: ConstraintSpec, prompt_ids: Sequence[int]) -> ConstraintRules:
+        """Binds a spec to the prompt that a worker really has.
+
+        Where the prompt isn't the one that the spec was made for, recall stays closed: no span can
+        be opened, and the client notices because no span comes.
+        """
+        ids = np.asarray(prompt_ids, dtype=np.int32)
+        if len(ids) != spec.prompt_length or hash_tokens(ids) != spec.prompt_hash:
+            closed = replace(spec, recall_in="none")
+            return cls(closed, RecallIndex([], vocab_size=spec.vocab_size))
+        return cls(spec, build_index(spec, ids))
+
+    def start(self, prior: Prior | None = None) -> Constraint:
+        """Returns the state of a fresh sequence.
+
+        Args:
+            prior: Computes the tilt anew whenever a span opens, from the section and the spans so
+                far; None: the static prior of the spec, if any.
+        """
+        return Constraint(self, prior)
+
+    def outside_mask(self, cursor: _Cursor, may_open: bool) -> Mask:
+        """The mask of ordinary output, cached: it depends on little."""
+        key = (cursor.section, may_open, cursor.watch)
+        found = self._forbid.get(key)
+        if found is None:
+            found = Mask(only=None, forbid=self._forbidden(cursor, may_open))
+            self._forbid[key] = found
+        return found
+
+    def _forbidden(self, cursor: _Cursor, may_open: bool) -> Ints:
+        spec = self.spec
+        open_state, close_state, think_state = cursor.watch
+        ids = set(spec.forbidden)
+        opening = spec.open.passers if may_open else spec.open.finishers
+        ids.update(opening(open_state))
+        ids.update(spec.close.finishers(close_state))
+        if cursor.section == "thinking":
+            ids.update(spec.eos)
+        if spec.think_close is not None:
+            ending = (
+                spec.think_close.passers
+                if cursor.section == "thinking"
+                else spec.think_close.finishers
+            )
+            ids.update(ending(think_state))
+        if cursor.section != "thinking":
+            ids.difference_update(spec.eos)
+        return np.array(sorted(i for i in ids if 0 <= i < spec.vocab_size), dtype=np.int64)
+
+
+def build_index(spec: ConstraintSpec, prompt_ids: NDArray[np.int32]) -> RecallIndex:
+    """Builds the index of a spec's runs over its prompt."""
+    return RecallIndex(
+        [prompt_ids[a:b] for a, b in spec.runs],
+        vocab_size=spec.vocab_size,
+        can_start=spec.can_start,
+        can_end=spec.can_end,
+        can_end_hard=spec.can_end_hard,
+    )
+
+
+class Constraint:
+    """The cursor of one sequence: ``mask`` says what is legal, ``consume`` moves on."""
+
+    def __init__(self, rules: ConstraintRules, prior: Prior | None = None) -> None:
+        self.rules = rules
+        self._prior = prior
+        self._cursor = _Cursor("thinking" if rules.spec.thinking else "answer")
+        self._history: list[_Cursor] = []
+        self._mask: Mask | None = None
+        self._limit_thinking()
+
+    @property
+    def section(self) -> Section:
+        """Where the output stands."""
+        return self._cursor.section
+
+    @property
+    def in_span(self) -> bool:
+        """Whether a span is open (its closing mark may have begun)."""
+        return self._cursor.matcher is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether an end-of-sequence token was consumed."""
+        return self._cursor.section == "done"
+
+    @property
+    def spans(self) -> tuple[ClosedSpan, ...]:
+        """The spans closed so far."""
+        return self._cursor.spans
+
+    @property
+    def length(self) -> int:
+        """Tokens consumed so far."""
+        return len(self._history)
+
+    @property
+    def matcher(self) -> RecallMatcher | None:
+        """The open span's matcher, for looking only."""
+        return self._cursor.matcher
+
+    @property
+    def watched(self) -> int:
+        """Characters at the end of the output that may turn out to begin a mark."""
+        return max(self._cursor.watch)
+
+    def mask(self) -> Mask:
+        """Returns the legal next tokens; there is always at least one."""
+        if self._mask is None:
+            self._mask = self._make_mask()
+        return self._mask
+
+    def _make_mask(self) -> Mask:
+        cursor, spec = self._cursor, self.rules.spec
+        if cursor.section == "done":
+            return Mask(only=np.array(spec.eos[:1], dtype=np.int64))
+        if cursor.forced:
+            return Mask(only=np.array(cursor.forced[:1], dtype=np.int64))
+        if cursor.matcher is not None:
+            return self._span_mask(cursor, cursor.matcher)
+        return self.rules.outside_mask(cursor, self._may_open())
+
+    def _may_open(self) -> bool:
+        spec, cursor = self.rules.spec, self._cursor
+        return (
+            cursor.section in spec.recall_in
+            and len(cursor.spans) < spec.max_spans
+            and self.rules.index.copyable
+        )
+
+    def _span_mask(self, cursor: _Cursor, matcher: RecallMatcher) -> Mask:
+        ids = self.rules.spec.close.ids
+        if cursor.closing and not cursor.copying:
+            return Mask(only=np.array([ids[cursor.closing]], dtype=np.int64))
+        ends = matcher.can_close
+        allowed = matcher.allowed_tokens()
+        if ends and self._thinking_spent():
+            allowed = allowed[:0]
+        bias = self._tilt(matcher, allowed)
+        extra = ([ids[cursor.closing]] if cursor.closing else []) + ([ids[0]] if ends else [])
+        extra = [i for i in dict.fromkeys(extra) if not (allowed == i).any()]
+        if not extra:
+            return Mask(only=allowed, bias=bias)
+        only = np.concatenate([allowed, np.array(extra, dtype=np.int64)])
+        if bias is not None:
+            bias = np.concatenate([bias, np.zeros(len(extra))])
+        return Mask(only=only, bias=bias)
+
+    def _tilt(self, matcher: RecallMatcher, allowed: Ints) -> Floats | None:
+        if not matcher.has_prior or allowed.size < 2:
+            return None
+        return matcher.log_prior(allowed) * self.rules.spec.prior_weight
+
+    def _thinking_spent(self) -> bool:
+        limit = self.rules.spec.max_thinking_tokens
+        cursor = self._cursor
+        spent = limit is not None and cursor.thinking_tokens >= limit
+        return spent and cursor.section == "thinking"
+
+    def consume(self, token: int) -> Effect:
+        """Moves on by one token and says what it did.
+
+        Raises:
+            ConstraintError: The token isn't legal here; the state stays as it was.
+        """
+        if not self.mask().allows(token):
+            raise ConstraintError(
+                f"token {token} isn't legal at output position {len(self._history)} "
+                f"({self._where()}); backends must choose within mask()"
+            )
+        before = self._cursor
+        thinking = before.thinking_tokens + (before.section == "thinking")
+        cursor, effect = self._step(replace(before, thinking_tokens=thinking), token)
+        self._history.append(before)
+        self._cursor = cursor
+        self._mask = None
+        self._limit_thinking()
+        return effect
+
+    def _where(self) -> str:
+        return "inside a span" if self.in_span else f"in the {self._cursor.section}"
+
+    def _step(self, cursor: _Cursor, token: int) -> tuple[_Cursor, Effect]:
+        if cursor.section == "done":
+            return cursor, Effect.ENDED
+        if cursor.matcher is not None:
+            return self._step_span(cursor, cursor.matcher, token)
+        return self._step_text(replace(cursor, forced=cursor.forced[1:]), token)
+
+    def _step_span(
+        self, cursor: _Cursor, matcher: RecallMatcher, token: int
+    ) -> tuple[_Cursor, Effect]:
+        ids = self.rules.spec.close.ids
+        copies = cursor.copying and bool((matcher.allowed_tokens() == token).any())
+        closing, start = 0, cursor.close_from
+        if cursor.closing and token == ids[cursor.closing]:
+            closing = cursor.closing + 1
+        elif cursor.copying and token == ids[0] and matcher.can_close:
+            closing, start = 1, matcher.length
+        if closing == len(ids):
+            return self._close(cursor, matcher, start), Effect.CLOSED
+        if copies:
+            matcher.consume_token(token)
+        cursor = replace(
+            cursor,
+            matcher=matcher,
+            copied=matcher.length,
+            closing=closing,
+            close_from=start,
+            copying=copies or not closing,
+        )
+        return cursor, Effect.CLOSING if closing else Effect.COPIED
+
+    def _close(self, cursor: _Cursor, matcher: RecallMatcher, length: int) -> _Cursor:
+        copy = matcher.copy()
+        copy.rollback(copy.length - length)
+        span = ClosedSpan(copy.tokens, tuple(copy.closing_occurrences()), cursor.section)
+        return replace(
+            cursor,
+            spans=(*cursor.spans, span),
+            matcher=None,
+            copied=0,
+            closing=0,
+            close_from=0,
+            copying=True,
+            watch=(0, 0, 0),
+        )
+
+    def _step_text(self, cursor: _Cursor, token: int) -> tuple[_Cursor, Effect]:
+        spec = self.rules.spec
+        if token in spec.eos and not cursor.forced:
+            return replace(cursor, section="done"), Effect.ENDED
+        if self._completes(spec.open, cursor.watch[0], token) and self._may_open():
+            matcher = self.rules.index.matcher(spec.max_span_tokens, self._start_prior(cursor))
+            return replace(cursor, matcher=matcher, forced=(), watch=(0, 0, 0)), Effect.OPENED
+        if spec.think_close is not None and self._completes(
+            spec.think_close, cursor.watch[2], token
+        ):
+            ended = replace(cursor, section="answer", forced=(), watch=(0, 0, 0))
+            return ended, Effect.THINKING_ENDED
+        watch = (
+            spec.open.advance(cursor.watch[0], token),
+            spec.close.advance(cursor.watch[1], token),
+            spec.think_close.advance(cursor.watch[2], token) if spec.think_close else 0,
+        )
+        cursor = replace(cursor, watch=watch)
+        if not cursor.forced:
+            cursor = replace(cursor, forced=self._begun(cursor))
+        return cursor, Effect.TEXT
+
+    def _begun(self, cursor: _Cursor) -> tuple[int, ...]:
+        """The rest of a text tag that has begun; nothing where the tag isn't legal."""
+        spec = self.rules.spec
+        if not spec.open.control and cursor.watch[0] >= spec.open.begun and self._may_open():
+            return spec.open.rest[cursor.watch[0]]
+        ending = spec.think_close
+        if (
+            ending is not None
+            and not ending.control
+            and cursor.section == "thinking"
+            and cursor.watch[2] >= ending.begun
+        ):
+            return ending.rest[cursor.watch[2]]
+        return ()
+
+    @staticmethod
+    def _completes(tag: Tag, state: int, token: int) -> bool:
+        if tag.control:
+            return token == tag.ids[0]
+        return tag.advance(state, token) == len(tag.text)
+
+    def _start_prior(self, cursor: _Cursor) -> Floats | None:
+        if self._prior is not None:
+            return self._prior(cursor.section, cursor.spans)
+        return self.rules.static_prior
+
+    def _limit_thinking(self) -> None:
+        """Forces the end of thinking once its budget is spent; an open span closes first."""
+        cursor, ending = self._cursor, self.rules.spec.think_close
+        if ending is None or cursor.forced or cursor.matcher is not None:
+            return
+        if self._thinking_spent():
+            state = cursor.watch[2]
+            rest = ending.rest[state] if state else ending.ids
+            self._cursor = replace(cursor, forced=rest)
+
+    def rollback(self, count: int) -> None:
+        """Takes back the last ``count`` tokens."""
+        if not 0 <= count <= len(self._history):
+            raise ConstraintError(
+                f"can't take back {count} tokens, only {len(self._history)} were consumed"
+            )
+        if not count:
+            return
+        self._cursor = _own(self._history[-count])
+        del self._history[-count:]
+        self._mask = None
+
+    def copy(self) -> Constraint:
+        """Returns an independent state at the same place."""
+        other = Constraint(self.rules, self._prior)
+        other._cursor = _own(self._cursor)
+        other._history = list(self._history)
+        other._mask = self._mask
+        return other
+
+    def draft(self, count: int) -> list[int]:
+        """Returns tokens that are worth proposing: the only way on, closing not counted.
+
+        Nothing is promised but that the first is legal: feed them to the model in one pass, then
+        choose at each place under ``mask()`` and stop at the first that differs.
+        """
+        cursor = self._cursor
+        if cursor.forced:
+            return list(cursor.forced[:count])
+        if cursor.matcher is None:
+            return []
+        if cursor.closing:
+            rest = self.rules.spec.close.ids[cursor.closing :]
+            return [] if cursor.copying else list(rest[:count])
+        return [int(t) for t in cursor.matcher.draft(count)]
+
+
+def _own(cursor: _Cursor) -> _Cursor:
+    """A cursor whose matcher nobody else moves, standing where the cursor says.
+
+    A matcher only ever grows, and only in the hands of the sequence that holds it as its current
+    one; earlier cursors of the history remember how long the copy was.
+    """
+    if cursor.matcher is None:
+        return cursor
+    matcher = cursor.matcher.copy()
+    matcher.rollback(matcher.length - cursor.copied)
+    return replace(cursor, matcher=matcher)
