@@ -1,0 +1,107 @@
+"""From recall spans to citations of the caller's own text, each checked by slicing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recallm_core.documents import Document, DocumentSet, Location
+from recallm_core.trace import ToolCall, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The piece of a citation that lies in one retrieved chunk (member) of a merged passage."""
+
+    start: int
+    end: int
+    text: str
+    member_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quote: ``document.text[start:end] == text``, in code points.
+
+    Attributes:
+        document_id: The document quoted.
+        start: First character in the document.
+        end: One past the last.
+        text: The quote.
+        answer_start: First character of ``answer.text`` that it supports; None: the whole answer.
+        answer_end: One past the last.
+        occurrences: Every place where the supplied texts hold this quote, this one included.
+        parts: The quote divided over the retrieved chunks its passage was merged from.
+        title: The document's title.
+        lines: 1-based first and last line in the source file.
+        page: 1-based page, for paged sources.
+        source: Path or URL of the source, where known.
+        utf16_range: The range in UTF-16 units (browsers, JavaScript).
+        utf8_range: The range in UTF-8 bytes.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    text: str
+    answer_start: int | None = None
+    answer_end: int | None = None
+    occurrences: tuple[Location, ...] = ()
+    parts: tuple[Part, ...] = ()
+    title: str | None = None
+    lines: tuple[int, int] | None = None
+    page: int | None = None
+    source: str | None = None
+    utf16_range: tuple[int, int] | None = None
+    utf8_range: tuple[int, int] | None = None
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the quote stands in more than one place."""
+        return len(self.occurrences) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens spent. ``cached_tokens`` is the part of the prompt that a cache spared."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    recall_tokens: int = 0
+    answer_tokens: int = 0
+
+    @property
+    def output_tokens(self) -> int:
+        """All generated tokens."""
+        return self.reasoning_tokens + self.recall_tokens + self.answer_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its evidence.
+
+    Attributes:
+        text: What the model answered, without thinking and without marks.
+        citations: The quotes that support it, in the order of the text they support.
+        abstained: Whether the documents hold no answer, as the model said or showed.
+        trace: The whole output in order.
+        usage: Tokens spent.
+        finish_reason: ``stop``, ``length`` (cut off), ``tool_calls`` or ``cancelled``.
+        tool_calls: Tools that the model wants called.
+        question: What was asked.
+        model: Which model answered.
+        sources: The documents that the model could quote from, by id.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    abstained: bool
+    trace: Trace
+    usage: Usage
+    finish_reason: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    question: str = ""
+    model: str = ""
+    sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
