@@ -14,7 +14,6 @@ import regex
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
-_Codes = NDArray[np.integer]
 _UNKNOWN = 255
 
 
@@ -121,12 +120,9 @@ def grapheme_boundaries(text: str) -> Bools:
         combining accent or within CR LF. Both ends of the text are True.
     """
     marks = np.ones(len(text) + 1, dtype=np.bool_)
-    if text.isascii():
-        if "\r" in text:
-            codes = _code_points(text)
-            marks[1:-1] = (codes[:-1] != 13) | (codes[1:] != 10)
+    if len(text) < 2 or (text.isascii() and "\r\n" not in text):
         return marks
-    marks[1:-1] = ~_clustered(_table("grapheme").look_up(_code_points(text)))
+    marks[1:-1] = ~_clustered(_table("grapheme").classes(text))
     return marks
 
 
@@ -148,15 +144,14 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     marks = grapheme_boundaries(text) if graphemes is None else graphemes.copy()
     if len(text) < 2:
         return marks
-    codes = _code_points(text)
-    classes = _table("word").look_up(codes)
+    classes = _table("word").classes(text)
     inner = marks[1:-1]
     inner &= ~((classes[:-1] == _Word.BLANK) & (classes[1:] == _Word.BLANK))
     if text.isascii():
         inner &= ~_joined(classes)
         return marks
     if np.any(joiners := classes[:-1] == _Word.JOINER):
-        inner &= ~(joiners & (_table("grapheme").look_up(codes[1:]) == _Grapheme.PICTOGRAPH))
+        inner &= ~(joiners & (_table("grapheme").classes(text)[1:] == _Grapheme.PICTOGRAPH))
     silent = (classes == _Word.IGNORED) | (classes == _Word.JOINER)
     silent[0] = False
     silent[1:] &= (classes[:-1] < _Word.CR) | (classes[:-1] == _Word.OTHER)
@@ -233,12 +228,6 @@ def _last(mask: Bools) -> NDArray[np.intp]:
     return last
 
 
-def _code_points(text: str) -> _Codes:
-    if text.isascii():
-        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-
-
 class _Table:
     """Classes of code points, asked of the regex module once for each that occurs.
 
@@ -251,8 +240,13 @@ class _Table:
         self._other = other
         self._pattern = regex.compile("|".join(f"({pattern})" for _, pattern in sets))
         self._fill(np.arange(128))
+        self._ascii = self._classes[:256].tobytes()
 
-    def look_up(self, codes: _Codes) -> NDArray[np.uint8]:
+    def classes(self, text: str) -> NDArray[np.uint8]:
+        """Returns the class of each character."""
+        if text.isascii():
+            return np.frombuffer(text.encode("ascii").translate(self._ascii), dtype=np.uint8)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         found = self._classes[codes]
         missing = codes[found == _UNKNOWN]
         if missing.size:
@@ -260,7 +254,7 @@ class _Table:
             found = self._classes[codes]
         return found
 
-    def _fill(self, codes: _Codes) -> None:
+    def _fill(self, codes: NDArray[np.integer]) -> None:
         for code in codes.tolist():
             match = self._pattern.match(chr(code))
             known = match is not None and match.lastindex is not None
