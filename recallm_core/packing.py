@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 from recallm_core.documents import Document, Duplicate, Member, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
@@ -20,6 +20,14 @@ DEFAULT_OVERHEAD = 12
 
 _MISSES = 20  # a round of filling ends after so many candidates that didn't fit
 _ROUNDS = 3  # later rounds spend what the estimates of the earlier ones overshot
+
+
+class Lookup(Protocol):
+    """Documents by id: a dict, a ``DocumentSet`` or what an index offers."""
+
+    def __contains__(self, document_id: object, /) -> bool: ...
+
+    def __getitem__(self, document_id: str, /) -> Document: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class Pack:
 
 def pack(
     chunks: Sequence[ScoredChunk],
-    documents: Mapping[str, Document] | None = None,
+    documents: Lookup | None = None,
     *,
     token_budget: int,
     count: Callable[[str], int],
@@ -159,14 +167,13 @@ def _capped_count(
 
 
 def _wanted(
-    documents: Mapping[str, Document] | None, chunks: Sequence[ScoredChunk]
+    documents: Lookup | None, chunks: Sequence[ScoredChunk]
 ) -> Iterator[tuple[str, Document]]:
     if documents is None:
         return
     for key in dict.fromkeys(chunk.document_id for chunk in chunks):
-        document = documents.get(key)
-        if document is not None:
-            yield key, document
+        if key in documents:
+            yield key, documents[key]
 
 
 def _check(chunk: ScoredChunk, source: str | None) -> None:

@@ -1,0 +1,345 @@
+"""Texts to unit vectors: the embedder that ships with the library, others, and a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from recallm_core.documents import check_text
+from recallm_core.errors import CheckpointError, MissingExtraError
+
+Floats = npt.NDArray[np.float32]
+
+_BUILT_IN = Path(__file__).parent / "models" / "static-embedder"
+_MAX_FILE = 1 << 28  # bytes of any file of a static embedder
+_MAX_CHARACTERS = 1 << 16  # of a text that count for its vector
+_BATCH_CHARACTERS = 1 << 17  # tokenized and summed at a time: about 35 MB of rows
+
+
+class Embedder(Protocol):
+    """What an index needs to compare texts by meaning."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors do; an index refuses another embedder than its own."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Returns one unit vector per text, ``[len(texts), dim]``; zeros for a text without any."""
+        ...
+
+    def encode_query(self, text: str) -> Floats:
+        """Returns the unit vector of a question, ``[dim]``."""
+        ...
+
+
+class StaticEmbedder:
+    """A vector per word piece, summed: no network, no download, a hundred texts a millisecond.
+
+    Args:
+        folder: A folder written by ``recallm_core.train.static_embedder``; None: the one shipped.
+
+    Raises:
+        CheckpointError: The folder is incomplete or its arrays have other shapes or types.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        from tokenizers import Tokenizer
+
+        self._folder = _BUILT_IN if folder is None else Path(folder)
+        weights, tokenizer = (self._file(name) for name in ("model.safetensors", "tokenizer.json"))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # the library raises bare Exceptions
+            raise CheckpointError(f"{tokenizer} can't be read as a tokenizer: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._rows = _rows(weights, self._tokenizer.get_vocab_size())
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.is_file() or path.stat().st_size > _MAX_FILE:
+            raise CheckpointError(
+                f"the embedder's folder {self._folder} has no usable {name}; reinstall the package "
+                "or train a table with python -m recallm_core.train.static_embedder"
+            )
+        return path
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a vector."""
+        return int(self._rows.shape[1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the table and of its tokenizer."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in ("model.safetensors", "tokenizer.json"):
+            digest.update(hashlib.blake2b((self._folder / name).read_bytes()).digest())
+        return f"static-{self.dim}-{digest.hexdigest()}"
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Returns one unit vector per text; zeros for a text without any known piece."""
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        for first, batch in _batches(texts):
+            vectors[first : first + len(batch)] = self._sums(batch)
+        return _unit(vectors)
+
+    def encode_query(self, text: str) -> Floats:
+        """Returns the unit vector of a question."""
+        check_text(text, "a question")
+        vector: Floats = self.encode_documents([text])[0]
+        return vector
+
+    def _sums(self, texts: Sequence[str]) -> Floats:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        lengths = np.array([len(encoding) for encoding in encoded])
+        sums = np.zeros((len(texts), self.dim), np.float32)
+        filled = np.flatnonzero(lengths)
+        if len(filled):
+            ids = np.concatenate([np.asarray(encoded[n].ids) for n in filled])
+            starts = np.concatenate(([0], np.cumsum(lengths[filled])[:-1]))
+            sums[filled] = np.add.reduceat(self._rows[ids], starts, axis=0)
+        return sums
+
+
+@lru_cache(maxsize=1)
+def default_embedder() -> StaticEmbedder:
+    """Returns the embedder that ships with the library, loaded once."""
+    return StaticEmbedder()
+
+
+def _rows(path: Path, pieces: int) -> Floats:
+    """Reads an int8 table with one scale per row; shapes are checked before anything is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as tensors:
+            shapes = {
+                key: (tensors.get_slice(key).get_dtype(), tensors.get_slice(key).get_shape())
+                for key in tensors.keys()  # noqa: SIM118  (not a mapping)
+            }
+            table, scale = shapes.get("rows", ("", [])), shapes.get("scales", ("", []))
+            fits = table[0] == "I8" and len(table[1]) == 2 and scale == ("F32", [pieces])
+            if not fits or table[1][0] != pieces:
+                raise CheckpointError(
+                    f"{path} should hold int8 rows [{pieces}, dim] and float32 scales [{pieces}], "
+                    f"but has {shapes}"
+                )
+            rows: Floats = tensors.get_tensor("rows").astype(np.float32)
+            rows *= tensors.get_tensor("scales")[:, None]
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+    return rows
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    batch: list[str] = []
+    first = size = 0
+    for n, text in enumerate(texts):
+        part = text[:_MAX_CHARACTERS]
+        if batch and size + len(part) > _BATCH_CHARACTERS:
+            yield first, batch
+            first, batch, size = n, [], 0
+        batch.append(part)
+        size += len(part)
+    if batch:
+        yield first, batch
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Scales each row to length 1, in place; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1.0)
+    return vectors
+
+
+class FunctionEmbedder:
+    """Any function from texts to vectors, for instance a LangChain or LlamaIndex embedding.
+
+    Args:
+        encode: Texts to vectors.
+        name: Says which model this is; part of the fingerprint, so name its version too.
+        query: A question to its vector; None: as a text.
+        batch_size: Texts per call.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[list[str]], Sequence[Sequence[float]] | Floats],
+        *,
+        name: str,
+        query: Callable[[str], Sequence[float] | Floats] | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._encode, self._query, self._name = encode, query, name
+        self._batch_size = batch_size
+
+    @cached_property
+    def dim(self) -> int:
+        """Numbers in a vector, found by encoding a word."""
+        return int(self._vectors(["dimension"]).shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """The name that was given, and the dimension."""
+        return f"function-{self.dim}-{self._name}"
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Returns one unit vector per text."""
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        steps = range(0, len(texts), self._batch_size)
+        parts = [self._vectors(list(texts[at : at + self._batch_size])) for at in steps]
+        return _unit(np.concatenate(parts))
+
+    def encode_query(self, text: str) -> Floats:
+        """Returns the unit vector of a question."""
+        check_text(text, "a question")
+        if self._query is None:
+            vector: Floats = self.encode_documents([text])[0]
+            return vector
+        answer = np.array(self._query(text), np.float32)
+        checked: Floats = self._checked(answer.reshape(1, -1), 1)[0]
+        return checked
+
+    def _vectors(self, texts: list[str]) -> Floats:
+        return self._checked(np.array(self._encode(texts), np.float32), len(texts))
+
+    def _checked(self, vectors: Floats, expected: int) -> Floats:
+        if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"the embedding function {self._name!r} should return {expected} vectors of finite "
+                f"numbers, but returned an array of shape {vectors.shape}"
+            )
+        return _unit(vectors)
+
+
+def sentence_transformer(name: str, *, device: str = "cpu", batch_size: int = 32) -> Embedder:
+    """Returns a ``sentence-transformers`` model as an embedder; safetensors only, no remote code.
+
+    Args:
+        name: A name on the hub or a local folder.
+        device: As in torch.
+        batch_size: Texts per call.
+
+    Raises:
+        MissingExtraError: ``sentence-transformers`` isn't installed.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        if error.name != "sentence_transformers":
+            raise
+        raise MissingExtraError(
+            f"the embedder {name!r} needs: pip install sentence-transformers"
+        ) from error
+    model: Any = SentenceTransformer(
+        name,
+        device=device,
+        trust_remote_code=False,
+        model_kwargs={"use_safetensors": True},
+    )
+    documents = getattr(model, "encode_document", model.encode)
+    query = getattr(model, "encode_query", model.encode)
+    return FunctionEmbedder(
+        lambda texts: documents(texts, show_progress_bar=False),
+        query=lambda text: query(text, show_progress_bar=False),
+        name=f"sentence-transformers:{name}",
+        batch_size=batch_size,
+    )
+
+
+def as_embedder(embedder: Embedder | str | None) -> Embedder:
+    """Returns the embedder that is meant: None or ``static`` is the one that ships, others names.
+
+    Raises:
+        MissingExtraError: The name needs ``sentence-transformers``, which isn't installed.
+    """
+    if embedder is None or embedder == "static":
+        return default_embedder()
+    return sentence_transformer(embedder) if isinstance(embedder, str) else embedder
+
+
+class CachedEmbedder:
+    """An embedder that pays for each text once: vectors are kept in a file, by content.
+
+    Args:
+        embedder: Who makes the vectors that aren't known yet.
+        path: An SQLite file, made if it isn't there; several processes may share it.
+    """
+
+    def __init__(self, embedder: Embedder, path: str | Path) -> None:
+        self._embedder = embedder
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as store:
+            store.execute("CREATE TABLE IF NOT EXISTS vector (key BLOB PRIMARY KEY, value BLOB)")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._path, timeout=60.0)) as store, store:
+            yield store
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a vector."""
+        return self._embedder.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """The one of the embedder behind the cache."""
+        return self._embedder.fingerprint
+
+    def encode_query(self, text: str) -> Floats:
+        """Returns the unit vector of a question; questions aren't cached."""
+        return self._embedder.encode_query(text)
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Returns one unit vector per text; only texts never seen before are encoded."""
+        keys = [self._key(text) for text in texts]
+        known = self._known(set(keys))
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if missing:
+            made = self._embedder.encode_documents(list(missing.values()))
+            fresh = dict(zip(missing, made, strict=True))
+            with self._open() as store:
+                rows = [(key, vector.tobytes()) for key, vector in fresh.items()]
+                store.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?)", rows)
+            known.update(fresh)
+        if not keys:
+            return np.zeros((0, self.dim), np.float32)
+        return np.stack([known[key] for key in keys])
+
+    def _key(self, text: str) -> bytes:
+        salted = f"{self.fingerprint}\0{text}".encode()
+        return hashlib.blake2b(salted, digest_size=20).digest()
+
+    def _known(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
+        found: dict[bytes, Floats] = {}
+        wanted = sorted(keys)
+        with self._open() as store:
+            for at in range(0, len(wanted), 500):
+                part = wanted[at : at + 500]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, value FROM vector WHERE key IN ({marks})"
+                for key, value in store.execute(query, part):
+                    vector = np.frombuffer(value, np.float32)
+                    if vector.shape == (self.dim,):
+                        found[key] = vector
+        return found
