@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 from recallm_core.errors import DocumentError
+
+_NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,27 @@ class SourceMap:
     lines: tuple[int, ...] | None = None
     pages: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        starts = self.starts
+        if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+            raise DocumentError("a source map's starts must ascend from 0")
+        for name, values in (("lines", self.lines), ("pages", self.pages)):
+            if values is not None and len(values) != len(starts):
+                raise DocumentError(
+                    f"a source map needs one of its {name} for each of its {len(starts)} starts, "
+                    f"got {len(values)}"
+                )
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Document:
     """A text with an identity; the text is what the reader sees and is never normalised.
 
-    Offsets into a document are code points of ``text``, half-open.
+    Offsets into a document are code points of ``text``, half-open. An empty text is a document
+    that holds nothing to quote; ``DocumentSet.blank`` finds such documents.
+
+    Documents are equal when text, id, title and metadata are; they can be hashed, copied and
+    pickled.
 
     Attributes:
         text: The untouched text.
@@ -46,9 +67,10 @@ class Document:
     text: str
     id: str
     title: str | None
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(hash=False)
     source_map: SourceMap | None = field(repr=False, compare=False)
-    automatic_id: bool = field(repr=False, compare=False)
+    automatic_id: bool = field(init=False, repr=False, compare=False)
+    _line_starts: array[int] | None = field(init=False, repr=False, compare=False)
 
     def __init__(
         self,
@@ -60,6 +82,7 @@ class Document:
         source_map: SourceMap | None = None,
     ) -> None:
         check_text(text, "a document's text")
+        _check_labels(id, title, metadata)
         put = object.__setattr__
         put(self, "text", text)
         put(self, "id", content_id(text) if id is None else id)
@@ -67,6 +90,159 @@ class Document:
         put(self, "metadata", MappingProxyType(dict(metadata or {})))
         put(self, "source_map", source_map)
         put(self, "automatic_id", id is None)
+        put(self, "_line_starts", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own_id = None if self.automatic_id else self.id
+        return _restore, (self.text, own_id, self.title, dict(self.metadata), self.source_map)
+
+    def line_at(self, offset: int) -> int:
+        """Returns the 1-based line of the source that holds the character at ``offset``.
+
+        Lines end with LF, CR LF or a lone CR. Where the text was extracted from another format,
+        the lines are those of the file.
+
+        Raises:
+            DocumentError: The offset lies outside the text.
+        """
+        self._check_offset(offset)
+        source = self.source_map
+        if source is None or source.lines is None:
+            return self._newlines_before(offset) + 1
+        stretch = bisect_right(source.starts, offset) - 1
+        within = self._newlines_before(offset) - self._newlines_before(source.starts[stretch])
+        return source.lines[stretch] + within
+
+    def lines(self, start: int, end: int) -> tuple[int, int]:
+        """Returns the first and the last source line, 1-based and inclusive, of a range.
+
+        Raises:
+            DocumentError: The range lies outside the text.
+        """
+        self._check_range(start, end)
+        return self.line_at(start), self.line_at(max(start, end - 1))
+
+    def page_at(self, offset: int) -> int | None:
+        """Returns the 1-based page that holds the character at ``offset``; None without pages.
+
+        Raises:
+            DocumentError: The offset lies outside the text.
+        """
+        self._check_offset(offset)
+        source = self.source_map
+        if source is None or source.pages is None:
+            return None
+        return source.pages[bisect_right(source.starts, offset) - 1]
+
+    def utf16_range(self, start: int, end: int) -> tuple[int, int]:
+        """Returns a range in UTF-16 code units, as JavaScript and Java count.
+
+        Raises:
+            DocumentError: The range lies outside the text.
+        """
+        return self._encoded_range(start, end, "utf-16-le", 2)
+
+    def utf8_range(self, start: int, end: int) -> tuple[int, int]:
+        """Returns a range in bytes of the text's UTF-8 form.
+
+        Raises:
+            DocumentError: The range lies outside the text.
+        """
+        return self._encoded_range(start, end, "utf-8", 1)
+
+    def _encoded_range(self, start: int, end: int, encoding: str, unit: int) -> tuple[int, int]:
+        self._check_range(start, end)
+        if self.text.isascii():
+            return start, end
+        first = len(self.text[:start].encode(encoding)) // unit
+        return first, first + len(self.text[start:end].encode(encoding)) // unit
+
+    def _newlines_before(self, offset: int) -> int:
+        starts = self._line_starts
+        if starts is None:
+            starts = array("q", (match.end() for match in _NEWLINE.finditer(self.text)))
+            object.__setattr__(self, "_line_starts", starts)
+        return bisect_right(starts, offset)
+
+    def _check_offset(self, offset: int) -> None:
+        self._check_range(offset, offset)
+
+    def _check_range(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= len(self.text):
+            raise DocumentError(
+                f"[{start}, {end}) lies outside document {self.id!r}, whose text has "
+                f"{len(self.text):,} characters"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSet:
+    """The distinct documents of one call, in the order in which they were first seen.
+
+    Iterating gives one document per id. Others with the same id and text are its aliases: the
+    same text from another source.
+    """
+
+    _by_id: dict[str, tuple[Document, ...]]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (same[0] for same in self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, document_id: object) -> bool:
+        return document_id in self._by_id
+
+    def __getitem__(self, document_id: str) -> Document:
+        return self.aliases(document_id)[0]
+
+    def aliases(self, document_id: str) -> tuple[Document, ...]:
+        """Returns every document given under an id, in order, the first included.
+
+        Raises:
+            KeyError: No document has this id.
+        """
+        try:
+            return self._by_id[document_id]
+        except KeyError:
+            raise KeyError(f"no document has the id {document_id!r}") from None
+
+    @property
+    def blank(self) -> tuple[Document, ...]:
+        """The documents that hold nothing but white space, so nothing that can be quoted."""
+        return tuple(document for document in self if not document.text.strip())
+
+
+def collect(documents: Iterable[Document | str]) -> DocumentSet:
+    """Gathers the documents of a call, with each text under one id.
+
+    Args:
+        documents: Documents, or strings that become documents with an automatic id.
+
+    Raises:
+        DocumentError: Two different texts have the same id, or something is no document.
+    """
+    if isinstance(documents, str | bytes | Document) or not isinstance(documents, Iterable):
+        raise DocumentError(
+            f"documents must be a list of Document or str, got one {type(documents).__name__}; "
+            "wrap a single document in a list"
+        )
+    by_id: dict[str, list[Document]] = {}
+    for place, given in enumerate(documents):
+        document = Document(given) if isinstance(given, str) else given
+        if not isinstance(document, Document):
+            raise DocumentError(
+                f"document {place} must be a Document or a str, got {type(given).__name__}"
+            )
+        same = by_id.setdefault(document.id, [])
+        if same and same[0].text != document.text:
+            raise DocumentError(
+                f"two different texts have the id {document.id!r}; ids must be unique, or left "
+                "out: then they are derived from the text"
+            )
+        same.append(document)
+    return DocumentSet({document_id: tuple(same) for document_id, same in by_id.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +342,26 @@ def check_text(text: object, what: str) -> None:
             f"{what} has a lone surrogate (U+{ord(text[error.start]):04X}) at offset "
             f"{error.start:,}; decode the source properly, for instance with errors='replace'"
         ) from None
+
+
+def _check_labels(document_id: object, title: object, metadata: object) -> None:
+    if document_id is not None:
+        check_text(document_id, "a document's id")
+        if not document_id:
+            raise DocumentError("a document's id can't be empty; leave it out to have one made")
+    if title is not None:
+        check_text(title, "a document's title")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise DocumentError(
+            f"a document's metadata must be a mapping, got {type(metadata).__name__}"
+        )
+
+
+def _restore(
+    text: str,
+    document_id: str | None,
+    title: str | None,
+    metadata: dict[str, Any],
+    source_map: SourceMap | None,
+) -> Document:
+    return Document(text, document_id, title, metadata, source_map=source_map)
