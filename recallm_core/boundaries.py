@@ -126,6 +126,35 @@ def grapheme_boundaries(text: str) -> Bools:
     return marks
 
 
+def grapheme_boundary_before(text: str, start: int, offset: int) -> int:
+    """Returns the last grapheme boundary at or before an offset.
+
+    Args:
+        text: Any text.
+        start: A grapheme boundary at or before ``offset``.
+        offset: Where to look back from, at most ``len(text)``.
+
+    Returns:
+        A boundary in ``[start, offset]``; costs next to nothing where ``offset`` is one.
+    """
+    if offset in (start, len(text)) or _surely_apart(text[offset - 1 : offset + 1]):
+        return offset
+    marks = grapheme_boundaries(text[start : offset + 1])[:-1]
+    return start + int(np.flatnonzero(marks)[-1])
+
+
+def _surely_apart(pair: str) -> bool:
+    """Tells whether two characters are in different graphemes whatever comes before them."""
+    if pair.isascii():
+        return pair != "\r\n"
+    g = _Grapheme
+    before, after = _table("grapheme").classes(pair).tolist()
+    if before <= g.CONTROL or after <= g.CONTROL:
+        return True  # not CR LF, which is ASCII
+    alone: bool = before >= g.HANGUL_LV and after >= g.HANGUL_LV
+    return alone or (before != g.PREPEND and after == g.OTHER)
+
+
 def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     """Marks where words, and the things between words, start and end.
 

@@ -268,12 +268,23 @@ class Duplicate(Location):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A slice of a document made for retrieval: ``document.text[start:end] == text``."""
+    """A slice of a document made for retrieval: ``document.text[start:end] == text``.
+
+    Attributes:
+        document_id: The document it is a slice of.
+        start: First character in the document.
+        end: One past the last character.
+        text: ``document.text[start:end]``.
+        section: The headings above it, outermost first.
+        parent: Range of the larger stretch it belongs to, made of whole chunks.
+    """
 
     document_id: str
     start: int
     end: int
     text: str
+    section: tuple[str, ...] = ()
+    parent: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
