@@ -105,3 +105,26 @@ class Answer:
     question: str = ""
     model: str = ""
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data with stable keys, ready for JSON; sources are named, not copied."""
+        from recallm_core.rendering import to_dict
+
+        return to_dict(self)
+
+    def to_html(self) -> str:
+        """Returns one self-contained page: the answer beside its sources, quotes marked."""
+        from recallm_core.rendering import to_html
+
+        return to_html(self)
+
+    def to_markdown(self) -> str:
+        """Returns Markdown with the quotes as footnotes; nothing in them is markup."""
+        from recallm_core.rendering import to_markdown
+
+        return to_markdown(self)
+
+    def _repr_html_(self) -> str:
+        from recallm_core.rendering import to_html_fragment
+
+        return to_html_fragment(self)
