@@ -96,10 +96,12 @@ class ConstraintRules:
         self.spec = spec
         self.index = index
         controls = {i for tag in self.tags if tag.control for i in tag.ids} | set(spec.eos)
-        clash = controls.intersection(index.tokens.tolist()) if index.size else set()
+        clash = np.intersect1d(index.root_tokens, list(controls)).tolist() or [
+            i for i in sorted(controls) if (index.tokens == i).any()
+        ]
         if clash:
             raise ConstraintError(
-                f"control tokens {sorted(clash)} stand inside copyable runs; "
+                f"control tokens {clash} stand inside copyable runs; "
                 "the prompt must encode documents as plain text"
             )
         self.static_prior: Floats | None = (

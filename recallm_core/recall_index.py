@@ -351,6 +351,13 @@ class RecallMatcher:
         """Where the copy so far stands: (run, position of its first token), in order."""
         return self._index.locate(self._live() - len(self._tokens)) if self._tokens else []
 
+    @property
+    def first_occurrence(self) -> tuple[int, int] | None:
+        """The first of ``occurrences``, without listing them all."""
+        if not self._tokens:
+            return None
+        return self._index.locate(self._live()[:1] - len(self._tokens))[0]
+
     def closing_occurrences(self) -> list[tuple[int, int]]:
         """The occurrences that may end here: those that remain when the span is closed now."""
         if not self._tokens:

@@ -1,0 +1,496 @@
+"""RecaLLM: a question and documents in, an answer with provable quotes out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
+from recallm_core.citations import Answer, Citation
+from recallm_core.documents import Document, DocumentSet, Passage, collect
+from recallm_core.errors import ContextOverflowError, GenerationError
+from recallm_core.linking import resolve
+from recallm_core.packing import pack_everything
+from recallm_core.params import GenerationParams
+from recallm_core.prompt import Prompt, PromptBuilder, SentencePrior
+from recallm_core.recipe import Recipe
+from recallm_core.tokenizer import Tokenizer
+from recallm_core.trace import ToolCallDelta, Trace, TraceEvent
+from recallm_core.trace_parser import TraceParser
+
+Message = Mapping[str, str]
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """What packs its own documents for a question, such as a ``CorpusIndex``."""
+
+    @property
+    def documents(self) -> Mapping[str, Document]:
+        """The full texts by id."""
+
+    def pack(self, question: str, token_budget: int, tokenizer: Any) -> tuple[Passage, ...]:
+        """The most useful passages within a budget."""
+
+
+Documents = Iterable[Document | str] | DocumentSet | Packable
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a stream: the complete, checked answer."""
+
+    answer: Answer
+
+
+Event = TraceEvent | ToolCallDelta | Finished
+
+
+class RecaLLM:
+    """A model that answers with verbatim, located quotes.
+
+    Use ``RecaLLM.load``; the constructor puts ready parts together (tests, own backends).
+
+    Args:
+        tokenizer: The model's tokenizer.
+        backend: Runs the model.
+        recipe: How the model is driven.
+        name: Shown in answers.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, backend: Backend, recipe: Recipe, *, name: str = "model"
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self.recipe = recipe
+        self.name = name
+        self._builder = PromptBuilder(tokenizer, recipe, vocab_size=backend.vocab_size)
+        self._building = threading.Lock()
+
+    @classmethod
+    def load(cls, model: str = "recallm-mini", **options: Any) -> RecaLLM:
+        """Loads a model.
+
+        Args:
+            model: ``recallm-mini`` (shipped), a local folder or a hub id.
+            options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``device``,
+                ``dtype`` and what else the backend's ``load`` takes.
+
+        Raises:
+            CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.
+            TokenizerError: The tokenizer can't give exact offsets.
+        """
+        from recallm_core.loader import load
+
+        return load(model, **options)
+
+    def __repr__(self) -> str:
+        return f"RecaLLM({self.name!r}, mode={self.recipe.mode!r}, window={self.backend.window:,})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the model."""
+        self.backend.close()
+
+    # asking
+
+    def answer(
+        self,
+        question: str,
+        documents: Documents,
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """Answers a question from documents.
+
+        Args:
+            question: What to find out.
+            documents: Documents, plain strings, or an index that packs them.
+            params: Settings; single ones may be given by name instead.
+            settings: Fields of ``GenerationParams``.
+
+        Raises:
+            ContextOverflowError: It doesn't fit the model's window.
+            DocumentError: A document can't be used as it is.
+            GenerationError: The backend failed.
+        """
+        return self.chat(_ask(question), documents, params=params, **settings)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        documents: Documents = (),
+        *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Any = None,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """Continues a conversation over documents; like ``answer``, with a history.
+
+        Args:
+            messages: ``{"role": "user" | "assistant" | "system", "content": text}``, the last one
+                from the user.
+            documents: What may be quoted.
+            tools: Not supported yet: raises.
+            tool_choice: Not supported yet.
+            response_schema: Not supported yet: raises.
+            params: Settings; single ones may be given by name instead.
+            settings: Fields of ``GenerationParams``.
+        """
+        _no_grammar(tools, tool_choice, response_schema)
+        with self.stream_chat(messages, documents, params=params, **settings) as stream:
+            return stream.result()
+
+    def stream(
+        self,
+        question: str,
+        documents: Documents,
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> AnswerStream:
+        """Like ``answer``, as events while they happen; the last one is ``Finished``."""
+        return self.stream_chat(_ask(question), documents, params=params, **settings)
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        documents: Documents = (),
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> AnswerStream:
+        """Like ``chat``, as events while they happen."""
+        prompt, sources = self.prepare(messages, documents, params=params, **settings)
+        return AnswerStream(self, prompt, sources)
+
+    def answer_batch(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> list[Answer]:
+        """Answers many questions, which share the backend's batches; order is kept."""
+        streams: list[AnswerStream] = []
+        try:
+            for question, documents in questions:
+                streams.append(self.stream(question, documents, params=params, **settings))
+            return [stream.result() for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    async def aanswer(
+        self,
+        question: str,
+        documents: Documents,
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """``answer`` without blocking the event loop; cancelling it stops the generation."""
+        return await self.achat(_ask(question), documents, params=params, **settings)
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        documents: Documents = (),
+        *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Any = None,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """``chat`` without blocking the event loop; cancelling it stops the generation."""
+        _no_grammar(tools, tool_choice, response_schema)
+        async for event in self.astream_chat(messages, documents, params=params, **settings):
+            if isinstance(event, Finished):
+                return event.answer
+        raise GenerationError("the stream ended without an answer")
+
+    def astream(
+        self,
+        question: str,
+        documents: Documents,
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> AsyncIterator[Event]:
+        """``stream`` for asynchronous code."""
+        return self.astream_chat(_ask(question), documents, params=params, **settings)
+
+    async def astream_chat(
+        self,
+        messages: Sequence[Message],
+        documents: Documents = (),
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> AsyncIterator[Event]:
+        """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
+        opening = asyncio.create_task(
+            asyncio.to_thread(self.stream_chat, messages, documents, params=params, **settings)
+        )
+        stream: AnswerStream | None = None
+        try:
+            stream = await asyncio.shield(opening)
+            while True:
+                events = await asyncio.to_thread(stream.next_events)
+                if not events:
+                    return
+                for event in events:
+                    yield event
+        finally:
+            if stream is not None:
+                stream.close()
+            else:
+                opening.add_done_callback(_close_late)
+
+    # preparing
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text as this model sees it."""
+        with self._building:
+            return self._builder.count(text)
+
+    def prepare(
+        self,
+        messages: Sequence[Message],
+        documents: Documents = (),
+        *,
+        params: GenerationParams | None = None,
+        **settings: Any,
+    ) -> tuple[Prompt, Mapping[str, Document]]:
+        """Builds the prompt, and the documents its quotes come from, without calling the model.
+
+        Raises:
+            ContextOverflowError: Prompt and output don't fit the window.
+            ValueError: The question is empty, or a setting is out of range.
+        """
+        chosen = _params(params, settings)
+        _check_question(messages)
+        with self._building:
+            passages, sources = self._passages(messages, documents, chosen)
+            prompt = self._builder.build(messages, passages, chosen)
+        self._check_window(prompt)
+        if prompt.params.scope == "prompt":
+            added = [p for p in prompt.passages if p.document_id.startswith("message:")]
+            sources = {**sources, **{p.document_id: Document(p.text, p.document_id) for p in added}}
+        return prompt, sources
+
+    def _passages(
+        self, messages: Sequence[Message], documents: Documents, chosen: GenerationParams
+    ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
+        if isinstance(documents, Packable):
+            question = [m["content"] for m in messages if m.get("role") == "user"][-1]
+            budget = self._budget(messages, chosen)
+            return documents.pack(question, budget, self), documents.documents
+        found = documents if isinstance(documents, DocumentSet) else collect(documents)
+        sources = {document.id: document for document in found}
+        pack = pack_everything(
+            found,
+            token_budget=self.backend.window,
+            count=self._builder.count,
+            overhead=lambda passage: self._builder.overhead(passage.title),
+        )
+        if pack is None:
+            raise self._overflow(found, messages, chosen)
+        return pack.passages, sources
+
+    def _overflow(
+        self, found: DocumentSet, messages: Sequence[Message], chosen: GenerationParams
+    ) -> ContextOverflowError:
+        """The error for documents that can't fit; a very large text is estimated by its bytes."""
+        limit = 8 * self.backend.window
+        size = sum(
+            self._builder.count(d.text) if len(d.text) < limit else len(d.text) // 4 for d in found
+        )
+        settings = chosen.over(self.recipe.sampling).over({"max_new_tokens": 1024})
+        return ContextOverflowError(size, settings.max_new_tokens or 0, self.backend.window)
+
+    def _budget(self, messages: Sequence[Message], chosen: GenerationParams) -> int:
+        """Tokens for passages: the window less wording, history and output."""
+        empty = self._builder.build(messages, (), chosen)
+        reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
+        return max(0, self.backend.window - reserve)
+
+    def _check_window(self, prompt: Prompt) -> None:
+        reserve = prompt.params.max_new_tokens or 0
+        if len(prompt.token_ids) + reserve > self.backend.window:
+            raise ContextOverflowError(len(prompt.token_ids), reserve, self.backend.window)
+
+
+class AnswerStream:
+    """The events of one answer; iterate, then take ``result``. Closing it stops the model."""
+
+    def __init__(self, llm: RecaLLM, prompt: Prompt, sources: Mapping[str, Document]) -> None:
+        self._llm = llm
+        self._prompt = prompt
+        self._sources = sources
+        self._parser = TraceParser(prompt, llm.tokenizer)
+        self._tokens: TokenStream = llm.backend.generate(_request(prompt, llm.backend))
+        self._waiting: list[Event] = []
+        self._answer: Answer | None = None
+        self._over = False
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if not self._waiting:
+            self._waiting = self.next_events()
+        if not self._waiting:
+            raise StopIteration
+        return self._waiting.pop(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def next_events(self) -> list[Event]:
+        """Blocks until something happens and returns it; nothing once the answer is complete."""
+        while not self._over:
+            try:
+                tokens = next(self._tokens, None)
+                events: list[Event] = list(self._parser.feed(tokens)) if tokens else []
+                if tokens is None or self._parser.stopped or self._parser.ended:
+                    events.extend(self._finish())
+            except BaseException:
+                self.close()
+                raise
+            if events:
+                return events
+        return []
+
+    def _finish(self) -> list[Event]:
+        reason = self._tokens.finish_reason or "stop"
+        if self._parser.stopped or self._parser.ended:
+            reason = "stop"
+        self._tokens.close()
+        self._over = True
+        events: list[Event] = list(self._parser.finish())
+        self._answer = self._make_answer(reason)
+        return [*events, Finished(self._answer)]
+
+    def _make_answer(self, reason: str) -> Answer:
+        trace = self._parser.trace
+        said = _says_nothing(trace.answer, self._prompt.recipe.abstain)
+        citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
+        return Answer(
+            text=trace.answer,
+            citations=citations,
+            abstained=_abstained(self._prompt, trace, citations, said),
+            trace=trace,
+            usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
+            finish_reason=reason,
+            question=self._prompt.question,
+            model=self._llm.name,
+            sources=MappingProxyType(dict(self._sources)),
+        )
+
+    def result(self) -> Answer:
+        """Runs the stream to its end and returns the answer."""
+        while not self._over:
+            self.next_events()
+        if self._answer is None:
+            raise GenerationError("the stream was closed before the answer was complete")
+        return self._answer
+
+    def close(self) -> None:
+        """Stops the model; safe to call at any time."""
+        self._over = True
+        self._tokens.close()
+
+
+def _request(prompt: Prompt, backend: Backend) -> GenerationRequest:
+    settings = prompt.params
+    prior = None
+    if settings.prior == "sentences" and backend.in_process:
+        prior = SentencePrior(prompt)
+    return GenerationRequest(
+        token_ids=prompt.token_ids,
+        rules=prompt.rules,
+        sampling=Sampling(
+            max_new_tokens=settings.max_new_tokens or 1024,
+            temperature=0.6 if settings.temperature is None else settings.temperature,
+            top_p=0.95 if settings.top_p is None else settings.top_p,
+            seed=settings.seed,
+        ),
+        prior=prior,
+        prefix_length=prompt.prefix_length,
+    )
+
+
+def _ask(question: str) -> list[Message]:
+    return [{"role": "user", "content": question}]
+
+
+def _params(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
+    base = params or GenerationParams()
+    unknown = sorted(set(settings) - set(GenerationParams.__slots__))
+    if unknown:
+        raise TypeError(f"unknown settings {unknown}; known: {sorted(GenerationParams.__slots__)}")
+    return replace(base, **settings)
+
+
+def _check_question(messages: Sequence[Message]) -> None:
+    asked = [m.get("content") for m in messages if m.get("role") == "user"]
+    if not asked or not isinstance(asked[-1], str) or not asked[-1].strip():
+        raise ValueError("the question is empty; ask something in the last user message")
+
+
+def _no_grammar(tools: object, tool_choice: object, response_schema: object) -> None:
+    if tools or tool_choice or response_schema is not None:
+        raise NotImplementedError(
+            "tools and response schemas need grammar-constrained decoding, which this release "
+            "doesn't have; ask without them"
+        )
+
+
+def _says_nothing(answer: str, phrases: Sequence[str]) -> bool:
+    folded = _folded(answer)
+    return any(_folded(phrase) in folded for phrase in phrases)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.replace("\u2019", "'").casefold().rstrip(" .!").split())
+
+
+def _abstained(prompt: Prompt, trace: Trace, citations: tuple[Citation, ...], said: bool) -> bool:
+    policy = prompt.params.abstain_policy
+    unsupported = not citations and prompt.params.recall_in != "none"
+    if not trace.answer:
+        return True
+    return (said and policy != "unsupported") or (unsupported and policy != "said")
+
+
+def _close_late(opening: asyncio.Task[AnswerStream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,79 @@
+"""From a model's name to a ready RecaLLM: checkpoint, tokenizer, recipe and backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.generator import RecaLLM
+from recallm_core.models import shipped
+from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.tokenizer import HFTokenizer
+
+MODES = ("auto", "trained", "prompted")
+
+
+def load(
+    model: str = "recallm-mini",
+    *,
+    mode: str = "auto",
+    recipe: Recipe | None = None,
+    backend: str = "transformers",
+    tokenizer: str | Path | None = None,
+    **options: Any,
+) -> RecaLLM:
+    """Loads a model; see ``RecaLLM.load``.
+
+    Args:
+        model: ``recallm-mini``, a local folder or a hub id.
+        mode: ``trained`` wants the four tokens in the tokenizer, ``prompted`` drives any instruct
+            or reasoning model by text marks, ``auto`` looks.
+        recipe: Overrides the one saved beside the checkpoint.
+        backend: ``transformers``.
+        tokenizer: A folder or hub id to take the tokenizer from instead.
+        options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization_config``
+            and so on).
+
+    Raises:
+        CheckpointError: The model can't be loaded, or the mode doesn't suit it.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if model.startswith(("http://", "https://")) or backend != "transformers":
+        raise MissingExtraError(
+            "served and vLLM models aren't part of this release; load a local folder or a hub id "
+            "with the transformers backend"
+        )
+    from recallm_core.backends.transformers import load as load_backend
+
+    path = shipped(model) or model
+    engine = load_backend(path, **options)
+    found = HFTokenizer.from_folder(tokenizer or path, eos_ids=engine.eos_ids)
+    if found.vocab_size > engine.vocab_size:
+        engine.close()
+        raise CheckpointError(
+            f"the tokenizer has {found.vocab_size:,} ids but the model only {engine.vocab_size:,} "
+            "logits; the folder mixes two models, or its embeddings were never resized"
+        )
+    chosen = recipe or _recipe(path, mode, found)
+    return RecaLLM(found, engine, chosen, name=Path(model).name or model)
+
+
+def _recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe:
+    """The saved recipe, or one that fits what the tokenizer has."""
+    saved = Recipe.load(path) if Path(path).is_dir() else None
+    if saved is not None and mode in ("auto", saved.mode):
+        return saved
+    base = trained_recipe()
+    has_marks = all(tokenizer.control_id(mark) is not None for mark in (base.open, base.close))
+    if mode == "trained" and not has_marks:
+        raise CheckpointError(
+            f"{path} can't be driven in trained mode: its tokenizer lacks {base.open} and "
+            f"{base.close}; use mode='prompted', or add and train them (recallm model create)"
+        )
+    if mode != "prompted" and has_marks:
+        return base
+    if tokenizer.control_id("</think>") is not None:
+        return Recipe(think_open="<think>", think_close="</think>")
+    return Recipe()

@@ -1,0 +1,199 @@
+"""How one model wants to be driven: marks, wording, layout, defaults; saved beside its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from recallm_core.constraint_spec import RECALL_IN, RecallIn
+from recallm_core.errors import CheckpointError
+
+FILE = "recallm.json"
+VERSION = 1
+_MAX_BYTES = 1_000_000
+
+Mode = Literal["trained", "prompted"]
+
+SYSTEM_TRAINED = """\
+You are a careful reasoner. You have one tool, recall: it looks back into the documents and copies \
+a passage from them exactly.
+
+First restate what is asked. Then reason step by step. Whenever a step rests on something that \
+the documents say, don't trust your memory: open a recall span with {open}, copy the words that \
+matter, close it with {close}, and go on from what you copied. Recall only passages that bear on \
+the question. If two passages disagree, or a step turns out wrong, say so, go back and try \
+another way. Check the result against what you recalled before you finish. If the documents don't \
+hold the answer, say that they don't.
+
+Do all of this inside the thinking block. After it, justify the answer in a sentence or two, and \
+end with one line that begins with "Answer:"."""
+
+SYSTEM_PROMPTED = """\
+You answer questions from documents, and every fact you use is quoted from them word for word.
+
+To quote, write {open}, then the exact words of the document, then {close}. Between these two \
+marks only words that stand in the documents can be written, so begin the quote with the very \
+words you are looking for, copy as much as you need (a sentence, a line, a value), and close it. \
+Never write the marks for anything else.
+
+Think first: say what is asked, find the passages that matter and quote each of them before you \
+draw a conclusion from it. Then answer in one or two sentences, quoting the decisive words again \
+where that helps. If the documents don't hold the answer, reply: {abstain}"""
+
+ABSTAIN = "The documents don't say."
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything about a model that isn't in its weights or tokenizer.
+
+    Wording fields are trusted: control tokens in them are recognised. What stands in braces is
+    filled with plain text.
+
+    Attributes:
+        mode: ``trained``: the marks are control tokens that the model emits by itself;
+            ``prompted``: they are text that the prompt asks for.
+        open, close: The marks around a recall span.
+        think_open, think_close: The marks around thinking; empty when the model doesn't think.
+        system: System prompt; ``{open}``, ``{close}`` and ``{abstain}`` are filled in.
+        document: One passage with its label; must hold ``{text}`` once, may hold ``{index}``,
+            ``{title}`` and ``{id}``.
+        documents_open, documents_close: Around all passages.
+        question: The question; must hold ``{question}`` once.
+        layout: Where the question stands; last by default, so that a prefix can be cached.
+        answer_prefix: The model begins its final line with this; it isn't part of the answer text.
+        abstain: What the model says when the documents hold no answer; the first is suggested to
+            it, all are recognised.
+        prior: Scores that tilt where a span starts: ``none`` or ``sentences`` (lexical sentence
+            scores of the question, recomputed after each recall).
+        prior_weight: Strength of the tilt.
+        sampling: Defaults for GenerationParams, by field name.
+        advice: One line for people: what the model is good for, and what to use instead.
+    """
+
+    mode: Mode = "prompted"
+    open: str = "<recall>"
+    close: str = "</recall>"
+    think_open: str = ""
+    think_close: str = ""
+    system: str = SYSTEM_PROMPTED
+    document: str = '<document index="{index}" title="{title}">\n{text}\n</document>\n'
+    documents_open: str = ""
+    documents_close: str = "\n"
+    question: str = "Question: {question}"
+    layout: Literal["question-last", "question-first", "both"] = "question-last"
+    answer_prefix: str = "Answer:"
+    abstain: tuple[str, ...] = (ABSTAIN,)
+    prior: Literal["none", "sentences"] = "none"
+    prior_weight: float = 1.0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        _require(self.mode in ("trained", "prompted"), "mode", "trained or prompted", self.mode)
+        _require(self.document.count("{text}") == 1, "document", "{text} once", self.document)
+        _require(
+            self.question.count("{question}") == 1, "question", "{question} once", self.question
+        )
+        layouts = ("question-last", "question-first", "both")
+        _require(self.layout in layouts, "layout", f"one of {layouts}", self.layout)
+        _require(self.prior in ("none", "sentences"), "prior", "none or sentences", self.prior)
+        _require(bool(self.open and self.close), "open/close", "two marks", self.open)
+        _require(bool(self.abstain), "abstain", "at least one phrase", self.abstain)
+        recall_in = self.sampling.get("recall_in", "thinking+answer")
+        _require(recall_in in RECALL_IN, "sampling.recall_in", f"one of {RECALL_IN}", recall_in)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model thinks before it answers."""
+        return bool(self.think_close)
+
+    def system_text(self) -> str:
+        """The system prompt with the marks filled in."""
+        return (
+            self.system.replace("{open}", self.open)
+            .replace("{close}", self.close)
+            .replace("{abstain}", self.abstain[0])
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the recipe into a model folder."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recipe | None:
+        """Reads the recipe of a model folder; None when it has none.
+
+        Raises:
+            CheckpointError: The file isn't a recipe of this version.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            return None
+        if path.stat().st_size > _MAX_BYTES:
+            raise CheckpointError(f"{FILE} is over {_MAX_BYTES:,} bytes: not a recipe")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{FILE} isn't valid JSON: {error}") from error
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Recipe:
+        """Builds a recipe from plain values, checking each.
+
+        Raises:
+            CheckpointError: Unknown version or field, or a value of the wrong type.
+        """
+        if not isinstance(data, dict) or data.get("version", VERSION) != VERSION:
+            raise CheckpointError(
+                f"{FILE} must be an object with version {VERSION}; save the model again with "
+                "recallm model create of this release"
+            )
+        known = {f.name: f for f in fields(cls)}
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise CheckpointError(f"{FILE} has unknown fields {unknown}; known: {sorted(known)}")
+        base = cls()
+        for name, value in data.items():
+            want = type(getattr(base, name))
+            ok = isinstance(value, (list, tuple) if want is tuple else want)
+            ok = ok or (want is float and isinstance(value, int))
+            _require(ok and not isinstance(value, bool), name, want.__name__, value)
+        if "abstain" in data:
+            _require(all(isinstance(v, str) for v in data["abstain"]), "abstain", "strings", data)
+            data = {**data, "abstain": tuple(data["abstain"])}
+        return replace(base, **data)
+
+
+def _require(holds: bool, name: str, wanted: str, got: object) -> None:
+    if not holds:
+        raise CheckpointError(f"recipe field {name} must be {wanted}, got {str(got)[:80]!r}")
+
+
+def trained_recipe(**changes: Any) -> Recipe:
+    """The recipe of the paper's checkpoints, for a model that was trained with the four tokens."""
+    return replace(
+        Recipe(
+            mode="trained",
+            open="<|start_recall|>",
+            close="<|end_recall|>",
+            think_open="<think>",
+            think_close="</think>",
+            system=SYSTEM_TRAINED,
+        ),
+        **changes,
+    )
+
+
+def recall_in(value: str) -> RecallIn:
+    """Checks a ``recall_in`` value."""
+    for known in RECALL_IN:
+        if value == known:
+            return known
+    raise ValueError(f"recall_in must be one of {RECALL_IN}, got {value!r}")

@@ -1,0 +1,322 @@
+"""Output tokens to a trace, as they come; feeding in pieces equals feeding whole.
+
+The parser replays the constraint over the tokens. So it knows where every copied token came from,
+quotes are source slices and never decoded tokens, and a backend that let an illegal token through
+is caught here, before an answer leaves the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from recallm_core.citations import Usage
+from recallm_core.constraint import ClosedSpan, Effect
+from recallm_core.constraint_spec import Tag
+from recallm_core.errors import ConstraintError, GenerationError
+from recallm_core.prompt import Prompt
+from recallm_core.tokenizer import Tokenizer
+from recallm_core.trace import (
+    AnswerDelta,
+    AnswerText,
+    Reasoning,
+    ReasoningDelta,
+    RecallDelta,
+    RecallEnded,
+    RecallSpan,
+    RecallStarted,
+    Segment,
+    Trace,
+    TraceEvent,
+)
+
+TextSection = Literal["thinking", "answer"]
+
+
+@dataclass(slots=True)
+class _Flow:
+    """Text of one section on its way out: outer white space and a prefix dropped, stops found.
+
+    What may still turn out to be trailing white space, the prefix or a stop string is held back.
+    """
+
+    prefix: str = ""
+    stop: tuple[str, ...] = ()
+    length: int = 0  # characters let through, quotes included
+    held: str = ""
+    begun: bool = False
+    stopped: bool = False
+
+    def text(self, piece: str) -> str:
+        """Takes a piece of the model's own words and returns what can be let through."""
+        if self.stopped:
+            return ""
+        self.held += piece
+        if not self.begun and not self._begin():
+            return ""
+        self._find_stop()
+        out = self.held if self.stopped else self.held[: self._settled()]
+        self.held = self.held[len(out) :]
+        if self.stopped:
+            out = out.rstrip()
+        self.length += len(out)
+        return out
+
+    def _begin(self) -> bool:
+        """Drops leading white space and the prefix; False while that can't be decided."""
+        self.held = self.held.lstrip()
+        if not self.held or (self.prefix.startswith(self.held) and self.held != self.prefix):
+            return False
+        if self.prefix and self.held.startswith(self.prefix):
+            self.held = self.held[len(self.prefix) :].lstrip()
+            self.prefix = ""
+        self.begun = bool(self.held)
+        return self.begun
+
+    def _find_stop(self) -> None:
+        found = [at for at in (self.held.find(s) for s in self.stop) if at >= 0]
+        if found:
+            self.held = self.held[: min(found)]
+            self.stopped = True
+
+    def _settled(self) -> int:
+        size = len(self.held.rstrip())
+        for stop in self.stop:
+            for length in range(min(len(stop) - 1, len(self.held)), 0, -1):
+                if stop.startswith(self.held[-length:]):
+                    size = min(size, len(self.held) - length)
+                    break
+        return size
+
+    def before_quote(self) -> str:
+        """Lets through what was held, for a quote follows; only leading space is lost."""
+        if not self.begun:
+            self.held = self.held.lstrip()
+            self.begun = True
+        out, self.held = self.held, ""
+        self.length += len(out)
+        return out
+
+    def end(self) -> str:
+        """Lets through what was held at the end, but for trailing white space."""
+        out = "" if self.stopped else self.held.rstrip()
+        if not self.begun and self.prefix and out.startswith(self.prefix):
+            out = out[len(self.prefix) :].strip()
+        self.held = ""
+        self.length += len(out)
+        return out
+
+
+class TraceParser:
+    """Reads one sequence's output.
+
+    Args:
+        prompt: What the output continues.
+        tokenizer: Turns ordinary tokens into text.
+    """
+
+    def __init__(self, prompt: Prompt, tokenizer: Tokenizer) -> None:
+        self._prompt = prompt
+        self._tokenizer = tokenizer
+        self._constraint = prompt.rules.start()
+        self._detokenizer = tokenizer.detokenizer()
+        self._section: TextSection = "thinking" if prompt.spec.thinking else "answer"
+        self._flows: dict[TextSection, _Flow] = {
+            "thinking": _Flow(),
+            "answer": _Flow(prompt.recipe.answer_prefix, prompt.params.stop or ()),
+        }
+        self._segments: list[Segment] = []
+        self._pending = ""  # may still be the beginning of a text mark
+        self._quote = ""  # of the open span, let through so far
+        self._spans = 0
+        self._counts = {"reasoning": 0, "recall": 0, "answer": 0}
+        self._ended = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met: nothing after it counts."""
+        return self._flows["answer"].stopped
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended its output."""
+        return self._ended
+
+    @property
+    def trace(self) -> Trace:
+        """Everything let through so far, neighbouring texts joined."""
+        return Trace(tuple(_merged(self._segments)))
+
+    def usage(self, *, cached_tokens: int = 0) -> Usage:
+        """The tokens so far."""
+        return Usage(
+            prompt_tokens=len(self._prompt.token_ids),
+            cached_tokens=cached_tokens,
+            reasoning_tokens=self._counts["reasoning"],
+            recall_tokens=self._counts["recall"],
+            answer_tokens=self._counts["answer"],
+        )
+
+    def feed(self, tokens: Iterable[int]) -> list[TraceEvent]:
+        """Takes output tokens and returns what they made certain.
+
+        Raises:
+            GenerationError: A token is illegal here: the backend ignored the constraint.
+        """
+        events: list[TraceEvent] = []
+        for token in tokens:
+            if self._ended or self.stopped:
+                break
+            try:
+                inside = self._constraint.in_span
+                effect = self._constraint.consume(int(token))
+            except ConstraintError as error:
+                raise GenerationError(
+                    f"the backend produced an illegal token, so no quote can be vouched for: "
+                    f"{error}"
+                ) from error
+            self._count(effect, inside)
+            events.extend(self._take(int(token), effect))
+        return events
+
+    def _count(self, effect: Effect, inside: bool) -> None:
+        if inside or effect is Effect.OPENED:
+            self._counts["recall"] += 1
+        else:
+            self._counts["reasoning" if self._section == "thinking" else "answer"] += 1
+
+    def _take(self, token: int, effect: Effect) -> list[TraceEvent]:
+        spec = self._prompt.spec
+        if effect is Effect.TEXT:
+            self._pending += self._detokenizer.feed(token)
+            return self._let_through(self._constraint.watched)
+        if effect is Effect.COPIED:
+            return self._more_quote()
+        if effect is Effect.CLOSED:
+            return self._end_span(self._constraint.spans[-1])
+        if effect is Effect.OPENED:
+            return [*self._before_mark(token, spec.open), *self._start_span()]
+        if effect is Effect.THINKING_ENDED:
+            assert spec.think_close is not None
+            events = [*self._before_mark(token, spec.think_close), *self._end_section()]
+            self._section = "answer"
+            return events
+        if effect is Effect.ENDED:
+            self._ended = True
+        return []
+
+    def _before_mark(self, token: int, mark: Tag) -> list[TraceEvent]:
+        """Lets the text before a mark through; the mark itself never leaves."""
+        self._pending += self._detokenizer.feed(token) + self._detokenizer.flush()
+        self._detokenizer = self._tokenizer.detokenizer()
+        if not mark.control:
+            self._pending = self._pending.removesuffix(mark.text)
+        return self._let_through(0)
+
+    def _let_through(self, hold: int) -> list[TraceEvent]:
+        size = len(self._pending) - hold
+        piece, self._pending = self._pending[:size], self._pending[size:]
+        return self._emit(self._flows[self._section].text(piece)) if piece else []
+
+    def _emit(self, text: str) -> list[TraceEvent]:
+        if not text:
+            return []
+        if self._section == "thinking":
+            self._segments.append(Reasoning(text))
+            return [ReasoningDelta(text)]
+        self._segments.append(AnswerText(text))
+        return [AnswerDelta(text)]
+
+    def _end_section(self) -> list[TraceEvent]:
+        return self._emit(self._flows[self._section].end())
+
+    def _start_span(self) -> list[TraceEvent]:
+        events = self._emit(self._flows[self._section].before_quote())
+        self._quote = ""
+        self._spans += 1
+        return [*events, RecallStarted(self._section, self._spans - 1)]
+
+    def _more_quote(self) -> list[TraceEvent]:
+        """The quote up to its last legal end: what follows could still be cut back."""
+        matcher = self._constraint.matcher
+        assert matcher is not None
+        if not matcher.can_close or self._tokenizer.token_bytes(matcher.tokens[0]) is None:
+            return []
+        found = matcher.first_occurrence
+        assert found is not None
+        return self._grow_quote(self._slice(found, matcher.length))
+
+    def _slice(self, occurrence: tuple[int, int], length: int) -> str:
+        passage, start, end = self._prompt.locate(*occurrence, length)
+        return self._prompt.passages[passage].text[start:end]
+
+    def _grow_quote(self, quote: str) -> list[TraceEvent]:
+        new = quote[len(self._quote) :]
+        self._quote = quote
+        return [RecallDelta(new)] if new else []
+
+    def _end_span(self, closed: ClosedSpan) -> list[TraceEvent]:
+        span = self._resolve(closed)
+        events = self._grow_quote(span.text)
+        self._segments.append(span)
+        self._flows[self._section].length += len(span.text)
+        self._detokenizer = self._tokenizer.detokenizer()
+        return [*events, RecallEnded(span)]
+
+    def _resolve(self, closed: ClosedSpan) -> RecallSpan:
+        """The span as ranges of documents; a lossy tokenizer's other slices don't count."""
+        prompt, length = self._prompt, len(closed.tokens)
+        passage, start, end = prompt.locate(*closed.occurrences[0], length)
+        text = prompt.passages[passage].text[start:end]
+        places = []
+        for occurrence in closed.occurrences:
+            number, a, b = prompt.locate(*occurrence, length)
+            if prompt.passages[number].text[a:b] == text:
+                places.append(prompt.place(number, a, b))
+        return RecallSpan(
+            text=text,
+            document_id=places[0].document_id,
+            start=places[0].start,
+            end=places[0].end,
+            passage=passage,
+            occurrences=tuple(dict.fromkeys(places)),
+            section=self._section,
+            offset=self._flows[self._section].length,
+            tokens=length,
+        )
+
+    def finish(self) -> list[TraceEvent]:
+        """Ends the output where it stands; a span cut off is cut back to its last legal end."""
+        events: list[TraceEvent] = []
+        matcher = self._constraint.matcher
+        if matcher is not None:
+            copy = matcher.copy()
+            while copy.length and not copy.can_close:
+                copy.rollback(1)
+            if copy.length:
+                places = tuple(copy.closing_occurrences())
+                closed = ClosedSpan(copy.tokens, places, self._section)
+                events.extend(self._end_span(closed))
+            else:
+                events.append(RecallEnded(None))
+        self._pending += self._detokenizer.flush()
+        events.extend(self._let_through(0))
+        events.extend(self._end_section())
+        return events
+
+
+def _merged(segments: Sequence[Segment]) -> Iterable[Segment]:
+    """Neighbouring stretches of one kind as one."""
+    last: Segment | None = None
+    for segment in segments:
+        if isinstance(last, Reasoning) and isinstance(segment, Reasoning):
+            last = Reasoning(last.text + segment.text)
+        elif isinstance(last, AnswerText) and isinstance(segment, AnswerText):
+            last = AnswerText(last.text + segment.text)
+        else:
+            if last is not None:
+                yield last
+            last = segment
+    if last is not None:
+        yield last
