@@ -34,7 +34,33 @@ _HOMES = {
     "load_documents": "loading",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = [
+    "Answer",
+    "AnswerDelta",
+    "AnswerText",
+    "Citation",
+    "CorpusIndex",
+    "Document",
+    "Finished",
+    "GenerationParams",
+    "Passage",
+    "Reasoning",
+    "ReasoningDelta",
+    "RecaLLM",
+    "RecallDelta",
+    "RecallEnded",
+    "RecallIndex",
+    "RecallMatcher",
+    "RecallSpan",
+    "RecallStarted",
+    "RecallmError",
+    "Recipe",
+    "ToolCallDelta",
+    "Trace",
+    "Usage",
+    "__version__",
+    "load_documents",
+]
 
 if TYPE_CHECKING:
     from recallm_core.citations import Answer, Citation, Usage
