@@ -241,7 +241,8 @@ def write_table(rows: Floats, tokenizer: Any, out: Path) -> None:
     kept = [
         piece
         for piece in sorted(vocabulary, key=lambda piece: vocabulary[piece])
-        if not piece.startswith("[") or piece == "[UNK]" or len(piece) == 1
+        if (not piece.startswith("[") or piece == "[UNK]" or len(piece) == 1)
+        and max(piece) < "\u0530"  # of other scripts the teacher knows single characters only
     ]
     old = np.array([vocabulary[piece] for piece in kept])
     definition["model"]["vocab"] = {piece: n for n, piece in enumerate(kept)}

@@ -1,0 +1,6 @@
+"""Coarse search: a collection of documents, searched by words and by meaning, saved safely."""
+
+from recallm_core.retrieval.index import CorpusIndex, IndexStats, Mode
+from recallm_core.retrieval.ranking import Where
+
+__all__ = ["CorpusIndex", "IndexStats", "Mode", "Where"]

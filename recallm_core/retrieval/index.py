@@ -1,0 +1,335 @@
+"""CorpusIndex: finds the chunks of a collection that a question is about, and packs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recallm_core.chunking import chunk as split_document
+from recallm_core.documents import Document, Passage, ScoredChunk, check_text, collect
+from recallm_core.embedding import Embedder, as_embedder
+from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
+from recallm_core.retrieval import packs, ranking, segment, store
+from recallm_core.retrieval.files import FileRecord
+from recallm_core.retrieval.ranking import DocumentView, Part, State, Where
+from recallm_core.retrieval.vectors import NearestVectors
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Progress = Callable[[int, int], None]
+
+_LEXICAL_WEIGHT = 2.0  # of the words' ranking beside a static table's; 1 beside a real encoder's
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """What an index holds.
+
+    Attributes:
+        documents: Living documents.
+        chunks: Their chunks.
+        characters: Characters in all of them.
+        segments: Batches that a search goes through.
+        dim: Numbers in a vector.
+        embedder: Fingerprint of what made the vectors.
+        generation: Of the saved index that this one was opened from or saved to; None: none.
+    """
+
+    documents: int
+    chunks: int
+    characters: int
+    segments: int
+    dim: int
+    embedder: str
+    generation: int | None
+
+
+@dataclass(slots=True)
+class _Origin:
+    """The folder that an index was opened from or saved to."""
+
+    path: Path | None = None
+    generation: int | None = None
+    files: dict[str, FileRecord] = field(default_factory=dict)
+
+
+class CorpusIndex:
+    """A collection of documents that can be searched by words and by meaning.
+
+    Searches may run in several threads while one thread changes the index. A change is kept in
+    memory until ``save``. Results depend only on the documents, not on the order of changes:
+    chunks with equal scores come by document id and offset.
+    """
+
+    def __init__(self, embedder: Embedder | str | None = None) -> None:
+        self._embedder = as_embedder(embedder)
+        self._state = State(())
+        self._origin = _Origin()
+        self._changing = threading.RLock()
+
+    @classmethod
+    def build(
+        cls,
+        documents: Iterable[Document | str],
+        embedder: Embedder | str | None = None,
+        path: str | Path | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> CorpusIndex:
+        """Returns an index of some documents; saved to ``path`` if one is given.
+
+        Args:
+            documents: Documents or texts; equal ids need equal texts.
+            embedder: Makes the vectors; None: the table that ships with the library. A string
+                names a ``sentence-transformers`` model.
+            path: Folder to save to; an index that is there already is replaced.
+            progress: Called with the chunks embedded so far and the total.
+
+        Raises:
+            DocumentError: Two documents have the same explicit id and different texts.
+            CorpusIndexError: The index can't be saved to ``path``.
+        """
+        index = cls(embedder)
+        index.add(documents, progress=progress)
+        if path is not None:
+            index.save(path)
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path, embedder: Embedder | str | None = None) -> CorpusIndex:
+        """Returns the index saved in a folder; every file is checked before it is used.
+
+        Args:
+            path: The folder.
+            embedder: The one that the index was built with; None: the one that ships.
+
+        Raises:
+            CorpusIndexError: The folder holds no index, one of another version or embedder, or a
+                file that was changed since it was written.
+        """
+        index = cls(embedder)
+        loaded = store.load(Path(path), index._embedder)
+        index._state = State(
+            tuple(
+                Part(each.name, each.segment, each.live, NearestVectors(each.segment.vectors))
+                for each in loaded.segments
+            )
+        )
+        index._origin = _Origin(Path(path), loaded.generation, dict(loaded.files))
+        return index
+
+    def save(self, path: str | Path | None = None) -> None:
+        """Writes the index into a folder; until the last moment, the folder's old index stands.
+
+        Args:
+            path: The folder; None: the one that it was opened from or last saved to.
+
+        Raises:
+            ValueError: There is no such folder yet and none was given.
+            CorpusIndexError: It can't be written, another process is writing, or another process
+                has changed it since this index was opened.
+        """
+        with self._changing:
+            folder = self._origin.path if path is None else Path(path)
+            if folder is None:
+                raise ValueError("this index was never saved; give save() a folder")
+            same = self._origin.path is not None and folder == self._origin.path
+            saved = store.save(
+                folder,
+                [store.Part(part.name, part.segment, part.live) for part in self._state.parts],
+                self._embedder,
+                expected=self._origin.generation if same else None,
+                known=self._origin.files if same else {},
+            )
+            self._origin = _Origin(folder, saved.generation, dict(saved.files))
+
+    def add(self, documents: Iterable[Document | str], *, progress: Progress | None = None) -> int:
+        """Adds documents; those whose id is there already are replaced.
+
+        Args:
+            documents: Documents or texts.
+            progress: Called with the chunks embedded so far and the total.
+
+        Returns:
+            How many were new or different.
+
+        Raises:
+            DocumentError: Two documents have the same explicit id and different texts.
+        """
+        fresh = [each for each in collect(documents) if not self._has(each)]
+        if not fresh:
+            return 0
+        built = segment.build(fresh, self._embedder, split_document, progress)
+        with self._changing:
+            replaced = {document.id for document in fresh}
+            parts = [*ranking.without(self._state, replaced), ranking.part(built)]
+            self._become(parts)
+        return len(fresh)
+
+    def _has(self, document: Document) -> bool:
+        """Whether exactly this document is in the index."""
+        known = self.documents
+        return document.id in known and ranking.equal(known[document.id], document)
+
+    def delete(self, document_ids: Iterable[str]) -> int:
+        """Removes documents; returns how many there were.
+
+        Raises:
+            KeyError: An id isn't in the index; then nothing is removed.
+        """
+        wanted = {document_ids} if isinstance(document_ids, str) else set(document_ids)
+        with self._changing:
+            unknown = sorted(wanted - self._state.places.keys())
+            if unknown:
+                raise KeyError(f"the index has no document {unknown[0]!r}")
+            self._become(ranking.without(self._state, wanted))
+        return len(wanted)
+
+    def _become(self, parts: Sequence[Part]) -> None:
+        self._state = State(tuple(ranking.compacted(parts)))
+
+    @property
+    def documents(self) -> DocumentView:
+        """The documents by id, as they are now."""
+        return DocumentView(self._state)
+
+    @property
+    def embedder(self) -> Embedder:
+        """What makes the vectors."""
+        return self._embedder
+
+    def stats(self) -> IndexStats:
+        """Returns what the index holds."""
+        state = self._state
+        return IndexStats(
+            documents=len(state.places),
+            chunks=sum(part.chunk_count for part in state.parts),
+            characters=state.characters,
+            segments=len(state.parts),
+            dim=self._embedder.dim,
+            embedder=self._embedder.fingerprint,
+            generation=self._origin.generation,
+        )
+
+    def search(
+        self, question: str, k: int = 20, *, mode: Mode = "hybrid", where: Where | None = None
+    ) -> list[ScoredChunk]:
+        """Returns the chunks that a question is about, best first.
+
+        Args:
+            question: Anything.
+            k: At most so many.
+            mode: ``lexical``: by words, ``dense``: by vectors, ``hybrid``: by both ranks.
+            where: Only documents with these values in their metadata, or for whose metadata this
+                function returns True.
+
+        Raises:
+            ValueError: ``k`` is negative or the mode unknown.
+            DocumentError: The question has a lone surrogate.
+        """
+        state = self._state
+        return [
+            ranking.chunk(state, number, score)
+            for number, score in self._ranked(state, question, k, mode, where)
+        ]
+
+    def _ranked(
+        self, state: State, question: str, k: int, mode: Mode, where: Where | None
+    ) -> list[tuple[int, float]]:
+        """The numbers of the best chunks over all parts, with their scores."""
+        check_text(question, "a question")
+        if k < 0:
+            raise ValueError(f"k must not be negative, got {k}")
+        if mode not in ("hybrid", "dense", "lexical"):
+            raise ValueError(f"mode must be 'hybrid', 'dense' or 'lexical', got {mode!r}")
+        depth = max(2 * k, 200)
+        allowed = [ranking.allowed(part, where) for part in state.parts]
+        rankings = []
+        if mode != "dense":
+            rankings.append(
+                (self._lexical_weight, ranking.by_words(state, question, depth, allowed))
+            )
+        if mode != "lexical":
+            query = self._embedder.encode_query(question)
+            rankings.append((1.0, ranking.by_vectors(state, query, depth, allowed)))
+        found = rankings[0][1] if len(rankings) == 1 else ranking.fused(rankings)
+        return ranking.ordered(state, found)[:k]
+
+    @property
+    def _lexical_weight(self) -> float:
+        return _LEXICAL_WEIGHT if self._embedder.fingerprint.startswith("static-") else 1.0
+
+    def pack(
+        self,
+        question: str,
+        token_budget: int | None = None,
+        tokenizer: packs.Tokens | None = None,
+        *,
+        mode: Mode = "hybrid",
+        where: Where | None = None,
+        order: Order = "document",
+    ) -> tuple[Passage, ...]:
+        """Returns the passages that a model should read to answer a question.
+
+        Args:
+            question: Anything.
+            token_budget: Limit for all passages with their headers; None: 32,768, or what the
+                shipped model's window leaves.
+            tokenizer: Counts tokens; None: the shipped model's.
+            mode: As in ``search``.
+            where: As in ``search``.
+            order: As in ``recallm_core.packing.pack``.
+
+        Raises:
+            ValueError: The budget is negative.
+            CheckpointError: No tokenizer was given and the shipped model isn't there.
+        """
+        count, usual = packs.shipped() if tokenizer is None else (packs.counter(tokenizer), None)
+        budget = token_budget if token_budget is not None else usual or packs.DEFAULT_BUDGET
+        report = self.pack_report(question, budget, count, mode=mode, where=where, order=order)
+        return report.passages
+
+    def pack_report(
+        self,
+        question: str,
+        token_budget: int,
+        count: Callable[[str], int],
+        *,
+        overhead: Overhead = DEFAULT_OVERHEAD,
+        mode: Mode = "hybrid",
+        where: Where | None = None,
+        order: Order = "document",
+        expand_top: int = packs.EXPAND_TOP,
+        gap_tokens: int = packs.GAP_TOKENS,
+    ) -> Pack:
+        """Returns a pack with its token count and what was left out and why.
+
+        Args:
+            question: Anything.
+            token_budget: Limit for all passages with their headers.
+            count: Tokens of a text under the model's tokenizer.
+            overhead: Tokens that a passage costs beyond its text.
+            mode: As in ``search``.
+            where: As in ``search``; a filter always searches, even if everything would fit.
+            order: As in ``recallm_core.packing.pack``.
+            expand_top: How many of the best hits get the chunks beside them.
+            gap_tokens: Gaps up to this size are filled if the budget still allows.
+        """
+        state = self._state
+        if where is None:
+            everything = packs.everything(state, token_budget, count, overhead)
+            if everything is not None:
+                return everything
+        ranked = self._ranked(state, question, packs.candidates(token_budget), mode, where)
+        return packs.fill(
+            state,
+            ranked,
+            token_budget=token_budget,
+            count=count,
+            overhead=overhead,
+            order=order,
+            expand_top=expand_top,
+            gap_tokens=gap_tokens,
+        )

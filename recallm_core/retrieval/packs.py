@@ -1,0 +1,132 @@
+"""From ranked chunks of an index to a pack: how many candidates, estimates, and neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from recallm_core.documents import ScoredChunk
+from recallm_core.errors import CheckpointError
+from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
+from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours
+
+Count = Callable[[str], int]
+
+DEFAULT_BUDGET = 32_768
+_RESERVE = 1_536  # tokens of the shipped model's window for wording, question and output
+_SHIPPED = Path(__file__).parents[1] / "models" / "recallm-mini"
+EXPAND_TOP = 5
+GAP_TOKENS = 160  # a chunk has about 128
+_CANDIDATES = (50, 5000)
+_SAMPLE = 24  # stretches of text from which characters per token are estimated
+_SAMPLE_CHARACTERS = 600
+_ROOMY = 16  # characters per token that hardly any text has
+
+
+class Tokens(Protocol):
+    """The part of a tokenizer that packing needs."""
+
+    def encode_plain(self, text: str, /) -> object:
+        """Returns what has the tokens of a text as ``ids``."""
+        ...
+
+
+def counter(tokenizer: Tokens) -> Count:
+    """Returns how many tokens a text has under a tokenizer."""
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode_plain(text).ids)  # type: ignore[attr-defined]
+
+    return count
+
+
+@lru_cache(maxsize=1)
+def shipped() -> tuple[Count, int]:
+    """Returns how many tokens a text has for the shipped model, and what its window leaves.
+
+    Raises:
+        CheckpointError: The model isn't there.
+    """
+    from recallm_core.tokenizer import HFTokenizer
+
+    try:
+        config = json.loads((_SHIPPED / "config.json").read_text("utf-8"))
+        window = int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the shipped model in {_SHIPPED} can't be read ({error}); pass the tokenizer of the "
+            "model that will read the pack"
+        ) from error
+    count = counter(HFTokenizer.from_folder(_SHIPPED))
+    return count, max(0, min(DEFAULT_BUDGET, window - _RESERVE))
+
+
+def candidates(token_budget: int) -> int:
+    """Returns how many chunks are ranked: about twice as many as fit."""
+    low, high = _CANDIDATES
+    return min(max(low, token_budget // 50), high)
+
+
+def everything(state: State, token_budget: int, count: Count, overhead: Overhead) -> Pack | None:
+    """Returns all documents if they fit the budget; costs next to nothing where they clearly don't.
+
+    The documents come sorted by id, so that the pack doesn't depend on the order of changes.
+    """
+    if state.characters > _ROOMY * token_budget:
+        return None
+    documents = DocumentView(state)
+    names = sorted(documents)
+    step = max(1, len(names) // _SAMPLE)
+    sample = [documents[name].text[:_SAMPLE_CHARACTERS] for name in names[::step]]
+    if state.characters / _ratio(sample, count) > 2 * token_budget:
+        return None
+    each = (documents[name] for name in names)
+    return pack_everything(each, token_budget=token_budget, count=count, overhead=overhead)
+
+
+def _ratio(sample: Sequence[str], count: Count) -> float:
+    """Characters per token in some texts."""
+    characters = sum(len(text) for text in sample)
+    return max(characters, 1) / max(sum(count(text) for text in sample), 1)
+
+
+def fill(
+    state: State,
+    ranked: Sequence[tuple[int, float]],
+    *,
+    token_budget: int,
+    count: Count,
+    overhead: Overhead,
+    order: Order,
+    expand_top: int,
+    gap_tokens: int,
+) -> Pack:
+    """Returns the pack of some ranked chunks."""
+    numbers: dict[tuple[str, int], int] = {}
+    chunks: list[ScoredChunk] = []
+    for number, score in ranked:
+        each = chunk(state, number, score)
+        numbers[each.document_id, each.start] = number
+        chunks.append(each)
+    ratio = _ratio([each.text for each in chunks[:_SAMPLE]], count)
+
+    def beside(hit: ScoredChunk) -> list[ScoredChunk]:
+        found = neighbours(state, numbers[hit.document_id, hit.start])
+        return [chunk(state, number, 0.0) for number in found]
+
+    return pack(
+        chunks,
+        DocumentView(state),
+        token_budget=token_budget,
+        count=count,
+        overhead=overhead,
+        order=order,
+        # The texts that end up in the pack are counted; those that don't needn't be.
+        chunk_tokens=lambda each: round(len(each.text) / ratio),
+        neighbours=beside,
+        expand_top=expand_top,
+        gap_tokens=gap_tokens,
+    )

@@ -1,0 +1,256 @@
+"""What a search reads, and how rankings by words and by vectors become one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recallm_core.documents import Document, ScoredChunk
+from recallm_core.embedding import Floats
+from recallm_core.retrieval.segment import Segment, merge
+from recallm_core.retrieval.vectors import NearestVectors
+from recallm_core.retrieval.words import WordScores
+
+Mask = npt.NDArray[np.bool_]
+Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
+
+_RRF = 60.0  # of reciprocal rank fusion; as good or better than summed z-scores from 8K tokens up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A segment, which of its documents are alive, and its vectors ready for search.
+
+    Attributes:
+        name: Names its files.
+        segment: What was indexed.
+        live: One bool per document.
+        nearest: Its vectors.
+    """
+
+    name: str
+    segment: Segment
+    live: Mask
+    nearest: NearestVectors
+
+    @property
+    def chunks_live(self) -> Mask:
+        """One bool per chunk."""
+        return self.live[self.segment.chunk_document]
+
+    @property
+    def chunk_count(self) -> int:
+        """Living chunks."""
+        return int(self.chunks_live.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a search reads; a change makes a new one, so searches never see half of it."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Part and position of each living document, in the order they were added."""
+        return {
+            part.segment.ids[position]: (number, int(position))
+            for number, part in enumerate(self.parts)
+            for position in np.flatnonzero(part.live)
+        }
+
+    @cached_property
+    def words(self) -> WordScores:
+        """The words of all parts."""
+        return WordScores([p.segment for p in self.parts], [p.live for p in self.parts])
+
+    @cached_property
+    def firsts(self) -> list[int]:
+        """The number of each part's first chunk, in the numbering over all parts."""
+        counts = [part.segment.chunk_count for part in self.parts]
+        return [0, *(int(total) for total in np.cumsum(counts, dtype=np.int64))]
+
+    @cached_property
+    def characters(self) -> int:
+        """Characters in all living documents."""
+        total = 0
+        for part in self.parts:
+            lengths = part.segment.chunk_end - part.segment.chunk_start
+            total += int(lengths[part.chunks_live].sum())
+        return total
+
+    def locate(self, number: int) -> tuple[Part, int]:
+        """Returns the part of a chunk and its number there."""
+        place = int(np.searchsorted(self.firsts, number, side="right")) - 1
+        return self.parts[place], number - self.firsts[place]
+
+
+class DocumentView(Mapping[str, Document]):
+    """The documents of an index by id, in the order they were added; read when asked for."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __getitem__(self, document_id: str) -> Document:
+        try:
+            number, position = self._state.places[document_id]
+        except KeyError:
+            raise KeyError(f"the index has no document {document_id!r}") from None
+        return self._state.parts[number].segment.texts[position]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state.places)
+
+    def __len__(self) -> int:
+        return len(self._state.places)
+
+    def __contains__(self, document_id: object) -> bool:
+        return document_id in self._state.places
+
+
+def part(built: Segment) -> Part:
+    """Returns a new segment, all alive."""
+    live = np.ones(len(built.ids), np.bool_)
+    return Part("s" + uuid.uuid4().hex, built, live, NearestVectors(built.vectors))
+
+
+def without(state: State, document_ids: set[str]) -> list[Part]:
+    """Returns the parts of a state with some documents dead; unknown ids don't matter."""
+    dead: dict[int, list[int]] = {}
+    for document_id in document_ids & state.places.keys():
+        number, position = state.places[document_id]
+        dead.setdefault(number, []).append(position)
+    parts = list(state.parts)
+    for number, positions in dead.items():
+        old = parts[number]
+        live = old.live.copy()
+        live[positions] = False
+        parts[number] = Part(old.name, old.segment, live, old.nearest)
+    return parts
+
+
+def compacted(parts: Sequence[Part]) -> list[Part]:
+    """Returns the parts with small neighbours merged and mostly dead ones rewritten.
+
+    Each part is left at least twice as large as the next, so there are few, and adding documents
+    one by one costs each chunk a number of moves that is logarithmic.
+    """
+    kept: list[Part] = []
+    for each in parts:
+        if not each.live.any():
+            continue
+        if 2 * int(each.live.sum()) < len(each.live):
+            each = part(merge([each.segment], [each.live]))
+        kept.append(each)
+        while len(kept) > 1 and kept[-2].chunk_count < 2 * kept[-1].chunk_count:
+            last, previous = kept.pop(), kept.pop()
+            segments = [previous.segment, last.segment]
+            kept.append(part(merge(segments, [previous.live, last.live])))
+    return kept
+
+
+def equal(one: Document, other: Document) -> bool:
+    """Whether two documents with one id are the same in all that an index keeps."""
+    return one == other and one.source_map == other.source_map
+
+
+def allowed(candidate: Part, where: Where | None) -> Mask | None:
+    """Which chunks of a part may be found; None: all."""
+    documents = candidate.live
+    if where is not None:
+        wanted = where if callable(where) else _has_values(where)
+        documents = documents & np.array(
+            [bool(wanted(each)) for each in candidate.segment.metadata], np.bool_
+        )
+    return None if documents.all() else documents[candidate.segment.chunk_document]
+
+
+def _has_values(values: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
+    missing = object()
+    return lambda metadata: all(metadata.get(key, missing) == values[key] for key in values)
+
+
+def by_words(
+    state: State, question: str, depth: int, masks: Sequence[Mask | None]
+) -> dict[int, float]:
+    """Returns the chunks with the best scores by words."""
+    scores = state.words.scores(question)
+    for score, mask in zip(scores, masks, strict=True):
+        if mask is not None:
+            score[~mask] = 0.0
+    every = np.concatenate([np.zeros(0), *scores])
+    return _best(np.flatnonzero(every > 0), every[every > 0], depth)
+
+
+def by_vectors(
+    state: State, query: Floats, depth: int, masks: Sequence[Mask | None]
+) -> dict[int, float]:
+    """Returns the chunks with the best scores by vector."""
+    if not query.any():
+        return {}
+    rows, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for candidate, first, mask in zip(state.parts, state.firsts, masks, strict=False):
+        found, products = candidate.nearest.search(query, depth + 1, mask)
+        rows.append(found + first)
+        scores.append(products)
+    return _best(np.concatenate(rows), np.concatenate(scores), depth)
+
+
+def _best(numbers: npt.NDArray[np.int64], scores: npt.NDArray[Any], depth: int) -> dict[int, float]:
+    """The ``depth`` best, without any that are equal to one that is cut off.
+
+    Which of several equals would come is a matter of storage; without them the result depends on
+    the documents alone. Where all are equal, or nothing else is left, they stay.
+    """
+    if len(scores) > depth > 0:
+        cut = np.partition(scores, len(scores) - depth - 1)[len(scores) - depth - 1]
+        inside = scores > cut if (scores > cut).any() else scores >= cut
+        numbers, scores = numbers[inside], scores[inside]
+    return {int(n): float(score) for n, score in zip(numbers, scores, strict=True)}
+
+
+def fused(rankings: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, float]:
+    """Returns the sum of weighted reciprocal ranks; equal scores share a rank."""
+    total: dict[int, float] = {}
+    for weight, scores in rankings:
+        descending = sorted(scores.values(), reverse=True)
+        ranks: dict[float, int] = {}
+        for rank, score in enumerate(descending, start=1):
+            ranks.setdefault(score, rank)
+        for number, score in scores.items():
+            total[number] = total.get(number, 0.0) + weight / (_RRF + ranks[score])
+    return total
+
+
+def ordered(state: State, scores: Mapping[int, float]) -> list[tuple[int, float]]:
+    """Returns chunks best first; equals by document id and offset."""
+
+    def key(item: tuple[int, float]) -> tuple[float, str, int]:
+        where, inner = state.locate(item[0])
+        document = where.segment.ids[where.segment.chunk_document[inner]]
+        return -item[1], document, int(where.segment.chunk_start[inner])
+
+    return sorted(scores.items(), key=key)
+
+
+def chunk(state: State, number: int, score: float) -> ScoredChunk:
+    """Returns a chunk with its text."""
+    where, inner = state.locate(number)
+    position = int(where.segment.chunk_document[inner])
+    start, end = int(where.segment.chunk_start[inner]), int(where.segment.chunk_end[inner])
+    text = where.segment.texts[position].text[start:end]
+    return ScoredChunk(where.segment.ids[position], start, end, text, score)
+
+
+def neighbours(state: State, number: int) -> list[int]:
+    """Returns the chunks before and after a chunk in its document."""
+    where, inner = state.locate(number)
+    documents = where.segment.chunk_document
+    beside = (n for n in (inner - 1, inner + 1) if 0 <= n < len(documents))
+    return [number + n - inner for n in beside if documents[n] == documents[inner]]
