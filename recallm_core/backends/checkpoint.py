@@ -1,0 +1,320 @@
+"""Model folders: found, checked and loaded as plain architectures, without running their code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from recallm_core.errors import CheckpointError
+
+# The authors' checkpoints subclass plain architectures only to add their own decoding.
+RECALLM_TYPES: Mapping[str, str] = {"recallm_qwen2": "qwen2", "recallm_llama": "llama"}
+_RECALLM_FIELDS = (
+    "auto_map",
+    "force_recall",
+    "max_recall_length",
+    "mask_recall_tokens",
+    "recall_end_str",
+    "recall_end_token_id",
+    "recall_start_str",
+    "recall_start_token_id",
+    "recall_tag_type",
+    "use_fast_recall",
+)
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+_SINGLE = "model.safetensors"
+_SHARDED = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PACKED = 8  # a quantised element may hold this many parameters
+_SLACK = 1.25  # tied weights that are stored once
+
+
+def find_folder(
+    path_or_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Returns the local folder of a checkpoint, downloading a hub id where that is possible.
+
+    Only configuration, tokenizer and safetensors files are fetched, never code or pickles.
+
+    Raises:
+        CheckpointError: There is no such folder, or the hub can't be reached or doesn't know it.
+    """
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    name = os.fspath(path_or_id)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise CheckpointError(
+            f"no model folder at {name!r}; give a folder with config.json and *.safetensors, or "
+            "a hub id such as 'Qwen/Qwen3-0.6B'"
+        )
+    return _from_hub(name, revision, local_files_only)
+
+
+def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(_HUB_FILES),
+            local_files_only=local_files_only,
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{name!r} is neither a folder here nor a model that the hub gave us "
+            f"({type(error).__name__}); check the spelling and the network, log in if the model "
+            "is gated, or download it elsewhere and give the folder's path"
+        ) from error
+    return Path(found)
+
+
+def check_folder(folder: Path) -> tuple[Path, ...]:
+    """Checks a checkpoint folder and returns its safetensors files.
+
+    Raises:
+        CheckpointError: A file is missing, is only there as a pickle, or links out of the folder.
+    """
+    for path in sorted(folder.iterdir()):
+        _check_link(folder, path)
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{folder} holds an adapter, not a whole model; merge it into its base model "
+            "(peft: merge_and_unload, then save_pretrained) and load the result"
+        )
+    if (folder / _SHARDED).is_file():
+        names = sorted(set(_weight_map(folder / _SHARDED).values()))
+    elif (folder / _SINGLE).is_file():
+        names = [_SINGLE]
+    else:
+        raise CheckpointError(_no_weights(folder))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(
+                f"{_SHARDED} of {folder} names {name!r}, which isn't a file in that folder; "
+                "download the checkpoint again"
+            )
+    return tuple(folder / name for name in names)
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Refuses links that lead out; a hub cache links to the blobs beside its snapshots."""
+    if not path.is_symlink():
+        return
+    target, home = path.resolve(), folder.resolve()
+    inside = target.is_relative_to(home)
+    cached = home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
+    if not (inside or cached):
+        raise CheckpointError(
+            f"{path} links out of its folder, to {target}; a model folder must hold its own files: "
+            "copy them in place of the links"
+        )
+
+
+def _no_weights(folder: Path) -> str:
+    if any(path.suffix in _PICKLES for path in folder.iterdir()):
+        return (
+            f"{folder} has its weights only as pickles ({', '.join(_PICKLES)}), which can run code "
+            "when they are read; convert them on a machine you can spare, with "
+            "model.save_pretrained(folder, safe_serialization=True), or take a safetensors release"
+        )
+    return f"{folder} has no weights; expected {_SINGLE} or {_SHARDED} with its shards"
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    weights = _read_json(path).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(f"{path} has no weight_map; download the checkpoint again")
+    return {str(name): str(file) for name, file in weights.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}; it isn't a model folder of transformers"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def read_config(folder: Path) -> Any:
+    """Returns the transformers config of a folder, the authors' types mapped to plain ones.
+
+    Raises:
+        CheckpointError: No config, or an architecture that would need code from the folder.
+    """
+    data = _read_json(folder / "config.json")
+    kind = data.get("model_type")
+    if kind in RECALLM_TYPES:
+        data = _plain(data, RECALLM_TYPES[str(kind)])
+    kind = data.get("model_type")
+    data.pop("auto_map", None)
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"model_type {kind!r} of {folder} isn't built into the installed transformers, and "
+            "code from model folders is never run; update transformers, or choose another model"
+        )
+    try:
+        return CONFIG_MAPPING[kind].from_dict(data)
+    except Exception as error:  # configs validate with many kinds of exception
+        raise CheckpointError(f"config.json of {folder} isn't valid: {error}") from error
+
+
+def _plain(data: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The config of the plain architecture underneath a RecaLLM one."""
+    kept = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
+    names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+    return kept | {"model_type": kind, "architectures": [names[kind]]}
+
+
+def window_of(config: Any) -> int | None:
+    """Tokens that a model can attend to, rope scaling included; None where its config is silent.
+
+    ``max_position_embeddings`` already counts llama3 and longrope scaling; for YaRN, linear and
+    dynamic scaling it may be the length before scaling.
+    """
+    text = config.get_text_config(decoder=True)
+    size = getattr(text, "max_position_embeddings", None)
+    if not isinstance(size, int) or size < 1:
+        return None
+    rope = rope_of(text)
+    factor = rope.get("factor")
+    if not isinstance(factor, int | float) or factor <= 1:
+        return size
+    if rope.get("rope_type") == "yarn":
+        original = rope.get("original_max_position_embeddings") or size
+        return max(size, int(original * factor))
+    if rope.get("rope_type") in ("linear", "dynamic"):
+        return int(size * factor)
+    return size
+
+
+def rope_of(config: Any) -> dict[str, Any]:
+    """The rope settings of a config that has one set of them; empty otherwise."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(rope, dict):
+        return {}
+    return {"rope_type": rope.get("rope_type", rope.get("type")), **rope}
+
+
+def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
+    """Checks that the weights can fill the model that the config describes, before it is allocated.
+
+    Returns:
+        The number of stored parameters.
+
+    Raises:
+        CheckpointError: A file is damaged, or the config describes a far larger model.
+    """
+    tensors, stored = 0, 0
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 (not a mapping)
+                    tensors += 1
+                    stored += int(torch.Size(weights.get_slice(name).get_shape()).numel())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}; download it again") from error
+    text = config.get_text_config(decoder=True)
+    layers = getattr(text, "num_hidden_layers", 1)
+    if isinstance(layers, int) and layers > tensors:
+        raise CheckpointError(
+            f"config.json describes {layers:,} layers, but the weights hold only {tensors:,} "
+            "tensors; config and weights don't belong together"
+        )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    described = sum(parameter.numel() for parameter in model.parameters())
+    packed = _PACKED if getattr(config, "quantization_config", None) else 1
+    if described > stored * packed * _SLACK:
+        raise CheckpointError(
+            f"config.json describes {described:,} parameters, but the weights hold {stored:,}; "
+            "config and weights don't belong together"
+        )
+    return stored
+
+
+def load_model(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | str,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Loads a checked folder as a plain transformers model in evaluation mode.
+
+    Raises:
+        CheckpointError: The folder is incomplete, unsafe or of an unknown kind.
+    """
+    files = check_folder(folder)
+    config = read_config(folder)
+    stored = check_sizes(config, files)
+    kwargs = dict(model_kwargs or {})
+    placed = "device_map" in kwargs or "quantization_config" in kwargs
+    if dtype == "auto":
+        dtype = _auto_dtype(device, stored)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            **kwargs,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise CheckpointError(f"{folder} can't be loaded: {error}") from error
+    missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of the weights that its config.json asks for, "
+            f"{missing[0]} first; config and weights don't belong together"
+        )
+    if not placed:
+        model = model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Returns the device to use; ``auto`` is the fastest that is there."""
+    if not isinstance(device, str) or device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
+    """The checkpoint's own type; on a CPU float32 where it fits, since it is much faster there."""
+    if device.type == "cpu" and 4 * parameters < memory_bytes() // 2:
+        return torch.float32
+    return "auto"
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine; a careful guess where it can't be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 8 << 30

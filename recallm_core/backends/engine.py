@@ -1,0 +1,474 @@
+"""One thread that owns a model and serves many callers: prompts are read, batches are stepped."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from recallm_core.backends import FinishReason, GenerationRequest
+from recallm_core.backends.prefix_cache import PrefixCache
+from recallm_core.backends.runner import Runner, Slot
+from recallm_core.backends.sampling import Chooser, Scores, legal_scores
+from recallm_core.constraint import Constraint, Mask
+from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
+
+_T = TypeVar("_T")
+OnPrefill = Callable[[int, int], None]
+
+_STOP_SECONDS = 10.0  # how long an interpreter that exits waits for the running forward pass
+
+_LEAST_CHUNK = 64  # smaller pieces of a prompt aren't worth a forward pass
+_IDLE_BYTES = 1 << 30  # buffers up to this size are kept while nothing runs
+_FADE = 0.98
+
+
+class Job:
+    """One request between its caller and the worker; everything in it is guarded by ``changed``."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self.request = request
+        self.cached_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        self.error: BaseException | None = None
+        self.cancelled = False
+        self.changed = threading.Condition()
+        self._tokens: deque[int] = deque()  # bounded by max_new_tokens
+
+    def push(self, tokens: list[int]) -> None:
+        """Hands tokens to the caller, if there still is one."""
+        with self.changed:
+            if self.over:
+                return
+            self._tokens.extend(tokens)
+            self.changed.notify_all()
+
+    def end(self, reason: FinishReason | None, error: BaseException | None = None) -> None:
+        """Ends the stream; the first call wins."""
+        with self.changed:
+            if self.finish_reason is None and self.error is None:
+                self.finish_reason, self.error = reason, error
+            self.changed.notify_all()
+
+    def cancel(self) -> None:
+        """Asks the worker to stop; what was produced and not read is dropped."""
+        with self.changed:
+            self.cancelled = True
+            self._tokens.clear()
+        self.end("cancelled")
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be produced."""
+        return self.cancelled or self.finish_reason is not None or self.error is not None
+
+    def take(self) -> tuple[int, ...]:
+        """Waits for tokens and returns all there are; none: it is over."""
+        with self.changed:
+            while not self._tokens and not self.over:
+                self.changed.wait()
+            taken = tuple(self._tokens)
+            self._tokens.clear()
+            return taken
+
+
+class EngineStream:
+    """The output of one request; closing or dropping it stops the generation."""
+
+    def __init__(self, job: Job, owner: object) -> None:
+        self._job = job
+        self._owner = owner  # keeps the model alive while somebody reads
+        self._drop = weakref.finalize(self, job.cancel)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the prefix cache spared."""
+        return self._job.cached_tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None while it runs, or when it failed."""
+        return self._job.finish_reason
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return self
+
+    def __next__(self) -> tuple[int, ...]:
+        tokens = self._job.take()
+        if tokens:
+            return tokens
+        error = self._job.error
+        if isinstance(error, RecallmError):
+            raise error
+        if error is not None:
+            raise GenerationError(
+                f"the model failed while it generated: {type(error).__name__}: {error}"
+            ) from error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stops the generation and frees what it held."""
+        self._drop()
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A sequence that the worker is generating."""
+
+    job: Job
+    slot: Slot
+    constraint: Constraint
+    chooser: Chooser
+    newest: int  # not yet read by the model
+    left: int  # tokens that may still come
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A sequence whose prompt is being read."""
+
+    job: Job
+    slot: Slot
+    constraint: Constraint
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What one step proposes for one sequence.
+
+    Attributes:
+        draft: Proposed tokens; the constraint has consumed them.
+        masks: What is legal before each of them, and after the last.
+    """
+
+    draft: list[int]
+    masks: list[Mask]
+
+    @property
+    def open_places(self) -> list[int]:
+        """The places where there is something to choose."""
+        return [i for i, mask in enumerate(self.masks) if mask.only is None or len(mask.only) > 1]
+
+    def cut(self, constraint: Constraint, count: int) -> None:
+        """Shortens the draft to ``count`` tokens."""
+        if len(self.draft) > count:
+            constraint.rollback(len(self.draft) - count)
+            del self.draft[count:]
+            del self.masks[count + 1 :]
+
+
+class Engine:
+    """Runs requests on one worker thread until ``stop``.
+
+    Args:
+        runner: The model.
+        cache: Keys and values of prompts seen before.
+        max_batch: Sequences generated at once.
+        max_bytes: Bytes of keys and values that running sequences may need together; one always
+            runs.
+        prefill_chunk: Prompt tokens read between two looks at everything else.
+        draft_tokens: Tokens proposed at once inside a copy; 0 turns drafting off.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        cache: PrefixCache,
+        *,
+        max_batch: int,
+        max_bytes: int,
+        prefill_chunk: int,
+        draft_tokens: int,
+    ) -> None:
+        self.on_prefill: OnPrefill | None = None
+        self._runner = runner
+        self._cache = cache
+        self._max_batch = max_batch
+        self._max_bytes = max_bytes
+        self._chunk = prefill_chunk
+        self._draft_tokens = draft_tokens if runner.can_rollback else 0
+        self._cost = CostModel()
+        self._running: list[_Running] = []
+        self._reading: _Reading | None = None
+        self._inbox: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+
+    def submit(self, job: Job) -> None:
+        """Queues a request.
+
+        Raises:
+            GenerationError: The engine was stopped.
+        """
+        with self._wake:
+            if self._stopped:
+                raise GenerationError("the backend is closed; load the model again")
+            if os.getpid() != self._process:
+                raise GenerationError(
+                    "the model was loaded before this process was forked, and its thread stayed "
+                    "behind; load the model in the child, or start children with 'spawn'"
+                )
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="recallm-engine", daemon=True
+                )
+                self._thread.start()
+            self._inbox.append(job)
+            self._wake.notify_all()
+
+    def stop(self) -> None:
+        """Ends all streams and waits for the forward pass under way."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_STOP_SECONDS)
+
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while self._wait():
+                self._round()
+        self._abandon()
+
+    def _wait(self) -> bool:
+        """Sleeps until there is something to do; False: the engine stops."""
+        with self._wake:
+            while not (self._stopped or self._inbox or self._running or self._reading):
+                self._runner.release(_IDLE_BYTES)
+                self._wake.wait()
+            return not self._stopped
+
+    def _abandon(self) -> None:
+        error = GenerationCancelledError("the backend was closed before the answer was complete")
+        for running in list(self._running):
+            self._finish(running, None, error)
+        with self._wake:
+            jobs, self._inbox = list(self._inbox), deque()
+        if self._reading is not None:
+            self._stop_reading(error)
+        for job in jobs:
+            job.end(None, error)
+        self._runner.release(0)
+
+    def _round(self) -> None:
+        for running in [r for r in self._running if r.job.over]:
+            self._finish(running, "cancelled")
+        self._admit()
+        if self._running:
+            self._step()
+
+    def _admit(self) -> None:
+        """Reads the prompts of waiting requests, as many tokens as one chunk has."""
+        left = self._chunk
+        while left > 0 and (self._reading is not None or self._next_job()):
+            left -= max(self._read(max(left, _LEAST_CHUNK)), 1)
+
+    def _next_job(self) -> bool:
+        """Opens the next request that fits beside those that run."""
+        with self._wake:
+            while self._inbox and self._inbox[0].over:
+                self._inbox.popleft()
+            if not self._inbox or not self._fits(self._inbox[0]):
+                return False
+            job = self._inbox.popleft()
+        try:
+            ids = job.request.token_ids
+            constraint = job.request.rules.start(job.request.prior)
+            slot = self._runner.open(ids[:-1], self._cache)
+            job.cached_tokens = slot.length
+            self._reading = _Reading(job, slot, constraint)
+        except Exception as error:
+            job.end(None, error)
+        return True
+
+    def _fits(self, job: Job) -> bool:
+        rows = len(self._running) + 1
+        need = [r.slot.length + r.left for r in self._running] + [_need(job.request)]
+        cost = rows * max(need) * self._runner.token_bytes
+        return rows == 1 or (rows <= self._max_batch and cost <= self._max_bytes)
+
+    def _read(self, chunk: int) -> int:
+        """Reads a piece of the prompt at hand; returns the number of tokens."""
+        reading = self._reading
+        assert reading is not None
+        job, slot = reading.job, reading.slot
+        if job.over:
+            return self._stop_reading(None)
+        ids = job.request.token_ids[:-1]
+        try:
+            part = ids[slot.length :]
+            count = self._runner.prefill(slot, part, chunk) if len(part) else 0
+            if self.on_prefill is not None:
+                self.on_prefill(min(slot.length + 1, len(ids) + 1), len(ids) + 1)
+            if slot.length == len(ids):
+                self._start(reading)
+        except Exception as error:
+            return self._stop_reading(error)
+        return count
+
+    def _stop_reading(self, error: Exception | None) -> int:
+        reading, self._reading = self._reading, None
+        assert reading is not None
+        self._runner.close(reading.slot)
+        reading.job.end("cancelled" if error is None else None, error)
+        return 0
+
+    def _start(self, reading: _Reading) -> None:
+        """Turns a prompt that was read into a running sequence; its last token is still to come."""
+        request = reading.job.request
+        shared = request.prefix_length or len(request.token_ids)
+        self._runner.remember(reading.slot, request.token_ids[:shared], self._cache)
+        self._runner.activate(reading.slot)
+        self._reading = None
+        self._running.append(
+            _Running(
+                job=reading.job,
+                slot=reading.slot,
+                constraint=reading.constraint,
+                chooser=Chooser(request.sampling),
+                newest=int(request.token_ids[-1]),
+                left=request.sampling.max_new_tokens,
+            )
+        )
+
+    def _finish(
+        self, running: _Running, reason: FinishReason | None, error: BaseException | None = None
+    ) -> None:
+        self._running.remove(running)
+        self._runner.close(running.slot)
+        running.job.end(reason, error)
+
+    def _step(self) -> None:
+        """One forward pass for all running sequences, and what each of them makes of it."""
+        plans = {r: plan for r in list(self._running) if (plan := self._guarded(r, self._plan))}
+        if not plans:
+            return
+        self._fit_width(plans)
+        try:
+            began = time.perf_counter()
+            scores = self._forward(plans)
+            tokens = len(plans) * max(len(plan.masks) for plan in plans.values())
+            self._cost.observe(tokens, time.perf_counter() - began)
+        except Exception as error:
+            for running in plans:
+                self._finish(running, None, error)
+            return
+        for (running, plan), row in zip(plans.items(), scores, strict=True):
+            self._guarded(running, partial(self._commit, plan=plan, scores=row))
+
+    def _guarded(self, running: _Running, act: Callable[[_Running], _T]) -> _T | None:
+        """Runs something for one sequence; if that fails, only this sequence ends."""
+        try:
+            return act(running)
+        except Exception as error:
+            self._finish(running, None, error)
+            return None
+
+    def _plan(self, running: _Running) -> _Plan:
+        """Proposes what can be foreseen: copies with one way on, and forced tokens."""
+        constraint = running.constraint
+        limit = min(self._draft_tokens, running.left - 1)
+        plan = _Plan([], [constraint.mask()])
+        ahead: deque[int] = deque()
+        while len(plan.draft) < limit:
+            mask = plan.masks[-1]
+            if not ahead:
+                ahead.extend(constraint.draft(limit - len(plan.draft)) or _only(mask))
+            if not ahead or not mask.allows(ahead[0]):
+                break
+            plan.draft.append(ahead.popleft())
+            constraint.consume(plan.draft[-1])
+            plan.masks.append(constraint.mask())
+        return plan
+
+    def _fit_width(self, plans: Mapping[_Running, _Plan]) -> None:
+        """Shortens drafts where the rows beside them would pay more than the drafts save."""
+        if len(plans) > 1:
+            width = self._cost.best_width([len(plan.masks) for plan in plans.values()])
+            for running, plan in plans.items():
+                plan.cut(running.constraint, width - 1)
+
+    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores]]:
+        wanted = [plan.open_places for plan in plans.values()]
+        logits = self._runner.step(
+            [running.slot for running in plans],
+            [[running.newest, *plan.draft] for running, plan in plans.items()],
+            wanted,
+        )
+        masks = [plan.masks[place] for plan in plans.values() for place in plan.open_places]
+        greedy = [r.chooser.greedy for r, places in zip(plans, wanted, strict=True) for _ in places]
+        scores = iter(legal_scores(logits, masks, greedy) if masks else ())
+        return [[next(scores) for _ in places] for places in wanted]
+
+    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores]) -> None:
+        """Chooses at each place in turn, as far as the choices agree with the draft."""
+        chosen: list[int] = []
+        left = iter(scores)
+        for place, mask in enumerate(plan.masks):
+            forced = _only(mask)
+            chosen.append(forced[0] if forced else running.chooser.pick(next(left)))
+            if place == len(plan.draft) or chosen[-1] != plan.draft[place]:
+                running.constraint.rollback(len(plan.draft) - place)
+                running.constraint.consume(chosen[-1])
+                break
+        self._runner.keep(running.slot, len(chosen))
+        running.newest = chosen[-1]
+        running.left -= len(chosen)
+        running.job.push(chosen)
+        if running.constraint.done:
+            self._finish(running, "stop")
+        elif not running.left:
+            self._finish(running, "length")
+
+
+def _need(request: GenerationRequest) -> int:
+    return len(request.token_ids) + request.sampling.max_new_tokens
+
+
+def _only(mask: Mask) -> list[int]:
+    """The one legal token, where there is just one."""
+    return [int(mask.only[0])] if mask.only is not None and len(mask.only) == 1 else []
+
+
+class CostModel:
+    """What a forward pass costs by its number of tokens: a fixed part and a part per token."""
+
+    def __init__(self) -> None:
+        # Until passes were measured: a pass costs as much as reading this many tokens.
+        self._fixed, self._each = 16.0, 1.0
+        self._sums = np.zeros(5)
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Takes note of one pass; old ones fade."""
+        now = np.array([1.0, tokens, seconds, tokens * tokens, tokens * seconds])
+        self._sums = _FADE * self._sums + now
+        count, x, y, xx, xy = self._sums
+        spread = count * xx - x * x
+        if spread > 1e-6 * count * xx:
+            each = max((count * xy - x * y) / spread, 1e-9)
+            self._fixed, self._each = max((y - each * x) / count, 0.0), each
+
+    def best_width(self, offers: Sequence[int]) -> int:
+        """Returns the tokens per row that promise most per second.
+
+        Args:
+            offers: Per row the tokens that it could use.
+        """
+
+        def speed(width: int) -> float:
+            gain = sum(min(offer, width) for offer in offers)
+            return gain / (self._fixed + self._each * len(offers) * width)
+
+        return max(sorted(set(offers)), key=speed)

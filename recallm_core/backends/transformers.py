@@ -1,0 +1,216 @@
+"""Runs any causal language model of transformers: batched, streamed, cancellable, prefix-cached."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from recallm_core.backends import GenerationRequest, Sampling
+from recallm_core.backends.checkpoint import (
+    choose_device,
+    find_folder,
+    load_model,
+    memory_bytes,
+    window_of,
+)
+from recallm_core.backends.engine import Engine, EngineStream, Job, OnPrefill
+from recallm_core.backends.prefix_cache import PrefixCache
+from recallm_core.backends.runner import choose_runner
+from recallm_core.errors import CheckpointError, ConstraintError, ContextOverflowError
+
+DRAFT_TOKENS = 16
+
+
+class TransformersBackend:
+    """A model of transformers behind one worker thread; safe to call from many threads.
+
+    Args:
+        model: A causal language model in evaluation mode; from now on only this object calls it.
+        window: Tokens that it can attend to; None: from its config.
+        max_batch: Sequences generated at once; further requests wait.
+        max_kv_bytes: Bytes of keys and values that running sequences may take together; None: half
+            of the accelerator's free memory, or a quarter of the machine's.
+        prefix_cache_bytes: Bytes kept of prompts that were read, for later ones that begin alike;
+            0 turns it off, None: half of what running sequences may take.
+        prefill_chunk: Prompt tokens read at once; None: 512 on a CPU, 2048 elsewhere.
+        draft_tokens: Tokens proposed at once inside a copy; 0 turns drafting off.
+
+    Raises:
+        CheckpointError: The config names no window and none was given.
+    """
+
+    in_process = True
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        window: int | None = None,
+        max_batch: int = 8,
+        max_kv_bytes: int | None = None,
+        prefix_cache_bytes: int | None = None,
+        prefill_chunk: int | None = None,
+        draft_tokens: int = DRAFT_TOKENS,
+    ) -> None:
+        found = window or window_of(model.config)
+        if found is None:
+            raise CheckpointError(
+                f"the config of {type(model).__name__} names no max_position_embeddings; "
+                "say how many tokens the model can attend to with window=..."
+            )
+        if max_batch < 1 or draft_tokens < 0 or (prefill_chunk or 1) < 1:
+            raise ValueError(
+                "max_batch and prefill_chunk must be at least 1 and draft_tokens at least 0, got "
+                f"{max_batch}, {prefill_chunk} and {draft_tokens}"
+            )
+        self.window: int = found
+        self.model = model
+        device: torch.device = model.get_input_embeddings().weight.device
+        with torch.inference_mode():
+            runner, self.vocab_size = choose_runner(model, found)
+        self.batched: bool = runner.can_rollback
+        kv_bytes = _free_bytes(device) if max_kv_bytes is None else max_kv_bytes
+        cache_bytes = kv_bytes // 2 if prefix_cache_bytes is None else prefix_cache_bytes
+        self.prefix_cache = PrefixCache(cache_bytes if runner.can_rollback else 0)
+        self._engine = Engine(
+            runner,
+            self.prefix_cache,
+            max_batch=max_batch,
+            max_bytes=kv_bytes,
+            prefill_chunk=prefill_chunk or (512 if device.type == "cpu" else 2048),
+            draft_tokens=draft_tokens,
+        )
+        self._stop = weakref.finalize(self, self._engine.stop)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an output, as the checkpoint's generation config names them."""
+        named = self.model.generation_config.eos_token_id
+        return tuple(named) if isinstance(named, (list, tuple)) else () if named is None else (named,)
+
+    @property
+    def on_prefill(self) -> OnPrefill | None:
+        """Called by the worker while it reads a prompt, with the tokens read and their total."""
+        return self._engine.on_prefill
+
+    @on_prefill.setter
+    def on_prefill(self, callback: OnPrefill | None) -> None:
+        self._engine.on_prefill = callback
+
+    def generate(self, request: GenerationRequest) -> EngineStream:
+        """Queues a request and returns its stream at once.
+
+        Raises:
+            ContextOverflowError: Prompt and output don't fit the window.
+            ConstraintError: The request's rules were made for another vocabulary or prompt.
+            ValueError: The prompt is empty, or a sampling value is out of range.
+        """
+        self._check(request)
+        job = Job(request)
+        stream = EngineStream(job, self)
+        self._engine.submit(job)
+        return stream
+
+    def _check(self, request: GenerationRequest) -> None:
+        ids, spec = request.token_ids, request.rules.spec
+        if not len(ids):
+            raise ValueError("the prompt has no tokens; there is nothing to continue")
+        if int(np.min(ids)) < 0 or int(np.max(ids)) >= self.vocab_size:
+            raise ValueError(
+                f"prompt token ids must be in [0, {self.vocab_size}), the model's vocabulary, got "
+                f"{int(np.min(ids))} to {int(np.max(ids))}; tokenizer and model don't belong "
+                "together"
+            )
+        check_sampling(request.sampling)
+        if len(ids) + request.sampling.max_new_tokens > self.window:
+            raise ContextOverflowError(len(ids), request.sampling.max_new_tokens, self.window)
+        if spec.vocab_size != self.vocab_size:
+            raise ConstraintError(
+                f"the rules were made for logits {spec.vocab_size:,} wide, the model's are "
+                f"{self.vocab_size:,} wide; build them with this backend's vocab_size"
+            )
+        if not 0 <= request.prefix_length <= len(ids):
+            raise ValueError(
+                f"prefix_length must be between 0 and the {len(ids)} tokens of the prompt, "
+                f"got {request.prefix_length}"
+            )
+
+    def close(self) -> None:
+        """Ends all streams and frees the caches; safe to call twice."""
+        self._stop()
+        self.prefix_cache.clear()
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Checks that sampling values make sense.
+
+    Raises:
+        ValueError: One doesn't.
+    """
+    if sampling.max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {sampling.max_new_tokens}")
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+        raise ValueError(f"temperature must be 0 (greedy) or more, got {sampling.temperature}")
+    if not 0 < sampling.top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {sampling.top_p}")
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    return memory_bytes() // 4
+
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load(
+    path_or_id: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    local_files_only: bool = False,
+    quantization: Any = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    attention: Literal["sdpa", "eager"] | None = None,
+    **settings: Any,
+) -> TransformersBackend:
+    """Loads a model folder or hub id; no code of the checkpoint runs, and no pickle is read.
+
+    Args:
+        path_or_id: A local folder, or a hub id.
+        device: ``auto`` takes the fastest there is.
+        dtype: ``auto`` is the checkpoint's own type; on a CPU float32, where it fits.
+        revision: A branch, tag or commit of a hub id.
+        local_files_only: Never ask the hub.
+        quantization: A quantisation config of transformers, passed through.
+        model_kwargs: Further arguments of ``from_pretrained``, such as ``device_map``.
+        attention: The attention kernel; None: transformers' choice.
+        settings: Arguments of ``TransformersBackend``.
+
+    Raises:
+        CheckpointError: The model is missing, incomplete, unsafe or of an unknown kind.
+    """
+    if not isinstance(dtype, torch.dtype):
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype must be a torch.dtype or one of {_DTYPES}, got {dtype!r}")
+        dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+    kwargs = dict(model_kwargs or {})
+    if quantization is not None:
+        kwargs["quantization_config"] = quantization
+    if attention is not None:
+        kwargs["attn_implementation"] = attention
+    for name in ("trust_remote_code", "use_safetensors", "config"):
+        if name in kwargs:
+            raise ValueError(f"{name} can't be set: models load safely or not at all")
+    folder: Path = find_folder(path_or_id, revision=revision, local_files_only=local_files_only)
+    model = load_model(folder, device=choose_device(device), dtype=dtype, model_kwargs=kwargs)
+    return TransformersBackend(model, **settings)
