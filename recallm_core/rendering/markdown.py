@@ -15,7 +15,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # links, tables, math, strike-through, attributes; "!" before our own footnote mark or a bracket;
 # ":" of an address or an emoji name; "." of "www."; "@" of an e-mail address.
 _INLINE = re.compile(
-    r"[\\`*_\[\]{}|~$^&<>]|!(?=\[|\Z)|:(?=\S)|(?<=www)\.|(?<=\w)@(?=\w)", re.IGNORECASE
+    r"[\\`*_\[\]{}|~$^&<>]|!(?=\[|\Z)|:(?=[^\s\d]|\d+:)|(?<=www)\.|(?<=\w)@(?=\w)", re.IGNORECASE
 )
 _STARTS = frozenset("#+-=:.)")
 _LEAD = re.compile(r"\A[^\S\n]+")

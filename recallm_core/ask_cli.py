@@ -1,0 +1,226 @@
+"""``recallm ask``: one question over files or an index, shown in the form that was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recallm_core.citations import Answer
+    from recallm_core.generator import Documents, RecaLLM
+    from recallm_core.params import GenerationParams
+
+    Load = Callable[[str], RecaLLM]
+
+ANSWERED, ABSTAINED = 0, 3
+
+_SETTINGS: dict[str, tuple[type[Any], str]] = {
+    "max_new_tokens": (int, "tokens to write at most, reasoning included"),
+    "max_thinking_tokens": (int, "tokens of reasoning at most"),
+    "temperature": (float, "0 always takes the likeliest word"),
+    "top_p": (float, "the part of the likelihood to choose from"),
+    "seed": (int, "makes a sampled answer reproducible"),
+}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``ask`` to the command's parser."""
+    ask = commands.add_parser(
+        "ask",
+        help="answer a question from documents",
+        description="Answers a question from documents, with verbatim quotes and their places.",
+        epilog="The exit code is 3 when the documents hold no answer.",
+    )
+    ask.set_defaults(parser=ask)
+    ask.add_argument("question")
+    given = ask.add_mutually_exclusive_group(required=True)
+    given.add_argument(
+        "--docs",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="files and folders to answer from (.txt .md .rst .html .pdf .jsonl)",
+    )
+    given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
+    ask.add_argument(
+        "--model", default="recallm-mini", help="the shipped model, a folder or a hub id"
+    )
+    shown = ask.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print one JSON object")
+    shown.add_argument("--markdown", action="store_true", help="print Markdown")
+    shown.add_argument("--quiet", action="store_true", help="no reasoning, no progress")
+    ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
+    for name, (kind, text) in _SETTINGS.items():
+        ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
+    ask.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
+    """Answers the question and returns the exit code."""
+    params = _params(args)
+    if args.html is not None:
+        check_target(args.html)
+    with ExitStack() as stack:
+        steps = _Steps(args)
+        with steps.show("Reading documents"):
+            documents = _documents(args)
+        with steps.show(f"Loading {args.model}"):
+            llm = stack.enter_context((load or _load)(args.model))
+        answer = _answer(args, llm, documents, params, steps)
+        if args.html is not None:
+            write_aside(args.html, answer.to_html())
+            _note(f"wrote {args.html}", quiet=args.quiet)
+    if answer.finish_reason == "length":
+        _note("the answer was cut off; a higher --max-new-tokens lets it end", quiet=False)
+    return ABSTAINED if answer.abstained else ANSWERED
+
+
+def _params(args: argparse.Namespace) -> GenerationParams:
+    from recallm_core.params import GenerationParams
+
+    parser: argparse.ArgumentParser = args.parser
+    if not args.question.strip():
+        parser.error("the question is empty")
+    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    try:
+        return GenerationParams(**given)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _load(name: str) -> RecaLLM:
+    from recallm_core.generator import RecaLLM
+
+    return RecaLLM.load(name)
+
+
+def _documents(args: argparse.Namespace) -> Documents:
+    if args.index is not None:
+        from recallm_core.retrieval import CorpusIndex
+
+        return CorpusIndex.open(args.index)
+    from recallm_core.loading import load_documents
+
+    loaded = load_documents(args.docs)
+    for skipped in loaded.skipped:
+        _note(f"skipped {skipped}", quiet=False)
+    return loaded.documents
+
+
+def _answer(
+    args: argparse.Namespace,
+    llm: RecaLLM,
+    documents: Documents,
+    params: GenerationParams,
+    steps: _Steps,
+) -> Answer:
+    """Streams the answer to where it was asked for."""
+    from recallm_core.generator import Finished
+    from recallm_core.rendering import terminal, to_dict, to_json
+
+    console = terminal.AnswerConsole(
+        no_color=True if args.no_color else None, highlight=False, markup=False, emoji=False
+    )
+    view = terminal.AnswerView(console, reasoning=not args.quiet)
+    streams = not (args.json or args.markdown)
+    answer: Answer | None = None
+    with ExitStack() as stack:
+        stack.callback(view.close)
+        waiting = stack.enter_context(ExitStack())
+        waiting.enter_context(steps.show("Putting the documents before the model"))
+        events = stack.enter_context(llm.stream(args.question, documents, params=params))
+        for event in events:
+            if isinstance(event, Finished):
+                answer = event.answer
+            elif streams:
+                waiting.close()
+                view.feed(event)
+        waiting.close()
+        assert answer is not None, "a stream ends with Finished"
+        if streams:
+            view.finish(answer)
+    if args.json:
+        text = to_json(to_dict(answer))
+        print(text if _can_show(text) else to_json(to_dict(answer), ascii_only=True))
+    elif args.markdown:
+        print(answer.to_markdown(), end="")
+    return answer
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+class _Steps:
+    """Shows on stderr what takes a while, if a person is looking there."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._quiet = args.quiet or not sys.stderr.isatty()
+        self._no_color = True if args.no_color else None
+
+    @contextmanager
+    def show(self, what: str) -> Iterator[None]:
+        if self._quiet:
+            yield
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        from recallm_core.rendering.visible import one_line
+
+        console: Console = Console(stderr=True, no_color=self._no_color)
+        with console.status(Text(one_line(what), style="dim")):
+            yield
+
+
+def _note(text: str, *, quiet: bool) -> None:
+    from recallm_core.rendering.visible import one_line
+
+    if not quiet:
+        print(f"recallm: {one_line(text)}", file=sys.stderr)
+
+
+def check_target(path: Path) -> None:
+    """Raises unless a file can be written to ``path``, before anything slow is done.
+
+    Raises:
+        OSError: It is a folder, or its folder is missing or read-only.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file, for instance {path}/answer.html")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} doesn't exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"the folder {path.parent} can't be written to")
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes a whole file or none: beside the target first, then renamed onto it."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a pipe or a device can't be replaced
+        target.write_text(text, encoding="utf-8")
+        return
+    mask = os.umask(0)
+    os.umask(mask)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,144 @@
+"""The command ``recallm``: its parser, and what every subcommand's ending becomes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from recallm_core import ask_cli
+from recallm_core.errors import RecallmError
+
+ERROR, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+_EXAMPLES = """\
+examples:
+  recallm ask "How many days of leave do I have?" --docs handbook/
+  recallm ask "When does the contract end?" --docs contract.pdf notes.md --html answer.html
+  recallm ask "Who signed it?" --docs contract.pdf --json | jq '.citations[].lines'
+
+exit codes:
+  0 answered, 1 error, 2 wrong usage, 3 the documents hold no answer, 130 interrupted
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """A subcommand that lives beside what it commands, imported only when it is called.
+
+    Attributes:
+        module: Has ``main(argv) -> int``.
+        help: One line for ``recallm --help``.
+    """
+
+    module: str
+    help: str
+
+
+DELEGATES = {
+    "index": Delegate("recallm_core.index_cli", "build, search and change an index of documents"),
+    "model": Delegate("recallm_core.models.commands", "create a model to train, show one"),
+    "train": Delegate("recallm_core.train", "train a model to recall"),
+    "eval": Delegate("recallm_core.evaluation", "measure a model's answers and quotes"),
+}
+
+
+def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None) -> int:
+    """Runs the command and returns its exit code.
+
+    Args:
+        argv: Arguments; None takes those of the process.
+        load: Loads a model by name; tests give their own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _tolerate_any_character()
+    debug = "--debug" in arguments
+    try:
+        code = _dispatch(arguments, load)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _failed("interrupted", INTERRUPTED, debug=debug)
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except (RecallmError, OSError) as error:
+        return _failed(f"error: {error}", ERROR, debug=debug)
+    except Exception as error:
+        message = f"error: {type(error).__name__}: {error}"
+        return _failed(f"{message} (--debug shows where)", ERROR, debug=debug)
+    return code
+
+
+def _dispatch(arguments: list[str], load: ask_cli.Load | None) -> int:
+    name = arguments[0] if arguments else ""
+    if name in DELEGATES and find_spec(DELEGATES[name].module):
+        run: Callable[[list[str]], int | None] = import_module(DELEGATES[name].module).main
+        return run(arguments[1:]) or 0
+    args = parser().parse_args(arguments)
+    return ask_cli.run(args, load=load)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser; delegated subcommands are named in it and parse their own arguments."""
+    top = argparse.ArgumentParser(
+        prog="recallm",
+        description="Answers a question over your documents; every quote is verbatim and located.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    ask_cli.add_parser(commands)
+    for name, delegate in DELEGATES.items():
+        if find_spec(delegate.module):
+            commands.add_parser(name, help=delegate.help, add_help=False)
+    return top
+
+
+class _Version(argparse.Action):
+    """Prints the version; reading it costs a file, so only when asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from recallm_core import __version__
+
+        print(f"recallm {__version__}")
+        parser.exit()
+
+
+def _failed(message: str, code: int, *, debug: bool) -> int:
+    from recallm_core.rendering.visible import visible
+
+    if debug:
+        traceback.print_exc()
+    print(f"recallm: {visible(message)}", file=sys.stderr)
+    return code
+
+
+def _tolerate_any_character() -> None:
+    """Shows a character that the terminal's encoding lacks as an escape instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Keeps the interpreter from failing again when it flushes what nobody reads."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):  # not a file, as in tests
+        pass
+    finally:
+        os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
