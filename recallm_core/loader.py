@@ -45,9 +45,11 @@ def load(
             "served and vLLM models aren't part of this release; load a local folder or a hub id "
             "with the transformers backend"
         )
+    from recallm_core.backends.checkpoint import find_folder
     from recallm_core.backends.transformers import load as load_backend
 
-    path = shipped(model) or model
+    hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
+    path = find_folder(shipped(model) or model, **hub)
     engine = load_backend(path, **options)
     found = HFTokenizer.from_folder(tokenizer or path, eos_ids=engine.eos_ids)
     if found.vocab_size > engine.vocab_size:
@@ -56,13 +58,13 @@ def load(
             f"the tokenizer has {found.vocab_size:,} ids but the model only {engine.vocab_size:,} "
             "logits; the folder mixes two models, or its embeddings were never resized"
         )
-    chosen = recipe or _recipe(path, mode, found)
-    return RecaLLM(found, engine, chosen, name=Path(model).name or model)
+    chosen = recipe or choose_recipe(path, mode, found)
+    return RecaLLM(found, engine, chosen, name=Path(model).name)
 
 
-def _recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe:
-    """The saved recipe, or one that fits what the tokenizer has."""
-    saved = Recipe.load(path) if Path(path).is_dir() else None
+def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe:
+    """Returns the saved recipe, or one that fits what the tokenizer has."""
+    saved = Recipe.load(path)
     if saved is not None and mode in ("auto", saved.mode):
         return saved
     base = trained_recipe()

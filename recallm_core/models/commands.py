@@ -1,0 +1,78 @@
+"""``recallm model``: create a trainable checkpoint, show what a checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from recallm_core.models import SHIPPED, shipped
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds ``recallm model create`` and ``recallm model show``."""
+    parser = subparsers.add_parser("model", help="create or inspect checkpoints")
+    commands = parser.add_subparsers(dest="model_command", required=True, metavar="COMMAND")
+    make = commands.add_parser("create", help="add the four recall tokens to a base model")
+    make.add_argument("base", metavar="BASE", help="a Qwen2, Qwen3 or Llama folder or hub id")
+    make.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    make.add_argument("--seed", type=int, default=0, help="of the new rows' noise (default: 0)")
+    make.add_argument("--dtype", default="auto", help="of the saved weights (default: the base's)")
+    make.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    make.set_defaults(run=_create)
+    show = commands.add_parser("show", help="what a checkpoint is and how it is driven")
+    show.add_argument("model", metavar="MODEL", help=f"a folder, or one of {', '.join(SHIPPED)}")
+    show.set_defaults(run=_show)
+
+
+def _create(args: argparse.Namespace) -> int:
+    from recallm_core.models.create import create
+
+    folder = create(args.base, args.out, seed=args.seed, dtype=args.dtype, overwrite=args.overwrite)
+    print(f"wrote {folder}; train it next: recallm train sft --model {folder}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    print(json.dumps(describe(args.model), indent=2, ensure_ascii=False))
+    return 0
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Returns what can be said of a checkpoint without loading its weights.
+
+    Raises:
+        CheckpointError: It isn't a local model folder, or its recipe is broken.
+        TokenizerError: Its tokenizer can't be used.
+    """
+    from dataclasses import asdict
+
+    from recallm_core.errors import CheckpointError
+    from recallm_core.loader import choose_recipe
+    from recallm_core.tokenizer import HFTokenizer
+
+    folder = shipped(model) or Path(model)
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise CheckpointError(
+            f"no model folder at {folder} (config.json is missing); download a hub model first"
+        )
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    tokenizer = HFTokenizer.from_folder(folder)
+    recipe = choose_recipe(folder, "auto", tokenizer)
+    weights = sorted(folder.glob("*.safetensors"))
+    return {
+        "model": folder.name,
+        "model_type": config.get("model_type"),
+        "window": config.get("max_position_embeddings"),
+        "weights_bytes": sum(file.stat().st_size for file in weights),
+        "vocabulary": tokenizer.vocab_size,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "marks": {
+            mark: tokenizer.control_id(mark)
+            for mark in (recipe.open, recipe.close, recipe.think_open, recipe.think_close)
+            if mark
+        },
+        "recipe": asdict(recipe),
+    }
