@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -14,10 +14,12 @@ from recallm_core.citations import Answer, Citation
 from recallm_core.documents import Document, DocumentSet, Passage, collect
 from recallm_core.errors import ContextOverflowError, GenerationError
 from recallm_core.linking import resolve
-from recallm_core.packing import pack_everything
+from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
 from recallm_core.prompt import Prompt, PromptBuilder, SentencePrior
 from recallm_core.recipe import Recipe
+from recallm_core.retrieval import CorpusIndex
+from recallm_core.retrieval.packs import DEFAULT_BUDGET
 from recallm_core.tokenizer import Tokenizer
 from recallm_core.trace import ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
@@ -33,7 +35,14 @@ class Packable(Protocol):
     def documents(self) -> Mapping[str, Document]:
         """The full texts by id."""
 
-    def pack(self, question: str, token_budget: int, tokenizer: Any) -> tuple[Passage, ...]:
+    def pack_report(
+        self,
+        question: str,
+        token_budget: int,
+        count: Callable[[str], int],
+        *,
+        overhead: Callable[[Passage], int],
+    ) -> Pack:
         """The most useful passages within a budget."""
 
 
@@ -121,12 +130,13 @@ class RecaLLM:
 
         Args:
             question: What to find out.
-            documents: Documents, plain strings, or an index that packs them.
+            documents: Documents, plain strings, or a ``CorpusIndex``. All of it is read where it
+                fits the window; otherwise the passages that bear on the question are.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
 
         Raises:
-            ContextOverflowError: It doesn't fit the model's window.
+            ContextOverflowError: Question, history and output alone don't fit the model's window.
             DocumentError: A document can't be used as it is.
             GenerationError: The backend failed.
         """
@@ -302,37 +312,40 @@ class RecaLLM:
         self, messages: Sequence[Message], documents: Documents, chosen: GenerationParams
     ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
         if isinstance(documents, Packable):
-            question = [m["content"] for m in messages if m.get("role") == "user"][-1]
-            budget = self._budget(messages, chosen)
-            return documents.pack(question, budget, self), documents.documents
+            return self._packed(documents, messages, chosen).passages, documents.documents
         found = documents if isinstance(documents, DocumentSet) else collect(documents)
         sources = {document.id: document for document in found}
         pack = pack_everything(
             found,
-            token_budget=self.backend.window,
+            token_budget=self._budget(messages, chosen),
             count=self._builder.count,
-            overhead=lambda passage: self._builder.overhead(passage.title),
+            overhead=self._overhead,
         )
         if pack is None:
-            raise self._overflow(found, messages, chosen)
+            pack = self._packed(CorpusIndex.build(found), messages, chosen)
         return pack.passages, sources
 
-    def _overflow(
-        self, found: DocumentSet, messages: Sequence[Message], chosen: GenerationParams
-    ) -> ContextOverflowError:
-        """The error for documents that can't fit; a very large text is estimated by its bytes."""
-        limit = 8 * self.backend.window
-        size = sum(
-            self._builder.count(d.text) if len(d.text) < limit else len(d.text) // 4 for d in found
-        )
-        settings = chosen.over(self.recipe.sampling).over({"max_new_tokens": 1024})
-        return ContextOverflowError(size, settings.max_new_tokens or 0, self.backend.window)
+    def _packed(
+        self, index: Packable, messages: Sequence[Message], chosen: GenerationParams
+    ) -> Pack:
+        """The passages that bear on the last question, within what the window leaves."""
+        question = [m["content"] for m in messages if m.get("role") == "user"][-1]
+        budget = min(DEFAULT_BUDGET, self._budget(messages, chosen))
+        return index.pack_report(question, budget, self._builder.count, overhead=self._overhead)
+
+    def _overhead(self, passage: Passage) -> int:
+        return self._builder.overhead(passage.title)
 
     def _budget(self, messages: Sequence[Message], chosen: GenerationParams) -> int:
-        """Tokens for passages: the window less wording, history and output."""
+        """Tokens for passages: the window less wording, history and output.
+
+        Raises:
+            ContextOverflowError: Even without any passage the prompt doesn't fit.
+        """
         empty = self._builder.build(messages, (), chosen)
+        self._check_window(empty)
         reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
-        return max(0, self.backend.window - reserve)
+        return self.backend.window - reserve
 
     def _check_window(self, prompt: Prompt) -> None:
         reserve = prompt.params.max_new_tokens or 0
