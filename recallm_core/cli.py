@@ -39,6 +39,15 @@ class Delegate:
     module: str
     help: str
 
+    @property
+    def exists(self) -> bool:
+        """Whether the module is there: a part that isn't installed has no subcommand."""
+        try:
+            spec = find_spec(self.module)
+        except ModuleNotFoundError:
+            return False
+        return spec is not None and spec.origin is not None
+
 
 DELEGATES = {
     "index": Delegate("recallm_core.index_cli", "build, search and change an index of documents"),
@@ -76,7 +85,7 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
 
 def _dispatch(arguments: list[str], load: ask_cli.Load | None) -> int:
     name = arguments[0] if arguments else ""
-    if name in DELEGATES and find_spec(DELEGATES[name].module):
+    if name in DELEGATES and DELEGATES[name].exists:
         run: Callable[[list[str]], int | None] = import_module(DELEGATES[name].module).main
         return run(arguments[1:]) or 0
     args = parser().parse_args(arguments)
@@ -95,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     ask_cli.add_parser(commands)
     for name, delegate in DELEGATES.items():
-        if find_spec(delegate.module):
+        if delegate.exists:
             commands.add_parser(name, help=delegate.help, add_help=False)
     return top
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
-from rich.padding import Padding
 from rich.text import Text
 
 from recallm_core.citations import Answer, Citation
@@ -93,10 +94,10 @@ class AnswerView:
         self._stop()
         self._end_thought()
         for text, indent in answer_texts(answer):
-            if self._console.is_interactive:
-                self._console.print(Padding(text, (0, 0, 0, indent), expand=False))
-            else:
-                self._console.print(Text(" " * indent) + text, soft_wrap=True)
+            width = max(20, self._console.width - indent)
+            wraps = self._console.is_interactive and text
+            for line in text.wrap(self._console, width) if wraps else (text,):
+                self._console.print(Text(" " * indent) + line, soft_wrap=True)
 
     def close(self) -> None:
         """Leaves the console in order; what was written of an unfinished answer stays."""
@@ -158,11 +159,13 @@ class _Flow:
         self._column = 0
         self._word: list[tuple[str, str]] = []
         self._width = 0
+        self._out: list[tuple[str, str]] = []
 
     def write(self, text: str, style: str) -> None:
         if not self._wraps:
             self._put(text, style)
             self._column = 0 if text.endswith("\n") else 1
+            self._print()
             return
         start = 0
         for at, character in enumerate(text):
@@ -172,6 +175,7 @@ class _Flow:
                 self._space(character, style)
                 start = at + 1
         self._add(text[start:], style)
+        self._print()
 
     def end(self) -> None:
         """Ends the last line."""
@@ -179,6 +183,7 @@ class _Flow:
         if self._column:
             self._put("\n", "")
         self._column = 0
+        self._print()
 
     def _add(self, text: str, style: str) -> None:
         if text:
@@ -210,7 +215,15 @@ class _Flow:
             self._column += size
 
     def _put(self, text: str, style: str) -> None:
-        self._console.print(Text(text, style=style), end="", soft_wrap=True)
+        self._out.append((text, style))
+
+    def _print(self) -> None:
+        """Prints what is due, each stretch of one style as one."""
+        if self._out:
+            runs = groupby(self._out, key=itemgetter(1))
+            parts = (("".join(text for text, _ in run), style) for style, run in runs)
+            self._console.print(Text.assemble(*parts), end="", soft_wrap=True)
+            self._out = []
 
 
 def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
