@@ -8,7 +8,8 @@ from typing import Any
 from recallm_core.errors import CheckpointError, MissingExtraError
 from recallm_core.generator import RecaLLM
 from recallm_core.models import shipped
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.models.recipes import choose_recipe
+from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import HFTokenizer
 
 MODES = ("auto", "trained", "prompted")
@@ -60,22 +61,3 @@ def load(
         )
     chosen = recipe or choose_recipe(path, mode, found)
     return RecaLLM(found, engine, chosen, name=Path(model).name)
-
-
-def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe:
-    """Returns the saved recipe, or one that fits what the tokenizer has."""
-    saved = Recipe.load(path)
-    if saved is not None and mode in ("auto", saved.mode):
-        return saved
-    base = trained_recipe()
-    has_marks = all(tokenizer.control_id(mark) is not None for mark in (base.open, base.close))
-    if mode == "trained" and not has_marks:
-        raise CheckpointError(
-            f"{path} can't be driven in trained mode: its tokenizer lacks {base.open} and "
-            f"{base.close}; use mode='prompted', or add and train them (recallm model create)"
-        )
-    if mode != "prompted" and has_marks:
-        return base
-    if tokenizer.control_id("</think>") is not None:
-        return Recipe(think_open="<think>", think_close="</think>")
-    return Recipe()

@@ -49,7 +49,7 @@ def describe(model: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from recallm_core.errors import CheckpointError
-    from recallm_core.loader import choose_recipe
+    from recallm_core.models.recipes import choose_recipe
     from recallm_core.tokenizer import HFTokenizer
 
     folder = shipped(model) or Path(model)
