@@ -1,0 +1,82 @@
+"""``recallm train mini``: makes the tokenizer, trains the network, exports the folder."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from recallm_core.errors import RecallmError
+from recallm_core.train.mini_loop import MiniConfig, Trainer
+from recallm_core.train.mini_model import MiniShape
+from recallm_core.train.mini_tokenizer import train_tokenizer
+from recallm_core.train.readers import Pool, data_folder, read_pool
+from recallm_core.train.tasks import Mixture
+from recallm_core.train.templates import make_page
+
+
+def read_config(path: Path) -> MiniConfig:
+    """Reads a run's TOML file.
+
+    Raises:
+        RecallmError: It can't be read, or has a name that no run knows.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+        values["shape"] = MiniShape(**values.get("shape", {}))
+        return MiniConfig(**values)
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise RecallmError(f"can't use the training config {path}: {error}") from error
+
+
+def prepare(config: MiniConfig, folder: Path) -> tuple[Pool | None, Tokenizer]:
+    """Reads the data, and makes the tokenizer once."""
+    pool = read_pool(data_folder()) if config.data else None
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return pool, Tokenizer.from_file(str(path))
+    tokenizer = train_tokenizer(_texts(pool, config.seed), config.shape.vocab_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    return pool, tokenizer
+
+
+def _texts(pool: Pool | None, seed: int) -> Iterator[str]:
+    """Yields what the tokenizer learns from: passages, questions, made-up pages."""
+    rng = random.Random(seed)
+    for _ in range(3000):
+        page = make_page(rng, 4)
+        yield " ".join((page.text, *(question for question, *_ in page.facts)))
+    if pool is not None:
+        yield from (fact.text for fact in pool.facts[::3])
+        yield from (fact.question for fact in pool.facts)
+        yield from (text for _, text in itertools.islice(pool.passages, 0, None, 3))
+
+
+def train(config: MiniConfig, folder: Path, *, workers: int = 1) -> Trainer:
+    """Trains, or goes on training, in ``folder``; returns the finished run."""
+    pool, tokenizer = prepare(config, folder)
+    trainer = Trainer(config, Mixture(pool, config.tasks), tokenizer, folder)
+    trainer.resume()
+    trainer.run(workers=workers)
+    return trainer
+
+
+def saved_run(config: MiniConfig, folder: Path, *, workers: int = 1) -> Trainer:
+    """Returns the run saved in ``folder`` as it is; ``workers`` isn't used.
+
+    Raises:
+        RecallmError: There is none.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise RecallmError(f"no run in {folder}; train one first (leave out --export-only)")
+    tokenizer = Tokenizer.from_file(str(path))
+    trainer = Trainer(config, Mixture(None, {"page": 1.0}), tokenizer, folder)
+    if not trainer.resume():
+        raise RecallmError(f"no checkpoint in {folder}; train first (leave out --export-only)")
+    return trainer

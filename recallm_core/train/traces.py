@@ -1,0 +1,359 @@
+"""One trace: passages, a question, evidence, an answer; and the token rows a model learns from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from recallm_core.errors import TokenizerError
+from recallm_core.prior import sentence_prior
+
+DOC, TEXT, QUESTION, EOS, PAD = "<|doc|>", "<|text|>", "<|q|>", "<|eos|>", "<|pad|>"
+START_RECALL, END_RECALL, THINK, END_THINK = (
+    "<|start_recall|>",
+    "<|end_recall|>",
+    "<think>",
+    "</think>",
+)
+STRUCTURAL = (DOC, TEXT, QUESTION, EOS, PAD)
+RECALL = (START_RECALL, END_RECALL, THINK, END_THINK)
+ABSTAIN = "The documents don't say."
+PRIOR_FLOOR = 0.02
+_JOINS_LETTERS = "._'\u2019:\u00b7"
+_JOINS_DIGITS = ".,:/'"
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What one trace is made of.
+
+    Attributes:
+        passages: Pairs of title and text, as the prompt shows them.
+        question: The question.
+        evidence: (passage, start, end) of what is recalled while thinking, in order.
+        answer: (passage, start, end) inside the last evidence; None: the documents don't say.
+        task: Where it comes from, for the curves.
+    """
+
+    passages: tuple[tuple[str, str], ...]
+    question: str
+    evidence: tuple[tuple[int, int, int], ...]
+    answer: tuple[int, int, int] | None
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A step at which the constraint leaves a choice: only the support's tokens are legal.
+
+    Attributes:
+        position: Index of the token whose successor is chosen.
+        target: Index of the right token within ``support``.
+        support: Legal next tokens.
+        tilt: What the decoder adds to their logits.
+        weight: Share in the loss.
+        kind: ``evidence``, ``answer`` for the first token of a span, ``inside`` for later ones.
+    """
+
+    position: int
+    target: int
+    support: Ids
+    tilt: npt.NDArray[np.float32]
+    weight: float
+    kind: str
+
+
+@dataclass(slots=True)
+class Encoded:
+    """A trace as token ids with everything that the losses need.
+
+    Attributes:
+        ids: Prompt and output.
+        prompt_length: Tokens of the prompt.
+        plain: (position, target, weight) of ordinary next-token losses.
+        choices: Constrained steps.
+        copies: (query position, source position, weight) for the copying head.
+        answers: The same for the head that points at the answer.
+        retrievals: (query position, first, end) for the head that points at the evidence.
+    """
+
+    ids: Ids
+    prompt_length: int
+    task: str
+    plain: list[tuple[int, int, float]] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    copies: list[tuple[int, int, float]] = field(default_factory=list)
+    answers: list[tuple[int, int, float]] = field(default_factory=list)
+    retrievals: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def is_boundary(text: str, at: int) -> bool:
+    """Says whether a word may start or end at offset ``at``; numbers like 7:30 are one word."""
+    if at <= 0 or at >= len(text):
+        return True
+    before, after = text[at - 1], text[at]
+    if before.isalnum() and after.isalnum():
+        return False
+    if before.isalnum() and at + 1 < len(text):
+        return not _joined(before, after, text[at + 1])
+    if after.isalnum() and at >= 2:
+        return not _joined(text[at - 2], before, after)
+    return True
+
+
+def _joined(left: str, middle: str, right: str) -> bool:
+    if left.isdigit() and right.isdigit():
+        return middle in _JOINS_DIGITS
+    return left.isalnum() and right.isalnum() and middle in _JOINS_LETTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The tokens of one passage's text: where they are in the prompt, and in the text."""
+
+    first: int
+    ids: Ids
+    starts: Ids
+    ends: Ids
+    can_start: npt.NDArray[np.bool_]
+    can_end: npt.NDArray[np.bool_]
+
+    def cut(self, start: int, end: int) -> tuple[int, int] | None:
+        """Returns the token range of a character range, or None where tokens don't allow it."""
+        first = int(np.searchsorted(self.ends, start, side="right"))
+        last = int(np.searchsorted(self.ends, end, side="left"))
+        if last >= len(self.ids) or self.ends[last] != end or first > last:
+            return None
+        if not (self.can_start[first] and self.can_end[last]):
+            return None
+        return first, last + 1
+
+
+def make_run(text: str, tokenizer: Tokenizer, first: int) -> Run:
+    """Tokenises a passage's text once, and finds the word boundaries between its tokens."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    offsets = encoding.offsets
+    starts = np.array([a for a, _ in offsets], dtype=np.int64)
+    ends = np.array([b for _, b in offsets], dtype=np.int64)
+    can_start, can_end = [], []
+    for number, (a, b) in enumerate(offsets):
+        whole = number + 1 == len(offsets) or offsets[number + 1][0] >= b
+        shown = a
+        while shown < b and text[shown].isspace():
+            shown += 1
+        fresh = number == 0 or offsets[number - 1][1] <= a
+        blank = shown == b
+        can_start.append(fresh and is_boundary(text, shown))
+        can_end.append(whole and not blank and is_boundary(text, b))
+    ids = np.array(encoding.ids, dtype=np.int64)
+    return Run(first, ids, starts, ends, np.array(can_start, bool), np.array(can_end, bool))
+
+
+class Encoder:
+    """Turns examples into token rows, in the fixed format of the prompt.
+
+    ``<|doc|>title<|text|>text`` for each passage, ``<|q|>question<think>``, then the evidence
+    between recall markers, ``</think>``, and the answer between recall markers or the words of
+    ``ABSTAIN``.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        names = (*STRUCTURAL, *RECALL)
+        found = {name: tokenizer.token_to_id(name) for name in names}
+        absent = [name for name, number in found.items() if number is None]
+        if absent:
+            raise TokenizerError(f"the tokenizer lacks {absent}; make it with train_tokenizer")
+        self.id = {name: int(number) for name, number in found.items() if number is not None}
+        self.abstain = self._plain(ABSTAIN)
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode(
+        self, example: Example, rng: random.Random, *, tilted: bool = True, limit: int = 4096
+    ) -> Encoded | None:
+        """Returns the rows of one example; None where its spans don't fall on token ends."""
+        ids, runs = self.prompt(example)
+        if len(ids) > limit:
+            return None
+        spans = []
+        for passage, start, end in example.evidence:
+            cut = runs[passage].cut(start, end)
+            if cut is None or cut[1] - cut[0] > 120:
+                return None
+            spans.append((passage, *cut))
+        result = Encoded(np.zeros(0, np.int64), len(ids), example.task)
+        prior = self.tilts(example, runs, tilted)
+        out = list(ids)
+        sources: list[int] = []
+        for hop, span in enumerate(spans):
+            if hop and tilted:
+                done = [example.passages[p][1][a:b] for p, a, b in example.evidence[:hop]]
+                prior = self.tilts(example, runs, tilted, done)
+            result.plain.append((len(out) - 1, self.id[START_RECALL], 1.0))
+            out.append(self.id[START_RECALL])
+            sources.append(len(out))
+            self._evidence(result, out, runs, span, prior, rng)
+        result.plain.append((len(out) - 1, self.id[END_THINK], 1.0))
+        out.append(self.id[END_THINK])
+        if not self._finish(result, out, runs, example, spans, sources):
+            return None
+        result.ids = np.array(out, dtype=np.int64)
+        return result
+
+    def prompt(self, example: Example) -> tuple[list[int], list[Run]]:
+        """Returns the ids of the prompt and the run of each passage's text."""
+        ids: list[int] = []
+        runs = []
+        for title, text in example.passages:
+            ids += [self.id[DOC], *self._plain(title), self.id[TEXT]]
+            runs.append(make_run(text, self.tokenizer, len(ids)))
+            ids += runs[-1].ids.tolist()
+        ids += [self.id[QUESTION], *self._plain(example.question), self.id[THINK]]
+        return ids, runs
+
+    def tilts(
+        self, example: Example, runs: Sequence[Run], tilted: bool, recalled: Sequence[str] = ()
+    ) -> tuple[Ids, npt.NDArray[np.float32]]:
+        """Returns the tokens that may start a span, and the log of the prior mass of each."""
+        masses = [run.can_start.astype(np.float64) for run in runs]
+        legal = sum(float(mass.sum()) for mass in masses)
+        masses = [mass * (PRIOR_FLOOR if tilted else 1.0) / max(legal, 1.0) for mass in masses]
+        if tilted:
+            texts = [text for _, text in example.passages]
+            titles = [title for title, _ in example.passages]
+            prior = sentence_prior(example.question, texts, titles, recalled=recalled)
+            for run, mass, row in zip(runs, masses, prior, strict=True):
+                for start, _, log in row:
+                    at = int(np.searchsorted(run.ends, start, side="right"))
+                    if at < len(mass):
+                        mass[at] += (1.0 - PRIOR_FLOOR) * np.exp(log)
+        tokens = np.concatenate([run.ids[run.can_start] for run in runs])
+        values = np.concatenate(
+            [mass[run.can_start] for mass, run in zip(masses, runs, strict=True)]
+        )
+        return merged(tokens, values)
+
+    def _evidence(
+        self,
+        result: Encoded,
+        out: list[int],
+        runs: Sequence[Run],
+        span: tuple[int, int, int],
+        prior: tuple[Ids, npt.NDArray[np.float32]],
+        rng: random.Random,
+    ) -> None:
+        passage, first, end = span
+        run = runs[passage]
+        begin = len(out)
+        result.retrievals.append((begin - 1, run.first + first, run.first + end))
+        tokens, tilt = prior
+        target = int(np.searchsorted(tokens, run.ids[first]))
+        result.choices.append(Choice(begin - 1, target, tokens, tilt, 1.0, "evidence"))
+        out += run.ids[first:end].tolist()
+        for at in range(end - first):
+            here = begin - 1 + at
+            result.copies.append((here, run.first + first + at, 1.0))
+            if rng.random() < 0.35:
+                result.plain.append((here, int(run.ids[first + at]), 0.5))
+        out.append(self.id[END_RECALL])
+        result.plain.append((len(out) - 2, self.id[END_RECALL], 0.3))
+        self._inside(result, runs, run.ids[first:end], begin, 0.5)
+
+    def _inside(
+        self, result: Encoded, runs: Sequence[Run], span: Ids, begin: int, weight: float
+    ) -> None:
+        """Adds the steps inside a span at which more than one token is legal."""
+        close = self.id[END_RECALL]
+        alive = [(r, np.flatnonzero(r.can_start & (r.ids == span[0]))) for r in runs]
+        for at in range(len(span)):
+            legal: list[Ids] = []
+            following = []
+            may_close = False
+            for run, where in alive:
+                may_close = may_close or bool(run.can_end[where].any())
+                where = where[where + 1 < len(run.ids)]
+                legal.append(run.ids[where + 1])
+                if at + 1 < len(span):
+                    following.append((run, where[run.ids[where + 1] == span[at + 1]] + 1))
+            target = int(span[at + 1]) if at + 1 < len(span) else close
+            if may_close:
+                legal.append(np.array([close]))
+            support = np.unique(np.concatenate(legal))
+            if len(support) > 1:
+                where_target = int(np.searchsorted(support, target))
+                tilt = np.zeros(len(support), np.float32)
+                row = Choice(begin + at, where_target, support, tilt, weight, "inside")
+                result.choices.append(row)
+            alive = following
+
+    def _finish(
+        self,
+        result: Encoded,
+        out: list[int],
+        runs: Sequence[Run],
+        example: Example,
+        spans: Sequence[tuple[int, int, int]],
+        sources: Sequence[int],
+    ) -> bool:
+        """Adds the answer; False where it isn't a legal piece of the last evidence."""
+        if example.answer is None:
+            for number, token in enumerate([*self.abstain, self.id[EOS]]):
+                result.plain.append((len(out) - 1, token, 2.0 if number == 0 else 0.3))
+                out.append(token)
+            return True
+        passage, first, end = spans[-1]
+        cut = runs[passage].cut(example.answer[1], example.answer[2])
+        if example.answer[0] != passage or cut is None or cut[0] < first or cut[1] > end:
+            return False
+        piece = runs[passage].ids[cut[0] : cut[1]]
+        result.plain.append((len(out) - 1, self.id[START_RECALL], 2.0))
+        out.append(self.id[START_RECALL])
+        recalled = [piece_of(runs[p], a, b) for p, a, b in spans]
+        source = sources[-1] + cut[0] - first
+        begin = len(out)
+        tokens, tilt = merged(
+            np.concatenate([r.ids[r.can_start] for r in recalled]),
+            np.concatenate([np.ones(int(r.can_start.sum())) for r in recalled]),
+        )
+        target = int(np.searchsorted(tokens, piece[0]))
+        result.choices.append(Choice(begin - 1, target, tokens, tilt * 0.0, 3.0, "answer"))
+        result.answers.append((begin - 1, source, 1.0))
+        for at, token in enumerate(piece.tolist()):
+            result.plain.append((begin - 1 + at, token, 0.7))
+            if at:
+                result.copies.append((begin - 1 + at, source + at, 1.0))
+        out += [*piece.tolist(), self.id[END_RECALL], self.id[EOS]]
+        result.plain.append((len(out) - 3, self.id[END_RECALL], 0.5))
+        result.plain.append((len(out) - 2, self.id[EOS], 0.5))
+        self._inside(result, recalled, piece, begin, 2.0)
+        return True
+
+
+def piece_of(run: Run, first: int, end: int) -> Run:
+    """Returns a stretch of a run as a run."""
+    cut = slice(first, end)
+    return Run(
+        run.first + first,
+        run.ids[cut],
+        run.starts[cut],
+        run.ends[cut],
+        run.can_start[cut],
+        run.can_end[cut],
+    )
+
+
+def merged(tokens: Ids, values: npt.NDArray[np.float64]) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Sums the values of equal tokens; returns the distinct tokens and the logs of their sums."""
+    distinct, inverse = np.unique(tokens, return_inverse=True)
+    total = np.zeros(len(distinct))
+    np.add.at(total, inverse, values)
+    return distinct, np.log(np.maximum(total, 1e-9)).astype(np.float32)

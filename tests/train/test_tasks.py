@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from recallm_core.train.cloze import make_cloze
+from recallm_core.train.readers import Fact, Pool
+from recallm_core.train.tasks import SIZES, Mixture, answer_shape
+from recallm_core.train.templates import make_page, relations
+
+FACT = Fact("Ferry", "Boats are red. The ferry leaves at nine. It rains.", "When?", "nine", 35)
+POOL = Pool(
+    (FACT,), (Fact("x", "Boats are red.", "Why?", "", -1),), (), (("a", "Sun. Rain."),), (), 0
+)
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+@pytest.mark.parametrize("task", ["fact", "page", "missing", "lookup", "two_hop"])
+def test_answers_lie_inside_the_last_evidence(task: str, size: str) -> None:
+    mixture = Mixture(POOL, {task: 1.0})
+    for seed in range(8):
+        example = mixture.draw(random.Random(seed), SIZES[size])
+        for passage, start, end in example.evidence:
+            assert example.passages[passage][1][start:end].strip()
+        if example.answer is None:
+            assert task == "missing"
+            continue
+        passage, start, end = example.answer
+        assert example.evidence[-1][0] == passage
+        assert example.evidence[-1][1] <= start < end <= example.evidence[-1][2]
+
+
+def test_a_fact_keeps_its_answer_in_every_layout() -> None:
+    mixture = Mixture(POOL, {"fact": 1.0})
+    for seed in range(40):
+        example = mixture.draw(random.Random(seed), SIZES["paragraph"])
+        assert example.answer is not None
+        passage, start, end = example.answer
+        assert example.passages[passage][1][start:end] == "nine"
+
+
+def test_missing_means_that_the_evidence_is_gone() -> None:
+    mixture = Mixture(None, {"missing": 1.0})
+    example = mixture.draw(random.Random(3), SIZES["short"])
+    assert example.answer is None
+
+
+def test_the_seed_decides() -> None:
+    mixture = Mixture(POOL, {"fact": 0.5, "page": 0.5})
+    first, second = (mixture.draw(random.Random(5), SIZES["several"]) for _ in range(2))
+    assert first == second
+
+
+def test_unknown_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown tasks"):
+        Mixture(None, {"magic": 1.0})
+
+
+def test_every_relation_has_a_value_and_a_question() -> None:
+    for relation in relations():
+        assert all(said.count("{V}") == 1 for said in relation.statements)
+        assert all("{E}" in asked or "{e}" in asked for asked in relation.questions)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pages_say_their_facts(seed: int) -> None:
+    page = make_page(random.Random(seed), 5)
+    for question, start, end, answer_start, answer_end in page.facts:
+        assert question
+        assert start <= answer_start < answer_end <= end <= len(page.text)
+
+
+def test_a_cloze_asks_for_what_it_cut_out() -> None:
+    sentence = "The bridge over the Tay was opened in 1887 by Queen Victoria."
+    found = {make_cloze(sentence, random.Random(seed)) for seed in range(20)} - {None}
+    assert found
+    for cloze in found:
+        assert cloze is not None
+        answer = sentence[cloze.start : cloze.end]
+        assert answer not in cloze.question
+
+
+def test_shapes() -> None:
+    assert answer_shape("18 May 2018") == answer_shape("1 June 20")
+    assert answer_shape("the old town") == answer_shape("a")
+    assert answer_shape("Ann Lee") != answer_shape("ann")
