@@ -198,7 +198,9 @@ class _Flow:
             self._column = 0
         for text, style in self._word:
             self._put(text, style)
-        self._column = (self._column + self._width) % max(1, self._console.width)
+        self._column += self._width
+        if self._column > self._console.width:  # a word longer than a line
+            self._column %= self._console.width
         self._word, self._width = [], 0
 
     def _space(self, character: str, style: str) -> None:
