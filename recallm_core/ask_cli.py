@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Load = Callable[[str], RecaLLM]
 
 ANSWERED, ABSTAINED = 0, 3
+SKIPS_SHOWN = 20
 
 _SETTINGS: dict[str, tuple[type[Any], str]] = {
     "max_new_tokens": (int, "tokens to write at most, reasoning included"),
@@ -71,8 +72,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         check_target(args.html)
     with ExitStack() as stack:
         steps = _Steps(args)
-        with steps.show("Reading documents"):
-            documents = _documents(args)
+        documents = _documents(args, steps)
         with steps.show(f"Loading {args.model}"):
             llm = stack.enter_context((load or _load)(args.model))
         answer = _answer(args, llm, documents, params, steps)
@@ -103,16 +103,23 @@ def _load(name: str) -> RecaLLM:
     return RecaLLM.load(name)
 
 
-def _documents(args: argparse.Namespace) -> Documents:
+def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
     if args.index is not None:
         from recallm_core.retrieval import CorpusIndex
 
-        return CorpusIndex.open(args.index)
+        with steps.show("Opening the index"):
+            return CorpusIndex.open(args.index)
+    from recallm_core.errors import DocumentError
     from recallm_core.loading import load_documents
 
-    loaded = load_documents(args.docs)
-    for skipped in loaded.skipped:
-        _note(f"skipped {skipped}", quiet=False)
+    with steps.count("Reading documents") as progress:
+        loaded = load_documents(args.docs, on_progress=progress)
+    for skipped in loaded.skipped[:SKIPS_SHOWN]:
+        _note(f"skipped {skipped.path}: {skipped.reason}", quiet=False)
+    if len(loaded.skipped) > SKIPS_SHOWN:
+        _note(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", quiet=False)
+    if not loaded.documents:
+        raise DocumentError("nothing to answer from: no file in --docs gave a document")
     return loaded.documents
 
 
@@ -176,14 +183,30 @@ class _Steps:
         if self._quiet:
             yield
             return
-        from rich.console import Console
         from rich.text import Text
 
         from recallm_core.rendering.visible import one_line
 
-        console: Console = Console(stderr=True, no_color=self._no_color)
-        with console.status(Text(one_line(what), style="dim")):
+        with self._console().status(Text(one_line(what), style="dim")):
             yield
+
+    @contextmanager
+    def count(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
+        """Like ``show``, with how much is done; gives what wants to be told it."""
+        if self._quiet:
+            yield None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("[dim]{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self._console(), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=True, no_color=self._no_color)
 
 
 def _note(text: str, *, quiet: bool) -> None:
