@@ -35,8 +35,8 @@ _BREAKS = (
 _HEADING = re.compile(
     r"^[ ]{0,3}(?P<fence>```|~~~).*?(?:^[ ]{0,3}(?P=fence)|\Z)"
     r"|^(?P<marks>\#{1,6})[ \t]{1,9}(?P<title>[^\r\n]{1,200}?)[ \t]{0,9}\#{0,9}[ \t]{0,9}\r?$"
-    r"|(?:\A|\n[ \t]*\r?\n)(?P<over>\S[^\r\n]{0,199})\r?\n"
-    r"(?P<line>={3,}|-{3,}|~{3,})[ \t]*\r?$",
+    r"|(?:\A|\n[ \t]*\r?\n)(?P<head>(?:[=*]{3,}[ \t]*\r?\n[ ]?)?"
+    r"(?P<over>[^\s=*][^\r\n]{0,199})\r?\n(?P<line>\*{3,}|={3,}|-{3,}|~{3,}|\^{3,})[ \t]*\r?)$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -62,8 +62,8 @@ def headings(text: str) -> Iterator[Heading]:
         if match["marks"]:
             yield Heading(match.start(), len(match["marks"]), match["title"])
         elif match["over"]:
-            level = 1 + "=-~".index(match["line"][0])
-            yield Heading(match.start("over"), level, match["over"].strip())
+            level = max(1, "*=-~^".index(match["line"][0]))
+            yield Heading(match.start("head"), level, match["over"].strip())
 
 
 def split(

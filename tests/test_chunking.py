@@ -144,6 +144,15 @@ def test_headings_are_read_outside_fences_only() -> None:
     ]
 
 
+def test_titles_of_restructured_text_may_have_a_line_above() -> None:
+    text = "*****\nPart\n*****\n\n=====\n Chapter\n=====\n\nSection\n-------\n\nbody"
+    assert list(headings(text)) == [
+        Heading(0, 1, "Part"),
+        Heading(text.index("====="), 1, "Chapter"),
+        Heading(text.index("Section"), 2, "Section"),
+    ]
+
+
 def test_a_character_longer_than_a_chunk_stays_whole() -> None:
     text = "a" + "\u0301" * 5000 + "b"
     assert split(text, max_tokens=4) == [0, 5001, 5002]

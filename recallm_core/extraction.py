@@ -1,0 +1,318 @@
+"""The text of files: decoded bytes, HTML pages and PDF files, mapped back to lines and pages."""
+
+from __future__ import annotations
+
+import codecs
+import html
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from recallm_core.documents import SourceMap
+from recallm_core.errors import DocumentError
+
+_UNREAD = frozenset({"nav", "template", "svg", "canvas", "object"})
+_RAW = frozenset({"script", "style", "iframe", "noembed", "noframes", "noscript", "title"})
+_PARAGRAPHS = (
+    *("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "blockquote", "pre"),
+    *("article", "section", "header", "footer", "main", "aside", "figure", "form", "fieldset"),
+    *("details", "hr"),
+)
+_LINES = (
+    *("div", "li", "tr", "dt", "dd", "option", "figcaption", "caption", "summary", "thead"),
+    *("tbody", "tfoot", "address", "legend", "html", "body"),
+)
+_LINES_APART = dict.fromkeys(_PARAGRAPHS, 2) | dict.fromkeys(_LINES, 1)
+_MARKUP = re.compile(r"<(?=[a-zA-Z/!?])")
+_TAG = re.compile(r"</?([a-zA-Z][^\s/>]*)")
+_TAG_PART = re.compile(r">|=\s*([\"'])")
+_RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in _RAW}
+_BLANKS = re.compile(r"[ \t\n\r\f\v]+")
+
+_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CHARSET = re.compile(
+    rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE
+)
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))
+
+_pdfium = threading.Lock()  # PDFium isn't thread-safe
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The text of a file that isn't plain text."""
+
+    text: str
+    title: str | None
+    source_map: SourceMap
+
+
+def decode(data: bytes, *, is_html: bool = False) -> str:
+    """Decodes a text file: by its byte order mark, else UTF-8, else the charset of an HTML page.
+
+    Raises:
+        DocumentError: No encoding fits, or the bytes are no text.
+    """
+    encodings = [name for bom, name in _BOMS if data.startswith(bom)][:1]
+    if not encodings:
+        _refuse_binary(data)
+        declared = _CHARSET.search(data[:4096]) if is_html else None
+        encodings = _order("utf-8", declared[1].decode() if declared else None)
+    first: UnicodeDecodeError | None = None
+    for encoding in encodings:
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError as error:
+            first = first or error
+    byte = f"byte 0x{data[first.start]:02X} at {first.start:,}" if first else "nothing fits"
+    raise DocumentError(
+        f"not {' or '.join(encodings)} ({byte}); convert it, for instance with "
+        "iconv -f WINDOWS-1252 -t UTF-8"
+    )
+
+
+def _refuse_binary(data: bytes) -> None:
+    head = data[:65_536]
+    odd = len(head) - len(head.translate(None, _CONTROLS))
+    if odd * 20 > len(head) and odd > 3:
+        raise DocumentError("a binary file, or text in an encoding without its byte order mark")
+
+
+def _order(default: str, charset: str | None) -> list[str]:
+    """Returns the encodings to try; a charset that looks like ASCII when encoded goes first."""
+    try:
+        info = codecs.lookup(charset or default)
+    except LookupError:
+        return [default]
+    if not info._is_text_encoding or info.name in ("utf-7", "idna", "punycode", default):
+        return [default]
+    name = "cp1252" if info.name in ("iso8859-1", "ascii") else info.name  # as browsers do
+    return [name, default] if name.startswith(("iso2022", "hz")) else [default, name]
+
+
+def extract_html(source: str, origin: str) -> Extracted:
+    """Returns the text of an HTML page as a reader sees it.
+
+    Scripts, styles and navigation are left out, blanks collapse as in a browser, blocks stand on
+    lines of their own. One pass, whatever is broken in the page: unlike the standard library's
+    parser it takes linear time on tags that never end.
+
+    Args:
+        source: The page.
+        origin: Path or URL, for the source map.
+    """
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    page = _Page(source, _UNREAD)
+    if page.unread:  # it never ended: better to read navigation than nothing
+        page = _Page(source, frozenset())
+    text = "".join(page.pieces)
+    title = " ".join("".join(page.title).split()) or None
+    source_map = SourceMap(origin, tuple(page.starts or [0]), lines=tuple(page.lines or [1]))
+    return Extracted(text, title, source_map)
+
+
+class _Page:
+    """Reads a page from start to end; every method goes forward only."""
+
+    def __init__(self, source: str, unread_names: frozenset[str]) -> None:
+        self.pieces: list[str] = []
+        self.starts: list[int] = []
+        self.lines: list[int] = []
+        self.title: list[str] = []
+        self.unread = ""  # the element being left out, and how deep it is nested in itself
+        self._depth = 0
+        self._unread_names = unread_names
+        self._pre = 0
+        self._length = 0
+        self._line_at_end = 0  # the source line that the map gives for the end of the text
+        self._gap = ""
+        self._newlines = 0
+        self._source = source
+        self._read()
+
+    def _read(self) -> None:
+        source, at, line = self._source, 0, 1
+        while at < len(source):
+            tag = _MARKUP.search(source, at)
+            end = tag.start() if tag else len(source)
+            if end == at:
+                end = self._markup(at)
+            elif not self.unread:
+                self._text(source[at:end], line)
+            line += source.count("\n", at, end)
+            at = end
+
+    def _markup(self, at: int) -> int:
+        """Reads what a ``<`` begins and returns where it ends."""
+        source = self._source
+        if match := _TAG.match(source, at):
+            name = match[1].lower()
+            end = self._end_of_tag(match.end())
+            if source[at + 1] == "/":
+                self._close(name)
+            elif name in _RAW:
+                closing = _RAW_END[name].search(source, end)
+                inner, end = end, closing.start() if closing else len(source)
+                if name == "title" and not (self.unread or self.title):
+                    self.title.append(_unescape(source[inner:end]))
+            else:
+                self._open(name, closed=source.endswith("/>", at, end))
+                end += name == "pre" and source.startswith("\n", end)
+            return end
+        if source.startswith("<!--", at):
+            found = source.find("-->", at + 2)
+            return len(source) if found < 0 else found + 3
+        found = source.find(">", at)
+        return len(source) if found < 0 else found + 1
+
+    def _end_of_tag(self, at: int) -> int:
+        while match := _TAG_PART.search(self._source, at):
+            if not match[1]:
+                return match.end()
+            at = self._source.find(match[1], match.end()) + 1
+            if not at:
+                break
+        return len(self._source)
+
+    def _open(self, name: str, *, closed: bool) -> None:
+        if self.unread:
+            self._depth += name == self.unread and not closed
+        elif name in self._unread_names:
+            if not closed:
+                self.unread, self._depth = name, 1
+        elif name == "br":
+            self._newlines += 1
+        else:
+            self._pre += name == "pre"
+            self._separate(name)
+
+    def _close(self, name: str) -> None:
+        if self.unread:
+            self._depth -= name == self.unread
+            if not self._depth:
+                self.unread = ""
+            return
+        self._pre = max(0, self._pre - (name == "pre"))
+        self._separate(name)
+
+    def _separate(self, name: str) -> None:
+        if name in ("td", "th"):
+            self._gap = "\t"
+        self._newlines = max(self._newlines, _LINES_APART.get(name, 0))
+
+    def _text(self, raw: str, line: int) -> None:
+        for number, part in enumerate(raw.split("\n")):
+            if number:
+                if self._pre:
+                    self._newlines += 1
+                self._gap = self._gap or " "
+            text = _unescape(part)  # newlines in it were written as character references
+            if self._pre:
+                self._preformatted(text, line + number)
+                continue
+            text = _BLANKS.sub(" ", text)
+            if text.startswith(" "):
+                self._gap = self._gap or " "
+            if shown := text.strip(" "):
+                self._emit(shown, line + number)
+                self._gap = " " if text.endswith(" ") else ""
+
+    def _preformatted(self, text: str, line: int) -> None:
+        for number, part in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n")):
+            self._newlines += number > 0
+            if part:
+                self._emit(part, line)
+
+    def _emit(self, text: str, line: int) -> None:
+        if self._length:
+            gap = "\n" * self._newlines or self._gap
+            self._append(gap)
+        if line != self._line_at_end:
+            self.starts.append(self._length)
+            self.lines.append(line)
+            self._line_at_end = line
+        self._append(text)
+        self._newlines, self._gap = 0, ""
+
+    def _append(self, text: str) -> None:
+        self.pieces.append(text)
+        self._length += len(text)
+        self._line_at_end += text.count("\n")
+
+
+def _unescape(text: str) -> str:
+    if "&" not in text:
+        return text
+    try:
+        return html.unescape(text)
+    except ValueError:  # a character reference with thousands of digits
+        return text
+
+
+def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Extracted:
+    """Returns the text of a PDF file, pages joined with form feeds.
+
+    Line ends are LF; where the file breaks a word at the end of a line, its hyphen stays and the
+    line end goes.
+
+    Args:
+        data: The file.
+        origin: Path or URL, for the source map.
+        max_chars: Text beyond this is refused: small files can hold any number of pages.
+
+    Raises:
+        DocumentError: The file is malformed or encrypted, or it has no text.
+    """
+    import pypdfium2
+
+    with _pdfium:
+        try:
+            document = pypdfium2.PdfDocument(data)
+        except pypdfium2.PdfiumError as error:
+            raise DocumentError(_why_closed(error)) from None
+        try:
+            pages = _pages(document, max_chars)
+        except pypdfium2.PdfiumError as error:
+            raise DocumentError(f"a page of the PDF can't be read ({error})") from None
+        finally:
+            document.close()
+    if not any(page.strip() for page in pages):
+        raise DocumentError(
+            f"the PDF has no text on its {len(pages)} pages; if they are scans, run OCR first"
+        )
+    starts = [0]
+    for page in pages[:-1]:
+        starts.append(starts[-1] + len(page) + 1)
+    numbers = tuple(range(1, len(pages) + 1))
+    return Extracted("\f".join(pages), None, SourceMap(origin, tuple(starts), pages=numbers))
+
+
+def _pages(document: Any, max_chars: int) -> list[str]:
+    pages: list[str] = []
+    left = max_chars
+    for number in range(len(document)):
+        page = document[number]
+        text_page = page.get_textpage()
+        text = text_page.get_text_range()
+        text_page.close()
+        page.close()
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+        text = text.replace("\ufffe", "-")  # how PDFium writes a hyphen that breaks a word
+        pages.append(text.encode("utf-8", "replace").decode("utf-8"))
+        left -= len(text) + 1
+        if left < 0:
+            raise DocumentError(f"the PDF has more than {max_chars:,} characters of text")
+    return pages
+
+
+def _why_closed(error: Any) -> str:
+    if getattr(error, "err_code", None) == 4:  # FPDF_ERR_PASSWORD
+        return "the PDF is encrypted; save a copy without a password"
+    return f"the PDF is malformed ({error})"

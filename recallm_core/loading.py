@@ -1,0 +1,312 @@
+"""Files and folders -> documents, with every file that was left out and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recallm_core.chunking import headings
+from recallm_core.documents import Document, SourceMap
+from recallm_core.errors import DocumentError
+from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
+
+SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
+"""What is read from a folder; a file that is named itself counts as text otherwise."""
+
+_BAD_LINES_SHOWN = 20
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file, or a part of one, that gave no document.
+
+    Attributes:
+        path: The file, as reached from the path that was given.
+        reason: Why, and where it helps, what to do.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading gave; iterating gives the documents.
+
+    Attributes:
+        documents: In order of the given paths, folders sorted by name.
+        skipped: What was left out.
+    """
+
+    documents: tuple[Document, ...]
+    skipped: tuple[Skipped, ...]
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(self.documents)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to read: where it is, what people see of it, its id and whether it was named."""
+
+    path: Path
+    shown: str
+    id: str
+    named: bool
+
+
+class _UnfitError(Exception):
+    """A file gives no document; the message is the reason for the report."""
+
+
+def load_documents(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    max_bytes: int = 50_000_000,
+    on_skip: Callable[[Skipped], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Loaded:
+    """Reads files, and folders with all that is below them, as documents.
+
+    Text, Markdown and reStructuredText stay as they are in the file, only decoded: by their byte
+    order mark, else as UTF-8; anything else is skipped, as a guess would make false quotes. Of
+    HTML (whose declared charset counts) and PDF the text is taken. A line of a ``.jsonl`` file is
+    a document with ``text`` and, if they are there, ``id``, ``title`` and ``metadata``.
+
+    A document's id is its path below the folder that was given, with ``/``; where two folders
+    have the same, the later one's name comes before it. Lines of ``.jsonl`` add ``#`` and their
+    number. Hidden files and folders in a folder are passed over; links in it are never followed,
+    devices and pipes never opened.
+
+    Args:
+        paths: Files and folders.
+        max_bytes: Larger files are skipped.
+        on_skip: Called with each thing that is left out, when it is.
+        on_progress: Called with the number of files read and the number of all, after each.
+
+    Raises:
+        DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    return _Loader(max_bytes, on_skip, on_progress).load([_checked(path) for path in given])
+
+
+def _checked(given: str | os.PathLike[str]) -> Path:
+    """Returns a path that the caller named, or raises unless it can be read."""
+    path = Path(given)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise DocumentError(f"can't read {_shown(path)!r}: {_why(error)}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DocumentError(f"{_shown(path)!r} is neither a file nor a folder")
+    wanted = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
+    if not os.access(path, wanted):
+        raise DocumentError(f"can't read {_shown(path)!r}: permission denied")
+    return path
+
+
+def _why(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    """Returns a path as text that UTF-8 can hold, whatever bytes its name has."""
+    return Path(path).as_posix().encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(slots=True)
+class _Loader:
+    """The cursor of one call: what was read and skipped so far, and which ids are taken."""
+
+    max_bytes: int
+    on_skip: Callable[[Skipped], None] | None
+    on_progress: Callable[[int, int], None] | None
+    documents: list[Document] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)  # document id -> text
+    file_ids: set[str] = field(default_factory=set)
+    seen: dict[str, str] = field(default_factory=dict)  # real path -> how it was shown
+
+    def load(self, roots: list[Path]) -> Loaded:
+        files = [file for root in roots for file in self._files(root)]
+        for number, file in enumerate(files, 1):
+            try:
+                self._read(file)
+            except (_UnfitError, DocumentError) as error:
+                self.skip(file.shown, str(error))
+            except OSError as error:
+                self.skip(file.shown, f"can't be read: {_why(error)}")
+            if self.on_progress is not None:
+                self.on_progress(number, len(files))
+        return Loaded(tuple(self.documents), tuple(self.skipped))
+
+    def skip(self, path: str, reason: str) -> None:
+        report = Skipped(path, reason)
+        self.skipped.append(report)
+        if self.on_skip is not None:
+            self.on_skip(report)
+
+    def _files(self, root: Path) -> Iterator[_File]:
+        found = self._walk(root) if root.is_dir() else iter([root])
+        for path in found:
+            shown = _shown(path)
+            real = os.path.realpath(path)
+            if real in self.seen:
+                self.skip(shown, f"already read as {self.seen[real]}")
+                continue
+            self.seen[real] = shown
+            yield _File(path, shown, self._file_id(root, path), path == root)
+
+    def _file_id(self, root: Path, path: Path) -> str:
+        below = _shown(path.name if path == root else path.relative_to(root))
+        wanted = below
+        if wanted in self.file_ids:
+            above = root.resolve().parent if path == root else root.resolve()
+            wanted = f"{_shown(above.name)}/{below}"
+        base, number = wanted, 2
+        while wanted in self.file_ids:
+            wanted, number = f"{base} ({number})", number + 1
+        self.file_ids.add(wanted)
+        return wanted
+
+    def _walk(self, root: Path) -> Iterator[Path]:
+        """Yields the plain files below a folder, sorted, and reports everything else."""
+        folders = [root]
+        while folders:
+            entry = folders.pop()
+            if entry is not root and not self._is_folder(entry):
+                yield entry
+                continue
+            try:
+                names = sorted(path.name for path in entry.iterdir())
+            except OSError as error:
+                self.skip(_shown(entry), f"can't be read: {_why(error)}")
+                continue
+            below = [entry / name for name in names if not name.startswith(".")]
+            folders += [path for path in below if self._is_wanted(path, root)][::-1]
+
+    def _is_folder(self, path: Path) -> bool:
+        try:
+            return stat.S_ISDIR(path.lstat().st_mode)
+        except OSError:
+            return False  # gone by now; reading it reports that
+
+    def _is_wanted(self, path: Path, root: Path) -> bool:
+        try:
+            mode = path.lstat().st_mode
+        except OSError as error:
+            self.skip(_shown(path), f"can't be read: {_why(error)}")
+            return False
+        if stat.S_ISDIR(mode):
+            return True
+        if stat.S_ISLNK(mode):
+            self.skip(_shown(path), _about_link(path, root))
+        elif not stat.S_ISREG(mode):
+            self.skip(_shown(path), "not a plain file")
+        elif path.suffix.lower() not in SUFFIXES:
+            self.skip(_shown(path), f"not one of {' '.join(SUFFIXES)}")
+        else:
+            return True
+        return False
+
+    def _read(self, file: _File) -> None:
+        data = self._bytes(file)
+        suffix = file.path.suffix.lower()
+        if suffix == ".pdf":
+            found = extract_pdf(data, file.shown, max_chars=self.max_bytes)
+        elif suffix in (".html", ".htm"):
+            found = extract_html(decode(data, is_html=True), file.shown)
+        elif suffix == ".jsonl":
+            self._read_lines(file, decode(data))
+            return
+        else:
+            text = decode(data)
+            title = next(headings(text), None) if suffix in (".md", ".rst") else None
+            found = Extracted(text, title.title if title else None, SourceMap(file.shown))
+        if not found.text.strip():
+            raise _UnfitError("empty" if not data else "no text in it")
+        title_or_name = found.title or _shown(file.path.name)
+        self._add(Document(found.text, file.id, title_or_name, source_map=found.source_map))
+
+    def _bytes(self, file: _File) -> bytes:
+        flags = os.O_RDONLY
+        for name in (
+            "O_NONBLOCK",
+            "O_CLOEXEC",
+            "O_BINARY",
+            *(() if file.named else ("O_NOFOLLOW",)),
+        ):
+            flags |= getattr(os, name, 0)
+        with os.fdopen(os.open(file.path, flags), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise _UnfitError("not a plain file")
+            data = opened.read(self.max_bytes + 1)
+        if len(data) > self.max_bytes:
+            raise _UnfitError(f"larger than {self.max_bytes:,} bytes; raise max_bytes to read it")
+        return data
+
+    def _read_lines(self, file: _File, text: str) -> None:
+        bad = read = 0
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            read += 1
+            try:
+                self._add(_from_line(line, number, file))
+            except (_UnfitError, DocumentError) as error:
+                bad += 1
+                if bad <= _BAD_LINES_SHOWN:
+                    self.skip(file.shown, f"line {number}: {error}")
+        if bad > _BAD_LINES_SHOWN:
+            self.skip(file.shown, f"and {bad - _BAD_LINES_SHOWN:,} more lines")
+        if not read:
+            raise _UnfitError("empty")
+
+    def _add(self, document: Document) -> None:
+        if self.taken.setdefault(document.id, document.text) != document.text:
+            raise _UnfitError(f"another text has the id {document.id!r} already")
+        self.documents.append(document)
+
+
+def _from_line(line: str, number: int, file: _File) -> Document:
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _UnfitError(f"not JSON ({error})") from None
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise _UnfitError('not an object with a string "text"')
+    text: str = value["text"]
+    own_id: Any = value.get("id")
+    if not text.strip():
+        raise _UnfitError("its text is empty")
+    if isinstance(own_id, int) and not isinstance(own_id, bool):
+        own_id = str(own_id)
+    starts = (0, *(match.end() for match in _NEWLINE.finditer(text)))
+    source_map = SourceMap(file.shown, starts, lines=(number,) * len(starts))
+    return Document(
+        text,
+        f"{file.id}#{number}" if own_id is None else own_id,
+        value.get("title"),
+        value.get("metadata"),
+        source_map=source_map,
+    )
+
+
+def _about_link(path: Path, root: Path) -> str:
+    real = Path(os.path.realpath(path))
+    if not real.exists():
+        return "a dangling link"
+    if real.is_relative_to(os.path.realpath(root)):
+        return "a link inside the folder; what it points to is read under its own name"
+    return "a link that leads out of the folder"
