@@ -1,0 +1,253 @@
+"""Grammar-constrained output: JSON by a schema, and tool calls; the engine is llguidance.
+
+A grammar and recall never hold in the same step: quotes are recalled while the model thinks, and
+the grammar rules what comes after.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.tokenizer import Tokenizer
+
+Ints = NDArray[np.int64]
+
+NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+_NOTHING: Ints = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool that the model may call.
+
+    Attributes:
+        name: How it is called.
+        description: What it is good for.
+        parameters: JSON schema of its arguments, an object.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+    def to_function(self) -> dict[str, Any]:
+        """Returns the tool in the form that chat templates expect."""
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": dict(self.parameters or NO_PARAMETERS),
+            },
+        }
+
+
+def tool_spec(tool: Any) -> ToolSpec:
+    """Reads a tool in the OpenAI form (``{"type": "function", "function": {...}}``) or bare.
+
+    Raises:
+        ValueError: It has no name, or its parameters aren't an object schema.
+    """
+    if isinstance(tool, ToolSpec):
+        return tool
+    found = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    if (
+        not isinstance(found, Mapping)
+        or not isinstance(found.get("name"), str)
+        or not found["name"]
+    ):
+        raise ValueError(
+            'a tool must look like {"type": "function", "function": {"name": ..., "parameters": '
+            f"{{JSON schema}}}}}}, got {str(tool)[:120]!r}"
+        )
+    parameters = found.get("parameters") or NO_PARAMETERS
+    if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
+        raise ValueError(
+            f"the parameters of tool {found['name']!r} must be a JSON schema of type object, "
+            f"got {str(parameters)[:120]!r}"
+        )
+    return ToolSpec(found["name"], str(found.get("description") or ""), parameters)
+
+
+def schema_grammar(schema: Any) -> str:
+    """Returns the grammar of JSON that fits a schema; ``True`` or ``{}`` is any JSON.
+
+    Raises:
+        ValueError: The schema can't be enforced (the message says what in it).
+    """
+    _llguidance()
+    if schema is True or schema == {}:
+        schema = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+    return _checked("start: json\njson: %json " + _inline(schema), "the response schema")
+
+
+def calls_grammar(tools: Sequence[ToolSpec]) -> str:
+    """Returns the grammar of what stands between the marks of one tool call.
+
+    A line ``{"name": "...", "arguments": {...}}`` with the arguments of the tool that is named.
+
+    Raises:
+        ValueError: There is no tool, two share a name, or a schema can't be enforced.
+    """
+    if not tools:
+        raise ValueError("no tools were given")
+    names = [tool.name for tool in tools]
+    if len(set(names)) != len(names):
+        raise ValueError(f"tool names must be unique, got {names}")
+    lines = ["start: " + " | ".join(f"call{n}" for n in range(len(tools)))]
+    for number, tool in enumerate(tools):
+        head = json.dumps('\n{"name": ' + json.dumps(tool.name) + ', "arguments": ')
+        lines.append(f'call{number}: {head} args{number} "}}\\n"')
+        lines.append(f"args{number}: %json {_inline(dict(tool.parameters or NO_PARAMETERS))}")
+    return _checked("\n".join(lines), "the tools' parameters")
+
+
+def _inline(schema: Any) -> str:
+    """A schema as the body of ``%json``: what ``json.dumps`` would write, no other white space."""
+    if isinstance(schema, Mapping):
+        layout = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+        schema = {**_closed(schema), "x-guidance": layout}
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a JSON schema must be plain JSON: {error}") from error
+
+
+def _closed(schema: Any) -> Any:
+    """Objects that list their properties get no others, unless the schema says so."""
+    if isinstance(schema, Mapping):
+        closed = {key: _closed(value) for key, value in schema.items()}
+        if isinstance(schema.get("properties"), Mapping) and schema.get("type") == "object":
+            closed.setdefault("additionalProperties", False)
+        return closed
+    return [_closed(value) for value in schema] if isinstance(schema, (list, tuple)) else schema
+
+
+def _checked(lark: str, what: str) -> str:
+    engine = _llguidance()
+    grammar: str = engine.LLMatcher.grammar_from_lark(lark)
+    problem = engine.LLMatcher.validate_grammar(grammar)
+    if problem and not problem.startswith("WARNING"):
+        raise ValueError(f"{what} can't be enforced: {problem.strip()[:500]}")
+    return grammar
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ModuleNotFoundError as error:
+        if error.name != "llguidance":
+            raise
+        raise MissingExtraError(
+            "tools and response schemas need llguidance; run: pip install llguidance"
+        ) from error
+    return llguidance
+
+
+class GrammarEngine:
+    """A tokenizer's vocabulary, prepared for grammars once.
+
+    Args:
+        tokenizer: The model's tokenizer; its tokens must be known as bytes.
+        vocab_size: Width of the logits.
+
+    Raises:
+        ConstraintError: The tokenizer is lossy, or has no end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int) -> None:
+        engine = _llguidance()
+        if not tokenizer.eos_ids:
+            raise ConstraintError("grammars need a tokenizer with an end-of-sequence token")
+        tokens = [tokenizer.token_bytes(i) or b"" for i in range(tokenizer.vocab_size)]
+        if not any(tokens):
+            raise ConstraintError(
+                "grammars need a tokenizer whose tokens are known as bytes (byte-level BPE or "
+                "SentencePiece with byte fallback)"
+            )
+        self.vocab_size = vocab_size
+        self.eos = frozenset(tokenizer.eos_ids)
+        vocabulary = _Vocabulary(tokenizer, tokens)
+        wrapper = engine.TokenizerWrapper(vocabulary)
+        self._tokenizer = engine.LLTokenizer(wrapper, n_vocab=max(vocab_size, len(tokens)))
+
+    def matcher(self, grammar: str) -> GrammarMatcher:
+        """Returns a fresh cursor at the beginning of a grammar.
+
+        Raises:
+            ConstraintError: The grammar is broken or beyond the engine's limits.
+        """
+        found = _llguidance().LLMatcher(self._tokenizer, grammar, log_level=0)
+        if found.is_error():
+            raise ConstraintError(f"the grammar can't be used: {found.get_error()[:500]}")
+        return GrammarMatcher(self, found)
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance wants to see it."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: list[bytes]) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = tokenizer.eos_ids[0]
+        self.bos_token_id = None
+        controls = tokenizer.control_ids | set(tokenizer.eos_ids)
+        names = {i: f"<control-{i}>".encode() for i in controls}
+        self.tokens = [names.get(i, token) for i, token in enumerate(tokens)]
+        self.special_token_ids = sorted(controls)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        ids: list[int] = self._tokenizer.encode_plain(plain).ids.tolist()
+        return ids
+
+
+class GrammarMatcher:
+    """A cursor through a grammar; never ends up where nothing can follow."""
+
+    def __init__(self, engine: GrammarEngine, matcher: Any) -> None:
+        self._engine = engine
+        self._matcher = matcher
+        self._lock = threading.Lock()
+
+    def allowed_tokens(self) -> Ints:
+        """Returns the ids that may come next, sorted; no end-of-sequence, which ``accepts`` tells.
+
+        Empty means that the text is complete.
+        """
+        with self._lock:
+            if self._matcher.is_stopped():
+                return _NOTHING
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        flags = np.unpackbits(bits, bitorder="little", count=self._engine.vocab_size)
+        flags[[i for i in self._engine.eos if i < len(flags)]] = 0
+        return np.flatnonzero(flags)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether the text so far is complete."""
+        with self._lock:
+            return bool(self._matcher.is_accepting())
+
+    def consume_token(self, token: int) -> None:
+        """Moves on by one token.
+
+        Raises:
+            ConstraintError: The grammar doesn't allow it here.
+        """
+        with self._lock:
+            if self._matcher.validate_tokens([token]) != 1:
+                raise ConstraintError(f"token {token} doesn't continue the grammar")
+            self._matcher.consume_token(token)
+
+    def copy(self) -> GrammarMatcher:
+        """Returns an independent cursor at the same place."""
+        with self._lock:
+            return GrammarMatcher(self._engine, self._matcher.deep_copy())
