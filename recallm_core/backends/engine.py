@@ -9,8 +9,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from recallm_core.backends.sampling import Chooser, Scores, legal_scores
 from recallm_core.constraint import Constraint, Mask
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
 
-_T = TypeVar("_T")
 OnPrefill = Callable[[int, int], None]
 
 _STOP_SECONDS = 10.0  # how long an interpreter that exits waits for the running forward pass
@@ -130,6 +127,13 @@ class _Running:
     chooser: Chooser
     newest: int  # not yet read by the model
     left: int  # tokens that may still come
+
+    @property
+    def reason(self) -> FinishReason | None:
+        """Why it has to end now, if it has to."""
+        if self.constraint.done:
+            return "stop"
+        return None if self.left else "length"
 
 
 @dataclass(slots=True, eq=False)
@@ -273,7 +277,8 @@ class Engine:
         """Reads the prompts of waiting requests, as many tokens as one chunk has."""
         left = self._chunk
         while left > 0 and (self._reading is not None or self._next_job()):
-            left -= max(self._read(max(left, _LEAST_CHUNK)), 1)
+            least = min(_LEAST_CHUNK, self._chunk)
+            left -= max(self._read(max(left, least)), 1)
 
     def _next_job(self) -> bool:
         """Opens the next request that fits beside those that run."""
@@ -352,7 +357,7 @@ class Engine:
 
     def _step(self) -> None:
         """One forward pass for all running sequences, and what each of them makes of it."""
-        plans = {r: plan for r in list(self._running) if (plan := self._guarded(r, self._plan))}
+        plans = self._plans()
         if not plans:
             return
         self._fit_width(plans)
@@ -365,16 +370,26 @@ class Engine:
             for running in plans:
                 self._finish(running, None, error)
             return
+        ended: list[tuple[_Running, FinishReason | None, Exception | None]] = []
         for (running, plan), row in zip(plans.items(), scores, strict=True):
-            self._guarded(running, partial(self._commit, plan=plan, scores=row))
+            try:
+                self._commit(running, plan, row)
+                if running.reason:
+                    ended.append((running, running.reason, None))
+            except Exception as error:
+                ended.append((running, None, error))
+        for running, reason, failure in ended:  # rows move: only once all of them are settled
+            self._finish(running, reason, failure)
 
-    def _guarded(self, running: _Running, act: Callable[[_Running], _T]) -> _T | None:
-        """Runs something for one sequence; if that fails, only this sequence ends."""
-        try:
-            return act(running)
-        except Exception as error:
-            self._finish(running, None, error)
-            return None
+    def _plans(self) -> dict[_Running, _Plan]:
+        """A plan per running sequence; one whose constraint fails ends alone."""
+        plans = {}
+        for running in list(self._running):
+            try:
+                plans[running] = self._plan(running)
+            except Exception as error:
+                self._finish(running, None, error)
+        return plans
 
     def _plan(self, running: _Running) -> _Plan:
         """Proposes what can be foreseen: copies with one way on, and forced tokens."""
@@ -427,10 +442,6 @@ class Engine:
         running.newest = chosen[-1]
         running.left -= len(chosen)
         running.job.push(chosen)
-        if running.constraint.done:
-            self._finish(running, "stop")
-        elif not running.left:
-            self._finish(running, "length")
 
 
 def _need(request: GenerationRequest) -> int:

@@ -73,7 +73,7 @@ class Runner(Protocol):
         """Makes the first ``count`` tokens of the last step valid; the others never were."""
 
     def close(self, slot: Slot) -> None:
-        """Forgets a sequence."""
+        """Forgets a sequence; never between a step and the ``keep`` of its sequences."""
 
     def release(self, spare_bytes: int) -> None:
         """Frees what no sequence uses, unless it is smaller than ``spare_bytes``."""

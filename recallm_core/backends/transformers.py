@@ -93,7 +93,9 @@ class TransformersBackend:
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end an output, as the checkpoint's generation config names them."""
         named = self.model.generation_config.eos_token_id
-        return tuple(named) if isinstance(named, (list, tuple)) else () if named is None else (named,)
+        if named is None:
+            return ()
+        return tuple(named) if isinstance(named, list | tuple) else (int(named),)
 
     @property
     def on_prefill(self) -> OnPrefill | None:

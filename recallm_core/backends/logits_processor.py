@@ -1,0 +1,165 @@
+"""The constraint for people who call ``model.generate`` themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import LogitsProcessor
+
+from recallm_core.constraint import Constraint, ConstraintRules, Mask, Prior
+from recallm_core.errors import ConstraintError
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A sequence that was seen, and the state after its first ``legal`` output tokens.
+
+    It is shorter than the output where that goes on after its end (padding) or where an assistant
+    drafted something illegal, which is bound to be rejected.
+    """
+
+    prompt: int
+    output: Ids
+    state: Constraint
+    legal: int
+
+    @property
+    def mask(self) -> Mask | None:
+        """What is legal next; None: nothing to hold to."""
+        over = self.legal < len(self.output) or self.state.done
+        return None if over else self.state.mask()
+
+
+class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+    """Holds recall spans to the passages inside ``model.generate``.
+
+    What is legal depends on the token ids alone and not on what was called before, so beam search,
+    ``num_return_sequences``, assisted decoding and prompt lookup all keep the promise. Settings
+    that forbid tokens on their own account (``suppress_tokens``, ``no_repeat_ngram_size``) give way
+    inside a span. A fresh tensor is returned; legal logits keep their bits, illegal ones become
+    minus infinity. Make one processor per call of ``generate``.
+
+    Args:
+        rules: One constraint per prompt, in the order of the prompts.
+        prompt_ids: The ``input_ids`` given to ``generate``, padding included.
+        prior: Recomputes the tilt of span starts; None: the static one of each spec.
+
+    Raises:
+        ConstraintError: Rules and prompts differ in number.
+    """
+
+    def __init__(
+        self,
+        rules: ConstraintRules | Sequence[ConstraintRules],
+        prompt_ids: torch.Tensor,
+        *,
+        prior: Prior | None = None,
+    ) -> None:
+        self._rules = [rules] if isinstance(rules, ConstraintRules) else list(rules)
+        prompts = prompt_ids[None] if prompt_ids.ndim == 1 else prompt_ids
+        if len(prompts) != len(self._rules):
+            raise ConstraintError(
+                f"there must be one set of rules per prompt, got {len(self._rules)} for "
+                f"{len(prompts)} prompts"
+            )
+        self._prompts = prompts.cpu().numpy().astype(np.int64)
+        self._prior = prior
+        self._known: list[_Known] = []
+        self._checked = False
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
+        """Returns the scores with everything illegal at minus infinity.
+
+        Raises:
+            ConstraintError: The rows don't begin with the prompts, or the widths differ.
+        """
+        self._check(input_ids, scores)
+        width = self._prompts.shape[1]
+        outputs = input_ids[:, width:].cpu().numpy()
+        self._known = [
+            self._follow(self._prompt_of(row, len(outputs)), output)
+            for row, output in enumerate(outputs)
+        ]
+        return _apply(scores, [known.mask for known in self._known])
+
+    def _prompt_of(self, row: int, rows: int) -> int:
+        """``generate`` repeats each prompt in place for beams and returned sequences."""
+        return row * len(self._rules) // rows
+
+    def _check(self, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
+        rows, prompts, width = len(input_ids), len(self._rules), self._prompts.shape[1]
+        if self._checked and rows % prompts == 0:
+            return
+        if rows % prompts or input_ids.shape[1] < width:
+            raise ConstraintError(
+                f"{prompts} prompts of {width} tokens can't have become rows of shape "
+                f"{tuple(input_ids.shape)}; pass input_ids, not inputs_embeds, to generate, and "
+                "make one processor per call"
+            )
+        repeated = self._prompts[[self._prompt_of(row, rows) for row in range(rows)]]
+        if (input_ids[:, :width].cpu().numpy() != repeated).any():
+            raise ConstraintError(
+                "the rows don't begin with the prompts this processor was made for; make one "
+                "processor per call of generate, with the very input_ids that it gets"
+            )
+        for rules in self._rules:
+            if rules.spec.vocab_size != scores.shape[-1]:
+                raise ConstraintError(
+                    f"the rules were made for logits {rules.spec.vocab_size:,} wide, the model's "
+                    f"are {scores.shape[-1]:,} wide"
+                )
+        self._checked = True
+
+    def _follow(self, prompt: int, output: Ids) -> _Known:
+        """The state after an output, from the known sequence that shares most of it."""
+        best, shared = None, 0
+        for known in self._known:
+            common = _common(known.output, output) if known.prompt == prompt else 0
+            if common > shared:
+                best, shared = known, common
+        if best is None:
+            state, legal = self._rules[prompt].start(self._prior), 0
+        else:
+            state, legal = best.state.copy(), min(best.legal, shared)
+            state.rollback(best.legal - legal)
+            if legal < shared:
+                return _Known(prompt, output, state, legal)
+        for token in output[legal:].tolist():
+            if state.done or not state.mask().allows(token):
+                break
+            state.consume(token)
+            legal += 1
+        return _Known(prompt, output, state, legal)
+
+
+def _common(one: Ids, other: Ids) -> int:
+    """Length of the common beginning."""
+    size = min(len(one), len(other))
+    differ = np.flatnonzero(one[:size] != other[:size])
+    return int(differ[0]) if differ.size else size
+
+
+def _apply(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
+    out = scores.clone()
+    for row, mask in enumerate(masks):
+        if mask is None:
+            continue
+        if mask.only is None:
+            assert mask.forbid is not None
+            out[row, torch.from_numpy(mask.forbid).to(out.device)] = -torch.inf
+            continue
+        ids = torch.from_numpy(mask.only).to(out.device)
+        kept = scores[row, ids]
+        if mask.bias is not None:
+            kept = kept + torch.from_numpy(mask.bias).to(kept)
+        if not torch.isfinite(kept).any():
+            kept = torch.zeros_like(kept)  # others forbade all that is legal; a copy must go on
+        out[row] = -torch.inf
+        out[row, ids] = kept
+    return out
