@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -27,34 +26,26 @@ exit codes:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Delegate:
-    """A subcommand that lives beside what it commands, imported only when it is called.
-
-    Attributes:
-        module: Has ``main(argv) -> int``.
-        help: One line for ``recallm --help``.
-    """
-
-    module: str
-    help: str
-
-    @property
-    def exists(self) -> bool:
-        """Whether the module is there: a part that isn't installed has no subcommand."""
-        try:
-            spec = find_spec(self.module)
-        except ModuleNotFoundError:
-            return False
-        return spec is not None and spec.origin is not None
-
-
-DELEGATES = {
-    "index": Delegate("recallm_core.index_cli", "build, search and change an index of documents"),
-    "model": Delegate("recallm_core.models.commands", "create a model to train, show one"),
-    "train": Delegate("recallm_core.train", "train a model to recall"),
-    "eval": Delegate("recallm_core.evaluation", "measure a model's answers and quotes"),
+# Subcommands live beside what they command. A part that isn't there has no subcommand.
+MODULES = {
+    "index": "recallm_core.index_cli",  # add_parser(subparsers); sets args.run
+    "model": "recallm_core.models.commands",
+    "train": "recallm_core.train",  # main(argv), with a parser of its own
+    "eval": "recallm_core.evaluation",
 }
+DELEGATES = {
+    "train": "train a model to recall",
+    "eval": "measure a model's answers and quotes",
+}
+
+
+def exists(name: str) -> bool:
+    """Whether the part that a subcommand needs is there; imports nothing of it."""
+    try:
+        spec = find_spec(MODULES[name])
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None
 
 
 def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None) -> int:
@@ -67,6 +58,7 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _tolerate_any_character()
     debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = _dispatch(arguments, load)
         sys.stdout.flush()
@@ -85,11 +77,14 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
 
 def _dispatch(arguments: list[str], load: ask_cli.Load | None) -> int:
     name = arguments[0] if arguments else ""
-    if name in DELEGATES and DELEGATES[name].exists:
-        run: Callable[[list[str]], int | None] = import_module(DELEGATES[name].module).main
-        return run(arguments[1:]) or 0
+    if name in DELEGATES and exists(name):
+        delegate: Callable[[list[str]], int | None] = import_module(MODULES[name]).main
+        return delegate(arguments[1:]) or 0
     args = parser().parse_args(arguments)
-    return ask_cli.run(args, load=load)
+    if args.command == "ask":
+        return ask_cli.run(args, load=load)
+    run: Callable[[argparse.Namespace], int | None] = args.run
+    return run(args) or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,11 +96,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=_Version)
+    top.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     ask_cli.add_parser(commands)
-    for name, delegate in DELEGATES.items():
-        if delegate.exists:
-            commands.add_parser(name, help=delegate.help, add_help=False)
+    for name, module in MODULES.items():
+        if not exists(name):
+            continue
+        if name in DELEGATES:
+            commands.add_parser(name, help=DELEGATES[name], add_help=False)
+        else:
+            import_module(module).add_parser(commands)
     return top
 
 
