@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from recallm_core.chunking import BYTES_PER_TOKEN
 from recallm_core.chunking import chunk as split_document
-from recallm_core.documents import Document, Passage, ScoredChunk, check_text, collect
+from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_text, collect
 from recallm_core.embedding import Embedder, as_embedder
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
@@ -20,7 +21,14 @@ from recallm_core.retrieval.vectors import NearestVectors
 Mode = Literal["hybrid", "dense", "lexical"]
 Progress = Callable[[int, int], None]
 
+_SHORT = 256  # tokens of a document that isn't cut: half of a passage is seldom enough
 _LEXICAL_WEIGHT = 2.0  # of the words' ranking beside a static table's; 1 beside a real encoder's
+
+
+def split(document: Document) -> list[Chunk]:
+    """Returns the chunks under which a document is found; a short document is one chunk."""
+    short = len(document.text.encode()) <= BYTES_PER_TOKEN * _SHORT
+    return split_document(document, max_tokens=_SHORT if short else 128, parent_tokens=512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +169,7 @@ class CorpusIndex:
         fresh = [each for each in collect(documents) if not self._has(each)]
         if not fresh:
             return 0
-        built = segment.build(fresh, self._embedder, split_document, progress)
+        built = segment.build(fresh, self._embedder, split, progress)
         with self._changing:
             replaced = {document.id for document in fresh}
             parts = [*ranking.without(self._state, replaced), ranking.part(built)]

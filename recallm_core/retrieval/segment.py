@@ -115,7 +115,8 @@ def build(
     titles, title_terms = _postings([document.title or "" for document in documents])
     chunk_document = np.array([number for number, _ in cut], np.int32)
     chunk_parent = _numbered([(number, chunk.parent or chunk.start) for number, chunk in cut])
-    raw = _encode(texts, embedder, progress)
+    headed = [_headed(documents[number], chunk.text) for number, chunk in cut]
+    raw = _encode(headed, embedder, progress)
     return Segment(
         texts=tuple(documents),
         ids=tuple(document.id for document in documents),
@@ -130,6 +131,11 @@ def build(
         titles=titles,
         vectors=_in_context(raw, chunk_parent, chunk_document).astype(np.float16),
     )
+
+
+def _headed(document: Document, text: str) -> str:
+    """A chunk as it is embedded: the title says what a short passage leaves out."""
+    return f"{document.title}\n{text}" if document.title else text
 
 
 def _numbered(sections: Sequence[object]) -> npt.NDArray[np.int32]:

@@ -8,7 +8,6 @@ happens while a generation is being written, ``CURRENT`` names a complete one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -102,11 +101,10 @@ def save(
             saved = _write_generation(folder, parts, embedder, current, known)
             _clean(folder, saved.generation)
             return saved
-    except OSError as error:
-        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check it"
+    except (OSError, sqlite3.Error) as error:
         raise CorpusIndexError(
-            f"the index {folder} can't be written ({error}); {hint} and save again, "
-            "what was saved before is untouched"
+            f"the index {folder} can't be written ({error}); make room, check who may write there "
+            "and save again: what was saved before is untouched"
         ) from error
 
 

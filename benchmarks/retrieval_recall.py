@@ -1,0 +1,280 @@
+"""How often the text that answers a question is in the pack, by method and token budget.
+
+Run as ``python benchmarks/retrieval_recall.py [--questions 100] [--embedder NAME]``. It reads the
+evaluation data from the folder in RECALLM_DATA (default: ../shared/data).
+
+A figure is the share of gold ranges that lie wholly inside one passage of the pack. Every method
+pays the same for a passage: its tokens (word pieces of the shipped embedder) and 12 for a header.
+
+Corpora: ``wiki`` holds the passages of nq_multidoc_eval, quotesum_dev and hotpotqa_dev with 16,863
+others; ``peps`` is every second PEP (the others trained the shipped embedder), asked with some
+words of a sentence, half of them with the PEP's title.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recallm_core.chunking import chunk as split_document
+from recallm_core.documents import Chunk, Document, Location, Passage
+from recallm_core.embedding import Embedder, StaticEmbedder, as_embedder
+from recallm_core.lexical import sentences, terms
+from recallm_core.retrieval import CorpusIndex, segment
+from recallm_core.retrieval.ranking import State, part
+
+DATA = Path(os.environ.get("RECALLM_DATA", Path(__file__).parents[1] / "../shared/data"))
+BUDGETS = (2048, 4096, 8192, 16384, 32768)
+HEADER = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and where its evidence stands."""
+
+    task: str
+    text: str
+    gold: tuple[Location, ...]
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+class Corpus:
+    """Documents by content, so that a passage that several tasks use is there once."""
+
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str], Document] = {}
+
+    def add(self, title: str, text: str) -> Document:
+        made = Document(text, id=f"w{len(self.documents):06d}", title=title)
+        return self.documents.setdefault((title, text), made)
+
+
+def wiki() -> tuple[list[Document], list[Question]]:
+    corpus = Corpus()
+    questions = [*natural_questions(corpus), *quotes(corpus), *hops(corpus)]
+    for row in rows("wiki_passages"):
+        corpus.add(row["title"], row["text"])
+    return list(corpus.documents.values()), questions
+
+
+def natural_questions(corpus: Corpus) -> Iterator[Question]:
+    for row in rows("nq_multidoc_eval"):
+        gold = corpus.add(row["gold"]["title"], row["gold"]["text"])
+        for other in row["distractors"]:
+            corpus.add(other["title"], other["text"])
+        yield Question("nq", row["question"], (Location(gold.id, 0, len(gold.text)),))
+
+
+def quotes(corpus: Corpus) -> Iterator[Question]:
+    for row in rows("quotesum_dev"):
+        found = {
+            source["n"]: corpus.add(source["title"], source["text"]) for source in row["sources"]
+        }
+        gold = []
+        for quote in row["quotes"]:
+            source = found.get(quote["n"])
+            start = -1 if source is None else source.text.find(quote["text"])
+            if source is not None and start >= 0:
+                gold.append(Location(source.id, start, start + len(quote["text"])))
+        if gold:
+            yield Question("quotesum", row["question"], tuple(gold))
+
+
+def hops(corpus: Corpus) -> Iterator[Question]:
+    for row in rows("hotpotqa_dev"):
+        gold = []
+        for paragraph in row["paragraphs"]:
+            document = corpus.add(paragraph["title"], "".join(paragraph["sentences"]))
+            for title, number in row["supporting"]:
+                if title == paragraph["title"] and number < len(paragraph["sentences"]):
+                    start = len("".join(paragraph["sentences"][:number]))
+                    end = start + len(paragraph["sentences"][number])
+                    gold.append(Location(document.id, start, end))
+        yield Question("hotpotqa", row["question"], tuple(gold))
+
+
+def peps() -> tuple[list[Document], list[Question]]:
+    generator = random.Random(7)
+    documents = [
+        Document(row["text"], id=row["id"], title=row["title"]) for row in rows("docs_peps")[1::2]
+    ]
+    questions = []
+    for document in documents:
+        spans = [(s, e) for s, e in sentences(document.text) if 60 < e - s < 400 and s > 1500]
+        for start, end in generator.sample(spans, min(1, len(spans))):
+            words = [w for w in document.text[start:end].split() if terms(w) and w.isalpha()]
+            picked = [w for w in words if generator.random() < 0.4][:8]
+            title = [document.title or ""] if generator.random() < 0.5 else []
+            if len(picked) >= 3:
+                asked = " ".join(title + picked)
+                questions.append(Question("peps", asked, (Location(document.id, start, end),)))
+    return documents, questions
+
+
+def counter() -> Callable[[str], int]:
+    tokenizer = StaticEmbedder()._tokenizer
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+Packer = Callable[[str, int], Sequence[Passage]]
+
+
+def ours(index: CorpusIndex, count: Callable[[str], int], **settings: Any) -> Packer:
+    def packed(question: str, budget: int) -> Sequence[Passage]:
+        report = index.pack_report(question, budget, count, overhead=HEADER, **settings)
+        assert report.tokens <= budget
+        return report.passages
+
+    return packed
+
+
+def top_k(
+    documents: Sequence[Document],
+    embedder: Embedder,
+    count: Callable[[str], int],
+    tokens: int,
+    *,
+    dense: bool,
+) -> Packer:
+    """The usual set-up: the best chunks of one size until the budget is full; nothing is merged."""
+
+    pieces = [
+        Document(each.text, id=f"{document.id}:{each.start}", metadata={"at": (document, each)})
+        for document in documents
+        for each in split_document(document, max_tokens=tokens, parent_tokens=tokens)
+    ]
+
+    def with_title(piece: Document) -> list[Chunk]:
+        document, each = piece.metadata["at"]
+        text = f"{document.title}\n{each.text}"  # as LlamaIndex embeds a node's metadata
+        return [Chunk(piece.id, 0, len(piece.text), text)]
+
+    whole = segment.build(pieces, embedder, with_title)
+    state = State((part(whole),))
+    costs: dict[int, int] = {}
+
+    def packed(question: str, budget: int) -> list[Passage]:
+        if dense:
+            ranked, _ = state.parts[0].nearest.search(embedder.encode_query(question), 1000)
+        else:
+            ranked = (-state.words.scores(question)[0]).argsort(kind="stable")[:1000]
+        passages, spent = [], 0
+        for number in ranked:
+            piece = pieces[int(number)]
+            if int(number) not in costs:
+                costs[int(number)] = count(piece.text) + HEADER
+            if spent + costs[int(number)] > budget:
+                break
+            spent += costs[int(number)]
+            document, each = piece.metadata["at"]
+            passages.append(Passage(document.id, each.start, each.end, piece.text))
+        return passages
+
+    return packed
+
+
+def recall(
+    passages: Iterable[Passage], documents: Mapping[str, Document], gold: Sequence[Location]
+) -> float:
+    """The share of gold ranges of which every visible character is in the pack.
+
+    A range may lie in two passages that touch, and in a duplicate that was dropped for an equal
+    text: the model reads it all the same.
+    """
+    kept: dict[str, list[tuple[int, int]]] = {}
+    for passage in passages:
+        for each in (passage, *passage.duplicates):
+            kept.setdefault(each.document_id, []).append((each.start, each.end))
+    return sum(
+        covered(documents[each.document_id].text, each, kept.get(each.document_id, ()))
+        for each in gold
+    ) / len(gold)
+
+
+def covered(text: str, gold: Location, ranges: Iterable[tuple[int, int]]) -> bool:
+    """Whether some ranges together hold all of ``gold`` that isn't white space."""
+    reached = gold.start
+    for start, end in sorted(ranges):
+        if text[reached : max(start, reached)].strip() and start > reached:
+            break
+        reached = max(reached, end)
+    return reached >= gold.end or not text[reached : gold.end].strip()
+
+
+def methods(
+    documents: Sequence[Document], index: CorpusIndex, embedder: Embedder
+) -> dict[str, Packer]:
+    count = counter()
+    bare = {"expand_top": 0, "gap_tokens": 0}
+    made = {
+        "ours, words and vectors": ours(index, count),
+        "ours, words": ours(index, count, mode="lexical"),
+        "ours, vectors": ours(index, count, mode="dense"),
+        "ours, no neighbours, no gaps": ours(index, count, **bare),
+    }
+    for tokens in (512, 1024):
+        for dense in (True, False):
+            name = f"top k of {tokens} tokens, {'vectors' if dense else 'BM25'}"
+            made[name] = top_k(documents, embedder, count, tokens, dense=dense)
+    return made
+
+
+def table(documents: Sequence[Document], questions: Sequence[Question], embedder: Embedder) -> None:
+    started = time.process_time()
+    index = CorpusIndex.build(documents, embedder)
+    stats = index.stats()
+    print(
+        f"\n{stats.documents:,} documents, {stats.chunks:,} chunks, {stats.characters / 1e6:.1f} M "
+        f"characters, built in {time.process_time() - started:.0f} core-seconds"
+    )
+    texts = {document.id: document for document in documents}
+    packers = methods(documents, index, embedder)
+    for task in sorted({question.task for question in questions}):
+        asked = [question for question in questions if question.task == task]
+        print(
+            f"\n| {task}, {len(asked)} questions | " + " | ".join(f"{b:,}" for b in BUDGETS) + " |"
+        )
+        print("|---" * (len(BUDGETS) + 1) + "|")
+        for name, packer in packers.items():
+            shares = [
+                sum(recall(packer(q.text, budget), texts, q.gold) for q in asked) / len(asked)
+                for budget in BUDGETS
+            ]
+            print(f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
+            sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--questions", type=int, default=100, help="per task, at most")
+    parser.add_argument("--embedder", default=None, help="a sentence-transformers model")
+    options = parser.parse_args()
+    if not (DATA / "nq_multidoc_eval.jsonl.gz").exists():
+        print(f"no evaluation data in {DATA}; set RECALLM_DATA to the folder that has it")
+        return 0
+    embedder = as_embedder(options.embedder)
+    generator = random.Random(11)
+    for documents, questions in (wiki(), peps()):
+        chosen = []
+        for task in sorted({question.task for question in questions}):
+            asked = [question for question in questions if question.task == task]
+            chosen += generator.sample(asked, min(options.questions, len(asked)))
+        table(documents, chosen, embedder)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,340 @@
+"""What an index finds depends on its documents alone, and equals what naive scans find."""
+
+import math
+import threading
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recallm_core.documents import Document
+from recallm_core.embedding import FunctionEmbedder
+from recallm_core.errors import CheckpointError, DocumentError
+from recallm_core.lexical import terms
+from recallm_core.retrieval import CorpusIndex, index, packs, words
+from recallm_core.retrieval.vectors import NearestVectors
+
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "stone",
+    "river",
+    "Paris",
+    "1,500",
+    "FY2018",
+    "café",
+    "語学",
+    "ship",
+    "ships",
+    "the",
+]
+MODES = ("hybrid", "dense", "lexical")
+
+
+def encode(texts):
+    """A tiny embedding: which of 16 bins the words of a text fall into."""
+    vectors = np.zeros((len(texts), 16), np.float32)
+    for row, text in zip(vectors, texts, strict=True):
+        for word in text.lower().split():
+            row[zlib.crc32(word.encode()) % 16] += 1
+    return vectors
+
+
+TINY = FunctionEmbedder(encode, name="bins")
+
+
+def long_text(draw):
+    lines = draw(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30), max_size=8))
+    return ".\n\n".join(" ".join(line) * draw(st.integers(1, 4)) for line in lines)
+
+
+@st.composite
+def documents(draw, ids="abcdef"):
+    return Document(
+        long_text(draw),
+        id=draw(st.sampled_from(ids)),
+        title=draw(st.none() | st.sampled_from(["Red ships", "Paris", ""])),
+        metadata={"year": draw(st.integers(2018, 2019))},
+    )
+
+
+corpora = st.lists(documents(), max_size=5, unique_by=lambda document: document.id)
+questions = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
+changes = st.lists(
+    st.tuples(st.just("add"), corpora) | st.tuples(st.just("delete"), st.sampled_from("abcdef")),
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes, questions)
+def test_adding_and_deleting_in_any_order_equals_building_afresh(steps, question):
+    changed = CorpusIndex(TINY)
+    for kind, what in steps:
+        if kind == "add":
+            changed.add(what)
+        elif what in changed.documents:
+            assert changed.delete([what]) == 1
+    fresh = CorpusIndex.build(sorted(changed.documents.values(), key=lambda d: d.id), TINY)
+    assert dict(changed.documents) == dict(fresh.documents)
+    for mode in MODES:
+        for k in (1, 4, 1000):
+            assert changed.search(question, k, mode=mode) == fresh.search(question, k, mode=mode)
+        where = {"year": 2018}
+        found = changed.search(question, 50, mode=mode, where=where)
+        assert found == fresh.search(question, 50, mode=mode, where=where)
+    for budget in (10, 60, 100_000):
+        packed = changed.pack_report(question, budget, len, overhead=2)
+        assert packed == fresh.pack_report(question, budget, len, overhead=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora, questions, st.integers(0, 900), st.sampled_from(MODES), st.booleans())
+def test_packs_are_slices_within_the_budget(corpus, question, budget, mode, by_words):
+    built = CorpusIndex.build(corpus, TINY)
+
+    def count(text):
+        return len(text.split()) if by_words else len(text.encode())
+
+    report = built.pack_report(question, budget, count, overhead=3, mode=mode)
+    assert report.tokens == sum(count(p.text) + 3 for p in report.passages) <= budget
+    texts = [passage.text for passage in report.passages]
+    assert len(set(texts)) == len(texts)
+    for passage in report.passages:
+        source = built.documents[passage.document_id]
+        assert source.text[passage.start : passage.end] == passage.text != ""
+        assert passage.title == source.title
+        for copy in passage.duplicates:
+            stretch = passage.text[copy.passage_start :][: copy.end - copy.start]
+            assert built.documents[copy.document_id].text[copy.start : copy.end] == stretch
+
+
+def naive_scores(corpus, question):
+    """BM25 at three levels, written out."""
+    units = [[], [], []]
+    places = {}
+    for document in corpus:
+        whole = Counter(terms(document.title or ""))
+        whole = Counter({word: words.TITLE_WEIGHT * n for word, n in whole.items()})
+        sections = {}
+        for chunk in index.split(document):
+            found = Counter(terms(chunk.text))
+            section = sections.setdefault(chunk.parent, (len(units[1]), Counter()))
+            if not section[1] and section[0] == len(units[1]):
+                units[1].append(section[1])
+            section[1].update(found)
+            whole.update(found)
+            places[document.id, chunk.start] = (len(units[0]), section[0], len(units[2]))
+            units[0].append(found)
+        units[2].append(whole)
+
+    def score(level, place):
+        mean = sum(sum(unit.values()) for unit in units[level]) / len(units[level])
+        unit, total = units[level][place], 0.0
+        for term in set(terms(question)):
+            frequency = sum(term in other for other in units[level])
+            rarity = math.log1p((len(units[level]) - frequency + 0.5) / (frequency + 0.5))
+            length = sum(unit.values()) / mean if mean else 0.0
+            total += rarity * unit[term] * 2.5 / (unit[term] + 1.5 * (0.25 + 0.75 * length))
+        return total
+
+    weights = (1.0, 1.0, words.DOCUMENT_WEIGHT)
+    return {
+        key: sum(weight * score(level, place[level]) for level, weight in enumerate(weights))
+        for key, place in places.items()
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora, questions)
+def test_scores_by_words_equal_a_naive_bm25(corpus, question):
+    found = CorpusIndex.build(corpus, TINY).search(question, 1000, mode="lexical")
+    expected = {key: score for key, score in naive_scores(corpus, question).items() if score > 0}
+    assert {(c.document_id, c.start): c.score for c in found} == pytest.approx(expected)
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 70), st.integers(0, 2**32 - 1), st.booleans())
+def test_faiss_equals_brute_force(count, k, seed, filtered):
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((count, 12)).astype(np.float16)
+    query = generator.standard_normal(12).astype(np.float32)
+    allowed = generator.random(count) < 0.5 if filtered else None
+    rows, products = NearestVectors(vectors).search(query, k, allowed)
+    expected = vectors.astype(np.float32) @ query
+    candidates = np.arange(count) if allowed is None else np.flatnonzero(allowed)
+    best = candidates[np.argsort(-expected[candidates], kind="stable")][:k]
+    assert rows.tolist() == best.tolist()
+    assert products == pytest.approx(expected[best], rel=1e-5, abs=1e-5)
+
+
+def test_an_approximate_index_finds_most_of_what_an_exact_one_does():
+    generator = np.random.default_rng(3)
+    centres = generator.standard_normal((30, 16))
+    vectors = centres[generator.integers(30, size=3000)] + generator.normal(0, 0.3, (3000, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    exact = NearestVectors(vectors)
+    approximate = NearestVectors(vectors, exact_up_to=1000, probes=16)
+    again = NearestVectors(vectors, exact_up_to=1000, probes=16)
+    odd = np.arange(3000) % 2 == 1
+    hits = 0
+    for query in vectors[:50].astype(np.float32):
+        wanted, _ = exact.search(query, 20)
+        found, products = approximate.search(query, 20)
+        hits += len(set(wanted.tolist()) & set(found.tolist()))
+        repeated = again.search(query, 20)
+        assert (repeated[0].tolist(), repeated[1].tolist()) == (found.tolist(), products.tolist())
+        assert (approximate.search(query, 20, odd)[0] % 2 == 1).all()
+    assert hits > 0.8 * 50 * 20
+
+
+def test_chunks_are_slices_and_the_right_one_comes_first():
+    filler = "Nothing of interest happens in this paragraph, which is here to be long. " * 12
+    text = filler + "\n\nThe lighthouse of Skagen was painted white in 1953.\n\n" + filler
+    built = CorpusIndex.build(
+        [Document(text, id="skagen", title="Skagen"), Document(filler, id="other")]
+    )
+    for mode in MODES:
+        hits = built.search("When was the lighthouse painted?", 3, mode=mode)
+        assert hits[0].document_id == "skagen"
+        assert "1953" in hits[0].text
+        for hit in hits:
+            assert built.documents[hit.document_id].text[hit.start : hit.end] == hit.text
+    (passage,) = built.pack_report("When was the lighthouse painted?", 260, words_of).passages
+    assert "1953" in passage.text
+
+
+def words_of(text):
+    return len(text.split())
+
+
+def test_everything_is_given_when_everything_fits():
+    corpus = [Document("one two", id="b"), Document("three", id="a")]
+    built = CorpusIndex.build(corpus, TINY)
+    report = built.pack_report("unrelated", 100, words_of)
+    assert [passage.text for passage in report.passages] == ["three", "one two"]
+    assert report.passages[0].members == ()
+    searched = built.pack_report(
+        "three", 100, words_of, where=lambda metadata: True, mode="lexical"
+    )
+    assert [passage.text for passage in searched.passages] == ["three"]
+
+
+def test_a_filter_finds_the_one_rare_document_that_matches():
+    corpus = [Document(f"red ship number {n}", id=f"d{n:03}") for n in range(300)]
+    corpus.append(Document("a red ship", id="rare", metadata={"kind": "log", "year": 1901}))
+    built = CorpusIndex.build(corpus, TINY)
+    for mode in MODES:
+        for where in ({"kind": "log"}, lambda metadata: metadata.get("year", 2000) < 1950):
+            hits = built.search("red ship number", 5, mode=mode, where=where)
+            assert [hit.document_id for hit in hits] == ["rare"]
+        assert built.search("red ship", 5, mode=mode, where={"kind": None}) == []
+    (passage,) = built.pack_report("ship", 50, words_of, where={"kind": "log"}).passages
+    assert passage.document_id == "rare"
+
+
+def test_replacing_a_document_leaves_nothing_of_the_old_one():
+    built = CorpusIndex.build([Document("the old stone", id="x"), Document("blue", id="y")], TINY)
+    assert built.add([Document("the new river", id="x")]) == 1
+    assert built.add([Document("the new river", id="x")]) == 0
+    assert built.search("stone", 5, mode="lexical") == []
+    assert [hit.text for hit in built.search("river", 5, mode="lexical")] == ["the new river"]
+    assert built.stats().documents == 2
+    with pytest.raises(KeyError, match="no document 'z'"):
+        built.delete(["x", "z"])
+    assert "x" in built.documents
+    assert built.delete("x") == 1
+    with pytest.raises(DocumentError, match="two different texts"):
+        built.add([Document("1", id="q"), Document("2", id="q")])
+
+
+def test_many_small_additions_make_few_segments():
+    built = CorpusIndex(TINY)
+    for n in range(60):
+        built.add([Document(f"{WORDS[n % len(WORDS)]} number {n}", id=f"d{n:02}")])
+    assert built.stats().segments <= 7
+    assert len(built.documents) == 60
+    assert (
+        built.documents["d07"].text == "ship number 7" or "number 7" in built.documents["d07"].text
+    )
+    assert built.search("number 33", 1, mode="lexical")[0].document_id == "d33"
+
+
+@pytest.mark.parametrize(
+    "question", ["", " ", "\0", "?", "\x1b[2J", "the", "é" * 5000, "a " * 5000]
+)
+def test_odd_questions_are_answered(question):
+    built = CorpusIndex.build([Document("red stone " * 200, id="a"), Document("", id="b")])
+    for mode in MODES:
+        assert isinstance(built.search(question, 3, mode=mode), list)
+    assert built.pack_report(question, 50, words_of).tokens <= 50
+    assert CorpusIndex(TINY).search(question) == []
+    assert CorpusIndex(TINY).pack_report(question, 50, words_of).passages == ()
+
+
+def test_bad_arguments_are_named():
+    built = CorpusIndex.build(["red"], TINY)
+    with pytest.raises(ValueError, match="'lexical'"):
+        built.search("red", mode="fast")
+    with pytest.raises(ValueError, match="k must not be negative"):
+        built.search("red", -1)
+    with pytest.raises(DocumentError, match="lone surrogate"):
+        built.search("\udc80")
+    with pytest.raises(ValueError, match="token_budget"):
+        built.pack_report("red", -1, words_of)
+    with pytest.raises(ValueError, match="give save"):
+        built.save()
+    with pytest.raises(KeyError, match="no document 'nope'"):
+        built.documents["nope"]
+
+
+class Spaces:
+    """A tokenizer with one token per word."""
+
+    def encode_plain(self, text):
+        return type("Plain", (), {"ids": text.split()})
+
+
+def test_pack_takes_a_tokenizer_and_a_default_budget():
+    text = "red stone. " * 40_000
+    built = CorpusIndex.build([Document(text, id="a")], TINY)
+    passages = built.pack("stone", tokenizer=Spaces())
+    total = sum(words_of(passage.text) + 12 for passage in passages)
+    assert total <= packs.DEFAULT_BUDGET
+    small = built.pack("stone", 100, Spaces())
+    assert sum(words_of(passage.text) + 12 for passage in small) <= 100
+
+
+def test_without_the_shipped_model_pack_says_what_to_pass(monkeypatch, tmp_path):
+    monkeypatch.setattr(packs, "_SHIPPED", tmp_path)
+    packs.shipped.cache_clear()
+    with pytest.raises(CheckpointError, match="pass the tokenizer"):
+        CorpusIndex.build(["red"], TINY).pack("red")
+    packs.shipped.cache_clear()
+
+
+def test_searches_in_threads_while_the_index_changes():
+    built = CorpusIndex.build([Document("red stone", id="a")], TINY)
+    failures = []
+
+    def search():
+        for _ in range(60):
+            hits = built.search("red stone", 100)
+            if not hits or any(hit.text not in ("red stone", "red ship") for hit in hits):
+                failures.append(hits)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        built.add([Document("red ship", id=f"b{n}")])
+        if n % 3 == 0:
+            built.delete([f"b{n}"])
+    for thread in threads:
+        thread.join()
+    assert failures == []
