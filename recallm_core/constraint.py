@@ -95,25 +95,18 @@ class ConstraintRules:
     def __init__(self, spec: ConstraintSpec, index: RecallIndex) -> None:
         self.spec = spec
         self.index = index
-        controls = {i for tag in self.tags if tag.control for i in tag.ids} | set(spec.eos)
-        clash = np.intersect1d(index.root_tokens, list(controls)).tolist() or [
-            i for i in sorted(controls) if (index.tokens == i).any()
-        ]
+        controls = {i for tag in spec.tags if tag.control for i in tag.ids}
+        reserved = np.array(sorted(controls | set(spec.eos) | set(spec.forbidden)), dtype=np.int32)
+        clash = np.unique(index.tokens[np.isin(index.tokens, reserved)]).tolist()
         if clash:
             raise ConstraintError(
-                f"control tokens {clash} stand inside copyable runs; "
+                f"control tokens {clash[:5]} stand inside copyable runs; "
                 "the prompt must encode documents as plain text"
             )
         self.static_prior: Floats | None = (
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self._forbid: dict[tuple[Any, ...], Mask] = {}
-
-    @property
-    def tags(self) -> tuple[Tag, ...]:
-        """The marks in use."""
-        spec = self.spec
-        return (spec.open, spec.close, *([spec.think_close] if spec.think_close else []))
 
     @classmethod
     def from_spec(cls, spec: ConstraintSpec, prompt_ids: Sequence[int]) -> ConstraintRules:
@@ -253,9 +246,7 @@ class Constraint:
         if cursor.closing and not cursor.copying:
             return Mask(only=np.array([ids[cursor.closing]], dtype=np.int64))
         ends = matcher.can_close
-        allowed = matcher.allowed_tokens()
-        if ends and self._thinking_spent():
-            allowed = allowed[:0]
+        allowed = self._copyable(matcher)
         bias = self._tilt(matcher, allowed)
         extra = ([ids[cursor.closing]] if cursor.closing else []) + ([ids[0]] if ends else [])
         extra = [i for i in dict.fromkeys(extra) if not (allowed == i).any()]
@@ -265,6 +256,11 @@ class Constraint:
         if bias is not None:
             bias = np.concatenate([bias, np.zeros(len(extra))])
         return Mask(only=only, bias=bias)
+
+    def _copyable(self, matcher: RecallMatcher) -> Ints:
+        """What continues the copy; nothing at a legal end once thinking has to end."""
+        allowed = matcher.allowed_tokens()
+        return allowed[:0] if self._thinking_spent() and matcher.can_close else allowed
 
     def _tilt(self, matcher: RecallMatcher, allowed: Ints) -> Floats | None:
         if not matcher.has_prior or allowed.size < 2:
@@ -311,7 +307,7 @@ class Constraint:
         self, cursor: _Cursor, matcher: RecallMatcher, token: int
     ) -> tuple[_Cursor, Effect]:
         ids = self.rules.spec.close.ids
-        copies = cursor.copying and bool((matcher.allowed_tokens() == token).any())
+        copies = cursor.copying and bool((self._copyable(matcher) == token).any())
         closing, start = 0, cursor.close_from
         if cursor.closing and token == ids[cursor.closing]:
             closing = cursor.closing + 1
@@ -332,12 +328,9 @@ class Constraint:
         return cursor, Effect.CLOSING if closing else Effect.COPIED
 
     def _close(self, cursor: _Cursor, matcher: RecallMatcher, length: int) -> _Cursor:
-        copy = matcher.copy()
-        copy.rollback(copy.length - length)
-        span = ClosedSpan(copy.tokens, tuple(copy.closing_occurrences()), cursor.section)
         return replace(
             cursor,
-            spans=(*cursor.spans, span),
+            spans=(*cursor.spans, _closed(matcher, length, cursor.section)),
             matcher=None,
             copied=0,
             closing=0,
@@ -345,6 +338,21 @@ class Constraint:
             copying=True,
             watch=(0, 0, 0),
         )
+
+    def cut_span(self) -> ClosedSpan | None:
+        """The open span as it would be if the output ended here, cut back to its last legal end.
+
+        A closing mark that has begun counts. None: no span is open, or nothing of it can be kept.
+        """
+        cursor = self._cursor
+        if cursor.matcher is None:
+            return None
+        if cursor.closing:
+            return _closed(cursor.matcher, cursor.close_from, cursor.section)
+        matcher = cursor.matcher.copy()
+        while matcher.length and not matcher.can_close:
+            matcher.rollback(1)
+        return _closed(matcher, matcher.length, cursor.section) if matcher.length else None
 
     def _step_text(self, cursor: _Cursor, token: int) -> tuple[_Cursor, Effect]:
         spec = self.rules.spec
@@ -427,18 +435,43 @@ class Constraint:
     def draft(self, count: int) -> list[int]:
         """Returns tokens that are worth proposing: the only way on, closing not counted.
 
-        Nothing is promised but that the first is legal: feed them to the model in one pass, then
-        choose at each place under ``mask()`` and stop at the first that differs.
+        Each is legal after those before it. Feed them to the model in one pass, then choose at each
+        place under ``mask()`` and stop at the first that differs.
         """
         cursor = self._cursor
         if cursor.forced:
-            return list(cursor.forced[:count])
-        if cursor.matcher is None:
+            return list(cursor.forced[: max(count, 0)])
+        matcher = cursor.matcher
+        if matcher is None:
             return []
         if cursor.closing:
             rest = self.rules.spec.close.ids[cursor.closing :]
-            return [] if cursor.copying else list(rest[:count])
-        return [int(t) for t in cursor.matcher.draft(count)]
+            return [] if cursor.copying else list(rest[: max(count, 0)])
+        if not self._copyable(matcher).size:
+            return []
+        forced = [int(token) for token in matcher.draft(count)]
+        return self._up_to_limit(matcher.copy(), forced)
+
+    def _up_to_limit(self, matcher: RecallMatcher, forced: list[int]) -> list[int]:
+        """As much of a draft as the span's and the thinking's limits leave legal."""
+        spec, cursor = self.rules.spec, self._cursor
+        free = max(spec.max_span_tokens - matcher.length, 0)
+        if spec.max_thinking_tokens is not None and cursor.section == "thinking":
+            free = min(free, max(spec.max_thinking_tokens - cursor.thinking_tokens, 0))
+        if len(forced) <= free:
+            return forced
+        for count, token in enumerate(forced):
+            if count >= free and matcher.can_close:
+                return forced[:count]
+            matcher.consume_token(token)
+        return forced
+
+
+def _closed(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:
+    """The span that the first ``length`` copied tokens make."""
+    copy = matcher.copy()
+    copy.rollback(copy.length - length)
+    return ClosedSpan(copy.tokens, tuple(copy.closing_occurrences()), section)
 
 
 def _own(cursor: _Cursor) -> _Cursor:

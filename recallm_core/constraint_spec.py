@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from recallm_core.errors import ConstraintError
 
 SPEC_VERSION = 1
+MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
+MAX_IDS = 2**31 - 1  # ids and positions are 32-bit integers
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
 RECALL_IN: tuple[RecallIn, ...] = ("thinking", "answer", "thinking+answer", "none")
 
@@ -45,6 +48,33 @@ class Tag:
     watch: tuple[Mapping[int, int], ...] = ()
     rest: tuple[tuple[int, ...], ...] = ()
     begun: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.text or not self.ids:
+            raise ConstraintError(f"a mark needs a text and ids, got {self.text!r} and {self.ids}")
+        if self.control:
+            if len(self.ids) != 1 or self.watch or self.rest:
+                raise ConstraintError(f"the control token {self.text!r} must be exactly one id")
+            return
+        self._check_text_tag()
+
+    def _check_text_tag(self) -> None:
+        """Every state has to lead to the end of the tag along its fixed encoding."""
+        size = len(self.text)
+        if len(self.watch) != size or len(self.rest) != size or self.rest[0] != self.ids:
+            raise ConstraintError(
+                f"the text mark {self.text!r} needs a table and a rest for each of {size} states"
+            )
+        if not 0 < self.begun <= size or any(
+            not (after == PAST or 0 <= after <= size) for w in self.watch for after in w.values()
+        ):
+            raise ConstraintError(f"the text mark {self.text!r} names a state that it doesn't have")
+        for start, rest in enumerate(self.rest):
+            state = start
+            for token in rest:
+                state = self.advance(state, token) if 0 <= state < size else PAST
+            if state != size:
+                raise ConstraintError(f"the rest of {self.text!r} from state {start} isn't its end")
 
     def advance(self, state: int, token: int) -> int:
         """Returns the state after one more token of ordinary output."""
@@ -83,12 +113,15 @@ class Tag:
     def from_dict(cls, data: Mapping[str, Any]) -> Tag:
         """Rebuilds a tag from ``to_dict``."""
         return cls(
-            text=str(data["text"]),
-            ids=tuple(int(i) for i in data["ids"]),
-            control=bool(data["control"]),
-            watch=tuple({int(t): int(s) for t, s in w} for w in data["watch"]),
-            rest=tuple(tuple(int(i) for i in r) for r in data["rest"]),
-            begun=int(data["begun"]),
+            text=_checked(data["text"], str),
+            ids=_ids(data["ids"]),
+            control=_checked(data["control"], bool),
+            watch=tuple(
+                {_number(t): _number(s, PAST) for t, s in _checked(w, list)}
+                for w in _checked(data["watch"], list)
+            ),
+            rest=tuple(_ids(r) for r in _checked(data["rest"], list)),
+            begun=_number(data["begun"]),
         )
 
 
@@ -139,15 +172,19 @@ class ConstraintSpec:
     version: int = field(default=SPEC_VERSION)
 
     def __post_init__(self) -> None:
-        size = sum(end - start for start, end in self.runs)
-        for name in ("can_start", "can_end", "can_end_hard"):
-            if len(getattr(self, name)) != size:
-                raise ConstraintError(
-                    f"{name} needs {size:,} values, one per run position, "
-                    f"got {len(getattr(self, name)):,}"
-                )
-        if self.prior is not None and len(self.prior) != size:
-            raise ConstraintError(f"prior needs {size:,} scores, got {len(self.prior):,}")
+        self._check_runs()
+        self._check_marks()
+        if self.recall_in not in RECALL_IN:
+            raise ConstraintError(f"recall_in must be one of {RECALL_IN}, got {self.recall_in!r}")
+        if self.max_span_tokens < 1 or self.max_spans < 0 or (self.max_thinking_tokens or 0) < 0:
+            raise ConstraintError(
+                "max_span_tokens must be at least 1, max_spans and max_thinking_tokens at least 0, "
+                f"got {self.max_span_tokens}, {self.max_spans} and {self.max_thinking_tokens}"
+            )
+        if not math.isfinite(self.prior_weight):
+            raise ConstraintError(f"prior_weight must be finite, got {self.prior_weight}")
+
+    def _check_runs(self) -> None:
         last = 0
         for start, end in self.runs:
             if not last <= start < end <= self.prompt_length:
@@ -156,13 +193,45 @@ class ConstraintSpec:
                     f"{self.prompt_length} tokens"
                 )
             last = end
-        if self.recall_in not in RECALL_IN:
-            raise ConstraintError(f"recall_in must be one of {RECALL_IN}, got {self.recall_in!r}")
-        if self.max_span_tokens < 1 or self.max_spans < 0:
+        size = sum(end - start for start, end in self.runs)
+        for name in ("can_start", "can_end", "can_end_hard", "prior"):
+            values = getattr(self, name)
+            if values is not None and len(values) != size:
+                raise ConstraintError(
+                    f"{name} needs {size:,} values, one per run position, got {len(values):,}"
+                )
+
+    def _check_marks(self) -> None:
+        if self.thinking and self.think_close is None:
+            raise ConstraintError("a model that thinks needs a mark that ends thinking")
+        if not 0 < self.vocab_size <= MAX_IDS:
+            raise ConstraintError(f"vocab_size must be in [1, {MAX_IDS}], got {self.vocab_size}")
+        used = {i for tag in self.tags for r in (tag.ids, *tag.rest) for i in r} | set(self.eos)
+        wrong = sorted(i for i in used if not 0 <= i < self.vocab_size)
+        if wrong:
             raise ConstraintError(
-                f"max_span_tokens must be at least 1 and max_spans at least 0, "
-                f"got {self.max_span_tokens} and {self.max_spans}"
+                f"ids {wrong[:5]} of marks or eos aren't below {self.vocab_size}, the logits' width"
             )
+        texts = [tag.text for tag in self.tags]
+        controls = [*(i for tag in self.tags if tag.control for i in tag.ids), *set(self.eos)]
+        if len(set(texts)) < len(texts) or len(set(controls)) < len(controls):
+            raise ConstraintError(f"the marks {texts} and the ids of eos must differ")
+        if len(self.never_free()) >= self.vocab_size:
+            raise ConstraintError("marks, eos and forbidden ids leave nothing to write")
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """The marks in use."""
+        return (self.open, self.close, *([self.think_close] if self.think_close else []))
+
+    def never_free(self) -> set[int]:
+        """Every id that some state of ordinary output forbids."""
+        found = {*self.forbidden, *self.eos}
+        for tag in self.tags:
+            found.update(tag.ids if tag.control else ())
+            for table in tag.watch:
+                found.update(t for t, after in table.items() if after in (len(tag.text), PAST))
+        return {i for i in found if i < self.vocab_size}
 
     def to_json(self) -> str:
         """Returns the spec as one JSON string, for a process that runs the model elsewhere."""
@@ -189,36 +258,51 @@ class ConstraintSpec:
         Raises:
             ConstraintError: It isn't a spec of this version, or its parts don't fit together.
         """
-        try:
-            data = json.loads(text)
-            version = data["version"]
-            if version != SPEC_VERSION:
-                raise ConstraintError(
-                    f"constraint spec has version {version!r}, this library reads {SPEC_VERSION}; "
-                    "run the same recallm-core release on both sides"
-                )
-            runs = tuple((int(a), int(b)) for a, b in data["runs"])
-            size = sum(b - a for a, b in runs)
-            think_close = data["think_close"]
-            return cls(
-                **{name: data[name] for name in _PLAIN if name not in ("eos", "forbidden")},
-                eos=tuple(int(i) for i in data["eos"]),
-                forbidden=tuple(int(i) for i in data["forbidden"]),
-                runs=runs,
-                can_start=_unpack_bits(data["can_start"], size),
-                can_end=_unpack_bits(data["can_end"], size),
-                can_end_hard=_unpack_bits(data["can_end_hard"], size),
-                open=Tag.from_dict(data["open"]),
-                close=Tag.from_dict(data["close"]),
-                think_close=None if think_close is None else Tag.from_dict(think_close),
-                prior=None if data["prior"] is None else _unpack_floats(data["prior"], size),
+        if not isinstance(text, str) or len(text) > MAX_JSON:
+            raise ConstraintError(
+                f"a constraint spec is a JSON string of at most {MAX_JSON:,} characters"
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            if isinstance(error, ConstraintError):
-                raise
+        try:
+            return cls._from_data(_checked(json.loads(text, parse_constant=_refuse), dict))
+        except ConstraintError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConstraintError(
                 f"not a constraint spec of version {SPEC_VERSION}: {type(error).__name__}: {error}"
             ) from error
+
+    @classmethod
+    def _from_data(cls, data: Mapping[str, Any]) -> ConstraintSpec:
+        version = data["version"]
+        if type(version) is not int or version != SPEC_VERSION:
+            raise ConstraintError(
+                f"constraint spec has version {version!r}, this library reads {SPEC_VERSION}; "
+                "run the same recallm-core release on both sides"
+            )
+        runs = tuple((_number(a), _number(b)) for a, b in _checked(data["runs"], list))
+        size = sum(b - a for a, b in runs)
+        think_close, limit = data["think_close"], data["max_thinking_tokens"]
+        return cls(
+            prompt_length=_number(data["prompt_length"]),
+            prompt_hash=_checked(data["prompt_hash"], str),
+            vocab_size=_number(data["vocab_size"]),
+            runs=runs,
+            can_start=_unpack_bits(data["can_start"], size),
+            can_end=_unpack_bits(data["can_end"], size),
+            can_end_hard=_unpack_bits(data["can_end_hard"], size),
+            open=Tag.from_dict(_checked(data["open"], dict)),
+            close=Tag.from_dict(_checked(data["close"], dict)),
+            think_close=None if think_close is None else Tag.from_dict(_checked(think_close, dict)),
+            thinking=_checked(data["thinking"], bool),
+            eos=_ids(data["eos"]),
+            forbidden=_ids(data["forbidden"]),
+            recall_in=_checked(data["recall_in"], str),
+            max_span_tokens=_number(data["max_span_tokens"]),
+            max_spans=_number(data["max_spans"]),
+            max_thinking_tokens=None if limit is None else _number(limit),
+            prior=None if data["prior"] is None else _unpack_floats(data["prior"], size),
+            prior_weight=float(_checked(data["prior_weight"], (int, float))),
+        )
 
 
 _PLAIN = (
@@ -235,6 +319,27 @@ _PLAIN = (
     "max_thinking_tokens",
     "prior_weight",
 )
+
+
+def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
+    """The value, if it has exactly the kind that was asked for: a bool is no number here."""
+    if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
+        raise TypeError(f"expected {kind}, got {str(value)[:60]!r}")
+    return value
+
+
+def _number(value: Any, low: int = 0) -> int:
+    if not low <= _checked(value, int) <= MAX_IDS:
+        raise ValueError(f"expected a number in [{low}, {MAX_IDS}], got {str(value)[:60]}")
+    return int(value)
+
+
+def _ids(values: Any) -> tuple[int, ...]:
+    return tuple(_number(value) for value in _checked(values, list))
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def hash_tokens(token_ids: NDArray[np.integer[Any]]) -> str:

@@ -2,12 +2,15 @@
 
 ``scripted_llm`` gives a ``RecaLLM`` whose model is a script: what it would like to say. The
 decoding constraint is the real one, so a quote that isn't in the documents can't be produced even
-by a script that asks for it.
+by a script that asks for it. ``random_llm`` says anything that is legal.
 """
 
 from __future__ import annotations
 
+import random
+import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,36 +27,51 @@ CONTROL = ("<|start_recall|>", "<|end_recall|>", "<think>", "</think>", "<|turn|
 OPEN, CLOSE, THINK, THINK_END, TURN, EOS = range(256, 256 + len(CONTROL))
 
 Script = str | Callable[[str], str]
+_CONTROLS = re.compile("|".join(re.escape(mark) for mark in CONTROL))
 
 
 class ByteTokenizer:
-    """One token per byte, six control tokens above them; no file, no download."""
+    """One token per byte, six control tokens above them; no file, no download.
 
-    vocab_size = 256 + len(CONTROL)
-    fingerprint = "recallm-byte-tokenizer-1"
+    Args:
+        pieces: Longer tokens, above the control tokens; where several fit, the longest is taken.
+    """
+
     control_ids = frozenset(range(256, 256 + len(CONTROL)))
     eos_ids = (EOS,)
 
+    def __init__(self, pieces: Sequence[str] = ()) -> None:
+        self._pieces = [piece.encode("utf-8") for piece in dict.fromkeys(pieces)]
+        self._ids = {piece: EOS + 1 + n for n, piece in enumerate(self._pieces) if len(piece) > 1}
+        longest = sorted((re.escape(piece) for piece in self._ids), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join([*longest, b"(?s:.)"]))
+        self.vocab_size = EOS + 1 + len(self._pieces)
+        self.fingerprint = f"recallm-byte-tokenizer-1:{self._pieces!r}"
+
     def encode_plain(self, text: str) -> PlainTokens:
-        """One id per UTF-8 byte."""
+        """One id per UTF-8 byte, or per piece where there are any."""
         data = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
-        begins = (data & 0xC0) != 0x80
-        at = (np.cumsum(begins) - 1).astype(np.int32)
-        ids = data.astype(np.int32)
-        return PlainTokens(ids, at, at + np.int32(1), np.ones(len(ids), dtype=np.bool_))
+        at = (np.cumsum((data & 0xC0) != 0x80) - 1).astype(np.int32)
+        if not self._ids:
+            return PlainTokens(
+                data.astype(np.int32), at, at + np.int32(1), np.ones(len(data), dtype=np.bool_)
+            )
+        found = [match.group() for match in self._pattern.finditer(data.tobytes())]
+        ids = np.array([self._ids.get(p, p[0]) for p in found], dtype=np.int32)
+        ends = np.cumsum([len(p) for p in found], dtype=np.int64)
+        firsts = ends - np.array([len(p) for p in found], dtype=np.int64)
+        whole = np.ones(len(ids), dtype=np.bool_)
+        return PlainTokens(ids, at[firsts], at[ends - 1] + np.int32(1), whole)
 
     def encode_template(self, text: str) -> list[int]:
         """Like plain text, but control tokens are recognised."""
         ids: list[int] = []
-        while text:
-            for number, mark in enumerate(CONTROL):
-                if text.startswith(mark):
-                    ids.append(256 + number)
-                    text = text[len(mark) :]
-                    break
-            else:
-                ids.extend(text[0].encode("utf-8"))
-                text = text[1:]
+        last = 0
+        for match in _CONTROLS.finditer(text):
+            ids.extend(self.encode_plain(text[last : match.start()]).ids.tolist())
+            ids.append(256 + CONTROL.index(match.group()))
+            last = match.end()
+        ids.extend(self.encode_plain(text[last:]).ids.tolist())
         return ids
 
     def control_id(self, token: str) -> int | None:
@@ -61,8 +79,10 @@ class ByteTokenizer:
         return 256 + CONTROL.index(token) if token in CONTROL else None
 
     def token_bytes(self, token: int) -> bytes | None:
-        """The byte itself."""
-        return bytes([token]) if 0 <= token < 256 else None
+        """What a token stands for."""
+        if 0 <= token < 256:
+            return bytes([token])
+        return self._pieces[token - EOS - 1] if EOS < token < self.vocab_size else None
 
     def detokenizer(self) -> Detokenizer:
         """A fresh incremental decoder."""
@@ -73,25 +93,18 @@ class ByteTokenizer:
         return "".join(f"<|turn|>{m['role']}\n{m['content']}" for m in messages) + "<|turn|>"
 
 
-class ScriptedBackend:
-    """A model that follows a script as far as the constraint lets it.
+class _Backend:
+    """What the stand-ins have in common: a tokenizer, a window, and a record of their use.
 
-    Args:
-        script: What to say, or a function of the question's prompt text that returns it. Control
-            tokens are written out: ``<|start_recall|>words of a document<|end_recall|></think>The
-            answer.``. Anything after the script is end-of-sequence. Where the constraint forbids a
-            token of the script, it is skipped; inside a span the copy goes on along the nearest
-            legal token until it may close.
-        window: Tokens of input and output together.
-        tokens_per_chunk: How many tokens a stream yields at once.
-        fail_after: Raise after this many tokens, to test error handling.
+    Attributes:
+        requests: Every request, in order.
+        closed_streams: How many streams were closed, or dropped, before their end.
     """
 
     in_process = True
 
     def __init__(
         self,
-        script: Script = "",
         *,
         tokenizer: ByteTokenizer | None = None,
         window: int = 1_000_000,
@@ -103,100 +116,208 @@ class ScriptedBackend:
         self.window = window
         self.requests: list[GenerationRequest] = []
         self.closed_streams = 0
-        self._script = script
-        self._chunk = max(1, tokens_per_chunk)
-        self._fail_after = fail_after
+        self.chunk = max(1, tokens_per_chunk)
+        self.fail_after = fail_after
         self._lock = threading.Lock()
 
     def generate(self, request: GenerationRequest) -> ScriptedStream:
         """Starts a stream; nothing is computed before it is read."""
         with self._lock:
             self.requests.append(request)
-        text = bytes(t for t in request.token_ids.tolist() if t < 256).decode("utf-8", "replace")
-        script = self._script if isinstance(self._script, str) else self._script(text)
-        wanted = self.tokenizer.encode_template(script)
-        return ScriptedStream(self, request, wanted, self._chunk, self._fail_after)
+            number = len(self.requests) - 1
+        return ScriptedStream(self, request, self._tokens(request, number))
+
+    def _tokens(self, request: GenerationRequest, number: int) -> Iterator[int]:
+        raise NotImplementedError
+
+    def note_closed(self) -> None:
+        """Counts a stream that was closed early."""
+        with self._lock:
+            self.closed_streams += 1
 
     def close(self) -> None:
         """Nothing to free."""
 
 
+class ScriptedBackend(_Backend):
+    """A model that follows a script as far as the constraint lets it.
+
+    Args:
+        script: What to say, or a function of the question's prompt text that returns it. Control
+            tokens are written out: ``<|start_recall|>words of a document<|end_recall|></think>The
+            answer.``; a model driven by text marks writes its own marks in their place. Anything
+            after the script is end-of-sequence. Where the constraint forbids a token of the script,
+            it is skipped; a span that can't be closed yet goes on along the nearest legal token
+            until it may close.
+        tokenizer: Its tokenizer.
+        window: Tokens of input and output together.
+        tokens_per_chunk: How many tokens a stream yields at once.
+        fail_after: Raise after this many tokens, to test error handling.
+    """
+
+    def __init__(self, script: Script = "", **options: Any) -> None:
+        super().__init__(**options)
+        self._script = script
+
+    def _tokens(self, request: GenerationRequest, number: int) -> Iterator[int]:
+        script = self._script
+        if not isinstance(script, str):
+            known = (self.tokenizer.token_bytes(t) or b"" for t in request.token_ids.tolist())
+            script = script(b"".join(known).decode("utf-8", "replace"))
+        return _follow(request.rules.start(request.prior), script, self.tokenizer)
+
+
+class RandomBackend(_Backend):
+    """A model that says anything that is legal: seeded, uniform over the legal tokens.
+
+    Args:
+        seed: Equal seeds and equal requests in equal order give equal outputs; the seed of a
+            request's sampling replaces it.
+        marks: How often it goes for a mark (opening, closing, end of thinking) where it could;
+            uniform choice alone would hardly ever write one.
+        tokenizer: Its tokenizer.
+        window: Tokens of input and output together.
+        tokens_per_chunk: How many tokens a stream yields at once.
+        fail_after: Raise after this many tokens, to test error handling.
+    """
+
+    def __init__(self, seed: int = 0, *, marks: float = 0.1, **options: Any) -> None:
+        super().__init__(**options)
+        self._seed = seed
+        self._marks = marks
+
+    def _tokens(self, request: GenerationRequest, number: int) -> Iterator[int]:
+        chosen = request.sampling.seed
+        source = random.Random(f"{self._seed}:{number}" if chosen is None else chosen)
+        return random_walk(request.rules.start(request.prior), source, marks=self._marks)
+
+
 class ScriptedStream:
-    """The tokens of one scripted request."""
+    """The tokens of one request to a stand-in."""
 
     cached_tokens = 0
 
     def __init__(
-        self,
-        backend: ScriptedBackend,
-        request: GenerationRequest,
-        wanted: list[int],
-        chunk: int,
-        fail_after: int | None,
+        self, backend: _Backend, request: GenerationRequest, tokens: Iterator[int]
     ) -> None:
         self.finish_reason: FinishReason | None = None
         self._backend = backend
-        self._limit = request.sampling.max_new_tokens
-        self._fail_after = fail_after
-        self._tokens = self._walk(request.rules.start(request.prior), wanted)
-        self._chunk = chunk
+        self._left = request.sampling.max_new_tokens
+        self._tokens = tokens
         self._given = 0
-
-    def _walk(self, constraint: Constraint, wanted: list[int]) -> Iterator[int]:
-        script = iter(wanted)
-        closing = False
-        while not constraint.done:
-            closing = closing and constraint.in_span
-            token = None if closing else self._follow(constraint, script)
-            if token is None:
-                closing = constraint.in_span
-                token = _next_best(constraint.mask())
-            constraint.consume(token)
-            yield token
-
-    @staticmethod
-    def _follow(constraint: Constraint, script: Iterator[int]) -> int | None:
-        """The next token of the script that is legal; None where a span has to find its end."""
-        mask = constraint.mask()
-        for token in script:
-            if mask.allows(token):
-                return token
-            if constraint.in_span and token == CLOSE:
-                return None
-        return None
+        self._drop = weakref.finalize(self, backend.note_closed)
+        self._drop.atexit = False
 
     def __iter__(self) -> ScriptedStream:
         return self
 
     def __next__(self) -> tuple[int, ...]:
         out: list[int] = []
-        while self.finish_reason is None and len(out) < self._chunk:
-            if self._fail_after is not None and self._given >= self._fail_after:
-                raise GenerationError("the scripted backend failed, as it was told to")
-            if self._given >= self._limit:
-                self.finish_reason = "length"
-                break
+        while self.finish_reason is None and len(out) < self._backend.chunk:
+            if self._given == self._backend.fail_after:
+                raise GenerationError("the stand-in failed, as it was told to")
             token = next(self._tokens, None)
             if token is None:
-                self.finish_reason = "stop"
+                self._end("stop")
                 break
             self._given += 1
             out.append(token)
+            if token in self._backend.tokenizer.eos_ids:
+                self._end("stop")
+            elif self._given >= self._left:
+                self._end("length")
         if not out:
             raise StopIteration
         return tuple(out)
+
+    def _end(self, reason: FinishReason) -> None:
+        if self.finish_reason is None:
+            self.finish_reason = reason
+        self._drop.detach()
 
     def close(self) -> None:
         """Ends the stream."""
         if self.finish_reason is None:
             self.finish_reason = "cancelled"
-            self._backend.closed_streams += 1
+        self._drop()
 
 
-def _next_best(mask: Mask) -> int:
+def random_walk(
+    constraint: Constraint, source: random.Random, *, marks: float = 0.1
+) -> Iterator[int]:
+    """Consumes and yields random legal tokens until the end of the output.
+
+    Args:
+        constraint: Where to walk from; it moves along.
+        source: The randomness.
+        marks: How often a mark is begun where that is legal.
+    """
+    spec = constraint.rules.spec
+    goals = [spec.open.ids, spec.close.ids, spec.eos[:1]]
+    if spec.think_close is not None:
+        goals.append(spec.think_close.ids)
+    plan: list[int] = []
+    while not constraint.done:
+        mask = constraint.mask()
+        if not plan and source.random() < marks:
+            plan = list(spec.close.ids if constraint.in_span else source.choice(goals))
+        token = plan.pop(0) if plan else -1
+        if token < 0 or not mask.allows(token):
+            plan = []
+            token = _any_legal(mask, spec.vocab_size, source)
+        constraint.consume(token)
+        yield token
+
+
+def _any_legal(mask: Mask, vocab_size: int, source: random.Random) -> int:
     if mask.only is not None:
-        return CLOSE if mask.allows(CLOSE) else int(mask.only[0])
-    return EOS if mask.allows(EOS) else THINK_END
+        return int(source.choice(mask.only))
+    while True:
+        token = source.randrange(vocab_size)
+        if mask.allows(token):
+            return token
+
+
+def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> Iterator[int]:
+    """The tokens of a script, as far as they are legal, then the shortest legal end."""
+    spec = constraint.rules.spec
+    marks = {CONTROL[0]: spec.open.ids, CONTROL[1]: spec.close.ids}
+    marks |= {spec.open.text: spec.open.ids, spec.close.text: spec.close.ids}
+    if spec.think_close is not None:
+        marks |= dict.fromkeys((CONTROL[3], spec.think_close.text), spec.think_close.ids)
+    for piece in re.split("(" + "|".join(map(re.escape, marks)) + ")", script):
+        if marks.get(piece) == spec.close.ids:
+            yield from _close_span(constraint)
+        else:
+            ids = marks.get(piece) or tokenizer.encode_template(piece)
+            yield from _as_far_as_legal(constraint, ids)
+    yield from _close_span(constraint)
+    while not constraint.done:
+        mask = constraint.mask()
+        if mask.only is not None:
+            yield from _as_far_as_legal(constraint, mask.only[:1].tolist())
+        elif constraint.section == "thinking" and spec.think_close is not None:
+            yield from _as_far_as_legal(constraint, spec.think_close.ids)
+        else:
+            yield from _as_far_as_legal(constraint, spec.eos[:1])
+
+
+def _as_far_as_legal(constraint: Constraint, ids: Sequence[int]) -> Iterator[int]:
+    for token in ids:
+        if not constraint.done and constraint.mask().allows(token):
+            constraint.consume(token)
+            yield token
+
+
+def _close_span(constraint: Constraint) -> Iterator[int]:
+    """Copies on until the span may end, and ends it; nothing outside a span."""
+    while constraint.matcher is not None:
+        if constraint.matcher.can_close:
+            yield from _as_far_as_legal(constraint, constraint.rules.spec.close.ids)
+        if constraint.in_span:
+            nearest = constraint.mask().only
+            assert nearest is not None  # inside a span everything legal is listed
+            yield from _as_far_as_legal(constraint, nearest[:1].tolist())
 
 
 def scripted_llm(
@@ -209,6 +330,20 @@ def scripted_llm(
         recipe: How the model is driven; a trained one by default.
         backend_options: Further arguments of ``ScriptedBackend``.
     """
-    backend = ScriptedBackend(script, **backend_options)
+    return _llm(ScriptedBackend(script, **backend_options), recipe, "scripted")
+
+
+def random_llm(seed: int = 0, *, recipe: Recipe | None = None, **backend_options: Any) -> RecaLLM:
+    """Returns a ``RecaLLM`` that says anything that the true constraint lets through.
+
+    Args:
+        seed: See ``RandomBackend``.
+        recipe: How the model is driven; a trained one by default.
+        backend_options: Further arguments of ``RandomBackend``.
+    """
+    return _llm(RandomBackend(seed, **backend_options), recipe, "random")
+
+
+def _llm(backend: ScriptedBackend | RandomBackend, recipe: Recipe | None, name: str) -> RecaLLM:
     chosen = recipe or trained_recipe(sampling={"temperature": 0.0})
-    return RecaLLM(backend.tokenizer, backend, chosen, name="scripted")
+    return RecaLLM(backend.tokenizer, backend, chosen, name=name)
