@@ -12,8 +12,9 @@ import codecs
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,15 @@ from numpy.typing import NDArray
 
 from recallm_core.constraint_spec import PAST, Tag
 from recallm_core.errors import TokenizerError
+from recallm_core.tokenizer_state import (
+    byte_table,
+    plain_tokenizer,
+    rebuild,
+    template_state,
+    unknown_id,
+)
+
+_REMEMBERED = 65_536  # single characters whose encoding is kept
 
 Ints32 = NDArray[np.int32]
 Bools = NDArray[np.bool_]
@@ -151,25 +161,33 @@ class HFTokenizer:
             )
         self.tokenizer = tokenizer
         state = json.loads(tokenizer.backend_tokenizer.to_str())
-        self._plain = _rebuild(_plain_state(state))
-        self._template = _rebuild(_template_state(state))
-        added = tokenizer.added_tokens_decoder
-        self._controls = {t.content: i for i, t in added.items() if _is_control(t)}
-        for token in tokenizer.all_special_tokens:
-            self._controls.setdefault(str(token), tokenizer.convert_tokens_to_ids(str(token)))
-        unknown = tokenizer.unk_token_id
-        self._unknown = -1 if unknown is None else int(unknown)
-        self._control_ids = frozenset(self._controls.values()) - {self._unknown}
-        self._vocab_size = int(max(tokenizer.get_vocab().values())) + 1
+        vocab: dict[str, int] = tokenizer.get_vocab()
+        self._vocab_size = max(vocab.values()) + 1
+        self._controls = _control_names(tokenizer)
+        roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        unknown = unknown_id(state, vocab)
+        self._unknown = -1 if unknown in roles else unknown
+        holes = set(range(self._vocab_size)).difference(vocab.values())
+        self._control_ids = frozenset(holes.union(self._controls.values()) - {self._unknown})
+        self._plain = plain_tokenizer(state, self._control_ids)
+        self._template = rebuild(template_state(state))
         hidden = self._control_ids | {self._unknown}
-        self._bytes = _byte_table(tokenizer, state, self._vocab_size, hidden)
-        self._lengths = np.array([len(b) if b else 0 for b in self._bytes], dtype=np.int64)
+        self._bytes = byte_table(state, vocab, self._vocab_size, hidden)
+        self._spelled = [b or b"" for b in self._bytes]
+        self._lengths = np.array([len(b) for b in self._spelled], dtype=np.int32)
+        self._is_control = np.zeros(self._vocab_size, dtype=np.bool_)
+        self._is_control[list(self._control_ids)] = True
+        self._characters: dict[str, PlainTokens] = {}
         usual = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self._eos = tuple(dict.fromkeys([*usual, *(int(i) for i in eos_ids)]))
-        self._fingerprint = hashlib.blake2b(
-            (tokenizer.backend_tokenizer.to_str() + repr(tokenizer.chat_template)).encode(),
-            digest_size=16,
-        ).hexdigest()
+        self._eos = self._ends([*usual, *(int(i) for i in eos_ids)])
+        self._beginning = _beginning(tokenizer)
+        state |= {"truncation": None, "padding": None}  # set and unset by calls, so not its own
+        described = json.dumps(state, sort_keys=True) + repr(tokenizer.chat_template)
+        self._fingerprint = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+    def _ends(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The ids that can end an output: text must not, and logits must exist."""
+        return tuple(i for i in dict.fromkeys(ids) if i in self._control_ids)
 
     @classmethod
     def from_folder(
@@ -201,7 +219,7 @@ class HFTokenizer:
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """Ids of added tokens, but for those that are only white space."""
+        """Ids of added tokens (but for plain white space), and ids that no token has."""
         return self._control_ids
 
     @property
@@ -232,7 +250,7 @@ class HFTokenizer:
     def render_chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Renders the chat template (sandboxed by transformers)."""
         if not self.tokenizer.chat_template:
-            return _plain_chat(messages)
+            return self._beginning + _plain_chat(messages)
         return str(
             self.tokenizer.apply_chat_template(
                 [dict(m) for m in messages],
@@ -255,55 +273,58 @@ class HFTokenizer:
         if not text:
             return _no_tokens()
         encoding = self._plain.encode(text, add_special_tokens=False)
-        ids = np.array(encoding.ids, dtype=np.int32)
-        if self._has_controls(ids):
+        listed: list[int] = encoding.ids
+        ids = np.array(listed, dtype=np.int32)
+        if self._is_control[ids].any():
             return self._encode_around_controls(text, encoding)
-        exact = self._exact_offsets(text, ids)
-        return self._checked_offsets(text, encoding, ids) if exact is None else exact
+        exact = self._exact_offsets(text, ids, listed)
+        if exact is not None:
+            return exact
+        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+        checked = self._checked_bytes if self._lengths.any() else self._checked_folds
+        return checked(text, ids, *_ascending(offsets, len(text)))
 
-    def _has_controls(self, ids: Ints32) -> bool:
-        return not self._control_ids.isdisjoint(ids.tolist())
-
-    def _exact_offsets(self, text: str, ids: Ints32) -> PlainTokens | None:
+    def _exact_offsets(self, text: str, ids: Ints32, listed: list[int]) -> PlainTokens | None:
         """Offsets from the tokens' bytes; None unless the tokens spell the text exactly."""
         data = text.encode("utf-8")
         lengths = self._lengths[ids]
         if int(lengths.sum()) != len(data) or not lengths.all():
             return None
-        table = self._bytes
-        if b"".join([table[i] or b"" for i in ids.tolist()]) != data:
+        if b"".join(map(self._spelled.__getitem__, listed)) != data:
             return None
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        if len(data) != len(text):
-            char_of = np.cumsum((np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80) - 1
-            starts, ends = char_of[starts], char_of[ends - 1] + 1
-        return PlainTokens(
-            ids, starts.astype(np.int32), ends.astype(np.int32), np.ones(len(ids), dtype=np.bool_)
-        )
+        return PlainTokens(ids, *_character_offsets(data, lengths), np.ones(len(ids), np.bool_))
 
-    def _checked_offsets(self, text: str, encoding: Any, ids: Ints32) -> PlainTokens:
-        """The tokenizer's own offsets; a token that they don't fit isn't copyable."""
-        offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-        starts = np.maximum.accumulate(np.clip(offsets[:, 0], 0, len(text)))
-        ends = np.maximum.accumulate(np.clip(offsets[:, 1], 0, len(text)))
-        in_order = (starts == offsets[:, 0]) & (ends == offsets[:, 1]) & (starts < ends)
-        fits = np.fromiter(
-            (
-                ok and token != self._unknown and _fold(_bare(piece)) == _fold(text[a:b])
-                for ok, token, piece, a, b in zip(
-                    in_order.tolist(),
-                    ids.tolist(),
-                    encoding.tokens,
-                    starts.tolist(),
-                    ends.tolist(),
-                    strict=True,
-                )
-            ),
-            dtype=np.bool_,
-            count=len(ids),
-        )
-        return PlainTokens(ids, starts, ends, fits)
+    def _checked_bytes(
+        self, text: str, ids: Ints32, starts: Ints32, ends: Ints32, in_order: Bools
+    ) -> PlainTokens:
+        """Copyable where the tokens that share a slice spell just that slice."""
+        copyable = np.zeros(len(ids), dtype=np.bool_)
+        apart = np.flatnonzero(starts[1:] >= ends[:-1]) + 1
+        groups = zip([0, *apart.tolist()], [*apart.tolist(), len(ids)], strict=True)
+        for first, last in groups:
+            a, b = int(starts[first]), int(ends[last - 1])
+            data = text[a:b].encode("utf-8")
+            spelled = [self._spelled[i] for i in ids[first:last].tolist()]
+            if not in_order[first:last].all() or not all(spelled) or b"".join(spelled) != data:
+                continue
+            copyable[first:last] = True
+            if last - first > 1:
+                lengths = self._lengths[ids[first:last]]
+                inner = _character_offsets(data, lengths)
+                starts[first:last], ends[first:last] = inner[0] + a, inner[1] + a
+        return PlainTokens(ids, starts, ends, copyable)
+
+    def _checked_folds(
+        self, text: str, ids: Ints32, starts: Ints32, ends: Ints32, in_order: Bools
+    ) -> PlainTokens:
+        """Copyable where token and slice are alike but for case, accents and white space."""
+        slices = zip(ids.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        alike = (i != self._unknown and self._folded(i) == _fold(text[a:b]) for i, a, b in slices)
+        copyable = np.fromiter(alike, dtype=np.bool_, count=len(ids)) & in_order
+        return PlainTokens(ids, starts, ends, copyable)
+
+    def _folded(self, token: int) -> str:
+        return _fold(str(self._plain.id_to_token(token)).removeprefix("##"))
 
     def _encode_around_controls(self, text: str, encoding: Any) -> PlainTokens:
         """Encodes character by character where a whole piece would be a control token."""
@@ -321,11 +342,21 @@ class HFTokenizer:
                     f"the tokenizer writes {text[start : start + 20]!r} only as a control token; "
                     "it can't be used with untrusted text"
                 )
-            pieces.append((last, self.encode_plain(text[last:start])))
-            pieces.extend((i, self.encode_plain(text[i])) for i in range(start, end))
+            if last < start:
+                pieces.append((last, self.encode_plain(text[last:start])))
+            pieces.extend((i, self._encode_character(text[i])) for i in range(start, end))
             last = end
         pieces.append((last, self.encode_plain(text[last:])))
         return _joined(pieces)
+
+    def _encode_character(self, character: str) -> PlainTokens:
+        """One character by itself; remembered, for hostile texts hold many of the few there are."""
+        found = self._characters.get(character)
+        if found is None:
+            found = self.encode_plain(character)
+            if len(self._characters) < _REMEMBERED:
+                self._characters[character] = found
+        return found
 
 
 def text_tag(tokenizer: Tokenizer, text: str) -> Tag:
@@ -335,22 +366,24 @@ def text_tag(tokenizer: Tokenizer, text: str) -> Tag:
         TokenizerError: The tokenizer is lossy, or can't spell the tag.
     """
     mark = text.encode("utf-8")
-    first, size = mark[:1], len(mark)
-    fixed = tokenizer.encode_plain(text)
-    spelled = b"".join(tokenizer.token_bytes(int(i)) or b"" for i in fixed.ids)
-    if spelled != mark or mark.count(first) != 1 or len(text) != size:
+    size = len(mark)
+    rest = tuple(tuple(tokenizer.encode_plain(text[s:]).ids.tolist()) for s in range(size))
+    spelled = [b"".join(tokenizer.token_bytes(i) or b"" for i in ids) for ids in rest]
+    exact = all(spelled[s] == mark[s:] for s in range(size))
+    if not exact or not text.isascii() or size < 2 or mark.count(mark[:1]) != 1:
         raise TokenizerError(
-            f"the mark {text!r} can't be held to one spelling with this tokenizer; use a model "
+            f"the mark {text!r} can't be held to one spelling with this tokenizer; choose one "
+            "such as <recall>, in ASCII and with its first character nowhere else, and a model "
             "whose tokenizer is lossless (byte-level BPE or SentencePiece with byte fallback)"
         )
     watch: list[dict[int, int]] = [{} for _ in range(size)]
+    parts = {mark[a:b] for a in range(size) for b in range(a + 1, size + 1)}
+    follow = tuple(mark[a:] for a in range(1, size))
     for token in range(tokenizer.vocab_size):
         piece = tokenizer.token_bytes(token)
-        if piece:
+        if piece and (mark[:1] in piece or piece in parts or piece.startswith(follow)):
             _watch_piece(watch, mark, token, piece)
-    rest = tuple(tuple(tokenizer.encode_plain(text[s:]).ids.tolist()) for s in range(size))
-    begun = min(5, size - 1)
-    return Tag(text, rest[0], False, tuple(watch), rest, begun)
+    return Tag(text, rest[0], False, tuple(watch), rest, min(5, size - 1))
 
 
 def _watch_piece(watch: list[dict[int, int]], mark: bytes, token: int, piece: bytes) -> None:
@@ -375,8 +408,43 @@ def control_tag(tokenizer: Tokenizer, text: str) -> Tag | None:
     return None if found is None else Tag(text, (found,))
 
 
+def _control_names(tokenizer: Any) -> dict[str, int]:
+    """Added tokens and special ones, but for those that are only white space."""
+    added = tokenizer.added_tokens_decoder
+    named = {t.content: int(i) for i, t in added.items() if _is_control(t)}
+    vocab = tokenizer.get_vocab()
+    special = (str(token) for token in tokenizer.all_special_tokens)
+    return named | {token: vocab[token] for token in special if token in vocab}
+
+
 def _is_control(token: Any) -> bool:
     return bool(token.special) or bool(token.content.replace("▁", " ").strip())
+
+
+def _beginning(tokenizer: Any) -> str:
+    """The token that the tokenizer itself puts at the beginning of a text, if any."""
+    begin = tokenizer.bos_token_id
+    ids = tokenizer("x").input_ids
+    return str(tokenizer.bos_token) if begin is not None and ids[:1] == [begin] else ""
+
+
+def _character_offsets(data: bytes, lengths: Ints32) -> tuple[Ints32, Ints32]:
+    """First character, and one past the last, of tokens that spell UTF-8 ``data``."""
+    ends = np.cumsum(lengths, dtype=np.int32)
+    starts = ends - lengths
+    if data.isascii():
+        return starts, ends
+    begins = (np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80
+    character = np.cumsum(begins, dtype=np.int32) - np.int32(1)
+    return character[starts], character[ends - 1] + np.int32(1)
+
+
+def _ascending(offsets: Ints32, size: int) -> tuple[Ints32, Ints32, Bools]:
+    """Starts and ends forced into order, and which of them were in order by themselves."""
+    starts = np.maximum.accumulate(np.clip(offsets[:, 0], 0, size))
+    ends = np.maximum.accumulate(np.clip(offsets[:, 1], 0, size))
+    same: Bools = (starts == offsets[:, 0]) & (ends == offsets[:, 1]) & (starts < ends)
+    return starts, ends, same
 
 
 def _no_tokens() -> PlainTokens:
@@ -398,109 +466,10 @@ def _plain_chat(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(m["content"] for m in messages if m["content"]) + "\n\n"
 
 
-def _rebuild(state: Mapping[str, Any]) -> Any:
-    from tokenizers import Tokenizer as Backend
-
-    return Backend.from_str(json.dumps(state))
-
-
-def _template_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer without truncation, padding, post-processing and without a dummy space."""
-    return {
-        **state,
-        "truncation": None,
-        "padding": None,
-        "post_processor": None,
-        "normalizer": _without_prepend(state.get("normalizer")),
-        "pre_tokenizer": _without_prepend(state.get("pre_tokenizer")),
-    }
-
-
-def _plain_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without any added token; a byte-level tokenizer loses its normaliser too.
-
-    Normal forms are for matching, not for copying: without NFC a byte-level tokenizer spells every
-    text exactly.
-    """
-    plain = _template_state(state) | {"added_tokens": []}
-    if _is_byte_level(state):
-        plain["normalizer"] = None
-    return plain
-
-
-def _without_prepend(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    if part.get("type") == "Sequence":
-        key = "normalizers" if "normalizers" in part else "pretokenizers"
-        kept = [k for k in (_without_prepend(p) for p in part[key]) if k is not None]
-        return {**part, key: kept}
-    if part.get("type") == "Prepend":
-        return None
-    if part.get("type") == "Metaspace":
-        return {**part, "prepend_scheme": "never"}
-    if part.get("type") == "ByteLevel":
-        return {**part, "add_prefix_space": False}
-    return part
-
-
-def _parts(part: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(part, dict):
-        yield part
-        for key in ("normalizers", "pretokenizers", "decoders"):
-            for child in part.get(key) or ():
-                yield from _parts(child)
-
-
-def _is_byte_level(state: Mapping[str, Any]) -> bool:
-    stages = (state.get("pre_tokenizer"), state.get("decoder"))
-    return any(p.get("type") == "ByteLevel" for stage in stages for p in _parts(stage))
-
-
-def _byte_table(
-    tokenizer: Any, state: Mapping[str, Any], size: int, hidden: frozenset[int]
-) -> list[bytes | None]:
-    """What each id stands for; all None for tokenizers that aren't made of bytes or pieces."""
-    table: list[bytes | None] = [None] * size
-    byte_level = _is_byte_level(state)
-    pieces = any(
-        p.get("type") in ("Metaspace", "ByteFallback") for p in _parts(state.get("decoder"))
-    )
-    if not byte_level and not pieces:
-        return table
-    to_byte = _byte_alphabet()
-    added = tokenizer.added_tokens_decoder
-    for token, number in tokenizer.get_vocab().items():
-        if number in hidden:
-            continue
-        if number in added:
-            table[number] = added[number].content.replace("▁", " ").encode()
-        elif byte_level:
-            spelled = [to_byte.get(c, -1) for c in token]
-            table[number] = bytes(spelled) if min(spelled, default=-1) >= 0 else None
-        else:
-            table[number] = _piece_bytes(token)
-    return table
-
-
-def _piece_bytes(piece: str) -> bytes:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace("▁", " ").encode()
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The printable stand-ins that byte-level tokenizers write bytes with (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(rest)}
-
-
-def _bare(piece: str) -> str:
-    return piece.removeprefix("##").replace("▁", " ")
-
-
+@lru_cache(maxsize=65_536)
 def _fold(text: str) -> str:
     """Case, accents and white space aside: what lossy tokenizers drop."""
+    if text.isascii():
+        return "".join(text.lower().split())
     spread = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in spread if not unicodedata.combining(c) and not c.isspace())

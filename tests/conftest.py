@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,3 +28,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set RECALLM_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def family() -> Callable[[str], Any]:
+    """Returns the tokenizer of a family by name (see tokenizer_families.py), trained once."""
+    path = Path(__file__).parent / "tokenizer_families.py"
+    spec = importlib.util.spec_from_file_location("tokenizer_families", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return functools.cache(lambda name: module.FAMILIES[name]())
