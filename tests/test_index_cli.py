@@ -1,0 +1,83 @@
+"""``recallm index`` builds, changes, describes and searches a saved index."""
+
+import argparse
+import json
+
+import pytest
+
+from recallm_core import index_cli
+from recallm_core.errors import CorpusIndexError, DocumentError
+from recallm_core.retrieval import CorpusIndex
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "skagen.md").write_text("# Skagen\n\nThe lighthouse was painted white in 1953.\n")
+    (folder / "bread.txt").write_text("Knead the dough for ten minutes.\n\x1b[31mThen wait.\n")
+    return folder
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    index_cli.add_parser(parser.add_subparsers(dest="command"))
+    args = parser.parse_args(["index", *map(str, arguments)])
+    return args.run(args)
+
+
+def test_a_folder_becomes_an_index_that_is_searched_with_places(docs, tmp_path, capsys):
+    path = tmp_path / "index"
+    assert run("build", path, docs) == 0
+    assert "2 documents" in capsys.readouterr().err
+    assert run("search", path, "When was the lighthouse painted?", "-k", 1) == 0
+    shown = capsys.readouterr().out
+    assert "skagen.md, lines 1-3" in shown
+    assert "painted white in 1953" in shown
+    assert run("search", path, "dough", "--mode", "lexical") == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert run("search", path, "dough", "--mode", "lexical", "--json") == 0
+    (hit,) = map(json.loads, capsys.readouterr().out.splitlines())
+    source = CorpusIndex.open(path).documents[hit["document_id"]]
+    assert source.text[hit["start"] : hit["end"]] == hit["text"]
+    assert run("search", path, "zzzz", "--mode", "lexical") == 0
+    assert "nothing matches" in capsys.readouterr().err
+
+
+def test_adding_pays_only_for_what_changed(docs, tmp_path, capsys):
+    path = tmp_path / "index"
+    run("build", path, docs, "--quiet")
+    (docs / "bread.txt").write_text("Bake it.")
+    (docs / "new.txt").write_text("A river.")
+    assert run("add", path, docs) == 0
+    assert "2 documents added or replaced, 1 were there already" in capsys.readouterr().err
+    assert CorpusIndex.open(path).documents["bread.txt"].text == "Bake it."
+    assert run("add", path, docs, "--quiet") == 0
+    assert capsys.readouterr().err == ""
+    assert run("stats", path, "--json") == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert (stats["documents"], stats["generation"]) == (3, 2)
+    assert run("stats", path) == 0
+    assert "documents   3" in capsys.readouterr().out
+
+
+def test_deleting_is_all_or_nothing(docs, tmp_path, capsys):
+    path = tmp_path / "index"
+    run("build", path, docs, "--quiet")
+    with pytest.raises(CorpusIndexError, match=r"no document 'nope'; nothing was deleted"):
+        run("delete", path, "bread.txt", "nope")
+    assert len(CorpusIndex.open(path).documents) == 2
+    assert run("delete", path, "bread.txt") == 0
+    assert "1 documents deleted, 1 left" in capsys.readouterr().err
+    assert list(CorpusIndex.open(path).documents) == ["skagen.md"]
+
+
+def test_mistakes_are_named(docs, tmp_path, capsys):
+    with pytest.raises(CorpusIndexError, match="holds no index"):
+        run("stats", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DocumentError, match="nothing to index"):
+        run("build", tmp_path / "index", tmp_path / "empty")
+    with pytest.raises(SystemExit):
+        run("search", tmp_path / "index", "question", "-k", 0)
+    assert "at least 1" in capsys.readouterr().err
