@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Real
+from operator import index
 from typing import Any, Literal
 
 from recallm_core.constraint_spec import RecallIn
@@ -62,21 +64,18 @@ class GenerationParams:
     prior_weight: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        elif self.stop is not None:
-            object.__setattr__(self, "stop", tuple(self.stop))
-        if any(not isinstance(s, str) or not s for s in self.stop or ()):
-            raise ValueError(f"stop must be non-empty strings, got {self.stop!r}")
-        for name, low in _LOWEST.items():
-            value = getattr(self, name)
-            if value is not None and not _number_from(value, low):
-                raise ValueError(f"{name} must be a number of at least {low}, got {value!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        put = object.__setattr__
+        put(self, "stop", None if self.stop is None else _strings(self.stop))
+        for name, low in _WHOLE.items():
+            put(self, name, _whole(name, getattr(self, name), low))
+        for name, high in _REAL.items():
+            put(self, name, _real(name, getattr(self, name), high))
+        if self.top_p == 0:
+            raise ValueError("top_p must be above 0 and at most 1, got 0; temperature=0 is greedy")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in (None, *choices):
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value in choices):
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
     def over(self, defaults: Mapping[str, Any]) -> GenerationParams:
         """Returns these params with unset fields taken from ``defaults``, by field name."""
@@ -88,19 +87,44 @@ class GenerationParams:
         return replace(self, **missing)
 
 
-_LOWEST: dict[str, float] = {
+_WHOLE: dict[str, int] = {
     "max_new_tokens": 1,
-    "temperature": 0,
-    "top_p": 0,
+    "seed": -(2**63),
     "max_thinking_tokens": 0,
     "max_span_tokens": 1,
     "max_spans": 0,
-    "prior_weight": 0,
 }
+_REAL: dict[str, float] = {"temperature": 100, "top_p": 1, "prior_weight": 1000}
+_MOST = 2**31 - 1
 
 
-def _number_from(value: object, low: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= low
+def _strings(value: object) -> tuple[str, ...]:
+    given = (value,) if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or any(not isinstance(s, str) or not s for s in given):
+        raise ValueError(f"stop must be non-empty strings, got {value!r}")
+    return tuple(given)
+
+
+def _whole(name: str, value: object, low: int) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    high = 2**63 - 1 if name == "seed" else _MOST
+    if number is None or not low <= number <= high:
+        raise ValueError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
+    return number
+
+
+def _real(name: str, value: object, high: float) -> float | None:
+    if value is None:
+        return None
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= high:
+        raise ValueError(f"{name} must be a number in [0, {high}], got {value!r}")
+    return number
 
 
 BASE: Mapping[str, Any] = {

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from recallm_core.constraint_spec import RECALL_IN, RecallIn
 from recallm_core.errors import CheckpointError
+from recallm_core.params import GenerationParams
 
 FILE = "recallm.json"
 VERSION = 1
 _MAX_BYTES = 1_000_000
 
 Mode = Literal["trained", "prompted"]
+
+_CHOICES = {
+    "mode": ("trained", "prompted"),
+    "layout": ("question-last", "question-first", "both"),
+    "prior": ("none", "sentences"),
+}
 
 SYSTEM_TRAINED = """\
 You are a careful reasoner. You have one tool, recall: it looks back into the documents and copies \
@@ -94,18 +100,37 @@ class Recipe:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        _require(self.mode in ("trained", "prompted"), "mode", "trained or prompted", self.mode)
-        _require(self.document.count("{text}") == 1, "document", "{text} once", self.document)
-        _require(
-            self.question.count("{question}") == 1, "question", "{question} once", self.question
-        )
-        layouts = ("question-last", "question-first", "both")
-        _require(self.layout in layouts, "layout", f"one of {layouts}", self.layout)
-        _require(self.prior in ("none", "sentences"), "prior", "none or sentences", self.prior)
-        _require(bool(self.open and self.close), "open/close", "two marks", self.open)
-        _require(bool(self.abstain), "abstain", "at least one phrase", self.abstain)
-        recall_in = self.sampling.get("recall_in", "thinking+answer")
-        _require(recall_in in RECALL_IN, "sampling.recall_in", f"one of {RECALL_IN}", recall_in)
+        object.__setattr__(self, "sampling", dict(self.sampling))
+        for name in ("mode", "layout", "prior"):
+            value, choices = getattr(self, name), _CHOICES[name]
+            _require(value in choices, name, f"one of {choices}", value)
+        for name, wanted in (("document", "{text}"), ("question", "{question}")):
+            value = getattr(self, name)
+            _require(value.count(wanted) == 1, name, f"wording with {wanted} once", value)
+        for value in (getattr(self, f.name) for f in fields(self) if f.type == "str"):
+            _require(_encodable(value), "wording", "text without lone surrogates", ascii(value))
+        self._check_marks()
+        phrases = self.abstain
+        sayable = bool(phrases) and all(_encodable(p) and p.strip(" .!\n\t") for p in phrases)
+        _require(sayable, "abstain", "one or more phrases with words in them", phrases)
+        weight = self.prior_weight
+        _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
+        try:
+            GenerationParams().over(self.sampling)
+        except ValueError as error:
+            raise CheckpointError(f"recipe field sampling: {error}") from error
+
+    def _check_marks(self) -> None:
+        marks = (self.open, self.close)
+        apart = all(marks) and marks[0] not in marks[1] and marks[1] not in marks[0]
+        _require(apart, "open/close", "two marks, neither part of the other", marks)
+        thinking = (self.think_open, self.think_close)
+        paired = not self.think_open or bool(self.think_close)
+        _require(paired, "think_close", "set where think_open is", thinking)
+        _require(self.think_close not in marks, "think_close", "another mark", thinking)
+        if self.mode == "prompted":
+            told = "{open}" in self.system and "{close}" in self.system
+            _require(told, "system", "wording with {open} and {close}: they vary", self.system)
 
     @property
     def thinks(self) -> bool:
@@ -120,9 +145,14 @@ class Recipe:
             .replace("{abstain}", self.abstain[0])
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the recipe as plain JSON values; ``from_dict`` takes them back."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {"abstain": list(self.abstain), "sampling": dict(self.sampling)}
+
     def save(self, folder: str | Path) -> None:
         """Writes the recipe into a model folder."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
         (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -139,7 +169,7 @@ class Recipe:
             raise CheckpointError(f"{FILE} is over {_MAX_BYTES:,} bytes: not a recipe")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{FILE} isn't valid JSON: {error}") from error
         return cls.from_dict(data)
 
@@ -150,7 +180,8 @@ class Recipe:
         Raises:
             CheckpointError: Unknown version or field, or a value of the wrong type.
         """
-        if not isinstance(data, dict) or data.get("version", VERSION) != VERSION:
+        version = data.get("version", VERSION) if isinstance(data, dict) else None
+        if type(version) is not int or version != VERSION:
             raise CheckpointError(
                 f"{FILE} must be an object with version {VERSION}; save the model again with "
                 "recallm model create of this release"
@@ -159,16 +190,26 @@ class Recipe:
         unknown = sorted(set(data) - set(known))
         if unknown:
             raise CheckpointError(f"{FILE} has unknown fields {unknown}; known: {sorted(known)}")
-        base = cls()
-        for name, value in data.items():
-            want = type(getattr(base, name))
-            ok = isinstance(value, (list, tuple) if want is tuple else want)
-            ok = ok or (want is float and isinstance(value, int))
-            _require(ok and not isinstance(value, bool), name, want.__name__, value)
-        if "abstain" in data:
-            _require(all(isinstance(v, str) for v in data["abstain"]), "abstain", "strings", data)
-            data = {**data, "abstain": tuple(data["abstain"])}
-        return replace(base, **data)
+        values = {name: _checked(name, known[name].type, value) for name, value in data.items()}
+        return cls(**values)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """A plain value as the field wants it; field types are strings here."""
+    if name == "abstain":
+        strings = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+        _require(strings, name, "a list of strings", value)
+        return tuple(value)
+    if name == "sampling":
+        _require(isinstance(value, Mapping), name, "an object", value)
+        return value
+    want: Any = {"float": (int, float), "int": int}.get(kind, str)
+    _require(isinstance(value, want) and not isinstance(value, bool), name, f"a {kind}", value)
+    return value
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _require(holds: bool, name: str, wanted: str, got: object) -> None:
@@ -189,11 +230,3 @@ def trained_recipe(**changes: Any) -> Recipe:
         ),
         **changes,
     )
-
-
-def recall_in(value: str) -> RecallIn:
-    """Checks a ``recall_in`` value."""
-    for known in RECALL_IN:
-        if value == known:
-            return known
-    raise ValueError(f"recall_in must be one of {RECALL_IN}, got {value!r}")
