@@ -9,6 +9,8 @@ from html import escape as _escape
 
 from recallm_core.citations import Answer, Citation
 from recallm_core.rendering.layout import (
+    CONTEXT,
+    WHOLE,
     Excerpt,
     Piece,
     Source,
@@ -73,7 +75,7 @@ def to_html_fragment(answer: Answer) -> str:
         (
             f'<div class="recallm cell" id="{root}">\n<style>{style}</style>\n',
             *_answer(answer, root),
-            *_sources(answer, root),
+            *_sources(answer, root, whole=1_500, context=250),
             "</div>\n",
         )
     )
@@ -186,9 +188,11 @@ def _facts(answer: Answer) -> Iterator[str]:
         yield "cancelled"
 
 
-def _sources(answer: Answer, root: str) -> Iterator[str]:
+def _sources(
+    answer: Answer, root: str, *, whole: int = WHOLE, context: int = CONTEXT
+) -> Iterator[str]:
     yield "<h2>Sources</h2>\n"
-    quoted = sources(answer)
+    quoted = sources(answer, whole=whole, context=context)
     for source in quoted:
         yield f'<article class="source">\n{_source_header(source)}'
         yield from _excerpts(source, root)
@@ -196,7 +200,8 @@ def _sources(answer: Answer, root: str) -> Iterator[str]:
     seen = {source.document_id for source in quoted}
     rest = [d.title or d.id for key, d in answer.sources.items() if key not in seen]
     if rest:
-        count = f"{len(rest):,} other document{'' if len(rest) == 1 else 's'}, not quoted"
+        other = "other " if quoted else ""
+        count = f"{len(rest):,} {other}document{'' if len(rest) == 1 else 's'}, not quoted"
         yield f'<details class="unquoted"><summary>{count}</summary><ul class="names">\n'
         yield from (f"<li>{_text(one_line(name))}</li>\n" for name in rest[:NAMES])
         yield f"<li>and {len(rest) - NAMES:,} more</li>\n" if len(rest) > NAMES else ""

@@ -11,7 +11,7 @@ from recallm_core.documents import Document, Location
 from recallm_core.errors import CitationError
 from recallm_core.rendering.visible import one_line
 
-WHOLE = 12_000  # a source of at most this many characters is shown whole
+WHOLE = 8_000  # a source of at most this many characters is shown whole
 CONTEXT = 500  # characters around a quote, in longer ones
 
 

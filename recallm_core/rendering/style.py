@@ -77,7 +77,7 @@ html{color-scheme:light dark;background:#f6f7f9;scroll-behavior:smooth}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 body{margin:0}
 .page>header{max-width:84rem;margin:0 auto;padding:2rem 2rem 1.1rem}
-.page h1{font-size:1.5rem;line-height:1.3;font-weight:650;margin:0;max-width:50rem;
+.page h1{font-size:1.5rem;line-height:1.3;font-weight:650;margin:0;
 overflow-wrap:anywhere;white-space:pre-line;unicode-bidi:plaintext;text-align:start}
 .page main{max-width:84rem;margin:0 auto;padding:0 2rem 3rem;display:grid;gap:2.4rem;
 grid-template-columns:minmax(20rem,5fr) minmax(0,7fr);align-items:start}
@@ -94,13 +94,12 @@ grid-template-columns:minmax(20rem,5fr) minmax(0,7fr);align-items:start}
 """
 
 NOTEBOOK_STYLE = """
-.recallm.cell{--ink:inherit;--soft:#7d8590;--line:rgba(127,127,127,.28);--paper:transparent;
+.recallm.cell{--ink:inherit;--soft:#7d8590;--link:#4a7fe0;--odd:#e5534b;--line:rgba(127,127,127,.28);--paper:transparent;
 --ground:rgba(127,127,127,.1);--mark:rgba(255,200,40,.3);--mark2:rgba(255,190,20,.42);
 --mark3:rgba(255,180,0,.55);--hit:rgba(255,160,0,.75);max-width:60rem;font-size:14px;
 line-height:1.55;color:inherit}
 .recallm.cell .text{margin:0 0 1rem}
-.recallm.cell .source>summary{padding:.5rem .8rem;color:inherit}
-.recallm.cell .excerpt{border-top:1px solid var(--line)}
+.recallm.cell .facts{margin-bottom:1.2rem}
 """
 
 # Marks every stretch of the citation that the address names, or that the pointer is on. Without

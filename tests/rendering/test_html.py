@@ -263,7 +263,7 @@ def test_no_evidence_is_said() -> None:
 def test_ten_thousand_unquoted_documents_are_counted() -> None:
     many = {f"d{n}": Document(f"text {n}", f"d{n}") for n in range(10_000)}
     page = to_html(replace(answer_over(Document("one")), sources=many))
-    assert "10,000 other documents, not quoted" in page
+    assert "10,000 documents, not quoted" in page
     assert "and 9,800 more" in page
     assert len(page) < 40_000
 
