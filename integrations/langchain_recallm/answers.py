@@ -1,0 +1,204 @@
+"""A core answer as LangChain content: reasoning, text with citations, metadata, usage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+
+from langchain_recallm.sources import Place, Sources, members_of, url_of
+from recallm_core.citations import Answer, Citation, Usage
+from recallm_core.trace import RecallSpan
+
+PROVIDER = "recallm"
+
+Block: TypeAlias = dict[str, Any]
+
+
+def to_message(answer: Answer, sources: Sources, *, model: str, version: str) -> AIMessage:
+    """Returns an answer as a message, in content blocks (``v1``) or as plain text (``v0``)."""
+    blocks = to_blocks(answer, sources)
+    kept: dict[str, Any] = {
+        "usage_metadata": usage_of(answer.usage),
+        "response_metadata": {
+            **stamp(version),
+            **closing_metadata(answer, sources, model=model),
+        },
+    }
+    if version == "v1":
+        return AIMessage(content=blocks, **kept)  # type: ignore[arg-type]
+    return AIMessage(content=answer.text, additional_kwargs=v0_kwargs(blocks), **kept)
+
+
+def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
+    """Returns the content blocks of an answer: reasoning where there is any, then the text."""
+    blocks: list[Block] = []
+    trace = answer.trace
+    if trace.reasoning:
+        recalls = [recall(s, sources) for s in trace.spans if s.section == "thinking"]
+        extras = {"extras": {"recalls": recalls}} if recalls else {}
+        blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})
+    text: Block = {"type": "text", "text": answer.text, "index": len(blocks)}
+    found = cited(answer, sources)
+    if found:
+        text["annotations"] = found
+    return [*blocks, text]
+
+
+def recall(span: RecallSpan, sources: Sources) -> Block:
+    """Returns a span of the thinking: where it stands there, and where it comes from."""
+    place = sources.cited(span.document_id, span.start, span.end)[0]
+    return {
+        "start_index": span.offset,
+        "end_index": span.offset + len(span.text),
+        "cited_text": span.text,
+        **_range(place),
+    }
+
+
+def cited(answer: Answer, sources: Sources) -> list[Block]:
+    """Returns all citations of an answer as standard annotations of its text."""
+    return [
+        each
+        for citation in answer.citations
+        for each in _annotations(citation, sources, len(answer.text))
+    ]
+
+
+def _annotations(citation: Citation, sources: Sources, size: int) -> list[Block]:
+    """One citation; a quote over two messages gives one for each."""
+    whole = citation.answer_start is None or citation.answer_end is None
+    start, end = (0, size) if whole else (citation.answer_start, citation.answer_end)
+    out = []
+    for place in sources.cited(citation.document_id, citation.start, citation.end):
+        document = sources.documents[place.index]
+        metadata = document.metadata
+        block: Block = {
+            "type": "citation",
+            "id": _citation_id(place, start, end),
+            "start_index": start,
+            "end_index": end,
+            "cited_text": document.page_content[place.start : place.end],
+            "extras": {
+                **_range(place),
+                "level": "answer" if whole else "span",
+                **_details(citation, place, sources),
+            },
+        }
+        title, url = citation.title or metadata.get("title"), url_of(metadata)
+        block.update({k: v for k, v in (("title", title), ("url", url)) if isinstance(v, str)})
+        out.append(block)
+    return out
+
+
+def _range(place: Place) -> Block:
+    return {
+        "document_index": place.index,
+        "document_id": place.document_id,
+        "start_char_index": place.start,
+        "end_char_index": place.end,
+    }
+
+
+def _details(citation: Citation, place: Place, sources: Sources) -> Block:
+    """What more is known: other occurrences, the chunks it was merged from, file, page, lines."""
+    out: Block = {}
+    places = sources.all_places(citation.occurrences)
+    if len(places) > 1:
+        out["occurrences"] = [_range(each) for each in places]
+    document = sources.documents[place.index]
+    parts = _parts(place, members_of(document))
+    if parts:
+        out["parts"] = parts
+    for key in ("source", "page"):
+        value = document.metadata.get(key, getattr(citation, key))
+        if isinstance(value, str | int):
+            out[key] = value
+    if citation.lines is not None:
+        out["lines"] = list(citation.lines)
+    return out
+
+
+def _parts(place: Place, members: Sequence[Any]) -> list[Block]:
+    """The quote divided over the retrieved chunks that a packed document was merged from."""
+    out = []
+    for member in members:
+        start, end = max(place.start, member["start"]), min(place.end, member["end"])
+        if start < end:
+            part = {
+                "member_id": member.get("id"),
+                "start_char_index": start - member["start"],
+                "end_char_index": end - member["start"],
+            }
+            out.append(part)
+    return out
+
+
+def _citation_id(place: Place, start: int | None, end: int | None) -> str:
+    said = f"{place.document_id}\0{place.start}\0{place.end}\0{start}\0{end}"
+    return "cite-" + hashlib.blake2b(said.encode("utf-8"), digest_size=6).hexdigest()
+
+
+def stamp(version: str) -> dict[str, Any]:
+    """Returns the metadata that every chunk carries."""
+    marked = {"output_version": "v1"} if version == "v1" else {}
+    return {"model_provider": PROVIDER, **marked}
+
+
+def closing_metadata(answer: Answer, sources: Sources, *, model: str) -> dict[str, Any]:
+    """Returns the metadata that is known at the end."""
+    return {
+        "model_name": model,
+        "finish_reason": answer.finish_reason,
+        "abstained": answer.abstained,
+        "documents": sources.ids,
+    }
+
+
+def usage_of(usage: Usage) -> UsageMetadata:
+    """Returns the tokens spent; quoting counts apart from reasoning."""
+    details = OutputTokenDetails(reasoning=usage.reasoning_tokens)
+    details["recall"] = usage.recall_tokens  # type: ignore[typeddict-unknown-key]
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.prompt_tokens + usage.output_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+        output_token_details=details,
+    )
+
+
+def v0_kwargs(blocks: Sequence[Block]) -> dict[str, Any]:
+    """Returns what plain text can't hold, for ``additional_kwargs``."""
+    out: dict[str, Any] = {}
+    for block in blocks:
+        if block["type"] == "reasoning":
+            if block["reasoning"]:
+                out["reasoning_content"] = block["reasoning"]
+            if block.get("extras"):
+                out["recalls"] = block["extras"]["recalls"]
+        elif block.get("annotations"):
+            out["citations"] = block["annotations"]
+    return out
+
+
+def v0_blocks(message: AIMessage) -> list[Any]:
+    """Returns the standard blocks of a ``v0`` message or chunk; the inverse of ``v0_kwargs``."""
+    kept = message.additional_kwargs
+    if not isinstance(message.content, str):
+        raise NotImplementedError  # core then passes known blocks through
+    blocks: list[Block] = []
+    if kept.get("reasoning_content") or kept.get("recalls"):
+        block: Block = {"type": "reasoning", "reasoning": kept.get("reasoning_content", "")}
+        if kept.get("recalls"):
+            block["extras"] = {"recalls": kept["recalls"]}
+        blocks.append({**block, "index": 0})
+    if message.content or kept.get("citations") or not blocks:
+        text: Block = {"type": "text", "text": message.content, "index": len(blocks)}
+        if kept.get("citations"):
+            text["annotations"] = kept["citations"]
+        blocks.append(text)
+    return blocks

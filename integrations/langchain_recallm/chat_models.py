@@ -1,0 +1,448 @@
+"""ChatRecaLLM: a LangChain chat model whose answers carry checked citations."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
+from langchain_core.messages import BaseMessage
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils import from_env
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from langchain_recallm import answers, conversation, engines
+from langchain_recallm.streaming import ChunkWriter, EventWriter
+from recallm_core import __version__
+from recallm_core.params import GenerationParams
+
+if TYPE_CHECKING:
+    from recallm_core.generator import AnswerStream, Event, RecaLLM
+
+register_translator(answers.PROVIDER, answers.v0_blocks, answers.v0_blocks)
+
+_PARAMS = frozenset(GenerationParams.__slots__)
+_RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
+_NO_EFFECT = frozenset({"stream", "model", "strict"})  # asked of a call by frameworks
+_UNUSED = frozenset({"api_key", "base_url", "max_retries"})  # served models only
+_TOOLS = ("tools", "tool_choice", "response_format")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: what goes to the core, and what is needed to read its answer."""
+
+    llm: RecaLLM
+    talk: conversation.Conversation
+    params: GenerationParams
+    version: str
+    deadline: float | None
+
+    def open(self) -> AnswerStream:
+        """Starts the generation."""
+        return self.llm.stream_chat(self.talk.turns, self.talk.documents, params=self.params)
+
+    def aopen(self) -> AsyncIterator[Event]:
+        """Starts the generation, for asynchronous code."""
+        return self.llm.astream_chat(self.talk.turns, self.talk.documents, params=self.params)
+
+    def check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TimeoutError(
+                "the model took longer than the timeout; raise it or lower max_tokens"
+            )
+
+
+class ChatRecaLLM(BaseChatModel):
+    """Answers from documents, with quotes that are exact slices of them.
+
+    Documents are given beside the messages, in them, or by tools:
+
+    ```python
+    from langchain_core.documents import Document
+    from langchain_recallm import ChatRecaLLM, message_citations
+
+    model = ChatRecaLLM(model="recallm-mini")
+    message = model.invoke("When does the ferry leave?", documents=[Document("It leaves at 9.")])
+    message.text
+    message_citations(message)
+    ```
+
+    The content is a ``reasoning`` block, whose ``extras["recalls"]`` are the quotes made while
+    thinking, and a ``text`` block, whose ``annotations`` are citations. In a citation,
+    ``start_index`` and ``end_index`` are a range of the answer; the range of the source is in
+    ``extras``: ``documents[document_index].page_content[start_char_index:end_char_index]`` is
+    ``cited_text``, always. ``response_metadata["documents"]`` lists the ids that
+    ``document_index`` counts.
+
+    Without any document, the messages of the user may be quoted, as documents ``message:0`` and so
+    on.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
+
+    model: str = Field(default="recallm-mini", alias="model_name")
+    """``recallm-mini`` (shipped), a hub id or a local folder; or a ready ``RecaLLM``."""
+    mode: Literal["auto", "trained", "prompted"] = "auto"
+    """How the model is driven; ``auto`` looks what its tokenizer has."""
+    load_options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of ``RecaLLM.load``, such as ``device`` and ``dtype``."""
+    temperature: float | None = None
+    """0 is greedy; None: the model's own default, as for all settings below."""
+    top_p: float | None = None
+    """Nucleus."""
+    max_tokens: int | None = Field(default=None, alias="max_new_tokens")
+    """Output tokens at most, thinking included."""
+    seed: int | None = None
+    """Makes a sampled answer reproducible."""
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    """Strings that end the answer; those of a call are added."""
+    max_thinking_tokens: int | None = None
+    """The end of thinking is forced from here on."""
+    max_span_tokens: int | None = None
+    """Soft limit of one quote."""
+    max_spans: int | None = None
+    """Quotes per output."""
+    recall_in: Literal["thinking", "answer", "thinking+answer", "none"] | None = None
+    """Where quotes may be opened."""
+    boundary: Literal["word", "character"] | None = None
+    """At which boundaries quotes begin and end."""
+    scope: Literal["documents", "prompt"] | None = None
+    """What may be quoted; None: the documents, or the user's messages where there are none."""
+    abstain_policy: Literal["said", "unsupported", "either"] | None = None
+    """When ``response_metadata["abstained"]`` is set."""
+    prior: Literal["none", "sentences"] | None = None
+    """Scores that tilt where a quote starts."""
+    prior_weight: float | None = None
+    """Strength of that tilt."""
+    streaming: bool = False
+    """Whether ``invoke`` streams inside, for callbacks that want tokens."""
+    timeout: float | None = None
+    """Seconds after which a call is stopped, at the next token, with ``TimeoutError``."""
+    output_version: str | None = Field(default_factory=from_env("LC_OUTPUT_VERSION", default="v1"))
+    """``v1``: standard content blocks; ``v0``: plain text, the rest in ``additional_kwargs``."""
+
+    _engine: Any = PrivateAttr(default=None)
+    _engine_key: str = PrivateAttr(default="")
+
+    def __init__(self, model: str | RecaLLM | None = None, **kwargs: Any) -> None:
+        """Takes the fields by name; ``model`` may be a ready ``RecaLLM``."""
+        engine = None if model is None or isinstance(model, str) else model
+        if engine is not None and not hasattr(engine, "stream_chat"):
+            raise TypeError(
+                f"model must be a name, a folder or a RecaLLM, got {type(model).__name__}"
+            )
+        if model is not None:
+            kwargs["model"] = model if engine is None else engine.name
+        super().__init__(**kwargs)
+        if engine is not None:
+            self._engine, self._engine_key = engine, uuid.uuid4().hex
+            if "profile" not in kwargs:
+                self.profile = self._resolve_model_profile()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            known = {*cls.model_fields, *(f.alias for f in cls.model_fields.values() if f.alias)}
+            unknown = sorted(set(values) - known - _UNUSED)
+            if unknown:
+                raise ValueError(f"unknown settings {unknown}; known: {sorted(known)}")
+        return values
+
+    @model_validator(mode="after")
+    def _set_recallm_version(self) -> Self:
+        self._add_version("langchain-recallm", __version__)
+        return self
+
+    # identity
+
+    @property
+    def _llm_type(self) -> str:
+        return "chat-recallm"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        names = ("model", "mode", "max_tokens", *sorted(_PARAMS & set(type(self).model_fields)))
+        found = {name: getattr(self, name) for name in dict.fromkeys(names)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """The settings can be saved; the model is loaded again by its name."""
+        return True
+
+    def to_json(self) -> Any:
+        """Saves the settings; a ready model that was handed over can't be."""
+        return self.to_json_not_implemented() if self._engine_key else super().to_json()
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        documents = kwargs.pop("documents", None)
+        key = super()._get_llm_string(stop=stop, **kwargs)
+        if self._engine_key:
+            key += f"---{self._engine_key}---{sorted(self._identifying_params.items())}"
+        return key if documents is None else f"{key}---{_digest(documents)}"
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if kwargs.get("documents") is not None:  # traces don't need their texts
+            kwargs["documents"] = _summary(kwargs["documents"])
+        return super()._get_invocation_params(stop=stop, **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = answers.PROVIDER
+        stops = _merged_stops(self.stop, stop)
+        if stops:
+            params["ls_stop"] = list(stops)
+        return params
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        engine = self._engine
+        found = engine.backend.window if engine is not None else engines.window(self.model)
+        profile = ModelProfile(
+            name=self.model,
+            open_weights=True,
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            reasoning_output=True,
+            tool_calling=False,
+            structured_output=False,
+            temperature=True,
+        )
+        if found is not None:
+            profile["max_input_tokens"] = found
+        if self.max_tokens is not None:
+            profile["max_output_tokens"] = self.max_tokens
+        return profile
+
+    # the model
+
+    @property
+    def llm(self) -> RecaLLM:
+        """The model, loaded when it is first needed."""
+        if self._engine is None:
+            self._engine = engines.load(self.model, {"mode": self.mode, **self.load_options})
+        engine: RecaLLM = self._engine
+        return engine
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Returns the token ids of a text; nothing in it is a control token."""
+        ids: list[int] = self.llm.tokenizer.encode_plain(text).ids.tolist()
+        return ids
+
+    def get_num_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has for this model."""
+        return self.llm.count_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] | None = None,
+    ) -> int:
+        """Returns about how many tokens messages have, their documents included."""
+        llm = self.llm
+        total = 0
+        for number, message in enumerate(messages):
+            content = conversation.content_of(message, number)
+            texts = [content.text, *(document.page_content for document in content.documents)]
+            total += 4 + sum(llm.count_tokens(text) for text in texts)
+        return total
+
+    # one call
+
+    def _call(
+        self, messages: list[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> _Call:
+        """Reads a call's messages and settings.
+
+        Raises:
+            NotImplementedError: Tools or a schema were asked for.
+            TypeError: A setting is unknown.
+            ValueError: The messages or a setting can't be used.
+        """
+        given = {_RENAMED.get(key, key): value for key, value in options.items()}
+        self._check(given)
+        documents = given.pop("documents", None)
+        version = str(given.pop("output_version", None) or self.output_version or "v1")
+        timeout = given.pop("timeout", self.timeout)
+        chosen = {name: getattr(self, _field(name)) for name in _PARAMS if name != "stop"}
+        chosen.update({name: value for name, value in given.items() if name in _PARAMS})
+        chosen["stop"] = _merged_stops(self.stop, stop, given.get("stop"))
+        talk = conversation.read(messages, documents, scope=chosen["scope"])
+        chosen["scope"] = "prompt" if talk.flat else "documents"
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return _Call(self.llm, talk, GenerationParams(**chosen), version, deadline)
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        asked = [name for name in _TOOLS if given.get(name)]
+        if asked:
+            raise NotImplementedError(
+                f"{', '.join(asked)}: this release has no grammar-constrained decoding; call the "
+                "model without tools and schemas, and give search results as documents"
+            )
+        model = given.get("model")
+        if model is not None and model != self.model:
+            raise ValueError(
+                f"a call can't change the model from {self.model!r} to {model!r}; make another "
+                "ChatRecaLLM"
+            )
+        fine = {*_PARAMS, *_NO_EFFECT, *_TOOLS, "documents", "output_version", "timeout"}
+        unknown = sorted(set(given) - fine)
+        if unknown:
+            raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS)}, documents")
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call = self._call(messages, stop, kwargs)
+        with call.open() as stream:
+            for _ in stream:
+                call.check_time()
+            return self._result(call, stream.result())
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        from recallm_core.generator import Finished
+
+        call = await asyncio.to_thread(self._call, messages, stop, kwargs)
+        async with aclosing(_generator(call.aopen())) as events:
+            async for event in events:
+                call.check_time()
+                if isinstance(event, Finished):
+                    return await asyncio.to_thread(self._result, call, event.answer)
+        raise AssertionError("a stream ends with Finished")
+
+    def _result(self, call: _Call, answer: Any) -> ChatResult:
+        message = answers.to_message(
+            answer, call.talk.sources, model=self.model, version=call.version
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        call = self._call(messages, stop, kwargs)
+        writer = ChunkWriter(call.talk.sources, model=self.model, version=call.version)
+        yield from self._written(call, writer.chunks)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = await asyncio.to_thread(self._call, messages, stop, kwargs)
+        writer = ChunkWriter(call.talk.sources, model=self.model, version=call.version)
+        async with aclosing(self._awritten(call, writer.chunks)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _stream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        *,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """The events of ``stream_events(version="v3")``; langchain-core looks for this name."""
+        call = self._call(messages, stop, kwargs)
+        writer = EventWriter(call.talk.sources, model=self.model)
+        yield from writer.start()
+        yield from self._written(call, writer.events)
+
+    async def _astream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        *,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """The same for asynchronous code; looked for apart from the other."""
+        call = await asyncio.to_thread(self._call, messages, stop, kwargs)
+        writer = EventWriter(call.talk.sources, model=self.model)
+        for first in writer.start():
+            yield first
+        async with aclosing(self._awritten(call, writer.events)) as events:
+            async for event in events:
+                yield event
+
+    @staticmethod
+    def _written(call: _Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
+        """What a writer makes of a call's events; closing it stops the model."""
+        with call.open() as stream:
+            for event in stream:
+                call.check_time()
+                yield from write(event)
+
+    @staticmethod
+    async def _awritten(call: _Call, write: Callable[[Event], Iterator[Any]]) -> Any:
+        async with aclosing(_generator(call.aopen())) as events:
+            async for event in events:
+                call.check_time()
+                for each in write(event):
+                    yield each
+
+
+def _generator(events: AsyncIterator[Event]) -> Any:
+    """The core's asynchronous iterators are generators, so that they can be closed."""
+    return events
+
+
+def _field(name: str) -> str:
+    return "max_tokens" if name == "max_new_tokens" else name
+
+
+def _merged_stops(*stops: Sequence[str] | None) -> tuple[str, ...] | None:
+    """All stop strings, each once; None where nobody gave any."""
+    found = [[each] if isinstance(each, str) else each for each in stops if each is not None]
+    return tuple(dict.fromkeys(s for each in found for s in each)) if found else None
+
+
+def _summary(documents: Any) -> str:
+    try:
+        return f"{len(documents)} documents"
+    except TypeError:
+        return type(documents).__name__
+
+
+def _digest(documents: Any) -> str:
+    """A hash of what may be quoted, for the key of a cache."""
+    from langchain_recallm.sources import to_core
+
+    texts = documents.documents.values() if hasattr(documents, "pack_report") else documents
+    digest = hashlib.blake2b(digest_size=16)
+    for document in texts:
+        core = to_core(document)
+        for part in (core.id, core.title or "", core.text):
+            data = part.encode("utf-8")
+            digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""Models behind chat models: loaded when first needed, shared by all who ask for the same one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from recallm_core.generator import RecaLLM
+
+_LOADED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
+_LOADING = threading.Lock()
+_MAX_CONFIG = 1_000_000  # bytes
+
+
+def load(model: str, options: dict[str, Any]) -> RecaLLM:
+    """Returns a model; the same one for the same name and options while anyone holds it.
+
+    Raises:
+        CheckpointError: It can't be loaded.
+    """
+    from recallm_core.generator import RecaLLM
+
+    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    with _LOADING:
+        found = _LOADED.get(key)
+        if found is None:
+            found = RecaLLM.load(model, **options)
+            _LOADED[key] = found
+        return found
+
+
+def window(model: str) -> int | None:
+    """Returns the window that a local folder's configuration names, without loading weights."""
+    from recallm_core.models import shipped
+
+    config = (shipped(model) or Path(model)) / "config.json"
+    if not config.is_file() or config.stat().st_size > _MAX_CONFIG:
+        return None
+    found = json.loads(config.read_text("utf-8")).get("max_position_embeddings")
+    return found if isinstance(found, int) and found > 0 else None

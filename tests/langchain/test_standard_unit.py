@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from langchain_recallm import ChatRecaLLM
+
+
+class TestShippedModel(ChatModelUnitTests):
+    """LangChain's own suite, on the shipped model's name: nothing is loaded."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatRecaLLM
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "recallm-mini"}
