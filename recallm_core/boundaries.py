@@ -182,7 +182,6 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     if np.any(joiners := classes[:-1] == _Word.JOINER):
         inner &= ~(joiners & (_table("grapheme").classes(text)[1:] == _Grapheme.PICTOGRAPH))
     silent = (classes == _Word.IGNORED) | (classes == _Word.JOINER)
-    silent[0] = False
     silent[1:] &= (classes[:-1] < _Word.CR) | (classes[:-1] == _Word.OTHER)
     inner &= ~silent[1:]
     spoken = np.flatnonzero(~silent)

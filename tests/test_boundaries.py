@@ -35,7 +35,9 @@ PIECES = [
     "3,000.5",
 ]
 mixed = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
-any_text = st.text(st.characters(), max_size=30) | mixed
+# Few characters that the rules are about, so that they meet often.
+close = st.text(st.sampled_from("a1é·':.,/_אカ日 \u0301\u200d"), max_size=8)
+any_text = close | st.text(st.characters(), max_size=30) | mixed
 
 
 def naive_graphemes(text: str) -> list[bool]:
@@ -120,7 +122,7 @@ def pieces(text: str, marks: np.ndarray) -> list[str]:
 
 
 @settings(max_examples=400)
-@given(mixed)
+@given(mixed | close)
 def test_graphemes_equal_the_regex_modules(text: str) -> None:
     assert grapheme_boundaries(text).tolist() == naive_graphemes(text)
 
@@ -205,6 +207,9 @@ def test_words_read_as_people_read_them(text: str, words: list[str]) -> None:
         ("가\u11a8각\u11a8", ["가\u11a8", "각\u11a8"]),
         ("\r\n\n\r\u0301", ["\r\n", "\n", "\r", "\u0301"]),
         ("\u06001", ["\u06001"]),
+        ("क्क\u200dक", ["क्क\u200d", "क"]),  # the link must stand between the two consonants
+        ("क\u093cक्क", ["क\u093c", "क्क"]),
+        ("\u0301\u200d👩", ["\u0301\u200d", "👩"]),
     ],
 )
 def test_graphemes_follow_the_published_rules(text: str, graphemes: list[str]) -> None:
@@ -217,7 +222,7 @@ def test_lone_surrogates_and_the_last_code_point_are_characters_like_others() ->
     assert word_boundaries(text).all()
 
 
-@pytest.mark.parametrize("text", ["", "a", "\r", "\u0301", "\u200d"])
+@pytest.mark.parametrize("text", ["", "a", "\r", "\u0301", "\u200d", "\n\u0301"])
 def test_short_texts_have_both_ends(text: str) -> None:
     assert grapheme_boundaries(text).all()
     assert word_boundaries(text).all()

@@ -298,7 +298,7 @@ def test_an_empty_folder_has_no_documents(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_deep_tree_is_read(tmp_path: Path) -> None:
     deep = tmp_path
-    for _ in range(1200):
+    for _ in range(300):
         deep = deep / "d"
         try:
             deep.mkdir()
