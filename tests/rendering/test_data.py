@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core.citations import Answer, Usage
@@ -10,6 +10,7 @@ from recallm_core.rendering import to_dict, to_json, visible
 from recallm_core.trace import ToolCall, Trace
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_json_gives_back_exactly_the_same_and_acts_on_no_terminal(
     hostile_answers: st.SearchStrategy[Answer], data: st.DataObject

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core.citations import Answer, Citation, Usage
@@ -165,6 +165,7 @@ def test_the_fragment_too(
     )  # fmt: skip
 
 
+@settings(max_examples=15)
 @given(st.data())
 def test_the_policy_allows_its_own_style_and_script_alone(
     hostile_answers: st.SearchStrategy[Answer], data: st.DataObject
