@@ -33,6 +33,7 @@ _SINGLE = "model.safetensors"
 _SHARDED = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _PACKED = 8  # a quantised element may hold this many parameters
+_MOST_PARTS = 16_384  # layers, heads or experts
 _SLACK = 1.25  # tied weights that are stored once
 
 
@@ -160,7 +161,8 @@ def read_config(folder: Path) -> Any:
     Raises:
         CheckpointError: No config, or an architecture that would need code from the folder.
     """
-    data = _read_json(folder / "config.json")
+    path = folder / "config.json"
+    data = _read_json(path)
     kind = data.get("model_type")
     if kind in RECALLM_TYPES:
         data = _plain(data, RECALLM_TYPES[str(kind)])
@@ -171,10 +173,24 @@ def read_config(folder: Path) -> Any:
             f"model_type {kind!r} of {folder} isn't built into the installed transformers, and "
             "code from model folders is never run; update transformers, or choose another model"
         )
+    _check_counts(data, path)
     try:
         return CONFIG_MAPPING[kind].from_dict(data)
     except Exception as error:  # configs validate with many kinds of exception
-        raise CheckpointError(f"config.json of {folder} isn't valid: {error}") from error
+        raise CheckpointError(f"{path} isn't valid: {error}") from error
+
+
+def _check_counts(data: Mapping[str, Any], path: Path) -> None:
+    """Refuses absurd numbers of parts, which would keep the config itself busy for hours."""
+    for name, value in data.items():
+        if isinstance(value, dict):
+            _check_counts(value, path)
+        counts = any(part in name for part in ("layer", "head", "expert", "block"))
+        if counts and isinstance(value, int | float) and value > _MOST_PARTS:
+            raise CheckpointError(
+                f"{path} says {name} = {value:,}, more than any model has ({_MOST_PARTS:,} at "
+                "most); config and weights don't belong together"
+            )
 
 
 def _plain(data: dict[str, Any], kind: str) -> dict[str, Any]:

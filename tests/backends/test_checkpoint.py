@@ -1,0 +1,230 @@
+"""Model folders: what loads, what is refused, and that nothing in them runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from recallm_core.backends.checkpoint import find_folder, read_config, window_of
+from recallm_core.backends.transformers import TransformersBackend, load
+from recallm_core.errors import CheckpointError
+
+RECALL_FIELDS = {
+    "force_recall": True,
+    "recall_tag_type": "token_id",
+    "recall_start_str": "<recall>",
+    "recall_end_str": "</recall>",
+    "recall_start_token_id": 290,
+    "recall_end_token_id": 291,
+    "use_fast_recall": True,
+    "max_recall_length": 128,
+}
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture
+def folder(kit: Any, tmp_path: Path) -> Path:
+    kit.model("qwen2").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def loads(path: Path, **settings: Any) -> TransformersBackend:
+    backend = load(path, device="cpu", **settings)
+    backend.close()
+    return backend
+
+
+@pytest.mark.parametrize(("kind", "name"), [("qwen2", "RecaLLMQwen2"), ("llama", "RecaLLMLlama")])
+def test_the_authors_checkpoints_load_as_plain_models(
+    kit: Any, tmp_path: Path, kind: str, name: str
+) -> None:
+    model = kit.model(kind)
+    model.save_pretrained(tmp_path)
+    ran = tmp_path / "ran"
+    (tmp_path / "modelling_recallm.py").write_text(f"open({str(ran)!r}, 'w')")
+    change(
+        tmp_path,
+        **RECALL_FIELDS,
+        model_type=f"recallm_{kind}",
+        architectures=[f"{name}ForCausalLM"],
+        auto_map={
+            "AutoConfig": f"modelling_recallm.{name}Config",
+            "AutoModelForCausalLM": f"modelling_recallm.{name}ForCausalLM",
+        },
+    )
+    config = read_config(tmp_path)
+    assert config.model_type == kind
+    assert not any(hasattr(config, field) for field in RECALL_FIELDS)
+    backend = load(tmp_path, device="cpu")
+    assert type(backend.model) is type(model)
+    assert not ran.exists()
+    request = kit.request(kit.prompt(40, 1), max_new_tokens=20)
+    assert kit.read(backend, request) == kit.reference(model, request)
+    backend.close()
+
+
+def test_yarn_of_the_authors_widens_the_window(folder: Path) -> None:
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+    change(
+        folder,
+        **RECALL_FIELDS,
+        model_type="recallm_qwen2",
+        max_position_embeddings=1024,
+        rope_scaling=scaling,
+        rope_parameters=None,
+    )
+    backend = loads(folder)
+    assert backend.window == 4096
+    assert backend.model.config.rope_parameters["rope_type"] == "yarn"
+
+
+@pytest.mark.parametrize(
+    ("rope", "window"),
+    [
+        (None, 2048),
+        ({"rope_type": "default"}, 2048),
+        ({"rope_type": "linear", "factor": 2.0}, 4096),
+        ({"rope_type": "dynamic", "factor": 2.0}, 4096),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        (
+            {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 256,
+             "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+            2048,
+        ),
+    ],
+)  # fmt: skip
+def test_windows(rope: dict[str, Any] | None, window: int) -> None:
+    config = transformers.LlamaConfig(max_position_embeddings=2048, rope_scaling=rope)
+    assert window_of(config) == window
+
+
+def test_a_model_without_a_window_needs_one(kit: Any) -> None:
+    with pytest.raises(CheckpointError, match="window="):
+        TransformersBackend(kit.model("bloom", n_head=4, n_layer=2, max_position_embeddings=None))
+
+
+def test_weights_types_are_chosen_or_given(folder: Path) -> None:
+    assert loads(folder).model.dtype == torch.float32
+    assert loads(folder, dtype="bfloat16").model.dtype == torch.bfloat16
+    assert loads(folder, dtype=torch.float16).model.dtype == torch.float16
+    with pytest.raises(ValueError, match="one of"):
+        loads(folder, dtype="int8")
+
+
+@pytest.mark.parametrize("name", ["trust_remote_code", "use_safetensors", "config"])
+def test_safety_cant_be_switched_off(folder: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        loads(folder, model_kwargs={name: True})
+
+
+def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder at"):
+        loads(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="no model folder at"):
+        find_folder("just-a-name")
+    with pytest.raises(CheckpointError, match="neither a folder here nor a model"):
+        find_folder("someone/something", local_files_only=True)
+
+
+def test_pickles_are_refused_with_the_way_out(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pickles.*safe_serialization"):
+        loads(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(CheckpointError, match="has no weights"):
+        loads(folder)
+
+
+def test_adapters_are_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="merge"):
+        loads(folder)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{", "\x00", '{"model_type": "no-such-type"}',
+                                  '{"model_type": 3}', '{"model_type": "qwen2", "vocab_size": "x"}',
+                                  "{}"])  # fmt: skip
+def test_configs_that_make_no_sense(folder: Path, text: str | None) -> None:
+    (folder / "config.json").unlink()
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config|model_type|can't be loaded|model folder"):
+        loads(folder)
+
+
+def test_damaged_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        loads(folder)
+
+
+def test_weights_that_dont_fill_the_config_are_refused_before_they_are_allocated(
+    folder: Path,
+) -> None:
+    change(folder, hidden_size=1 << 20)
+    with pytest.raises(CheckpointError, match="don't belong together"):
+        loads(folder)
+    for layers, told in ((10**9, "more than any model has"), (500, "500 layers")):
+        change(folder, hidden_size=32, num_hidden_layers=layers, layer_types=None)
+        with pytest.raises(CheckpointError, match=told):
+            loads(folder)
+
+
+def test_missing_weights_are_never_made_up(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 .*up_proj"):
+        loads(folder)
+
+
+def test_links_out_of_the_folder_are_refused(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.safetensors"
+    shutil.move(folder / "model.safetensors", outside)
+    (folder / "model.safetensors").symlink_to(outside)
+    with pytest.raises(CheckpointError, match="links out"):
+        loads(folder)
+
+
+def test_a_hub_cache_snapshot_links_to_its_blobs(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "hub" / "models--a--b"
+    (home / "blobs").mkdir(parents=True)
+    snapshot = home / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    for path in folder.iterdir():
+        path.rename(home / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(home / "blobs" / path.name)
+    assert loads(snapshot).vocab_size == 300
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(tmp_path / "hub" / "elsewhere")
+    with pytest.raises(CheckpointError, match="links out"):
+        loads(snapshot)
+
+
+def test_shards_load_and_their_names_stay_inside(kit: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    kit.model("llama").save_pretrained(folder, max_shard_size="20KB")
+    index = folder / "model.safetensors.index.json"
+    assert index.is_file()
+    assert loads(folder).vocab_size == 300
+    data = json.loads(index.read_text())
+    first = next(iter(data["weight_map"]))
+    for bad in ("../outside.safetensors", "/etc/passwd", "missing.safetensors"):
+        index.write_text(json.dumps({"weight_map": data["weight_map"] | {first: bad}}))
+        with pytest.raises(CheckpointError, match="isn't a file in that folder"):
+            loads(folder)
