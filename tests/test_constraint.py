@@ -33,10 +33,12 @@ PIECES = [
     *(" the", "Par", "x<", ">", "> ", "</recall>", "z</recall>", "</reason>", "son>", "on> "),
 ]
 RECIPES = {
-    "trained": trained_recipe(system="{open}"),
-    "prompted": Recipe(system="{open}"),
-    "text-thinking": Recipe(system="{open}", think_open="<reason>", think_close="</reason>"),
-    "control-thinking": Recipe(system="{open}", think_open="<think>", think_close="</think>"),
+    "trained": trained_recipe(system="{open}{close}"),
+    "prompted": Recipe(system="{open}{close}"),
+    "text-thinking": Recipe(system="{open}{close}", think_open="<reason>", think_close="</reason>"),
+    "control-thinking": Recipe(
+        system="{open}{close}", think_open="<think>", think_close="</think>"
+    ),
 }
 PASSAGES = [
     "Paris is the capital of France.",
@@ -102,11 +104,7 @@ class Naive:
 
     def may_open(self) -> bool:
         allowed = self.spec.recall_in.split("+")
-        return (
-            self.section in allowed
-            and len(self.spans) < self.spec.max_spans
-            and self.copyable
-        )
+        return self.section in allowed and len(self.spans) < self.spec.max_spans and self.copyable
 
     def spent(self) -> bool:
         limit = self.spec.max_thinking_tokens
@@ -158,17 +156,17 @@ class Naive:
         return True
 
     def consume(self, token: int) -> None:
+        copies = self.copy is not None and token in self.copies()
         self.thought += self.section == "thinking"
         if self.copy is not None:
-            self.consume_in_span(token)
+            self.consume_in_span(token, copies)
         elif self.section != "done":
             self.consume_ordinary(token)
         self._force_end_of_thinking()
 
-    def consume_in_span(self, token: int) -> None:
+    def consume_in_span(self, token: int, copies: bool) -> None:
         assert self.copy is not None
         mark = self.spec.close.ids
-        copies = token in self.copies()
         begins = token == mark[0] and not self.blocked and self.closable(self.copy)
         closings = {at: k + 1 for at, k in self.closings.items() if mark[k] == token}
         if begins:
@@ -292,9 +290,6 @@ def test_what_is_written_reads_as_text_and_whole_quotes(prompt: Prompt, seed: in
     constraint = prompt.rules.start()
     effects = [constraint.consume(token) for token in tokens]
     spec, tokenizer = prompt.spec, tokenizer_of(prompt)
-    names = {spec.open.ids[0]: "<recall>", spec.close.ids[0]: "</recall>", THINK_END: "</think>"}
-    names = names if spec.open.control else {THINK_END: "</think>"}
-    spell = [names.get(t, "").encode() or tokenizer.token_bytes(t) or b"" for t in tokens]
     opened = [n for n, effect in enumerate(effects) if effect is Effect.OPENED]
     assert len(opened) - constraint.in_span == len(constraint.spans) <= spec.max_spans
     sources = [p.text for p in prompt.passages]
@@ -307,8 +302,13 @@ def test_what_is_written_reads_as_text_and_whole_quotes(prompt: Prompt, seed: in
         for run, position in span.occurrences:
             number, start, end = prompt.locate(run, position, len(span.tokens))
             assert sources[number][start:end] == quote.strip()
-    ordinary = [s for s, e in zip(spell, effects, strict=True) if e in (Effect.TEXT, Effect.OPENED)]
-    assert b"</recall>" not in b"".join(ordinary)
+    ordinary = [t for t, e in zip(tokens, effects, strict=True) if e is Effect.TEXT]
+    if spec.close.control:
+        assert not {OPEN, CLOSE, THINK_END} & set(ordinary)
+    else:
+        spelled = b"".join(tokenizer.token_bytes(t) or b"|" for t in tokens)
+        assert spelled.count(b"<recall>") == len(opened)
+        assert spelled.count(b"</recall>") == len(constraint.spans)
     if spec.thinking and not constraint.in_span and constraint.section == "thinking":
         assert EOS not in tokens
 
