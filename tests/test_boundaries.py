@@ -1,6 +1,7 @@
 """Boundaries against the regex module and against the rules of UAX #29 read one by one."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ LINES = {"CR", "LF", "Newline"}
 SILENT = {"Extend", "Format", "ZWJ"}
 
 
+@cache
 def kind(char: str) -> str:
     return next((c for c in CLASSES if regex.match(rf"\p{{WB={c}}}", char)), "Other")
 
