@@ -19,6 +19,7 @@ DEFAULT_OVERHEAD = 12
 """Tokens of the header of a passage, where the caller doesn't know its prompt's wording."""
 
 _MISSES = 20  # a round of filling ends after so many candidates that didn't fit
+_MARK = "\U0010ffff"  # no character: it stands between texts that are searched together
 _ROUNDS = 3  # later rounds spend what the estimates of the earlier ones overshot
 
 
@@ -262,6 +263,7 @@ class _Packing:
         self._reasons: dict[ScoredChunk, Reason] = {}
         self._layout = Layout(texts)
         self._spent = 0
+        self._changed = False  # since it was last made sure that nothing is said twice
 
     def fill(self, items: Sequence[_Item]) -> None:
         """Adds candidates while they fit; what an estimate overshot is spent in another round."""
@@ -336,6 +338,7 @@ class _Packing:
         return None
 
     def _accept(self, item: _Item, run: Stretch, replaced: Sequence[Stretch], cost: int) -> None:
+        self._changed = True
         self._reasons.pop(item.chunk, None)
         self._accepted.setdefault(item, cost)
         self._texts_in.setdefault(item.chunk.text, item.chunk)
@@ -357,13 +360,14 @@ class _Packing:
 
     def _settle(self) -> bool:
         """Replaces estimates by exact counts; takes out what is said twice or doesn't fit."""
-        self._drop_contained()
         removed = False
+        self._drop_contained()
         while self._accepted:
             self._spent = sum(self.price(passage) for passage in self._bare())
             if self._spent <= self._budget:
                 return removed
             self._remove_last(1 - self._budget / self._spent)
+            self._drop_contained()
             removed = True
         self._spent = 0
         return removed
@@ -381,12 +385,8 @@ class _Packing:
 
     def _drop_contained(self) -> None:
         """Drops a stretch whose whole text another stretch contains."""
-        longest_first = sorted(self._bare(), key=lambda passage: -len(passage.text))
-        kept: list[Passage] = []
-        dropped: list[Passage] = []
-        for passage in longest_first:
-            twice = any(passage.text in other.text for other in kept)
-            (dropped if twice else kept).append(passage)
+        dropped = _contained(self._bare()) if self._changed else []
+        self._changed = False
         if not dropped:
             return
         gone = {item for item in self._accepted if any(_inside(item.chunk, p) for p in dropped)}
@@ -467,6 +467,24 @@ class _Packing:
             for chunk in ranked
             if chunk not in inside
         )
+
+
+def _contained(passages: Sequence[Passage]) -> list[Passage]:
+    """The stretches whose whole text stands in another; of equal ones all but the first."""
+    longest_first = sorted(passages, key=lambda passage: -len(passage.text))
+    everything = _MARK.join(passage.text for passage in longest_first)
+    found = []
+    start = 0
+    for passage in longest_first:
+        # One search in all longer texts at once; a hit across the mark between two doesn't count.
+        place = everything.find(passage.text, 0, start)
+        if place >= 0 and (
+            _MARK not in passage.text
+            or any(passage.text in other.text for other in longest_first if other is not passage)
+        ):
+            found.append(passage)
+        start += len(passage.text) + len(_MARK)
+    return found
 
 
 def _same_place(one: ScoredChunk, other: ScoredChunk) -> bool:

@@ -263,7 +263,7 @@ class CorpusIndex:
             query = self._embedder.encode_query(question)
             rankings.append((1.0, ranking.by_vectors(state, query, depth, allowed)))
         found = rankings[0][1] if len(rankings) == 1 else ranking.fused(rankings)
-        return ranking.ordered(state, found)[:k]
+        return ranking.ordered(state, found, k)
 
     @property
     def _lexical_weight(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,7 +88,7 @@ class State:
 
     def locate(self, number: int) -> tuple[Part, int]:
         """Returns the part of a chunk and its number there."""
-        place = int(np.searchsorted(self.firsts, number, side="right")) - 1
+        place = bisect_right(self.firsts, number) - 1
         return self.parts[place], number - self.firsts[place]
 
 
@@ -228,15 +229,18 @@ def fused(rankings: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, fl
     return total
 
 
-def ordered(state: State, scores: Mapping[int, float]) -> list[tuple[int, float]]:
-    """Returns chunks best first; equals by document id and offset."""
+def ordered(state: State, scores: Mapping[int, float], k: int) -> list[tuple[int, float]]:
+    """Returns the ``k`` best chunks, best first; equals by document id and offset."""
+    if len(scores) > k > 0:
+        worst = sorted(scores.values(), reverse=True)[k - 1]
+        scores = {number: score for number, score in scores.items() if score >= worst}
 
     def key(item: tuple[int, float]) -> tuple[float, str, int]:
         where, inner = state.locate(item[0])
         document = where.segment.ids[where.segment.chunk_document[inner]]
         return -item[1], document, int(where.segment.chunk_start[inner])
 
-    return sorted(scores.items(), key=key)
+    return sorted(scores.items(), key=key)[:k]
 
 
 def chunk(state: State, number: int, score: float) -> ScoredChunk:

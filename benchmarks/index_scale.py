@@ -1,0 +1,154 @@
+"""Time and memory of building, opening, searching and packing, by number of chunks.
+
+Run as ``python benchmarks/index_scale.py 1000 100000``. The text is synthetic: words of a Zipf
+distribution in paragraphs, about 600 characters a chunk and 60 chunks a document. Vectors come from
+the shipped embedder, or with ``--vectors random`` from a generator: a million chunks are then
+built without waiting for text to be tokenized.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import statistics
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recallm_core.documents import Document
+from recallm_core.embedding import Embedder, FunctionEmbedder, StaticEmbedder, default_embedder
+from recallm_core.retrieval import CorpusIndex
+
+BUDGET = 32_768
+HEADER = 12
+CHUNKS_PER_DOCUMENT = 60
+QUESTIONS = 20
+
+
+def vocabulary(generator: random.Random) -> list[str]:
+    """Returns 50,000 words that look like words."""
+    consonants, vowels = "bcdfglmnprstv", "aeiou"
+    return [
+        "".join(
+            generator.choice(consonants) + generator.choice(vowels)
+            for _ in range(generator.randint(1, 4))
+        )
+        + generator.choice(["", "s", "n", "r"])
+        for _ in range(50_000)
+    ]
+
+
+def documents(chunks: int) -> Iterator[Document]:
+    """Yields documents that are split into about so many chunks."""
+    words = vocabulary(random.Random(1))
+    ranks = np.arange(1, len(words) + 1)
+    weights = np.cumsum(1.0 / ranks)
+    numbers = np.random.default_rng(2)
+    for number in range(max(1, chunks // CHUNKS_PER_DOCUMENT)):
+        size = CHUNKS_PER_DOCUMENT * 70
+        picked = np.searchsorted(weights, numbers.random(size) * weights[-1])
+        text = " ".join(
+            words[each] + (".\n\n" if n % 69 == 68 else "." if n % 17 == 16 else "")
+            for n, each in enumerate(picked)
+        )
+        yield Document(text, id=f"d{number:06}", title=" ".join(words[n] for n in picked[:4]))
+
+
+def random_vectors() -> Embedder:
+    """Returns an embedder that costs next to nothing."""
+
+    def encode(texts: Sequence[str]) -> Any:
+        seed = zlib.crc32(texts[0][:100].encode())
+        return np.random.default_rng(seed).standard_normal((len(texts), 256), np.float32)
+
+    return FunctionEmbedder(encode, name="random", batch_size=4096)
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Returns wall seconds, core seconds and the result."""
+    wall, core = time.perf_counter(), time.process_time()
+    result = run()
+    return time.perf_counter() - wall, time.process_time() - core, result
+
+
+def peak() -> str:
+    """Returns the largest memory that this process has held."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+
+
+def measure(chunks: int, embedder: Embedder) -> None:
+    """Prints one block of the table."""
+    corpus = list(documents(chunks))
+    wall, core, index = timed(lambda: CorpusIndex.build(corpus, embedder))
+    found = index.stats()
+    print(f"\n{found.chunks:,} chunks, {found.characters / 1e6:.0f} M characters")
+    print(f"  build            {wall:9.2f} s wall {core:9.2f} s core   peak {peak()}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index"
+        wall, core, _ = timed(lambda: index.save(path))
+        size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+        print(f"  save             {wall:9.2f} s wall {core:9.2f} s core   {size / 1e6:.0f} MB")
+        wall, core, index = timed(lambda: CorpusIndex.open(path, embedder))
+        print(f"  open, verified   {wall:9.2f} s wall {core:9.2f} s core")
+        wall, core, _ = timed(lambda: index.search("first question"))
+        print(f"  first search     {wall:9.2f} s wall {core:9.2f} s core")
+        questions_over(index, corpus)
+        extra = Document("a new document " * 200, id="extra")
+        wall, core, _ = timed(lambda: index.add([extra]))
+        print(f"  add a document   {1000 * wall:9.1f} ms wall")
+        wall, core, _ = timed(index.save)
+        print(f"  save the change  {1000 * wall:9.1f} ms wall")
+
+
+def questions_over(index: CorpusIndex, corpus: Sequence[Document]) -> None:
+    """Times searching and packing with questions of eight words from one place each."""
+    tokenizer = StaticEmbedder()._tokenizer
+    generator = random.Random(3)
+    search, packs, cores, tokens = [], [], [], []
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False))
+
+    for _ in range(QUESTIONS):
+        words = generator.choice(corpus).text.split()
+        start = generator.randrange(len(words) - 40)
+        question = " ".join(generator.sample(words[start : start + 40], 8))
+        search.append(timed(lambda q=question: index.search(q, 20))[0])
+        wall, core, report = timed(
+            lambda q=question: index.pack_report(q, BUDGET, count, overhead=HEADER)
+        )
+        packs.append(wall)
+        cores.append(core)
+        tokens.append(report.tokens)
+    embedded = timed(lambda: index.embedder.encode_query(question))[0]
+    for name, values in (("search, k = 20", search), ("pack 32K", packs), ("pack, core", cores)):
+        print(
+            f"  {name:16} {1000 * statistics.median(values):9.1f} ms median "
+            f"{1000 * max(values):9.1f} ms at most"
+        )
+    print(
+        f"  embed a question {1000 * embedded:9.1f} ms (part of both)    "
+        f"{statistics.mean(tokens):,.0f} tokens packed"
+    )
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("chunks", type=int, nargs="*", default=[1000, 100_000])
+    parser.add_argument("--vectors", choices=("shipped", "random"), default="shipped")
+    options = parser.parse_args()
+    embedder = default_embedder() if options.vectors == "shipped" else random_vectors()
+    for chunks in options.chunks:
+        measure(chunks, embedder)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
