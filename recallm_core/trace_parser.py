@@ -87,7 +87,7 @@ class _Flow:
                 if stop.startswith(self.held[-length:]):
                     size = min(size, len(self.held) - length)
                     break
-        return size
+        return len(self.held[:size].rstrip())
 
     def before_quote(self) -> str:
         """Lets through what was held, for a quote follows; only leading space is lost."""

@@ -67,6 +67,14 @@ class Kit:
         assert document.page_content[start:end] == text
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Version 3 streams and loading are in beta in langchain-core, which warns at first use."""
+    beta = "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(beta))
+
+
 @pytest.fixture(scope="session")
 def kit() -> Kit:
     return Kit()
