@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
     with ExitStack() as stack:
         steps = _Steps(args)
         documents = _documents(args, steps)
-        with steps.show(f"Loading {args.model}"):
+        with steps.loading(args.model):
             llm = stack.enter_context((load or _load)(args.model))
         answer = _answer(args, llm, documents, params, steps)
         if args.html is not None:
@@ -143,7 +143,7 @@ def _answer(
     with ExitStack() as stack:
         stack.callback(view.close)
         waiting = stack.enter_context(ExitStack())
-        waiting.enter_context(steps.show("Putting the documents before the model"))
+        waiting.enter_context(steps.show("The model is reading"))
         events = stack.enter_context(llm.stream(args.question, documents, params=params))
         for event in events:
             if isinstance(event, Finished):
@@ -188,6 +188,19 @@ class _Steps:
         from recallm_core.rendering.visible import one_line
 
         with self._console().status(Text(one_line(what), style="dim")):
+            yield
+
+    @contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Like ``show``; a model that may have to be fetched shows its own progress instead."""
+        from recallm_core.models import shipped
+
+        local = shipped(model) is not None or Path(model).exists()
+        if local or self._quiet:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers as well
+            with self.show(f"Loading {model}"):
+                yield
+        else:
             yield
 
     @contextmanager
