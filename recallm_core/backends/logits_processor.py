@@ -152,12 +152,12 @@ def _apply(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
             continue
         if mask.only is None:
             assert mask.forbid is not None
-            out[row, torch.from_numpy(mask.forbid).to(out.device)] = -torch.inf
+            out[row, torch.tensor(mask.forbid, device=out.device)] = -torch.inf
             continue
-        ids = torch.from_numpy(mask.only).to(out.device)
+        ids = torch.tensor(mask.only, device=out.device)
         kept = scores[row, ids]
         if mask.bias is not None:
-            kept = kept + torch.from_numpy(mask.bias).to(kept)
+            kept = kept + torch.tensor(mask.bias, dtype=kept.dtype, device=kept.device)
         if not torch.isfinite(kept).any():
             kept = torch.zeros_like(kept)  # others forbade all that is legal; a copy must go on
         out[row] = -torch.inf
