@@ -334,7 +334,7 @@ class RecaLLM:
         return index.pack_report(question, budget, self._builder.count, overhead=self._overhead)
 
     def _overhead(self, passage: Passage) -> int:
-        return self._builder.overhead(passage.title)
+        return self._builder.overhead(passage.title, document_id=passage.document_id)
 
     def _budget(self, messages: Sequence[Message], chosen: GenerationParams) -> int:
         """Tokens for passages: the window less wording, history and output.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -42,21 +43,81 @@ def sentence_prior(
     Raises:
         ValueError: ``titles`` and ``texts`` differ in number, or ``temperature`` isn't above 0.
     """
-    if titles is not None and len(titles) != len(texts):
-        raise ValueError(f"{len(texts):,} texts need as many titles, got {len(titles):,}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    spans = [sentences(text) for text in texts]
-    own: list[list[str]] = []
-    context: list[list[str]] = []
-    for number, text in enumerate(texts):
-        title = (titles[number] if titles is not None else None) or ""
-        _collect(text, spans[number], terms(title), own, context)
-    scores = _scores(terms(question), [terms(text) for text in recalled], own, context)
-    seen = {text.strip() for text in recalled}
-    flat = [texts[n][a:b] in seen for n, found in enumerate(spans) for a, b in found]
-    scores[np.array(flat, dtype=bool)] -= 10.0
-    return _as_spans(spans, _log_softmax(scores / temperature))
+    scorer = SentenceScorer(texts, titles)
+    logs = scorer.scores(question, recalled, temperature=temperature)
+    return _as_spans(scorer.spans, logs)
+
+
+class SentenceScorer:
+    """The sentences of some texts, taken apart once to be scored for many questions.
+
+    Args:
+        texts: The passages.
+        titles: Their titles, if they have any.
+
+    Attributes:
+        spans: Character ranges of each text's sentences.
+        begins: For each text, the number of its first sentence, all texts counted through, and
+            where its sentences begin.
+
+    Raises:
+        ValueError: ``titles`` and ``texts`` differ in number.
+    """
+
+    def __init__(self, texts: Sequence[str], titles: Sequence[str | None] | None = None) -> None:
+        if titles is not None and len(titles) != len(texts):
+            raise ValueError(f"{len(texts):,} texts need as many titles, got {len(titles):,}")
+        self.spans = [sentences(text) for text in texts]
+        self.begins: list[tuple[int, np.ndarray]] = []
+        own: list[list[str]] = []
+        context: list[list[str]] = []
+        for number, text in enumerate(texts):
+            starts = np.array([a for a, _ in self.spans[number]], dtype=np.int64)
+            self.begins.append((len(own), starts))
+            title = (titles[number] if titles is not None else None) or ""
+            _collect(text, self.spans[number], terms(title), own, context)
+        self._texts = texts
+        self._index = BM25(own)
+        self._around: dict[str, list[int]] = {}
+        for row, found in enumerate(context):
+            for term in set(found).difference(own[row]) if found else ():
+                self._around.setdefault(term, []).append(row)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """The numbers of the sentences that read so."""
+        rows: dict[str, list[int]] = {}
+        flat = (
+            (text[a:b])
+            for text, found in zip(self._texts, self.spans, strict=True)
+            for a, b in found
+        )
+        for row, sentence in enumerate(flat):
+            rows.setdefault(sentence, []).append(row)
+        return rows
+
+    def scores(
+        self, question: str, recalled: Sequence[str] = (), *, temperature: float = TEMPERATURE
+    ) -> np.ndarray:
+        """Returns a log probability for each sentence of all texts; see ``sentence_prior``.
+
+        Raises:
+            ValueError: ``temperature`` isn't above 0.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        query = terms(question)
+        total = self._index.scores(query)
+        around = np.zeros(len(total))
+        for term in sorted(set(query).intersection(self._around)):
+            around[self._around[term]] += self._index.idf(term)
+        total += CONTEXT_WEIGHT * around
+        for text in recalled:
+            fresh = [term for term in terms(text) if term not in query]
+            total += 0.5 * self._index.scores(fresh)
+        for text in {text.strip() for text in recalled}:
+            total[self._rows.get(text, [])] -= 10.0
+        return _log_softmax(total / temperature)
 
 
 def _collect(
@@ -76,21 +137,6 @@ def _collect(
         if is_heading or (end - start <= 60 and _HEADING.fullmatch(sentence)):
             heading = found
         context.append([*title, *heading])
-
-
-def _scores(
-    query: list[str], hops: list[list[str]], own: list[list[str]], context: list[list[str]]
-) -> np.ndarray:
-    """Scores sentences: own words in full, words of title or heading for less."""
-    index = BM25(own)
-    total = index.scores(query)
-    for number, found in enumerate(context):
-        missing = (set(query) & set(found)) - set(own[number])
-        total[number] += CONTEXT_WEIGHT * sum(index.idf(term) for term in sorted(missing))
-    for hop in hops:
-        fresh = [term for term in hop if term not in query]
-        total += 0.5 * index.scores(fresh)
-    return total
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

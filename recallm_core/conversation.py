@@ -1,0 +1,155 @@
+"""Conversations: checked, and rendered by a chat template that sees no untrusted text.
+
+Placeholders stand for all texts that aren't our own wording. So nothing in them can act on the
+template, and a template can't trim, change or hide them: each has to come out once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recallm_core.documents import Passage, check_text
+from recallm_core.errors import TokenizerError
+from recallm_core.tokenizer import Tokenizer
+
+ROLES = ("system", "user", "assistant", "tool")
+_MARK = "RECALLMFIELD"
+_FIELD = re.compile(_MARK + r"([0-9]+)Z")
+
+Turn = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Untrusted text that a placeholder stands for.
+
+    Attributes:
+        text: The text.
+        passage: Its number, where it is a passage that may be quoted.
+        varies: Whether it is a message, so that another question has another text here.
+    """
+
+    text: str
+    passage: int | None = None
+    varies: bool = False
+
+
+@dataclass(slots=True)
+class Fields:
+    """Hands out placeholders, and puts the texts back into what a template made of them.
+
+    Attributes:
+        passages: What may be quoted, in the order in which it was put.
+    """
+
+    passages: list[Passage] = field(default_factory=list)
+    _fields: list[Field] = field(default_factory=list)
+
+    def put(self, text: str, *, varies: bool = False) -> str:
+        """Returns a placeholder for a text."""
+        return self._add(Field(text, None, varies))
+
+    def put_passage(self, passage: Passage, *, varies: bool = False) -> str:
+        """Returns a placeholder for the text of a passage."""
+        self.passages.append(passage)
+        return self._add(Field(passage.text, len(self.passages) - 1, varies))
+
+    def _add(self, new: Field) -> str:
+        self._fields.append(new)
+        return f"{_MARK}{len(self._fields) - 1}Z"
+
+    def split(self, rendered: str) -> list[str | Field]:
+        """Returns the wording and the fields of a rendered template, in order.
+
+        Labels that are empty leave no seam: the wording around them is one piece.
+
+        Raises:
+            TokenizerError: The template dropped, repeated or reordered something.
+        """
+        pieces = _FIELD.split(rendered)
+        order = [int(n) for n in pieces[1::2]]
+        if sorted(order) != list(range(len(self._fields))):
+            raise TokenizerError(
+                "the chat template doesn't render every message exactly once; give the model a "
+                "template that does (tokenizer.chat_template)"
+            )
+        passages = [n for n in order if self._fields[n].passage is not None]
+        if passages != sorted(passages):
+            raise TokenizerError(
+                "the chat template changes the order of the messages; give the model a template "
+                "that doesn't (tokenizer.chat_template)"
+            )
+        out: list[str | Field] = [pieces[0]]
+        for number, wording in zip(order, pieces[2::2], strict=True):
+            found = self._fields[number]
+            if found.text or found.varies or found.passage is not None:
+                out.extend([found, wording])
+            else:
+                out[-1] = f"{out[-1]}{wording}"
+        return [piece for piece in out if piece != ""]
+
+
+def checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
+    """Returns the messages, validated; neighbours of one role are merged, as templates want it.
+
+    Raises:
+        ValueError: They aren't a conversation that ends with a question.
+        DocumentError: A content has a lone surrogate.
+    """
+    out: list[Turn] = []
+    for number, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES or not isinstance(content, str):
+            raise ValueError(
+                f"message {number} must have a role of {ROLES} and a string content, got role "
+                f"{role!r} and {type(content).__name__} content"
+            )
+        check_text(content, f"message {number}")
+        if out and role == out[-1]["role"] and role != "tool":
+            out[-1]["content"] += "\n\n" + content
+        else:
+            out.append({"role": str(role), "content": content})
+    if not any(m["role"] == "user" for m in out) or out[-1]["role"] not in ("user", "tool"):
+        raise ValueError(
+            "a conversation needs a user message and must end with one (or with a tool's), got "
+            f"roles {[m['role'] for m in out]}"
+        )
+    return out
+
+
+def render(tokenizer: Tokenizer, turns: Sequence[Turn], fields: Fields) -> str:
+    """Renders a conversation whose contents are wording and placeholders.
+
+    A template that refuses or drops a system turn gets it inside the first user turn.
+
+    Raises:
+        TokenizerError: The template refuses the conversation, or doesn't render all of it.
+    """
+    try:
+        return _rendered(tokenizer, turns, fields)
+    except TokenizerError:
+        if not any(turn["role"] == "system" for turn in turns):
+            raise
+    return _rendered(tokenizer, _system_in_user_turn(turns), fields)
+
+
+def _rendered(tokenizer: Tokenizer, turns: Sequence[Turn], fields: Fields) -> str:
+    try:
+        text = tokenizer.render_chat(turns)
+    except Exception as error:  # templates raise whatever Jinja lets them
+        raise TokenizerError(
+            f"the chat template refuses the conversation with roles {[t['role'] for t in turns]}: "
+            f"{error}"
+        ) from error
+    fields.split(text)
+    return text
+
+
+def _system_in_user_turn(turns: Sequence[Turn]) -> list[Turn]:
+    wording = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    rest = [dict(turn) for turn in turns if turn["role"] != "system"]
+    first = next(turn for turn in rest if turn["role"] == "user")
+    first["content"] = f"{wording}\n\n{first['content']}"
+    return rest

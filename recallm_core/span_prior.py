@@ -1,0 +1,118 @@
+"""A tilt over where spans start: lexical scores of sentences, per token of the copyable runs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.constraint import ClosedSpan, Section
+from recallm_core.documents import Passage
+from recallm_core.prior import SentenceScorer
+from recallm_core.token_tables import Run, Visible
+
+if TYPE_CHECKING:
+    from recallm_core.prompt import Prompt
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+
+WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
+WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
+NO_SENTENCE = -30.0
+_KEPT = 8
+
+
+class SentenceMap:
+    """Which sentence each token of the runs begins in, and whether at its beginning."""
+
+    def __init__(
+        self, runs: Sequence[Run], passages: Sequence[Passage], scorer: SentenceScorer
+    ) -> None:
+        self._scorer = scorer
+        which, tilts, seen = [], [], {}
+        for run in runs:
+            first, begins = scorer.begins[run.passage]
+            if run.passage not in seen:
+                seen[run.passage] = Visible(passages[run.passage].text)
+            visible = seen[run.passage].after(run.starts)
+            if not len(begins):
+                which.append(np.zeros(len(visible), dtype=np.int64))
+                tilts.append(np.full(len(visible), NO_SENTENCE))
+                continue
+            found = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
+            which.append(found + first)
+            tilts.append(np.where(visible == begins[found], 0.0, WITHIN_SENTENCE))
+        self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
+        self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
+
+    def scores(self, question: str, recalled: Sequence[str] = ()) -> Floats:
+        """Returns a log score per run position, runs concatenated."""
+        sentences = self._scorer.scores(question, recalled)
+        if not len(sentences):
+            return self._tilts
+        found: Floats = np.where(
+            self._tilts == NO_SENTENCE, NO_SENTENCE, sentences[self._which] + self._tilts
+        )
+        return found
+
+
+class SentencePrior:
+    """The tilt ``sentences``: lexical scores of the question over where a span may start.
+
+    While thinking, a start at the beginning of a sentence gets that sentence's score, other starts
+    in it much less; the scores are recomputed with the words of what was recalled. In the answer,
+    starts within the recalled evidence are preferred.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._map: SentenceMap | None = prompt.sentences
+        self._cache: OrderedDict[tuple[Section, tuple[ClosedSpan, ...]], Floats] = OrderedDict()
+
+    def __call__(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
+        """Returns a log score per run position, runs concatenated."""
+        key = (section, spans)
+        found = self._cache.get(key)
+        if found is None:
+            found = self._scores(section, spans)
+            self._cache[key] = found
+            while len(self._cache) > _KEPT:
+                self._cache.popitem(last=False)
+        return found
+
+    def _scores(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
+        prompt = self._prompt
+        evidence = [
+            prompt.locate(run, position, len(span.tokens))
+            for span in spans
+            for run, position in span.occurrences[:1]
+        ]
+        if section == "answer" and evidence:
+            return self._within(evidence)
+        if not evidence and prompt.spec.prior is not None:
+            return prompt.spec.prior.astype(np.float64)
+        if self._map is None:
+            self._map = sentence_map(prompt.runs, prompt.passages)
+        recalled = [prompt.passages[p].text[a:b] for p, a, b in evidence]
+        return self._map.scores(prompt.question, recalled)
+
+    def _within(self, evidence: Sequence[tuple[int, int, int]]) -> Floats:
+        """Prefers starts inside the recalled ranges (passage, start, end)."""
+        out = [np.empty(0)]
+        for run in self._prompt.runs:
+            inside = np.zeros(len(run.starts), dtype=np.bool_)
+            for passage, start, end in evidence:
+                if passage == run.passage:
+                    inside |= (run.starts >= start - 1) & (run.ends <= end + 1)
+            out.append(np.where(inside, 0.0, WITHIN_EVIDENCE))
+        return np.concatenate(out)
+
+
+def sentence_map(runs: Sequence[Run], passages: Sequence[Passage]) -> SentenceMap:
+    """Returns the map of one prompt's runs, its sentences scored from scratch."""
+    scorer = SentenceScorer([p.text for p in passages], [p.title for p in passages])
+    return SentenceMap(runs, passages, scorer)

@@ -1,0 +1,151 @@
+"""Per token of a passage: its characters, and whether a span may begin or end with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.tokenizer import PlainTokens
+
+Bools = NDArray[np.bool_]
+Ints32 = NDArray[np.int32]
+
+_BLANK = np.array([chr(c).isspace() for c in range(0x3002)], dtype=np.bool_)
+_BLANK_ASCII = _BLANK[:256].tobytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """An unbroken stretch of copyable tokens of one passage.
+
+    Attributes:
+        passage: Number of the passage.
+        first: Token position in the prompt of the run's first token.
+        starts, ends: Character range of each token in the passage's text.
+    """
+
+    passage: int
+    first: int
+    starts: Ints32
+    ends: Ints32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Where a span may begin and end, one bool per token.
+
+    Attributes:
+        can_start: With this token.
+        can_end: After this token.
+        can_end_hard: After this token where it is far too long: not amid a character.
+    """
+
+    can_start: Bools
+    can_end: Bools
+    can_end_hard: Bools
+
+    def part(self, first: int, last: int) -> Limits:
+        """The limits of a stretch of the tokens."""
+        return Limits(
+            self.can_start[first:last], self.can_end[first:last], self.can_end_hard[first:last]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A passage's tokens where they stand in the prompt."""
+
+    passage: int
+    first: int
+    tokens: PlainTokens
+    limits: Limits
+
+
+def limits(text: str, tokens: PlainTokens, boundary: str) -> Limits:
+    """Finds where spans over a text may begin and end: trimmed, on whole characters or words.
+
+    Args:
+        text: The passage's text.
+        tokens: Its tokens.
+        boundary: ``word`` or ``character``.
+    """
+    count = len(tokens.ids)
+    if not count:
+        none = np.empty(0, dtype=np.bool_)
+        return Limits(none, none, none)
+    characters = grapheme_boundaries(text)
+    marks = word_boundaries(text, characters) if boundary == "word" else characters
+    apart = np.ones(count + 1, dtype=np.bool_)
+    np.greater_equal(tokens.starts[1:], tokens.ends[:-1], out=apart[1:-1])
+    visible = Visible(text)
+    begins = visible.after(tokens.starts)
+    finishes = visible.before(tokens.ends)
+    can_start = apart[:-1] & (begins < tokens.ends) & marks[begins]
+    whole_end = apart[1:]
+    can_end = whole_end & marks[finishes]
+    hard = can_end if marks is characters else whole_end & characters[finishes]
+    return Limits(can_start, can_end, hard)
+
+
+class Visible:
+    """The characters of a text that aren't white space (as ``str.isspace`` has it)."""
+
+    def __init__(self, text: str) -> None:
+        seen = ~_blank(text)
+        self._size = len(text)
+        self._at = np.append(np.flatnonzero(seen).astype(np.int32), np.int32(self._size))
+        self._count = np.zeros(self._size + 1, dtype=np.int32)
+        np.cumsum(seen, out=self._count[1:])
+
+    def after(self, offsets: Ints32) -> Ints32:
+        """For each offset, the first of them at or after it; the end of the text without one."""
+        found: Ints32 = self._at[self._count[offsets]]
+        return found
+
+    def before(self, offsets: Ints32) -> Ints32:
+        """For each offset, one past the last of them before it; 0 without one."""
+        counts = self._count[offsets]
+        found: Ints32 = np.where(counts > 0, self._at[counts - 1] + np.int32(1), np.int32(0))
+        return found
+
+
+def _blank(text: str) -> Bools:
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii").translate(_BLANK_ASCII), dtype=np.bool_)
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    found: Bools = _BLANK[np.minimum(codes, np.uint32(0x3001))]
+    return found
+
+
+def copyable_runs(places: Sequence[Placed]) -> tuple[tuple[Run, ...], Limits]:
+    """Splits passages at tokens that can't be copied; limits are those of all runs, in order."""
+    runs: list[Run] = []
+    parts: list[Limits] = []
+    for place in places:
+        tokens = place.tokens
+        if not len(tokens.ids):
+            continue
+        if tokens.copyable.all():
+            runs.append(Run(place.passage, place.first, tokens.starts, tokens.ends))
+            parts.append(place.limits)
+            continue
+        edges = np.flatnonzero(np.diff(tokens.copyable, prepend=False, append=False))
+        for a, b in edges.reshape(-1, 2).tolist():
+            runs.append(Run(place.passage, place.first + a, tokens.starts[a:b], tokens.ends[a:b]))
+            parts.append(place.limits.part(a, b))
+    return tuple(runs), _together(parts)
+
+
+def _together(parts: Sequence[Limits]) -> Limits:
+    if len(parts) == 1:
+        return parts[0]
+    none = np.empty(0, dtype=np.bool_)
+    return Limits(
+        np.concatenate([none, *(p.can_start for p in parts)]),
+        np.concatenate([none, *(p.can_end for p in parts)]),
+        np.concatenate([none, *(p.can_end_hard for p in parts)]),
+    )
