@@ -1,238 +1,25 @@
-"""Chunks to passages: the most useful text that fits a token budget, as exact slices."""
+"""Filling a budget: which candidates go in, what they cost, and what is said twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
-from recallm_core.documents import Document, Duplicate, Member, Passage, ScoredChunk
-from recallm_core.errors import DocumentError
+from recallm_core.documents import Duplicate, Member, Passage, ScoredChunk
 from recallm_core.stretches import Layout, Stretch
 
-Order = Literal["document", "relevance", "edges"]
 Reason = Literal["budget", "duplicate", "conflict", "empty"]
 Overhead = int | Callable[[Passage], int]
-
-DEFAULT_OVERHEAD = 12
-"""Tokens of the header of a passage, where the caller doesn't know its prompt's wording."""
 
 _MISSES = 20  # a round of filling ends after so many candidates that didn't fit
 _MARK = "\U0010ffff"  # no character: it stands between texts that are searched together
 _ROUNDS = 3  # later rounds spend what the estimates of the earlier ones overshot
 
 
-class Lookup(Protocol):
-    """Documents by id: a dict, a ``DocumentSet`` or what an index offers."""
-
-    def __contains__(self, document_id: object, /) -> bool: ...
-
-    def __getitem__(self, document_id: str, /) -> Document: ...
-
-
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A candidate that is not in the pack.
-
-    Attributes:
-        chunk: The candidate.
-        reason: ``budget``: it didn't fit. ``duplicate``: its exact text is in the pack already.
-            ``conflict``: a better chunk claims the same characters with another text.
-            ``empty``: it has no text.
-    """
-
-    chunk: ScoredChunk
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """What the model gets to read.
-
-    Attributes:
-        passages: Exact slices of documents, in the order asked for.
-        left_out: The candidates that aren't in it, best first.
-        tokens: Tokens of all passages with their overhead, counted on the final texts.
-    """
-
-    passages: tuple[Passage, ...]
-    left_out: tuple[LeftOut, ...]
-    tokens: int
-
-
-def pack(
-    chunks: Sequence[ScoredChunk],
-    documents: Lookup | None = None,
-    *,
-    token_budget: int,
-    count: Callable[[str], int],
-    overhead: Overhead = DEFAULT_OVERHEAD,
-    order: Order = "document",
-    titles: Mapping[str, str] | None = None,
-    chunk_tokens: Callable[[ScoredChunk], int] | None = None,
-    neighbours: Callable[[ScoredChunk], Sequence[ScoredChunk]] | None = None,
-    expand_top: int = 5,
-    gap_tokens: int = 0,
-) -> Pack:
-    """Returns the best chunks that fit the budget, merged into passages.
-
-    A pure function: it works as well on chunks from any other store. Chunks of a document whose
-    full text is known are joined where they overlap or touch, their cuts grow to whole words and
-    small gaps between them may be filled. Without that text only overlaps are joined, and only if
-    both chunks agree on every shared character. The same input gives the same pack.
-
-    Args:
-        chunks: Candidates; a higher score is better, equal scores keep the given order.
-        documents: Full texts by document id; may lack some, or all.
-        token_budget: Limit for the sum of ``count(passage.text)`` and overhead; never exceeded.
-        count: Tokens of a text under the model's tokenizer.
-        overhead: Tokens that a passage costs beyond its text.
-        order: ``document``: documents by their best passage, then as in the document.
-            ``relevance``: best first. ``edges``: the best at both ends, the weakest in the middle.
-        titles: Titles for documents whose full text isn't given.
-        chunk_tokens: A cheap estimate of ``count(chunk.text)``, for instance from a cache.
-        neighbours: The chunks beside a chunk, to be added after each of the best hits.
-        expand_top: How many of the best hits get their neighbours.
-        gap_tokens: Gaps of at most this many tokens between two kept stretches are filled, if the
-            budget still allows.
-
-    Raises:
-        DocumentError: A chunk isn't the slice of its document that it claims to be.
-        ValueError: The budget is negative, the order unknown or a score not a number.
-    """
-    if token_budget < 0:
-        raise ValueError(f"token_budget must not be negative, got {token_budget}")
-    if order not in ("document", "relevance", "edges"):
-        raise ValueError(f"order must be 'document', 'relevance' or 'edges', got {order!r}")
-    texts = {key: doc.text for key, doc in _wanted(documents, chunks)}
-    names = {key: doc.title for key, doc in _wanted(documents, chunks)}
-    for chunk in chunks:
-        _check(chunk, texts.get(chunk.document_id))
-        names.setdefault(chunk.document_id, (titles or {}).get(chunk.document_id))
-    packing = _Packing(token_budget, _memoised(count), overhead, names, texts, chunk_tokens)
-    ranked = sorted(chunks, key=lambda chunk: -chunk.score)
-    packing.fill(_with_neighbours(ranked, neighbours, expand_top))
-    if gap_tokens > 0:
-        packing.fill_gaps(gap_tokens)
-    passages = packing.passages(ranked)
-    tokens = sum(packing.price(passage) for passage in passages)
-    return Pack(_ordered(passages, order), packing.left_out(ranked), tokens)
-
-
-def pack_everything(
-    documents: Iterable[Document],
-    *,
-    token_budget: int,
-    count: Callable[[str], int],
-    overhead: Overhead = DEFAULT_OVERHEAD,
-) -> Pack | None:
-    """Returns all documents as whole passages, or None if they don't fit the budget.
-
-    Of documents with equal texts one is given; the others are its ``duplicates``. Empty documents
-    are left out. Stops counting as soon as the budget is exceeded.
-    """
-    firsts: dict[str, Document] = {}
-    copies: dict[str, list[Duplicate]] = {}
-    seen: set[str] = set()
-    for document in documents:
-        if not document.text or document.id in seen:
-            continue
-        seen.add(document.id)
-        if firsts.setdefault(document.text, document) is not document:
-            copy = Duplicate(document.id, 0, len(document.text))
-            copies.setdefault(document.text, []).append(copy)
-    passages: list[Passage] = []
-    spent = 0
-    for text, first in firsts.items():
-        duplicates = tuple(copies.get(text, ()))
-        passage = Passage(first.id, 0, len(text), text, first.title, duplicates=duplicates)
-        cost = _capped_count(passage, count, overhead, token_budget - spent)
-        if cost is None:
-            return None
-        spent += cost
-        passages.append(passage)
-    return Pack(tuple(passages), (), spent)
-
-
-def _capped_count(
-    passage: Passage, count: Callable[[str], int], overhead: Overhead, room: int
-) -> int | None:
-    """The tokens of a passage, or None if they exceed ``room``; a huge text is first sampled."""
-    extra = overhead if isinstance(overhead, int) else overhead(passage)
-    sample = 40 * max(room, 0) + 1000
-    if len(passage.text) > 2 * sample and count(passage.text[:sample]) > room:
-        return None
-    cost = count(passage.text) + extra
-    return cost if cost <= room else None
-
-
-def _wanted(
-    documents: Lookup | None, chunks: Sequence[ScoredChunk]
-) -> Iterator[tuple[str, Document]]:
-    if documents is None:
-        return
-    for key in dict.fromkeys(chunk.document_id for chunk in chunks):
-        if key in documents:
-            yield key, documents[key]
-
-
-def _check(chunk: ScoredChunk, source: str | None) -> None:
-    where = f"a chunk of document {chunk.document_id!r} with offsets {chunk.start}..{chunk.end}"
-    if chunk.score != chunk.score:
-        raise ValueError(f"{where} has the score NaN; scores must be comparable numbers")
-    if chunk.start < 0 or chunk.end - chunk.start != len(chunk.text):
-        raise DocumentError(
-            f"{where} has a text of {len(chunk.text)} characters; offsets must be code points, "
-            "half-open, so that end - start is the length of the text"
-        )
-    if source is not None and source[chunk.start : chunk.end] != chunk.text:
-        raise DocumentError(
-            f"{where} isn't the slice of the document that was given; the store is older than the "
-            "document, or its splitter changed the text: index the document again"
-        )
-
-
-def _with_neighbours(
-    ranked: Sequence[ScoredChunk],
-    neighbours: Callable[[ScoredChunk], Sequence[ScoredChunk]] | None,
-    expand_top: int,
-) -> list[_Item]:
-    """The candidates in the order they are tried: after a strong hit, the text around it."""
-    items: list[_Item] = []
-    for rank, chunk in enumerate(ranked):
-        items.append(_Item(chunk))
-        if neighbours is not None and rank < expand_top:
-            items += [_Item(beside, anchor=chunk) for beside in neighbours(chunk)]
-    return items
-
-
-def _ordered(passages: Sequence[Passage], order: Order) -> tuple[Passage, ...]:
-    """Sorts passages that come by document and offset; ties keep that order."""
-    ranked = sorted(passages, key=lambda passage: -passage.score)
-    if order == "relevance":
-        return tuple(ranked)
-    if order == "edges":
-        return tuple(ranked[0::2] + ranked[1::2][::-1])
-    places: dict[str, int] = {}
-    for passage in ranked:
-        places.setdefault(passage.document_id, len(places))
-    return tuple(sorted(passages, key=lambda passage: (places[passage.document_id], passage.start)))
-
-
-def _memoised(count: Callable[[str], int]) -> Callable[[str], int]:
-    known: dict[str, int] = {}
-
-    def counted(text: str) -> int:
-        if text not in known:
-            known[text] = count(text)
-        return known[text]
-
-    return counted
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
     """A retrieved chunk, or text that surrounds or connects one (its anchor)."""
 
     chunk: ScoredChunk
@@ -240,11 +27,21 @@ class _Item:
 
     @property
     def retrieved(self) -> bool:
+        """Whether it is a chunk that was found for the question."""
         return self.anchor is None
 
 
-class _Packing:
-    """One call's state: which stretches are in, what they cost and what was dropped."""
+class Filling:
+    """One call's state: which stretches are in, what they cost and what was dropped.
+
+    Args:
+        budget: Tokens at most.
+        count: Tokens of a text.
+        overhead: Tokens that a passage costs beyond its text.
+        titles: Titles by document id.
+        texts: Full texts by document id, as far as they are known.
+        chunk_tokens: A cheap estimate of a chunk's tokens.
+    """
 
     def __init__(
         self,
@@ -255,17 +52,17 @@ class _Packing:
         texts: Mapping[str, str],
         chunk_tokens: Callable[[ScoredChunk], int] | None,
     ) -> None:
-        self._budget, self._count, self._overhead = budget, count, overhead
+        self._budget, self._count, self._overhead = budget, _memoised(count), overhead
         self._titles, self._texts = titles, texts
-        self._estimate = chunk_tokens or (lambda chunk: count(chunk.text))
-        self._accepted: dict[_Item, int] = {}  # with what each was estimated to add
+        self._estimate = chunk_tokens or (lambda chunk: self._count(chunk.text))
+        self._accepted: dict[Item, int] = {}  # with what each was estimated to add
         self._texts_in: dict[str, ScoredChunk] = {}
         self._reasons: dict[ScoredChunk, Reason] = {}
         self._layout = Layout(texts)
         self._spent = 0
         self._changed = False  # since it was last made sure that nothing is said twice
 
-    def fill(self, items: Sequence[_Item]) -> None:
+    def fill(self, items: Sequence[Item]) -> None:
         """Adds candidates while they fit; what an estimate overshot is spent in another round."""
         waiting = list(items)
         for _ in range(_ROUNDS):
@@ -281,7 +78,7 @@ class _Packing:
         self._offer_all(gaps)
         self._settle()
 
-    def _gaps(self, document_id: str, gap_tokens: int) -> Iterator[_Item]:
+    def _gaps(self, document_id: str, gap_tokens: int) -> Iterator[Item]:
         source = self._texts.get(document_id)
         runs = self._layout.runs[document_id]
         if source is None:
@@ -294,7 +91,7 @@ class _Packing:
             text = source[left.end : right.start]
             if self._count(text) <= gap_tokens:
                 gap = ScoredChunk(document_id, left.end, right.start, text, 0.0)
-                yield _Item(gap, anchor=gap)
+                yield Item(gap, anchor=gap)
 
     def _holds_dropped(self, document_id: str, start: int, end: int) -> bool:
         """Whether a duplicate that was dropped on purpose lies in this range."""
@@ -304,9 +101,9 @@ class _Packing:
             if reason == "duplicate"
         )
 
-    def _offer_all(self, items: Sequence[_Item]) -> list[_Item]:
+    def _offer_all(self, items: Sequence[Item]) -> list[Item]:
         """Tries each candidate; returns those that didn't fit."""
-        misses: list[_Item] = []
+        misses: list[Item] = []
         for place, item in enumerate(items):
             if len(misses) >= _MISSES:
                 return misses + list(items[place:])
@@ -317,11 +114,11 @@ class _Packing:
                 misses.append(item)
         return misses
 
-    def _offer(self, item: _Item) -> Reason | None:
+    def _offer(self, item: Item) -> Reason | None:
         chunk = item.chunk
         if not chunk.text:
             return "empty"
-        if item.anchor not in (None, chunk) and _Item(item.anchor) not in self._accepted:
+        if item.anchor not in (None, chunk) and Item(item.anchor) not in self._accepted:
             return "budget"
         twin = self._texts_in.get(chunk.text)
         if twin is not None and not _same_place(twin, chunk):
@@ -337,7 +134,7 @@ class _Packing:
         self._accept(item, run, replaced, cost)
         return None
 
-    def _accept(self, item: _Item, run: Stretch, replaced: Sequence[Stretch], cost: int) -> None:
+    def _accept(self, item: Item, run: Stretch, replaced: Sequence[Stretch], cost: int) -> None:
         self._changed = True
         self._reasons.pop(item.chunk, None)
         self._accepted.setdefault(item, cost)
@@ -395,7 +192,7 @@ class _Packing:
             if item.retrieved:
                 self._reasons[item.chunk] = "duplicate"
 
-    def _rebuild(self, items: Mapping[_Item, int]) -> None:
+    def _rebuild(self, items: Mapping[Item, int]) -> None:
         self._accepted, self._texts_in, self._layout = {}, {}, Layout(self._texts)
         for item, cost in items.items():
             union = self._layout.union(item.chunk)
@@ -438,7 +235,7 @@ class _Packing:
                 if chunk.text and _inside(chunk, bare[number]) and _agrees(chunk, bare[number]):
                     found[number].setdefault((chunk.start, chunk.end), chunk.score)
                     self._reasons.pop(chunk, None)
-                    self._accepted.setdefault(_Item(chunk), 0)
+                    self._accepted.setdefault(Item(chunk), 0)
         return [
             tuple(Member(start, end, ranges[start, end]) for start, end in sorted(ranges))
             for ranges in found
@@ -459,14 +256,12 @@ class _Packing:
             found[place[0]].append(copy)
         return [_merged_copies(copies) for copies in found]
 
-    def left_out(self, ranked: Sequence[ScoredChunk]) -> tuple[LeftOut, ...]:
+    def left_out(self, ranked: Sequence[ScoredChunk]) -> list[tuple[ScoredChunk, Reason]]:
         """The candidates that aren't in the pack, with the reason, best first."""
         inside = {item.chunk for item in self._accepted if item.retrieved}
-        return tuple(
-            LeftOut(chunk, self._reasons.get(chunk, "budget"))
-            for chunk in ranked
-            if chunk not in inside
-        )
+        return [
+            (chunk, self._reasons.get(chunk, "budget")) for chunk in ranked if chunk not in inside
+        ]
 
 
 def _contained(passages: Sequence[Passage]) -> list[Passage]:
@@ -521,3 +316,14 @@ def _continues(last: Duplicate, copy: Duplicate) -> bool:
         and last.end == copy.start
         and last.passage_start + last.end - last.start == copy.passage_start
     )
+
+
+def _memoised(count: Callable[[str], int]) -> Callable[[str], int]:
+    known: dict[str, int] = {}
+
+    def counted(text: str) -> int:
+        if text not in known:
+            known[text] = count(text)
+        return known[text]
+
+    return counted
