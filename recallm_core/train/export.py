@@ -1,4 +1,8 @@
-"""A trained mini as a folder that any Qwen2 backend loads."""
+"""A trained mini as a folder that any Llama backend loads.
+
+The class is Llama with attention biases, not Qwen2: for the latter transformers 5 replaces the
+folder's tokenizer by Qwen2's own, with another normaliser and one id more than the weights have.
+"""
 
 from __future__ import annotations
 
@@ -68,14 +72,14 @@ def mini_recipe() -> Recipe:
         answer_prefix="",
         abstain=(ABSTAIN,),
         prior="sentences",
-        prior_weight=1.0,
+        prior_weight=2.0,
         sampling={"temperature": 0.0, "max_new_tokens": 512, "max_spans": 6},
         advice=ADVICE,
     )
 
 
 def hf_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the mini's weights to those of Qwen2ForCausalLM."""
+    """Renames the mini's weights to those of LlamaForCausalLM."""
     renamed = {}
     for name, value in weights.items():
         if name == "embed":
@@ -86,6 +90,8 @@ def hf_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             _, layer, rest = name.split(".", 2)
             new = f"model.layers.{layer}.{_NAMES[rest]}"
         renamed[new] = value.detach().to("cpu", torch.float16).contiguous()
+        if new.endswith("q_proj.bias"):  # Llama has a bias there as well
+            renamed[new.replace("q_proj", "o_proj")] = torch.zeros_like(renamed[new])
     return renamed
 
 
@@ -93,8 +99,10 @@ def hf_config(shape: MiniShape, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns config.json."""
     end, pad = tokenizer.token_to_id(EOS), tokenizer.token_to_id(PAD)
     return {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": True,
+        "mlp_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": None,
         "eos_token_id": end,
@@ -110,11 +118,9 @@ def hf_config(shape: MiniShape, tokenizer: Tokenizer) -> dict[str, Any]:
         "rms_norm_eps": 1e-6,
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "sliding_window": None,
         "tie_word_embeddings": True,
         "torch_dtype": "float16",
         "use_cache": True,
-        "use_sliding_window": False,
         "vocab_size": shape.vocab_size,
     }
 
@@ -125,6 +131,7 @@ def export(
     """Writes weights, configs, tokenizer and recipe; the model card is written by hand."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(hf_weights(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     end, pad = tokenizer.token_to_id(EOS), tokenizer.token_to_id(PAD)
     generation = {"do_sample": False, "eos_token_id": end, "pad_token_id": pad}
     described = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.mini_loop import MiniConfig, Trainer
+from recallm_core.train.mini_loop import MiniConfig, Phase, Trainer
 from recallm_core.train.mini_model import MiniShape
 from recallm_core.train.mini_tokenizer import train_tokenizer
 from recallm_core.train.readers import Pool, data_folder, read_pool
@@ -27,6 +27,9 @@ def read_config(path: Path) -> MiniConfig:
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
+        values["phases"] = tuple(Phase(**phase) for phase in values.get("phases", ()))
+        if not values["phases"] or values["phases"][0].from_step:
+            raise RecallmError(f"{path} needs [[phases]], the first with from_step = 0")
         values["shape"] = MiniShape(**values.get("shape", {}))
         return MiniConfig(**values)
     except (OSError, tomllib.TOMLDecodeError, TypeError) as error:

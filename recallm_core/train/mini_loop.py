@@ -26,20 +26,32 @@ _GROUP = 8  # batches whose examples are drawn together and sorted by length
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """What the batches are like from a step on.
+
+    Attributes:
+        from_step: First step; batches are drawn in groups of 8, so a multiple of 8.
+        batch_tokens: Tokens of one step, without padding.
+        sizes: Share of each size of example.
+    """
+
+    from_step: int
+    batch_tokens: int
+    sizes: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class MiniConfig:
     """All that a run depends on, besides the data.
 
     Attributes:
         seed: Everything random follows from it.
         steps: Optimizer steps of the whole run.
-        batch_tokens: Tokens of one step, padding counted.
         lr: Muon's rate for matrices.
         adam_lr: Adam's rate for embeddings, norms and biases.
         decay_from: Share of the run after which the rates fall linearly to a twentieth.
-        late_from: Share of the run after which ``late_sizes`` hold.
         tasks: Share of each task.
-        sizes: Share of each size of example at first.
-        late_sizes: The same later on.
+        phases: What the batches are like, in order; the first begins at step 0.
         shape: Sizes of the network.
         threads: torch threads.
         save_every: Steps between checkpoints.
@@ -48,14 +60,11 @@ class MiniConfig:
 
     seed: int = 1
     steps: int = 3600
-    batch_tokens: int = 4096
     lr: float = 0.02
     adam_lr: float = 0.003
     decay_from: float = 0.4
-    late_from: float = 0.6
     tasks: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
-    late_sizes: dict[str, float] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
     shape: MiniShape = field(default_factory=MiniShape)
     threads: int = 1
     save_every: int = 100
@@ -68,6 +77,11 @@ def rate(config: MiniConfig, step: int) -> float:
     begin = config.decay_from * config.steps
     left = (config.steps - step) / max(1.0, config.steps - begin)
     return warm * max(0.05, min(1.0, left))
+
+
+def phase_at(config: MiniConfig, step: int) -> Phase:
+    """Returns the phase that holds at a step."""
+    return [phase for phase in config.phases if phase.from_step <= step][-1]
 
 
 class Batches(IterableDataset[dict[str, Tensor]]):
@@ -94,12 +108,11 @@ class Batches(IterableDataset[dict[str, Tensor]]):
     def group(self, number: int) -> list[dict[str, Tensor]]:
         """Returns the batches of one group: examples of like length together."""
         rng = random.Random(f"{self.config.seed}:{number}")
-        late = number * _GROUP >= self.config.late_from * self.config.steps
-        sizes = self.config.late_sizes if late else self.config.sizes
-        names, weights = list(sizes), list(sizes.values())
+        phase = phase_at(self.config, number * _GROUP)
+        names, weights = list(phase.sizes), list(phase.sizes.values())
         rows: list[Encoded] = []
         area = 0
-        while area < _GROUP * self.config.batch_tokens:
+        while area < _GROUP * phase.batch_tokens:
             size = SIZES[rng.choices(names, weights)[0]]
             example = self.mixture.draw(rng, size)
             row = self.encoder.encode(example, rng, tilted=rng.random() < 0.75, limit=2048)
@@ -295,7 +308,7 @@ class Trainer:
                 group["lr"] = base * factor
             optimizer.zero_grad(set_to_none=True)
         found = losses(self.model, batch, torch.bfloat16)
-        torch.autograd.backward(found["total"] / (self.config.batch_tokens / 3))
+        torch.autograd.backward(found["total"] / 1365)
         self.muon.step()
         self.adam.step()
         self.step += 1

@@ -28,6 +28,7 @@ _JOINS_LETTERS = "._'\u2019:\u00b7"
 _JOINS_DIGITS = ".,:/'"
 
 Ids = npt.NDArray[np.int64]
+Masses = list[npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +192,13 @@ class Encoder:
                 return None
             spans.append((passage, *cut))
         result = Encoded(np.zeros(0, np.int64), len(ids), example.task)
-        prior = self.tilts(example, runs, tilted)
+        prior = self.masses(example, runs, tilted)
         out = list(ids)
         sources: list[int] = []
         for hop, span in enumerate(spans):
             if hop and tilted:
                 done = [example.passages[p][1][a:b] for p, a, b in example.evidence[:hop]]
-                prior = self.tilts(example, runs, tilted, done)
+                prior = self.masses(example, runs, tilted, done)
             result.plain.append((len(out) - 1, self.id[START_RECALL], 1.0))
             out.append(self.id[START_RECALL])
             sources.append(len(out))
@@ -220,27 +221,24 @@ class Encoder:
         ids += [self.id[QUESTION], *self._plain(example.question), self.id[THINK]]
         return ids, runs
 
-    def tilts(
+    def masses(
         self, example: Example, runs: Sequence[Run], tilted: bool, recalled: Sequence[str] = ()
-    ) -> tuple[Ids, npt.NDArray[np.float32]]:
-        """Returns the tokens that may start a span, and the log of the prior mass of each."""
+    ) -> Masses:
+        """Returns for each run the prior mass of a span that starts at each of its tokens."""
         masses = [run.can_start.astype(np.float64) for run in runs]
+        if not tilted:
+            return masses
         legal = sum(float(mass.sum()) for mass in masses)
-        masses = [mass * (PRIOR_FLOOR if tilted else 1.0) / max(legal, 1.0) for mass in masses]
-        if tilted:
-            texts = [text for _, text in example.passages]
-            titles = [title for title, _ in example.passages]
-            prior = sentence_prior(example.question, texts, titles, recalled=recalled)
-            for run, mass, row in zip(runs, masses, prior, strict=True):
-                for start, _, log in row:
-                    at = int(np.searchsorted(run.ends, start, side="right"))
-                    if at < len(mass):
-                        mass[at] += (1.0 - PRIOR_FLOOR) * np.exp(log)
-        tokens = np.concatenate([run.ids[run.can_start] for run in runs])
-        values = np.concatenate(
-            [mass[run.can_start] for mass, run in zip(masses, runs, strict=True)]
-        )
-        return merged(tokens, values)
+        masses = [mass * PRIOR_FLOOR / max(legal, 1.0) for mass in masses]
+        texts = [text for _, text in example.passages]
+        titles = [title for title, _ in example.passages]
+        prior = sentence_prior(example.question, texts, titles, recalled=recalled)
+        for run, mass, row in zip(runs, masses, prior, strict=True):
+            for start, _, log in row:
+                at = int(np.searchsorted(run.ends, start, side="right"))
+                if at < len(mass) and run.can_start[at]:
+                    mass[at] += (1.0 - PRIOR_FLOOR) * np.exp(log)
+        return masses
 
     def _evidence(
         self,
@@ -248,14 +246,15 @@ class Encoder:
         out: list[int],
         runs: Sequence[Run],
         span: tuple[int, int, int],
-        prior: tuple[Ids, npt.NDArray[np.float32]],
+        prior: Masses,
         rng: random.Random,
     ) -> None:
         passage, first, end = span
         run = runs[passage]
         begin = len(out)
         result.retrievals.append((begin - 1, run.first + first, run.first + end))
-        tokens, tilt = prior
+        copying = Copying(runs, prior)
+        tokens, tilt = copying.choices(-1)
         target = int(np.searchsorted(tokens, run.ids[first]))
         result.choices.append(Choice(begin - 1, target, tokens, tilt, 1.0, "evidence"))
         out += run.ids[first:end].tolist()
@@ -266,34 +265,22 @@ class Encoder:
                 result.plain.append((here, int(run.ids[first + at]), 0.5))
         out.append(self.id[END_RECALL])
         result.plain.append((len(out) - 2, self.id[END_RECALL], 0.3))
-        self._inside(result, runs, run.ids[first:end], begin, 0.5)
+        self._inside(result, copying, run.ids[first:end], begin, 0.5)
 
     def _inside(
-        self, result: Encoded, runs: Sequence[Run], span: Ids, begin: int, weight: float
+        self, result: Encoded, copying: Copying, span: Ids, begin: int, weight: float
     ) -> None:
         """Adds the steps inside a span at which more than one token is legal."""
-        close = self.id[END_RECALL]
-        alive = [(r, np.flatnonzero(r.can_start & (r.ids == span[0]))) for r in runs]
+        copying.take(int(span[0]))
         for at in range(len(span)):
-            legal: list[Ids] = []
-            following = []
-            may_close = False
-            for run, where in alive:
-                may_close = may_close or bool(run.can_end[where].any())
-                where = where[where + 1 < len(run.ids)]
-                legal.append(run.ids[where + 1])
-                if at + 1 < len(span):
-                    following.append((run, where[run.ids[where + 1] == span[at + 1]] + 1))
-            target = int(span[at + 1]) if at + 1 < len(span) else close
-            if may_close:
-                legal.append(np.array([close]))
-            support = np.unique(np.concatenate(legal))
+            target = int(span[at + 1]) if at + 1 < len(span) else self.id[END_RECALL]
+            support, tilt = copying.choices(self.id[END_RECALL])
             if len(support) > 1:
-                where_target = int(np.searchsorted(support, target))
-                tilt = np.zeros(len(support), np.float32)
-                row = Choice(begin + at, where_target, support, tilt, weight, "inside")
+                where = int(np.searchsorted(support, target))
+                row = Choice(begin + at, where, support, tilt, weight, "inside")
                 result.choices.append(row)
-            alive = following
+            if at + 1 < len(span):
+                copying.take(target)
 
     def _finish(
         self,
@@ -320,12 +307,10 @@ class Encoder:
         recalled = [piece_of(runs[p], a, b) for p, a, b in spans]
         source = sources[-1] + cut[0] - first
         begin = len(out)
-        tokens, tilt = merged(
-            np.concatenate([r.ids[r.can_start] for r in recalled]),
-            np.concatenate([np.ones(int(r.can_start.sum())) for r in recalled]),
-        )
+        copying = Copying(recalled, [run.can_start.astype(np.float64) for run in recalled])
+        tokens, tilt = copying.choices(-1)
         target = int(np.searchsorted(tokens, piece[0]))
-        result.choices.append(Choice(begin - 1, target, tokens, tilt * 0.0, 3.0, "answer"))
+        result.choices.append(Choice(begin - 1, target, tokens, tilt, 3.0, "answer"))
         result.answers.append((begin - 1, source, 1.0))
         for at, token in enumerate(piece.tolist()):
             result.plain.append((begin - 1 + at, token, 0.7))
@@ -334,7 +319,7 @@ class Encoder:
         out += [*piece.tolist(), self.id[END_RECALL], self.id[EOS]]
         result.plain.append((len(out) - 3, self.id[END_RECALL], 0.5))
         result.plain.append((len(out) - 2, self.id[EOS], 0.5))
-        self._inside(result, recalled, piece, begin, 2.0)
+        self._inside(result, copying, piece, begin, 2.0)
         return True
 
 
@@ -351,9 +336,52 @@ def piece_of(run: Run, first: int, end: int) -> Run:
     )
 
 
-def merged(tokens: Ids, values: npt.NDArray[np.float64]) -> tuple[Ids, npt.NDArray[np.float32]]:
-    """Sums the values of equal tokens; returns the distinct tokens and the logs of their sums."""
+class Copying:
+    """The copies still alive inside a span, and what may come next."""
+
+    def __init__(self, runs: Sequence[Run], masses: Masses) -> None:
+        self.runs = runs
+        self.alive = [np.flatnonzero(run.can_start) for run in runs]  # next token of each copy
+        self.mass = [mass[at] for mass, at in zip(masses, self.alive, strict=True)]
+        self.started = False
+
+    def choices(self, close: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+        """Returns the legal tokens, sorted, and the log of the prior share of each.
+
+        Closing has no share: its tilt is 0. So is every tilt where only one token can be copied.
+        """
+        pairs = [
+            (run.ids[at[at < len(run.ids)]], mass[at < len(run.ids)])
+            for run, at, mass in zip(self.runs, self.alive, self.mass, strict=True)
+        ]
+        tokens, total = _summed(
+            np.concatenate([ids for ids, _ in pairs]), np.concatenate([m for _, m in pairs])
+        )
+        tilt = np.log(np.maximum(total, 1e-12) / max(float(total.sum()), 1e-12))
+        if self.closable():
+            tokens, tilt = np.append(tokens, close), np.append(tilt, 0.0)
+            order = np.argsort(tokens)
+            tokens, tilt = tokens[order], tilt[order]
+        return tokens, tilt.astype(np.float32)
+
+    def closable(self) -> bool:
+        """Says whether a copy may end before the next token."""
+        pairs = zip(self.runs, self.alive, strict=True)
+        return self.started and any(bool(run.can_end[at - 1].any()) for run, at in pairs)
+
+    def take(self, token: int) -> None:
+        """Moves on by one token."""
+        self.started = True
+        for number, run in enumerate(self.runs):
+            at = self.alive[number]
+            keep = at < len(run.ids)
+            keep[keep] = run.ids[at[keep]] == token
+            self.alive[number] = at[keep] + 1
+            self.mass[number] = self.mass[number][keep]
+
+
+def _summed(tokens: Ids, values: npt.NDArray[np.float64]) -> tuple[Ids, npt.NDArray[np.float64]]:
+    """Returns the distinct tokens and the sums of their values."""
     distinct, inverse = np.unique(tokens, return_inverse=True)
-    total = np.zeros(len(distinct))
-    np.add.at(total, inverse, values)
-    return distinct, np.log(np.maximum(total, 1e-9)).astype(np.float32)
+    sums = np.bincount(inverse, weights=values, minlength=len(distinct))
+    return distinct, sums.astype(np.float64)

@@ -13,10 +13,11 @@ from recallm_core.train.traces import (
     END_RECALL,
     END_THINK,
     START_RECALL,
+    Copying,
     Encoder,
     Example,
+    Masses,
     Run,
-    merged,
     piece_of,
 )
 
@@ -71,7 +72,7 @@ class Decoder:
                     break
             ids.append(encoder.id[START_RECALL])
             done = [passages[p][1][_chars(runs[p], a, b)] for p, a, b in spans]
-            tilt = encoder.tilts(example, runs, prior, done)
+            tilt = encoder.masses(example, runs, prior, done)
             if forced is not None:
                 cut = runs[forced[0]].cut(forced[1], forced[2])
                 span = (forced[0], *cut) if cut else self._span(ids, runs, tilt)
@@ -103,48 +104,32 @@ class Decoder:
             return Watched(tuple(evidence), "", margin)
         ids.append(encoder.id[START_RECALL])
         recalled = [piece_of(runs[p], a, b) for p, a, b in spans]
-        tokens, tilt = merged(
-            np.concatenate([r.ids[r.can_start] for r in recalled]),
-            np.concatenate([np.ones(int(r.can_start.sum())) for r in recalled]),
-        )
-        p, a, b = self._span(ids, recalled, (tokens, tilt * 0))
+        even = [run.can_start.astype(np.float64) for run in recalled]
+        p, a, b = self._span(ids, recalled, even)
         text = passages[spans[p][0]][1]
         return Watched(tuple(evidence), text[_chars(recalled[p], a, b)].strip(), margin)
 
-    def _span(
-        self, ids: list[int], runs: list[Run], tilt: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[int, int, int]:
+    def _span(self, ids: list[int], runs: list[Run], masses: Masses) -> tuple[int, int, int]:
         """Returns (run, first, end) of one copy."""
-        tokens, added = tilt
-        first = int(tokens[np.argmax(self._logits(ids)[tokens] + added)])
-        copied = [first]
+        copied: list[int] = []
         close = self.encoder.id[END_RECALL]
-        alive = [
-            (n, int(i))
-            for n, r in enumerate(runs)
-            for i in np.flatnonzero(r.can_start & (r.ids == first))
-        ]
+        copying = Copying(runs, masses)
         while True:
-            last = len(copied) - 1
-            following = {
-                int(runs[n].ids[i + last + 1]) for n, i in alive if i + last + 1 < len(runs[n].ids)
-            }
-            ending = [(n, i) for n, i in alive if runs[n].can_end[i + last]]
-            legal = sorted(following) + ([close] if ending else [])
-            if not legal or len(copied) > 160:
-                return (alive[0][0], alive[0][1], alive[0][1] + len(copied))
-            chosen = legal[0]
+            legal, tilt = copying.choices(close)
+            best = 0
             if len(legal) > 1:
-                logits = self._logits([*ids, *copied])
-                chosen = max(legal, key=lambda t: logits[t])
-            if chosen == close:
-                return (ending[0][0], ending[0][1], ending[0][1] + len(copied))
-            copied.append(chosen)
-            alive = [
-                (n, i)
-                for n, i in alive
-                if i + last + 1 < len(runs[n].ids) and runs[n].ids[i + last + 1] == chosen
-            ]
+                best = int(np.argmax(self._logits([*ids, *copied])[legal] + tilt))
+            if not len(legal) or legal[best] == close or len(copied) > 160:
+                break
+            copied.append(int(legal[best]))
+            copying.take(copied[-1])
+        for number, (run, at) in enumerate(zip(runs, copying.alive, strict=True)):
+            ending = at[run.can_end[at - 1]]
+            if len(ending):
+                return number, int(ending[0]) - len(copied), int(ending[0])
+        number = next(n for n, at in enumerate(copying.alive) if len(at))
+        end = int(copying.alive[number][0])
+        return number, end - len(copied), end
 
 
 def _chars(run: Run, first: int, end: int) -> slice:

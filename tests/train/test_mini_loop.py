@@ -12,7 +12,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.train import main
 from recallm_core.train.export import export, mini_recipe
 from recallm_core.train.mini import read_config
-from recallm_core.train.mini_loop import MiniConfig, Trainer
+from recallm_core.train.mini_loop import MiniConfig, Phase, Trainer
 from recallm_core.train.mini_model import Mini, MiniShape
 from recallm_core.train.optimizer import orthogonalised
 from recallm_core.train.tasks import Mixture
@@ -20,10 +20,8 @@ from recallm_core.train.tasks import Mixture
 SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, window=512)
 CONFIG = MiniConfig(
     steps=10,
-    batch_tokens=256,
     tasks={"page": 1.0},
-    sizes={"tiny": 1.0},
-    late_sizes={"tiny": 1.0},
+    phases=(Phase(0, 256, {"tiny": 1.0}),),
     shape=SHAPE,
     save_every=4,
 )
@@ -58,12 +56,16 @@ def test_the_exported_folder_gives_the_same_logits(tokenizer: Tokenizer, tmp_pat
     model.load_state_dict(weights)
     export(weights, SHAPE, tokenizer, tmp_path)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    assert type(stock).__name__ == "Qwen2ForCausalLM"
+    assert type(stock).__name__ == "LlamaForCausalLM"
     ids = torch.randint(0, SHAPE.vocab_size, (2, 30), generator=torch.Generator().manual_seed(1))
     states, _ = model(ids, torch.arange(30).repeat(2, 1))
     with torch.no_grad():
         torch.testing.assert_close(stock(ids).logits, model.logits(states), atol=2e-4, rtol=1e-3)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(loaded) == SHAPE.vocab_size
+    assert loaded.backend_tokenizer.normalizer is None
+    text = "Cafe\u0301 (a) can't\n\n 2018."
+    assert loaded(text).input_ids == tokenizer.encode(text).ids
     assert loaded.decode(loaded("Ferry 12é").input_ids) == "Ferry 12é"
     assert loaded.apply_chat_template(
         [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
