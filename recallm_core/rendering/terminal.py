@@ -222,10 +222,10 @@ class _Flow:
     def _print(self) -> None:
         """Prints what is due, each stretch of one style as one."""
         if self._out:
-            runs = groupby(self._out, key=itemgetter(1))
+            due, self._out = self._out, []
+            runs = groupby(due, key=itemgetter(1))
             parts = (("".join(text for text, _ in run), style) for style, run in runs)
             self._console.print(Text.assemble(*parts), end="", soft_wrap=True)
-            self._out = []
 
 
 def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
