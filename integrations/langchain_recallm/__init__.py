@@ -8,9 +8,17 @@ from langchain_recallm.documents import (
     message_citations,
     resolve_citations,
 )
+from langchain_recallm.embeddings import RecallEmbeddings, as_core_embedder
+from langchain_recallm.retrievers import PackedContextRetriever, PackingCompressor
+from langchain_recallm.vectorstores import RecallFAISS
 
 __all__ = [
     "ChatRecaLLM",
+    "PackedContextRetriever",
+    "PackingCompressor",
+    "RecallEmbeddings",
+    "RecallFAISS",
+    "as_core_embedder",
     "create_grounded_documents_chain",
     "documents_to_content_blocks",
     "documents_to_text",

@@ -38,7 +38,8 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     blocks: list[Block] = []
     trace = answer.trace
     if trace.reasoning:
-        recalls = [recall(s, sources) for s in trace.spans if s.section == "thinking"]
+        thinking = [span for span in trace.spans if span.section == "thinking"]
+        recalls = [each for span in thinking for each in recalled(span, sources)]
         extras = {"extras": {"recalls": recalls}} if recalls else {}
         blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})
     text: Block = {"type": "text", "text": answer.text, "index": len(blocks)}
@@ -48,15 +49,14 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     return [*blocks, text]
 
 
-def recall(span: RecallSpan, sources: Sources) -> Block:
+def recalled(span: RecallSpan, sources: Sources) -> list[Block]:
     """Returns a span of the thinking: where it stands there, and where it comes from."""
-    place = sources.cited(span.document_id, span.start, span.end)[0]
-    return {
-        "start_index": span.offset,
-        "end_index": span.offset + len(span.text),
-        "cited_text": span.text,
-        **_range(place),
-    }
+    out = []
+    for place in sources.cited(span.document_id, span.start, span.end):
+        start, text = span.offset + place.offset, sources.text(place)
+        said = {"start_index": start, "end_index": start + len(text), "cited_text": text}
+        out.append({**said, **_range(place)})
+    return out
 
 
 def cited(answer: Answer, sources: Sources) -> list[Block]:
@@ -74,14 +74,13 @@ def _annotations(citation: Citation, sources: Sources, size: int) -> list[Block]
     start, end = (0, size) if whole else (citation.answer_start, citation.answer_end)
     out = []
     for place in sources.cited(citation.document_id, citation.start, citation.end):
-        document = sources.documents[place.index]
-        metadata = document.metadata
+        metadata = sources.documents[place.index].metadata
         block: Block = {
             "type": "citation",
             "id": _citation_id(place, start, end),
             "start_index": start,
             "end_index": end,
-            "cited_text": document.page_content[place.start : place.end],
+            "cited_text": sources.text(place),
             "extras": {
                 **_range(place),
                 "level": "answer" if whole else "span",
@@ -106,7 +105,7 @@ def _range(place: Place) -> Block:
 def _details(citation: Citation, place: Place, sources: Sources) -> Block:
     """What more is known: other occurrences, the chunks it was merged from, file, page, lines."""
     out: Block = {}
-    places = sources.all_places(citation.occurrences)
+    places = sources.same_text(place, citation.occurrences)
     if len(places) > 1:
         out["occurrences"] = [_range(each) for each in places]
     document = sources.documents[place.index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -299,7 +298,7 @@ def _decoded(data: Any, mime_type: Any, kind: str, where: str) -> str:
     if isinstance(data, str) and isinstance(mime_type, str) and mime_type.startswith("text/"):
         try:
             return base64.b64decode(data, validate=True).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"{where} has a {kind} block that isn't UTF-8 text: {error}") from None
     raise ValueError(
         f"{where} has a {kind} block without its text (mime type {mime_type!r}); nothing is "

@@ -15,6 +15,7 @@ from recallm_core.errors import DocumentError
 BlockKind = Literal["text-plain", "document", "search_result"]
 
 Located = tuple[int, int, int]  # document, start, end
+Location = tuple[int, int]  # message, offset
 
 
 def documents_to_content_blocks(
@@ -113,7 +114,9 @@ def resolve_citations(
     lift = _Lift(documents, spans, messages)
     if isinstance(message.content, str):
         kwargs = dict(message.additional_kwargs)
-        kwargs["citations"] = [lift.citation(c) for c in kwargs.get("citations", ())]
+        for key, one in (("citations", lift.citation), ("recalls", lift.recall)):
+            if kwargs.get(key):
+                kwargs[key] = [one(each) for each in kwargs[key]]
         update: dict[str, Any] = {"additional_kwargs": kwargs}
     else:
         update = {"content": [lift.block(block) for block in message.content]}
@@ -123,16 +126,24 @@ def resolve_citations(
 
 def _spans(
     messages: Sequence[BaseMessage], documents: Sequence[Document]
-) -> dict[int, list[tuple[int, int]]]:
-    """For each document, where each message holds its whole text: (message, offset)."""
+) -> dict[int, list[Location]]:
+    """For each document, where the messages hold its whole text: (message, offset).
+
+    Documents that stand there in their order have one place each; else all places count.
+    """
     texts = [content_of(message, number).text for number, message in enumerate(messages)]
-    found: dict[int, list[tuple[int, int]]] = {}
+    found: dict[int, list[Location]] = {}
+    after = (0, 0)
     for number, document in enumerate(documents):
-        found[number] = [
+        places = [
             (place, at)
             for place, text in enumerate(texts)
             for at in _offsets(text, document.page_content)
         ]
+        following = [place for place in places if place >= after]
+        found[number] = following[:1] or places
+        if following:
+            after = (following[0][0], following[0][1] + len(document.page_content))
     return found
 
 
@@ -149,7 +160,7 @@ class _Lift:
     def __init__(
         self,
         documents: Sequence[Document],
-        spans: Mapping[int, Sequence[tuple[int, int]]],
+        spans: Mapping[int, Sequence[Location]],
         messages: Sequence[BaseMessage] | None,
     ) -> None:
         self._documents, self._spans, self._messages = documents, spans, messages
@@ -160,33 +171,46 @@ class _Lift:
         return [*own, *message.response_metadata.get("documents", ())]
 
     def block(self, block: Any) -> Any:
-        """One content block, its annotations lifted."""
-        if not isinstance(block, dict) or not block.get("annotations"):
+        """One content block, its annotations and recalls lifted."""
+        if not isinstance(block, dict):
             return block
-        return {**block, "annotations": [self.citation(c) for c in block["annotations"]]}
+        out = dict(block)
+        if block.get("annotations"):
+            out["annotations"] = [self.citation(each) for each in block["annotations"]]
+        recalls = block.get("extras", {}).get("recalls")
+        if recalls:
+            out["extras"] = {**block["extras"], "recalls": [self.recall(r) for r in recalls]}
+        return out
 
     def citation(self, citation: dict[str, Any]) -> dict[str, Any]:
         """One citation, lifted if a document holds it."""
-        extras = citation.get("extras", {})
-        name = extras.get("document_id", "")
-        if citation.get("type") != "citation" or not str(name).startswith("message:"):
+        if citation.get("type") != "citation":
             return citation
-        found = self._located(citation["cited_text"], int(name.partition(":")[2]), extras)
-        kept = {k: v for k, v in extras.items() if k not in ("occurrences", "lines")}
+        extras = self._lifted(citation.get("extras", {}), citation.get("cited_text", ""))
+        out = {**citation, "extras": extras}
+        number = extras.get("document_index", len(self._documents))
+        if extras is not citation.get("extras") and number < len(self._documents):
+            metadata = self._documents[number].metadata
+            labels = {"title": title_of(metadata), "url": url_of(metadata)}
+            out.update({key: value for key, value in labels.items() if value})
+        return out
+
+    def recall(self, recall: dict[str, Any]) -> dict[str, Any]:
+        """One quote of the thinking, lifted if a document holds it."""
+        return self._lifted(recall, recall["cited_text"])
+
+    def _lifted(self, fields: dict[str, Any], text: str) -> dict[str, Any]:
+        """Fields with the range of a document in the place of that of a message."""
+        name = str(fields.get("document_id", ""))
+        if not name.startswith("message:"):
+            return fields
+        found = self._located(text, int(name.partition(":")[2]), fields)
+        kept = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
         if not found:
-            kept["document_index"] = len(self._documents) + extras["document_index"]
-            return {**citation, "extras": kept}
+            return {**kept, "document_index": len(self._documents) + fields["document_index"]}
         places = [self._range(place) for place in found]
         kept.update(places[0])
-        if len(places) > 1:
-            kept["occurrences"] = places
-        metadata = self._documents[found[0][0]].metadata
-        labels = {"title": title_of(metadata), "url": url_of(metadata)}
-        return {
-            **citation,
-            **{k: v for k, v in labels.items() if v},
-            "extras": kept,
-        }
+        return {**kept, "occurrences": places} if len(places) > 1 else kept
 
     def _range(self, place: Located) -> dict[str, Any]:
         number, start, end = place

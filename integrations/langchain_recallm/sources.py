@@ -19,12 +19,16 @@ PACKED = "recallm"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A range of one of the call's documents: ``page_content[start:end]``."""
+    """A range of one of the call's documents: ``page_content[start:end]``.
+
+    ``offset`` is how far into the core's range it begins; 0 unless that was divided.
+    """
 
     index: int
     document_id: str
     start: int
     end: int
+    offset: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Sources:
             b = end if piece.end is None else min(end, piece.end)
             if a < b:
                 name = self.documents[piece.index].id or document_id
-                out.append(Place(piece.index, name, a - piece.start, b - piece.start))
+                out.append(Place(piece.index, name, a - piece.start, b - piece.start, a - start))
         return out
 
     def cited(self, document_id: str, start: int, end: int) -> list[Place]:
@@ -84,10 +88,15 @@ class Sources:
         divided = any(p.end is not None for p in self.pieces[document_id])
         return found if divided else found[:1]
 
-    def all_places(self, locations: Iterable[Location]) -> list[Place]:
-        """Returns every place of some core locations, each once."""
+    def text(self, place: Place) -> str:
+        """Returns what stands there."""
+        return self.documents[place.index].page_content[place.start : place.end]
+
+    def same_text(self, place: Place, locations: Iterable[Location]) -> list[Place]:
+        """Returns every place of some core locations that holds the same text, each once."""
         found = (p for at in locations for p in self.places(at.document_id, at.start, at.end))
-        return list(dict.fromkeys(found))
+        text = self.text(place)
+        return list(dict.fromkeys(each for each in found if self.text(each) == text))
 
 
 def collect(documents: Iterable[Any]) -> tuple[Sources, list[recallm.Document]]:

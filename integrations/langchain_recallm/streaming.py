@@ -46,7 +46,7 @@ class BlockWriter:
                 key = "reasoning" if self._thinking else "text"
                 yield self._piece(key, **{key: text})
             case RecallEnded(span) if span is not None and self._thinking:
-                recalls = [answers.recall(span, self._sources)]
+                recalls = answers.recalled(span, self._sources)
                 yield self._piece("reasoning", reasoning="", extras={"recalls": recalls})
             case Finished(answer):
                 yield from self._last(answer)

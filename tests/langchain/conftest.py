@@ -59,9 +59,7 @@ class Kit:
                 assert said == recall["cited_text"]
         return citations
 
-    def check_range(
-        self, place: dict[str, Any], text: str, documents: Sequence[Document]
-    ) -> None:
+    def check_range(self, place: dict[str, Any], text: str, documents: Sequence[Document]) -> None:
         document = documents[place["document_index"]]
         start, end = place["start_char_index"], place["end_char_index"]
         assert document.page_content[start:end] == text

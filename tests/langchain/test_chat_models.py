@@ -175,7 +175,9 @@ def test_tools_are_refused_clearly_while_there_is_no_grammar(kit: Any) -> None:
 
 
 def test_documents_over_the_window_are_packed_and_still_cited(kit: Any) -> None:
-    filler = [Document(f"Paragraph {n}. " + "Nothing of note happens here. " * 20) for n in range(40)]
+    filler = [
+        Document(f"Paragraph {n}. " + "Nothing of note happens here. " * 20) for n in range(40)
+    ]
     documents = [*filler, *kit.documents]
     model = kit.chat(window=6000, max_tokens=400)
     message = model.invoke("When does the ferry leave Port Hallow?", documents=documents)

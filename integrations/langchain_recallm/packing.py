@@ -1,0 +1,238 @@
+"""Retrieved LangChain documents to packed ones: as much useful text as a token budget holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.documents import Document
+
+import recallm_core as recallm
+from langchain_recallm.sources import PACKED, title_of
+from recallm_core.documents import Passage, ScoredChunk, content_id
+from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, pack
+
+Texts = Mapping[str, Any] | Callable[[str], Any]
+"""Full texts by the name of their source: strings or documents, or a function that finds them."""
+
+Count = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much is packed, and how it is counted.
+
+    Attributes:
+        tokens: Limit for all texts with their headers.
+        count: Tokens of a text under the model's tokenizer.
+        overhead: Tokens that a passage costs beyond its text.
+        order: ``document``, ``relevance`` or ``edges``.
+        k: Documents at most; None: as many as fit.
+    """
+
+    tokens: int
+    count: Count
+    overhead: Overhead = DEFAULT_OVERHEAD
+    order: Order = "document"
+    k: int | None = None
+
+
+def counter(given: Any) -> Count:
+    """Returns a function that counts tokens: of a chat model, a ``RecaLLM`` or a plain function.
+
+    None takes the tokenizer of the model that ships with the library.
+    """
+    if given is None:
+        from recallm_core.retrieval.packs import shipped
+
+        return shipped()[0]
+    for name in ("count_tokens", "get_num_tokens"):
+        found = getattr(given, name, None)
+        if found is not None:
+            counted: Count = found
+            return counted
+    if not callable(given):
+        raise TypeError(
+            "count must be a ChatRecaLLM, a RecaLLM, another model with get_num_tokens, or a "
+            f"function from a text to its tokens; got {type(given).__name__}"
+        )
+    plain: Count = given
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A retrieved document, as a slice of its source where that is proven or at least claimed."""
+
+    document: Document
+    chunk: ScoredChunk
+    proven: bool
+
+
+def pack_documents(
+    documents: Iterable[Document],
+    budget: Budget,
+    *,
+    texts: Texts | None = None,
+    source_key: str = "source",
+) -> list[Document]:
+    """Returns the best documents that fit, neighbours of one source merged.
+
+    Where a document stands in its source is told by ``metadata["start_index"]``, as LangChain's
+    splitters write it. It is verified against ``texts``, or by the characters that overlapping
+    neighbours share; a document whose place can't be told stays by itself. Nothing is ever joined
+    that isn't proven to be one piece of text.
+
+    Args:
+        documents: Best first.
+        budget: How much is packed.
+        texts: Full texts of the sources; without them only overlaps are joined.
+        source_key: The metadata key that names a document's source.
+
+    Returns:
+        New documents. ``metadata["recallm"]`` names the source range and the ``members`` that each
+        was merged from, with their ranges in ``page_content``.
+    """
+    given = list(documents)
+    found = _full_texts(given, texts, source_key)
+    alone: set[int] = set()
+    while True:
+        placed = [
+            _place(n, each, found, source_key, len(given), apart=n in alone)
+            for n, each in enumerate(given)
+        ]
+        result = pack(
+            [each.chunk for each in placed],
+            found,
+            token_budget=budget.tokens,
+            count=budget.count,
+            overhead=budget.overhead,
+            order=budget.order,
+            titles=_titles(placed),
+        )
+        conflicts = {left.chunk for left in result.left_out if left.reason == "conflict"}
+        fresh = {n for n, each in enumerate(placed) if each.chunk in conflicts} - alone
+        if not fresh:  # two claims to the same characters: a start_index was wrong
+            return [_document(p, placed) for p in best(result.passages, budget.k)]
+        alone |= fresh
+
+
+def best(passages: Sequence[Passage], k: int | None) -> list[Passage]:
+    """Returns the ``k`` best passages, in the order in which all stand."""
+    if k is None or k >= len(passages):
+        return list(passages)
+    ranked = sorted(range(len(passages)), key=lambda n: -passages[n].score)
+    return [passages[n] for n in sorted(ranked[:k])]
+
+
+def _full_texts(
+    documents: Sequence[Document], texts: Texts | None, source_key: str
+) -> dict[str, recallm.Document]:
+    """The sources of some documents, where their full texts are known."""
+    if texts is None:
+        return {}
+    look = texts if callable(texts) else texts.get
+    out: dict[str, recallm.Document] = {}
+    for name in dict.fromkeys(_source(document, source_key) for document in documents):
+        found = look(name) if name is not None else None
+        text = found if isinstance(found, str) else getattr(found, "page_content", None)
+        text = getattr(found, "text", None) if text is None else text
+        if name is not None and isinstance(text, str):
+            out[name] = recallm.Document(text, name)
+    return out
+
+
+def _source(document: Document, source_key: str) -> str | None:
+    name = document.metadata.get(source_key)
+    return name if isinstance(name, str) and name else None
+
+
+def _place(
+    number: int,
+    document: Document,
+    texts: Mapping[str, recallm.Document],
+    source_key: str,
+    total: int,
+    *,
+    apart: bool,
+) -> _Placed:
+    """Where a document stands; ``apart`` makes it a source of its own."""
+    text, name = document.page_content, _source(document, source_key)
+    score = float(total - number)
+    start = document.metadata.get("start_index")
+    claimed = start if isinstance(start, int) and not isinstance(start, bool) else -1
+    if name in texts and not apart:
+        assert name is not None
+        at = _verified(texts[name].text, text, claimed)
+        if at is not None:
+            return _Placed(document, ScoredChunk(name, at, at + len(text), text, score), True)
+    elif name is not None and claimed >= 0 and not apart:
+        chunk = ScoredChunk(f"source:{name}", claimed, claimed + len(text), text, score)
+        return _Placed(document, chunk, False)
+    own = f"document:{document.id or content_id(text)}:{number}"
+    return _Placed(document, ScoredChunk(own, 0, len(text), text, score), False)
+
+
+def _verified(full: str, text: str, claimed: int) -> int | None:
+    """The place of a text in its source: the claimed one if true, else the only one there is."""
+    if claimed >= 0 and full.startswith(text, claimed):
+        return claimed
+    at = full.find(text)
+    return at if at >= 0 and full.find(text, at + 1) < 0 else None
+
+
+def _titles(placed: Sequence[_Placed]) -> dict[str, str]:
+    titles: dict[str, str] = {}
+    for each in placed:
+        title = title_of(each.document.metadata)
+        if title is not None:
+            titles.setdefault(each.chunk.document_id, title)
+    return titles
+
+
+def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
+    """A passage as a document, with what it was merged from."""
+    ranges = {(member.start, member.end) for member in passage.members}
+    members = [
+        each
+        for each in placed
+        if each.chunk.document_id == passage.document_id
+        and (each.chunk.start, each.chunk.end) in ranges
+    ]
+    members.sort(key=lambda each: each.chunk.start)
+    if len(members) == 1 and members[0].document.page_content == passage.text:
+        own = members[0].document
+        document_id, metadata = own.id, dict(own.metadata)
+    else:
+        document_id, metadata = None, _common([each.document.metadata for each in members])
+        metadata.pop("start_index", None)
+    record: dict[str, Any] = {
+        "members": [_member(each, passage.start) for each in members],
+        "score": passage.score,
+    }
+    if members and all(each.proven for each in members):
+        record.update(source=passage.document_id, start=passage.start, end=passage.end)
+        metadata["start_index"] = passage.start
+    metadata[PACKED] = record
+    return Document(id=document_id, page_content=passage.text, metadata=metadata)
+
+
+def _member(placed: _Placed, start: int) -> dict[str, Any]:
+    chunk = placed.chunk
+    return {"id": placed.document.id, "start": chunk.start - start, "end": chunk.end - start}
+
+
+def _common(metadatas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all agree on."""
+    seen: dict[str, list[Any]] = defaultdict(list)
+    for metadata in metadatas:
+        for key, value in metadata.items():
+            if key != PACKED:
+                seen[key].append(value)
+    return {
+        key: values[0]
+        for key, values in seen.items()
+        if len(values) == len(metadatas) and all(value == values[0] for value in values)
+    }
