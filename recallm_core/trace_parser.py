@@ -7,8 +7,10 @@ is caught here, before an answer leaves the library.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from recallm_core.citations import Usage
@@ -38,7 +40,8 @@ TextSection = Literal["thinking", "answer"]
 class _Flow:
     """Text of one section on its way out: outer white space and a prefix dropped, stops found.
 
-    What may still turn out to be trailing white space, the prefix or a stop string is held back.
+    What may still turn out to be trailing white space, the prefix of a line or a stop string is
+    held back.
     """
 
     prefix: str = ""
@@ -53,26 +56,33 @@ class _Flow:
         if self.stopped:
             return ""
         self.held += piece
-        if not self.begun and not self._begin():
-            return ""
+        if not self.begun:
+            self.held = self.held.lstrip()
         self._find_stop()
-        out = self.held if self.stopped else self.held[: self._settled()]
-        self.held = self.held[len(out) :]
         if self.stopped:
-            out = out.rstrip()
-        self.length += len(out)
+            return self._let_out(self._without_prefix().rstrip())
+        settled = self._settled()
+        if not settled:
+            return ""
+        rest, self.held = self.held[settled:], self.held[:settled]
+        out = self._let_out(self._without_prefix())
+        self.held = rest
         return out
 
-    def _begin(self) -> bool:
-        """Drops leading white space and the prefix; False while that can't be decided."""
-        self.held = self.held.lstrip()
-        if not self.held or (self.prefix.startswith(self.held) and self.held != self.prefix):
-            return False
-        if self.prefix and self.held.startswith(self.prefix):
-            self.held = self.held[len(self.prefix) :].lstrip()
-            self.prefix = ""
-        self.begun = bool(self.held)
-        return self.begun
+    def _let_out(self, text: str) -> str:
+        self.held = ""
+        self.begun = self.begun or bool(text)
+        self.length += len(text)
+        return text
+
+    def _without_prefix(self) -> str:
+        """What is held, less the prefix at the beginnings of its lines."""
+        if not self.prefix or self.prefix not in self.held:
+            return self.held
+        at = r"\n[ \t]*" if self.begun else r"(?:\A|\n)[ \t]*"
+        found = rf"({at}){re.escape(self.prefix)}\s*"
+        text = re.sub(found, lambda match: match[1], self.held)
+        return text if self.begun else text.lstrip()
 
     def _find_stop(self) -> None:
         found = [at for at in (self.held.find(s) for s in self.stop) if at >= 0]
@@ -81,31 +91,30 @@ class _Flow:
             self.stopped = True
 
     def _settled(self) -> int:
+        """How much of what is held is certain."""
         size = len(self.held.rstrip())
         for stop in self.stop:
             for length in range(min(len(stop) - 1, len(self.held)), 0, -1):
                 if stop.startswith(self.held[-length:]):
                     size = min(size, len(self.held) - length)
                     break
+        full = self.held.rstrip()
+        newline = full.rfind("\n")
+        if newline >= 0 or not self.begun:
+            line = full[newline + 1 :].strip()
+            if self.prefix.startswith(line):  # it may become the prefix, or nothing follows it yet
+                size = min(size, newline + 1)
         return len(self.held[:size].rstrip())
 
     def before_quote(self) -> str:
         """Lets through what was held, for a quote follows; only leading space is lost."""
-        if not self.begun:
-            self.held = self.held.lstrip()
-            self.begun = True
-        out, self.held = self.held, ""
-        self.length += len(out)
+        out = self._let_out(self._without_prefix())
+        self.begun = True
         return out
 
     def end(self) -> str:
         """Lets through what was held at the end, but for trailing white space."""
-        out = "" if self.stopped else self.held.rstrip()
-        if not self.begun and self.prefix and out.startswith(self.prefix):
-            out = out[len(self.prefix) :].strip()
-        self.held = ""
-        self.length += len(out)
-        return out
+        return self._let_out("" if self.stopped else self._without_prefix().rstrip())
 
 
 class TraceParser:
@@ -132,6 +141,7 @@ class TraceParser:
         self._spans = 0
         self._counts = {"reasoning": 0, "recall": 0, "answer": 0}
         self._ended = False
+        self._finished = False
 
     @property
     def stopped(self) -> bool:
@@ -166,7 +176,7 @@ class TraceParser:
         """
         events: list[TraceEvent] = []
         for token in tokens:
-            if self._ended or self.stopped:
+            if self._ended or self._finished or self.stopped:
                 break
             try:
                 inside = self._constraint.in_span
@@ -289,17 +299,14 @@ class TraceParser:
     def finish(self) -> list[TraceEvent]:
         """Ends the output where it stands; a span cut off is cut back to its last legal end."""
         events: list[TraceEvent] = []
-        matcher = self._constraint.matcher
-        if matcher is not None:
-            copy = matcher.copy()
-            while copy.length and not copy.can_close:
-                copy.rollback(1)
-            if copy.length:
-                places = tuple(copy.closing_occurrences())
-                closed = ClosedSpan(copy.tokens, places, self._section)
-                events.extend(self._end_span(closed))
-            else:
-                events.append(RecallEnded(None))
+        if self._finished:
+            return events
+        self._finished = True
+        if self._constraint.in_span:
+            closed = self._constraint.cut_span()
+            events.extend(self._end_span(closed) if closed else [RecallEnded(None)])
+        elif self._constraint.draft(1):  # cut off inside a mark that had begun
+            self._pending = self._pending[: len(self._pending) - self._constraint.watched]
         self._pending += self._detokenizer.flush()
         events.extend(self._let_through(0))
         events.extend(self._end_section())
@@ -308,15 +315,9 @@ class TraceParser:
 
 def _merged(segments: Sequence[Segment]) -> Iterable[Segment]:
     """Neighbouring stretches of one kind as one."""
-    last: Segment | None = None
-    for segment in segments:
-        if isinstance(last, Reasoning) and isinstance(segment, Reasoning):
-            last = Reasoning(last.text + segment.text)
-        elif isinstance(last, AnswerText) and isinstance(segment, AnswerText):
-            last = AnswerText(last.text + segment.text)
+    for kind, group in groupby(segments, key=type):
+        if kind is RecallSpan:
+            yield from group
         else:
-            if last is not None:
-                yield last
-            last = segment
-    if last is not None:
-        yield last
+            text = "".join(segment.text for segment in group)
+            yield Reasoning(text) if kind is Reasoning else AnswerText(text)
