@@ -156,3 +156,11 @@ def test_an_abstention_is_marked() -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n", "\n\n a\n\n", "\\", "a\\\n", "1.", "#", "!"])
 def test_edges(text: str) -> None:
     assert shown(RENDERER.parse(escape(text))) == text
+
+
+def test_nothing_in_the_text_joins_with_our_own_mark() -> None:
+    """``![^1]`` and ``[^1](`` and ``[^1]:`` mean other things where footnotes are known."""
+    text = "Yes!(no):[x]"
+    cited = [Citation("d", 0, 1, "q", a, b) for a, b in ((0, 4), (4, 8), (8, 9))]
+    answer = Answer(text, tuple(cited), False, Trace(()), Usage(), "stop")
+    assert to_markdown(answer).startswith("Yes\\![^1]\\(no)[^2]\\:[^3]\\[x\\]\n")
