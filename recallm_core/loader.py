@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from recallm_core.errors import CheckpointError, MissingExtraError
 from recallm_core.generator import RecaLLM
@@ -13,6 +15,28 @@ from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import HFTokenizer
 
 MODES = ("auto", "trained", "prompted")
+
+_SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
+_SHARING = threading.Lock()
+
+
+def load_shared(model: str = "recallm-mini", **options: Any) -> RecaLLM:
+    """Returns a loaded model; the same one for equal arguments while anyone holds it.
+
+    Args:
+        model: As in ``load``.
+        options: As in ``load``.
+
+    Raises:
+        CheckpointError: The model can't be loaded.
+    """
+    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    with _SHARING:
+        found = _SHARED.get(key)
+        if found is None:
+            found = load(model, **options)
+            _SHARED[key] = found
+        return found
 
 
 def load(

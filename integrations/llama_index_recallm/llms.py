@@ -1,0 +1,500 @@
+"""RecaLLM as a LlamaIndex LLM: citable blocks in, answers with citation blocks out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CitationBlock,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    ContentBlock,
+    LLMMetadata,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+)
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index_instrumentation import get_dispatcher
+
+from llama_index_recallm import messages as talk
+from llama_index_recallm.events import RecallSpanEvent
+from recallm_core.params import GenerationParams
+from recallm_core.trace import (
+    AnswerDelta,
+    ReasoningDelta,
+    RecallDelta,
+    RecallEnded,
+    RecallStarted,
+)
+
+if TYPE_CHECKING:
+    from recallm_core.citations import Answer
+    from recallm_core.generator import AnswerStream, Event
+    from recallm_core.generator import RecaLLM as CoreLLM
+
+dispatcher = get_dispatcher(__name__)
+
+RAW = "recallm"
+"""Key of ``ChatResponse.raw`` under which the whole answer stands as plain data."""
+
+_PARAMS = frozenset(GenerationParams.__slots__)
+_RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
+_TOOLS = ("tools", "tool_choice", "response_schema", "response_format")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: what goes to the core, and what is needed to read its answer."""
+
+    llm: CoreLLM
+    talk: talk.Conversation
+    params: GenerationParams
+
+    def open(self) -> AnswerStream:
+        """Starts the generation."""
+        return self.llm.stream_chat(self.talk.turns, self.talk.documents, params=self.params)
+
+    def aopen(self) -> Any:
+        """Starts the generation, for asynchronous code; an asynchronous generator."""
+        return self.llm.astream_chat(self.talk.turns, self.talk.documents, params=self.params)
+
+
+class RecaLLM(FunctionCallingLLM):
+    """A local model whose quotes are exact slices of what it was given.
+
+    ```python
+    from llama_index.core.llms import ChatMessage, CitableBlock, TextBlock
+    from llama_index_recallm import RecaLLM
+
+    llm = RecaLLM(model="recallm-mini")
+    source = CitableBlock(title="Ferry", source="ferry.txt", content="It leaves at 9:30.")
+    question = TextBlock(text="When does the ferry leave?")
+    response = llm.chat([ChatMessage(role="user", blocks=[source, question])])
+    ```
+
+    The message of an answer has a ``ThinkingBlock``, one ``TextBlock`` and then a ``CitationBlock``
+    for each citation. Its ``additional_location_info`` says where: ``citable_index`` and
+    ``block_index`` count the citable blocks of the call and their texts, ``start_char_idx`` and
+    ``end_char_idx`` are a range of that text, ``answer_start`` and ``answer_end`` a range of the
+    answer (left out where the quote stands for the whole answer). Without any citable block, the
+    messages of the user may be quoted; then ``message_index`` takes their place.
+
+    ``raw`` is plain data: ``usage``, and the whole answer under ``recallm``.
+    """
+
+    model: str = Field(
+        default="recallm-mini", description="recallm-mini (shipped), a hub id or a local folder."
+    )
+    mode: Literal["auto", "trained", "prompted"] = Field(
+        default="auto", description="How the model is driven; auto looks at its tokenizer."
+    )
+    load_options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of RecaLLM.load.", exclude=True
+    )
+    temperature: float | None = Field(default=None, description="0 is greedy.")
+    top_p: float | None = Field(default=None, description="Nucleus.")
+    max_tokens: int | None = Field(
+        default=None, description="Output tokens at most, thinking included."
+    )
+    seed: int | None = Field(default=None, description="Makes a sampled answer reproducible.")
+    stop: list[str] | None = Field(default=None, description="Strings that end the answer.")
+    max_thinking_tokens: int | None = Field(default=None, description="Thinking tokens at most.")
+    max_span_tokens: int | None = Field(default=None, description="Soft limit of one quote.")
+    max_spans: int | None = Field(default=None, description="Quotes per output.")
+    recall_in: Literal["thinking", "answer", "thinking+answer", "none"] | None = None
+    boundary: Literal["word", "character"] | None = None
+    scope: Literal["documents", "prompt"] | None = Field(
+        default=None, description="What may be quoted; None: documents where there are any."
+    )
+    abstain_policy: Literal["said", "unsupported", "either"] | None = None
+    prior: Literal["none", "sentences"] | None = None
+    prior_weight: float | None = None
+    citation_blocks: bool = Field(
+        default=True, description="Off for a memory shared with models that refuse such blocks."
+    )
+    thinking_blocks: bool = Field(default=True, description="Whether the thinking is shown.")
+
+    _engine: Any = PrivateAttr(default=None)
+
+    def __init__(self, model: str | CoreLLM | None = None, **kwargs: Any) -> None:
+        """Takes the fields by name; ``model`` may be a ready ``recallm_core.RecaLLM``."""
+        engine = None if model is None or isinstance(model, str) else model
+        if engine is not None and not hasattr(engine, "stream_chat"):
+            raise TypeError(
+                f"model must be a name, a folder or a recallm_core.RecaLLM, got "
+                f"{type(model).__name__}"
+            )
+        if model is not None:
+            kwargs["model"] = model if engine is None else engine.name
+        super().__init__(**kwargs)
+        self._engine = engine
+        self._params({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            unknown = sorted(set(values) - set(cls.model_fields) - {"class_name"})
+            if unknown:
+                known = sorted(set(cls.model_fields))
+                raise ValueError(f"unknown settings {unknown}; known: {known}")
+        return values
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RecaLLM:
+        """A copy of the settings; a loaded model is shared, never copied."""
+        return self.model_copy()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Returns the name under which the class is serialised."""
+        return "RecaLLM"
+
+    # the model
+
+    @property
+    def engine(self) -> CoreLLM:
+        """The model, loaded when it is first needed and shared by all who ask for the same."""
+        if self._engine is None:
+            from recallm_core.loader import load_shared
+
+            self._engine = load_shared(self.model, mode=self.mode, **self.load_options)
+        engine: CoreLLM = self._engine
+        return engine
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What is true of the model; ``num_output`` includes the thinking."""
+        engine = self.engine
+        settings = GenerationParams().over(engine.recipe.sampling)
+        return LLMMetadata(
+            context_window=engine.backend.window,
+            num_output=self.max_tokens or settings.max_new_tokens or 1024,
+            is_chat_model=True,
+            is_function_calling_model=False,
+            model_name=self.model,
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has for this model."""
+        return self.engine.count_tokens(text)
+
+    # one call
+
+    def _params(self, given: Mapping[str, Any]) -> GenerationParams:
+        """The settings of a call over those of this object.
+
+        Raises:
+            NotImplementedError: Tools or a schema were asked for.
+            TypeError: A setting is unknown.
+        """
+        asked = [name for name in _TOOLS if given.get(name)]
+        if asked:
+            raise NotImplementedError(
+                f"{', '.join(asked)}: this release has no grammar-constrained decoding; call the "
+                "model without tools and schemas, or use it in a ReActAgent"
+            )
+        renamed = {_RENAMED.get(key, key): value for key, value in given.items()}
+        unknown = sorted(set(renamed) - _PARAMS - set(_TOOLS))
+        if unknown:
+            raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS)}")
+        own = {name: getattr(self, _field(name)) for name in _PARAMS}
+        own |= {name: value for name, value in renamed.items() if name in _PARAMS}
+        return GenerationParams(**own)
+
+    def _read(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> _Call:
+        params = self._params(options)
+        conversation = talk.read(messages, scope=params.scope)
+        scope: Literal["documents", "prompt"] = "prompt" if conversation.flat else "documents"
+        return _Call(self.engine, conversation, replace(params, scope=scope))
+
+    def _answered(self, call: _Call) -> Answer:
+        with call.open() as stream:
+            for event in stream:
+                _announce(event, call.talk)
+            return stream.result()
+
+    async def _aanswered(self, call: _Call) -> Answer:
+        from recallm_core.generator import Finished
+
+        async with aclosing(call.aopen()) as events:
+            async for event in events:
+                _announce(event, call.talk)
+                if isinstance(event, Finished):
+                    return event.answer
+        raise AssertionError("a stream ends with Finished")
+
+    def _response(self, answer: Answer, call: _Call, delta: str | None = None) -> ChatResponse:
+        blocks: list[ContentBlock] = []
+        if self.thinking_blocks and answer.trace.reasoning:
+            blocks.append(_thinking(answer, call.talk))
+        blocks.append(TextBlock(text=answer.text))
+        if self.citation_blocks:
+            blocks.extend(_citation_blocks(answer, call.talk))
+        return ChatResponse(
+            message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
+            raw=_raw(answer),
+            delta=delta,
+        )
+
+    def _chunks(self, writer: _Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
+        from recallm_core.generator import Finished
+
+        _announce(event, call.talk)
+        if isinstance(event, Finished):
+            yield self._response(event.answer, call, delta="")
+        else:
+            found = writer.add(event)
+            if found is not None:
+                yield writer.chunk(*found, thinking=self.thinking_blocks)
+
+    # chatting
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answers the last message; settings of one call are given by name."""
+        call = self._read(messages, kwargs)
+        return self._response(self._answered(call), call)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """``chat`` without blocking the event loop; cancelling it stops the generation."""
+        call = await asyncio.to_thread(self._read, messages, kwargs)
+        return self._response(await self._aanswered(call), call)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answers in pieces: ``delta`` is answer text, ``thinking_delta`` in additional_kwargs.
+
+        The last response is the whole one, with citations and ``raw``.
+        """
+        call = self._read(messages, kwargs)
+
+        def pieces() -> ChatResponseGen:
+            writer = _Writer()
+            with call.open() as stream:
+                for event in stream:
+                    yield from self._chunks(writer, event, call)
+
+        return pieces()
+
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """``stream_chat`` for asynchronous code."""
+        call = await asyncio.to_thread(self._read, messages, kwargs)
+
+        async def pieces() -> ChatResponseAsyncGen:
+            async with aclosing(self._apieces(call)) as found:
+                async for chunk in found:
+                    yield chunk
+
+        return pieces()
+
+    async def _apieces(self, call: _Call) -> Any:
+        writer = _Writer()
+        async with aclosing(call.aopen()) as events:
+            async for event in events:
+                for chunk in self._chunks(writer, event, call):
+                    yield chunk
+
+    # completing
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answers a prompt as if it were the message of a user."""
+        call = self._read([ChatMessage(content=prompt)], kwargs)
+        return _completion(self._answered(call))
+
+    @llm_completion_callback()
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
+        """``complete`` without blocking the event loop."""
+        call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
+        return _completion(await self._aanswered(call))
+
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """``complete`` in pieces."""
+        call = self._read([ChatMessage(content=prompt)], kwargs)
+
+        def pieces() -> CompletionResponseGen:
+            writer = _Writer()
+            with call.open() as stream:
+                for event in stream:
+                    for chunk in self._chunks(writer, event, call):
+                        yield _completed(chunk)
+
+        return pieces()
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """``stream_complete`` for asynchronous code."""
+        call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
+
+        async def pieces() -> CompletionResponseAsyncGen:
+            async with aclosing(self._apieces(call)) as found:
+                async for chunk in found:
+                    yield _completed(chunk)
+
+        return pieces()
+
+    # tools
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[Any],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            asked = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
+            messages.append(asked)
+        return {"messages": messages, "tools": list(tools), **kwargs}
+
+
+@dataclass(slots=True)
+class _Writer:
+    """What has been streamed so far."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    thinking: bool = True
+
+    def add(self, event: Event) -> tuple[str, str] | None:
+        """Takes an event; returns what it adds to the answer and to the thinking."""
+        match event:
+            case ReasoningDelta(text):
+                return self._added("", text)
+            case AnswerDelta(text):
+                return self._added(text, "")
+            case RecallStarted(section):
+                self.thinking = section == "thinking"
+            case RecallDelta(text):
+                return self._added("", text) if self.thinking else self._added(text, "")
+        return None
+
+    def _added(self, text: str, reasoning: str) -> tuple[str, str]:
+        if text:
+            self.text.append(text)
+        if reasoning:
+            self.reasoning.append(reasoning)
+        return text, reasoning
+
+    def chunk(self, text: str, reasoning: str, *, thinking: bool) -> ChatResponse:
+        """Returns one piece of a stream, with all that came before in its message."""
+        blocks: list[ContentBlock] = []
+        if thinking and self.reasoning:
+            blocks.append(ThinkingBlock(content="".join(self.reasoning)))
+        blocks.append(TextBlock(text="".join(self.text)))
+        extra = {"thinking_delta": reasoning} if thinking and reasoning else {}
+        return ChatResponse(
+            message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
+            delta=text,
+            additional_kwargs=extra,
+        )
+
+
+def _announce(event: Event, conversation: talk.Conversation) -> None:
+    """Tells handlers of a quote that is complete."""
+    if isinstance(event, RecallEnded) and event.span is not None:
+        span = event.span
+        for place in conversation.places(span.document_id, span.start, span.end):
+            at = place.location
+            dispatcher.event(
+                RecallSpanEvent(
+                    text=span.text[place.offset : place.offset + place.size],
+                    source=place.source,
+                    start_char_idx=at["start_char_idx"],
+                    end_char_idx=at["end_char_idx"],
+                    section=span.section,
+                )
+            )
+
+
+def _thinking(answer: Answer, conversation: talk.Conversation) -> ThinkingBlock:
+    """The thinking, with the quotes made in it."""
+    recalls = [
+        {
+            "text": span.text[place.offset : place.offset + place.size],
+            "offset": span.offset + place.offset,
+            "source": place.source,
+            **place.location,
+        }
+        for span in answer.trace.spans
+        if span.section == "thinking"
+        for place in conversation.places(span.document_id, span.start, span.end)
+    ]
+    return ThinkingBlock(
+        content=answer.trace.reasoning,
+        num_tokens=answer.usage.reasoning_tokens + answer.usage.recall_tokens,
+        additional_information={"recalls": recalls} if recalls else {},
+    )
+
+
+def _citation_blocks(answer: Answer, conversation: talk.Conversation) -> Iterator[CitationBlock]:
+    """One block per citation; a quote over two messages gives one for each."""
+    for citation in answer.citations:
+        answered = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
+        extra = {key: value for key, value in answered.items() if value is not None}
+        for place in conversation.places(citation.document_id, citation.start, citation.end):
+            text = citation.text[place.offset : place.offset + place.size]
+            yield CitationBlock(
+                cited_content=TextBlock(text=text),
+                source=place.source,
+                title=place.title,
+                additional_location_info={**place.location, **extra},
+            )
+
+
+def _raw(answer: Answer) -> dict[str, Any]:
+    usage = answer.usage
+    return {
+        "model": answer.model,
+        "finish_reason": answer.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.prompt_tokens + usage.output_tokens,
+        },
+        RAW: answer.to_dict(),
+    }
+
+
+def _completion(answer: Answer) -> CompletionResponse:
+    return CompletionResponse(text=answer.text, raw=_raw(answer))
+
+
+def _completed(chunk: ChatResponse) -> CompletionResponse:
+    return CompletionResponse(
+        text=chunk.message.content or "",
+        delta=chunk.delta,
+        raw=chunk.raw,
+        additional_kwargs=dict(chunk.additional_kwargs),
+    )
+
+
+def _field(name: str) -> str:
+    return "max_tokens" if name == "max_new_tokens" else name

@@ -1,0 +1,257 @@
+"""LlamaIndex messages to what the core reads: plain turns, and documents that may be quoted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+import recallm_core as recallm
+from recallm_core.documents import check_text
+
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+_CITABLE = "citable"
+_MESSAGE = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A range of something that the caller gave: a citable block, or a message of the user.
+
+    Attributes:
+        source: Its name: the block's source, or ``message:`` and a number.
+        title: The block's title.
+        location: Integers that say which block or message it is, and which characters of it.
+        offset: Where in the quote this range begins; 0 but for a quote over two messages.
+    """
+
+    source: str
+    title: str
+    location: dict[str, int]
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        """Characters in the range."""
+        return self.location["end_char_idx"] - self.location["start_char_idx"]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One turn for the core, and which part of it is which message."""
+
+    role: str
+    text: str = ""
+    parts: list[tuple[int, int, int]] = field(default_factory=list)  # message, start, end
+
+    def add(self, number: int, text: str, heading: str = "") -> None:
+        if self.text:
+            self.text += "\n\n"
+        self.text += heading
+        self.parts.append((number, len(self.text), len(self.text) + len(text)))
+        self.text += text
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the core is called with.
+
+    Attributes:
+        turns: ``{"role", "content"}``.
+        documents: The texts of the citable blocks.
+        flat: Whether there were no citable blocks, so that the user's messages may be quoted.
+    """
+
+    turns: tuple[dict[str, str], ...]
+    documents: tuple[recallm.Document, ...]
+    flat: bool
+    _sources: dict[str, tuple[str, str]]
+    _users: tuple[_Turn, ...]
+
+    def places(self, document_id: str, start: int, end: int) -> list[Place]:
+        """Returns a range of a core document as ranges of blocks or messages; usually one."""
+        if not document_id.startswith(f"{_MESSAGE}:"):
+            source, title = self._sources[document_id]
+            number, block = citable_of(document_id)
+            location = {"citable_index": number, "block_index": block}
+            return [Place(source, title, {**location, **_range(start, end)})]
+        turn = self._users[int(document_id.partition(":")[2])]
+        out = []
+        for message, begin, stop in turn.parts:
+            a, b = max(start, begin), min(end, stop)
+            if a < b:
+                location = {"message_index": message, **_range(a - begin, b - begin)}
+                out.append(Place(f"{_MESSAGE}:{message}", "", location, a - start))
+        return out
+
+
+def _range(start: int, end: int) -> dict[str, int]:
+    return {"start_char_idx": start, "end_char_idx": end}
+
+
+def citable_id(number: int, block: int = 0) -> str:
+    """Returns the id that the core knows a text of a citable block by.
+
+    Args:
+        number: Counts the citable (and document) blocks of a call.
+        block: Counts the texts in one block.
+    """
+    return f"{_CITABLE}:{number}:{block}"
+
+
+def citable_of(document_id: str) -> tuple[int, int]:
+    """Returns what ``citable_id`` was given."""
+    _, number, block = document_id.split(":")
+    return int(number), int(block)
+
+
+def read(messages: Sequence[ChatMessage], *, scope: str | None = None) -> Conversation:
+    """Returns a conversation for the core.
+
+    Args:
+        messages: Texts; what may be quoted stands in ``CitableBlock`` or text ``DocumentBlock``.
+        scope: ``documents`` or ``prompt``; None: documents where there are any.
+
+    Raises:
+        ValueError: There are no messages, or one has something other than text.
+        DocumentError: A text can't be used as it is.
+    """
+    if not messages:
+        raise ValueError("there are no messages; give at least one user message")
+    documents: list[recallm.Document] = []
+    sources: dict[str, tuple[str, str]] = {}
+    system = _Turn("system")
+    turns: list[_Turn] = []
+    for number, message in enumerate(messages):
+        role = _ROLES.get(message.role)
+        if role is None:
+            raise ValueError(f"message {number} has the unknown role {message.role!r}")
+        text = _text(message, number, role)
+        _add_documents(message, number, documents, sources)
+        if role == "system":
+            if text:
+                system.add(number, text)
+        elif role == "tool" and text:
+            _turn(turns, "user").add(number, text, _heading(message))
+        elif text or role == "user":
+            _turn(turns, role).add(number, text)
+    every = [system, *turns] if system.text else turns
+    return Conversation(
+        turns=tuple({"role": turn.role, "content": turn.text} for turn in every),
+        documents=tuple(documents),
+        flat=scope == "prompt" or (scope is None and not documents),
+        _sources=sources,
+        _users=tuple(turn for turn in turns if turn.role == "user"),
+    )
+
+
+def _turn(turns: list[_Turn], role: str) -> _Turn:
+    """The last turn, if it has this role, or a new one: neighbours of one role are joined."""
+    if not turns or turns[-1].role != role:
+        turns.append(_Turn(role))
+    return turns[-1]
+
+
+def _heading(message: ChatMessage) -> str:
+    name = message.additional_kwargs.get("name") or message.additional_kwargs.get("tool_name")
+    return f"Result of {name}:\n" if name else "Result:\n"
+
+
+def _text(message: ChatMessage, number: int, role: str) -> str:
+    """The words of a message; of an assistant also its tool calls."""
+    text = "\n".join(block.text for block in message.blocks if isinstance(block, TextBlock))
+    check_text(text, f"message {number}")
+    if role == "assistant":
+        return "\n".join([text, *_calls(message)] if text else list(_calls(message)))
+    return text
+
+
+def _calls(message: ChatMessage) -> Iterator[str]:
+    for block in message.blocks:
+        if isinstance(block, ToolCallBlock):
+            arguments = block.tool_kwargs
+            if isinstance(arguments, str):
+                arguments = json.loads(arguments or "{}")
+            call = {"name": block.tool_name, "arguments": arguments}
+            yield f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
+
+
+def _add_documents(
+    message: ChatMessage,
+    number: int,
+    documents: list[recallm.Document],
+    sources: dict[str, tuple[str, str]],
+) -> None:
+    count = citable_of(documents[-1].id)[0] + 1 if documents else 0
+    for block in message.blocks:
+        if isinstance(block, CitableBlock):
+            texts = [_citable_text(part, number) for part in block.content]
+            source, title = block.source, block.title
+        elif isinstance(block, DocumentBlock):
+            texts, title = [_decoded(block, number)], block.title or ""
+            source = title
+        elif isinstance(
+            block, TextBlock | ThinkingBlock | CitationBlock | ToolCallBlock | CachePoint
+        ):
+            continue
+        else:
+            raise ValueError(
+                f"message {number} has a {type(block).__name__}, but the model reads text only; "
+                "give TextBlock or CitableBlock"
+            )
+        for place, text in enumerate(texts):
+            document_id = citable_id(count, place)
+            documents.append(recallm.Document(text, document_id, title or None))
+            sources[document_id] = (source, title)
+        count += 1
+
+
+def _citable_text(block: Any, number: int) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
+    if isinstance(block, DocumentBlock):
+        return _decoded(block, number)
+    raise ValueError(
+        f"message {number} has a CitableBlock with a {type(block).__name__}; only text can be "
+        "quoted, so give its text"
+    )
+
+
+def _decoded(block: DocumentBlock, number: int) -> str:
+    """The text of a document block; nothing is fetched, opened or converted."""
+    data, mime = block.data, block.document_mimetype or ""
+    if isinstance(data, bytes) and (mime.startswith("text/") or not mime):
+        try:
+            return base64.b64decode(data, validate=True).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"message {number} has a document block that isn't UTF-8 text: {error}"
+            ) from None
+    raise ValueError(
+        f"message {number} has a document block without text data (mime type {mime!r}); nothing "
+        "is fetched or converted: load it with a reader and give its text as a CitableBlock"
+    )
