@@ -83,12 +83,7 @@ def _cite(
     passages: tuple[Passage, ...],
     documents: Mapping[str, Document],
 ) -> Citation:
-    document = documents.get(span.document_id)
-    if document is None or document.text[span.start : span.end] != span.text:
-        raise CitationError(
-            f"the quote {span.text[:60]!r} isn't document {span.document_id!r}"
-            f"[{span.start}:{span.end}]; this is a fault of the library, please report it"
-        )
+    document = _check(span.text, Location(span.document_id, span.start, span.end), documents)
     source = document.source_map
     return Citation(
         document_id=span.document_id,
@@ -97,7 +92,7 @@ def _cite(
         text=span.text,
         answer_start=answer_start,
         answer_end=answer_end,
-        occurrences=_occurrences(span, passages),
+        occurrences=_occurrences(span, passages, documents),
         parts=_parts(span, passages[span.passage]),
         title=document.title,
         lines=document.lines(span.start, span.end),
@@ -108,23 +103,68 @@ def _cite(
     )
 
 
-def _occurrences(span: RecallSpan, passages: tuple[Passage, ...]) -> tuple[Location, ...]:
-    """Every place where the supplied texts hold the quote, the cited one first."""
+def _occurrences(
+    span: RecallSpan, passages: tuple[Passage, ...], documents: Mapping[str, Document]
+) -> tuple[Location, ...]:
+    """Every place where the supplied texts hold the quote, the cited one first; each checked."""
     cited = Location(span.document_id, span.start, span.end)
     found = [place for passage in passages for place in _scan(span.text, passage)]
-    return tuple(dict.fromkeys([cited, *span.occurrences, *found]))
+    places = tuple(dict.fromkeys([cited, *span.occurrences, *found]))
+    for place in places:
+        _check(span.text, place, documents)
+    return places
+
+
+def _check(text: str, place: Location, documents: Mapping[str, Document]) -> Document:
+    document = documents.get(place.document_id)
+    if document is None or document.text[place.start : place.end] != text:
+        raise CitationError(
+            f"the quote {text[:60]!r} isn't document {place.document_id!r}"
+            f"[{place.start}:{place.end}]; a passage or a duplicate was given with offsets that "
+            "aren't its own, or this is a fault of the library: please report it"
+        )
+    return document
 
 
 def _scan(text: str, passage: Passage) -> Iterator[Location]:
     size = len(text)
-    at = passage.text.find(text)
-    while at >= 0:
+    for at in find_all(text, passage.text):
         yield Location(passage.document_id, passage.start + at, passage.start + at + size)
         for copy in passage.duplicates:
             begin = copy.start + at - copy.passage_start
             if copy.start <= begin and begin + size <= copy.end:
                 yield Location(copy.document_id, begin, begin + size)
-        at = passage.text.find(text, at + 1)
+
+
+def find_all(text: str, source: str) -> Iterator[int]:
+    """Yields every place of a non-empty text in another, overlapping ones too, in linear time."""
+    period = 0
+    at = source.find(text)
+    while at >= 0:
+        yield at
+        following = source.find(text[:1], at + 1)
+        if not 0 <= following < at + len(text):
+            at = source.find(text, at + 1)
+            continue
+        period = period or _period(text)
+        size = len(text)
+        # No copy begins before one period later; there, only the last period is new to check.
+        if source.startswith(text[size - period :], at + size):
+            at += period
+        else:
+            at = source.find(text, at + period)
+
+
+def _period(text: str) -> int:
+    """The least shift at which a text agrees with itself (Knuth, Morris and Pratt)."""
+    border = [0] * len(text)
+    size = 0
+    for i in range(1, len(text)):
+        while size and text[i] != text[size]:
+            size = border[size - 1]
+        size += text[i] == text[size]
+        border[i] = size
+    return len(text) - border[-1]
 
 
 def _parts(span: RecallSpan, passage: Passage) -> tuple[Part, ...]:
@@ -153,21 +193,25 @@ def _longest_match(quote: list[_Word], answer: list[_Word]) -> tuple[int, int] |
     """The range of the answer that shares the longest run of words with the quote.
 
     Runs without a content word don't count. Among equally long runs the one with more content
-    words wins, then the first.
+    words wins, then the first. One row of array arithmetic per word of the quote.
     """
-    best: tuple[int, int] = (0, 0)
-    found: tuple[int, int] | None = None
-    above = [0] * (len(answer) + 1)
+    if not quote or not answer:
+        return None
+    size = len(answer) + 1
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(w.folded, len(numbers)) for w in answer])
+    content = np.cumsum([0, *(w.content for w in answer)])
+    places = np.arange(1, size)
+    row = np.zeros(size, dtype=np.int64)  # row[j]: words in common that end before answer[j]
+    best, found = 0, None
     for word in quote:
-        row = [0] * (len(answer) + 1)
-        for j, other in enumerate(answer, start=1):
-            if word.folded == other.folded:
-                row[j] = above[j - 1] + 1
-                if row[j] < best[0]:
-                    continue
-                run = answer[j - row[j] : j]
-                rank = (len(run), sum(w.content for w in run))
-                if rank > best and rank[1] > 0:
-                    best, found = rank, (run[0].start, run[-1].end)
-        above = row
+        shared = np.zeros(size, dtype=np.int64)
+        shared[1:] = np.where(ids == numbers.get(word.folded, -1), row[:-1] + 1, 0)
+        row = shared
+        held = content[1:] - content[places - row[1:]]
+        ranks = np.where(held > 0, row[1:] * size + held, 0)
+        at = int(ranks.argmax())
+        if ranks[at] > best:
+            best = int(ranks[at])
+            found = (answer[at + 1 - int(row[at + 1])].start, answer[at].end)
     return found
