@@ -22,6 +22,7 @@ from recallm_core.constraint import ConstraintRules, build_index
 from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.conversation import Field, Fields, Turn, checked, render
 from recallm_core.documents import Location, Passage
+from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
@@ -378,7 +379,9 @@ class PromptBuilder:
         key = tuple((p.text, p.title) for p in passages)
         found = self._scorers.pop(key, None)
         if found is None:
-            found = SentenceScorer([p.text for p in passages], [p.title for p in passages])
+            found = SentenceScorer(
+                [p.text for p in passages], [p.title for p in passages], default_embedder()
+            )
         self._scorers[key] = found
         while len(self._scorers) > _CACHED_SCORERS:
             self._scorers.popitem(last=False)

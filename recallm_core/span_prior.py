@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recallm_core.constraint import ClosedSpan, Section
 from recallm_core.documents import Passage
+from recallm_core.embedding import default_embedder
 from recallm_core.prior import SentenceScorer
 from recallm_core.token_tables import Run, Visible
 
@@ -114,5 +115,7 @@ class SentencePrior:
 
 def sentence_map(runs: Sequence[Run], passages: Sequence[Passage]) -> SentenceMap:
     """Returns the map of one prompt's runs, its sentences scored from scratch."""
-    scorer = SentenceScorer([p.text for p in passages], [p.title for p in passages])
+    scorer = SentenceScorer(
+        [p.text for p in passages], [p.title for p in passages], default_embedder()
+    )
     return SentenceMap(runs, passages, scorer)

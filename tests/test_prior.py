@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recallm_core.embedding import default_embedder
 from recallm_core.lexical import sentences
 from recallm_core.prior import sentence_prior
 
@@ -57,3 +58,19 @@ def test_wrong_arguments_are_refused() -> None:
         sentence_prior("q", ["a"], [])
     with pytest.raises(ValueError, match="above 0"):
         sentence_prior("q", ["a"], temperature=0.0)
+
+
+def test_meaning_finds_what_words_miss() -> None:
+    text = "The museum is open on Sundays. The crossing takes an hour. Dogs must be kept on a lead."
+    question = "How much time does the boat trip need?"
+    prior = sentence_prior(question, [text], embedder=default_embedder())[0]
+    best_start, best_end, _ = max(prior, key=lambda row: row[2])
+    assert text[best_start:best_end] == "The crossing takes an hour."
+    assert math.fsum(math.exp(log) for _, _, log in prior) == pytest.approx(1.0)
+
+
+def test_meaning_alone_never_makes_a_heading_likeliest() -> None:
+    text = "# Boats\nThe ferry leaves at nine."
+    prior = sentence_prior("When do vessels go?", [text], embedder=default_embedder())[0]
+    assert max(prior, key=lambda row: row[2])[0] == text.index("The")
+    assert sentence_prior("x", [""], embedder=default_embedder()) == [[]]

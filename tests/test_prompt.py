@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from recallm_core.boundaries import grapheme_boundaries, word_boundaries
 from recallm_core.constraint import Effect
 from recallm_core.documents import Passage
+from recallm_core.embedding import default_embedder
 from recallm_core.errors import DocumentError, TokenizerError
 from recallm_core.params import GenerationParams
 from recallm_core.prior import sentence_prior
@@ -635,7 +636,8 @@ def test_the_prior_follows_the_question_and_then_the_evidence(builder, name):
     start = token_at(prompt, 0, "The ferry")
     assert favourite(prompt, scores) == start
     assert scores[token_at(prompt, 0, "leaves")] == pytest.approx(scores[start] + WITHIN_SENTENCE)
-    ranges = sentence_prior("When does the ferry leave?", [p.text for p in PACK], ["Harbour", None])
+    question, texts = "When does the ferry leave?", [p.text for p in PACK]
+    ranges = sentence_prior(question, texts, ["Harbour", None], embedder=default_embedder())
     assert scores[start] == pytest.approx(ranges[0][1][2], abs=1e-5)
     constraint = open_span(prompt)
     first, last = (prompt.runs[0].first + n for n in (start, len(prompt.runs[0].starts)))
