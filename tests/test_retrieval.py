@@ -15,7 +15,7 @@ from recallm_core.embedding import FunctionEmbedder
 from recallm_core.errors import CheckpointError, DocumentError
 from recallm_core.lexical import terms
 from recallm_core.retrieval import CorpusIndex, index, packs, words
-from recallm_core.retrieval.vectors import NearestVectors
+from recallm_core.retrieval.vectors import NearestVectors, train
 
 WORDS = [
     "red",
@@ -179,8 +179,9 @@ def test_an_approximate_index_finds_most_of_what_an_exact_one_does():
     vectors = centres[generator.integers(30, size=3000)] + generator.normal(0, 0.3, (3000, 16))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     exact = NearestVectors(vectors)
-    approximate = NearestVectors(vectors, exact_up_to=1000, probes=16)
-    again = NearestVectors(vectors, exact_up_to=1000, probes=16)
+    assert train(vectors) is None
+    approximate = NearestVectors(vectors, train(vectors, exact_up_to=1000), probes=16)
+    again = NearestVectors(vectors, train(vectors, exact_up_to=1000), probes=16)
     odd = np.arange(3000) % 2 == 1
     hits = 0
     for query in vectors[:50].astype(np.float32):

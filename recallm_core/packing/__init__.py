@@ -10,6 +10,18 @@ from recallm_core.documents import Document, Duplicate, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
 from recallm_core.packing.filling import Filling, Item, Overhead, Reason
 
+__all__ = [
+    "DEFAULT_OVERHEAD",
+    "LeftOut",
+    "Lookup",
+    "Order",
+    "Overhead",
+    "Pack",
+    "Reason",
+    "pack",
+    "pack_everything",
+]
+
 Order = Literal["document", "relevance", "edges"]
 
 DEFAULT_OVERHEAD = 12

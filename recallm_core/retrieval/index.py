@@ -16,7 +16,6 @@ from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
 from recallm_core.retrieval.files import FileRecord
 from recallm_core.retrieval.ranking import DocumentView, Part, State, Where
-from recallm_core.retrieval.vectors import NearestVectors
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Progress = Callable[[int, int], None]
@@ -121,7 +120,7 @@ class CorpusIndex:
         loaded = store.load(Path(path), index._embedder)
         index._state = State(
             tuple(
-                Part(each.name, each.segment, each.live, NearestVectors(each.segment.vectors))
+                Part(each.name, each.segment, each.live, ranking.nearest(each.segment))
                 for each in loaded.segments
             )
         )

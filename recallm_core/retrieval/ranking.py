@@ -115,10 +115,15 @@ class DocumentView(Mapping[str, Document]):
         return document_id in self._state.places
 
 
+def nearest(built: Segment) -> NearestVectors:
+    """Returns a segment's vectors, ready for search."""
+    return NearestVectors(built.vectors, built.coarse)
+
+
 def part(built: Segment) -> Part:
     """Returns a new segment, all alive."""
     live = np.ones(len(built.ids), np.bool_)
-    return Part("s" + uuid.uuid4().hex, built, live, NearestVectors(built.vectors))
+    return Part("s" + uuid.uuid4().hex, built, live, nearest(built))
 
 
 def without(state: State, document_ids: set[str]) -> list[Part]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from recallm_core.documents import Chunk, Document
 from recallm_core.embedding import Embedder, Floats
 from recallm_core.lexical import terms
+from recallm_core.retrieval.vectors import Coarse, train
 
 Ints = npt.NDArray[np.int64]
 Split = Callable[[Document], Sequence[Chunk]]
@@ -74,6 +75,7 @@ class Segment:
         words: Which chunks a term occurs in.
         titles: Which documents' titles a term occurs in.
         vectors: One unit vector per chunk, of its text in its surroundings, ``float16``.
+        coarse: What an approximate search needs; None where the vectors are few enough without.
     """
 
     texts: Texts
@@ -88,6 +90,7 @@ class Segment:
     words: Postings
     titles: Postings
     vectors: npt.NDArray[np.float16]
+    coarse: Coarse | None = None
 
     @property
     def chunk_count(self) -> int:
@@ -117,6 +120,7 @@ def build(
     chunk_parent = _numbered([(number, chunk.parent or chunk.start) for number, chunk in cut])
     headed = [_headed(documents[number], chunk.text) for number, chunk in cut]
     raw = _encode(headed, embedder, progress)
+    vectors = _in_context(raw, chunk_parent, chunk_document).astype(np.float16)
     return Segment(
         texts=tuple(documents),
         ids=tuple(document.id for document in documents),
@@ -129,7 +133,8 @@ def build(
         title_terms=title_terms,
         words=words,
         titles=titles,
-        vectors=_in_context(raw, chunk_parent, chunk_document).astype(np.float16),
+        vectors=vectors,
+        coarse=train(vectors),
     )
 
 
@@ -259,6 +264,7 @@ def merge(segments: Sequence[Segment], live: Sequence[npt.NDArray[np.bool_]]) ->
     places = [(part.texts, int(n)) for part, each in zip(segments, kept, strict=True) for n in each]
     ids = (part.ids[n] for part, each in zip(segments, kept, strict=True) for n in each)
     metadata = (part.metadata[n] for part, each in zip(segments, kept, strict=True) for n in each)
+    columns["coarse"] = train(columns["vectors"])
     return Segment(texts=_Joined(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
 
 
@@ -306,8 +312,8 @@ def arrays(segment: Segment) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Yields every array of a segment with the name under which it is stored."""
     for field in fields(Segment):
         value = getattr(segment, field.name)
-        if isinstance(value, Postings):
-            for part in fields(Postings):
+        if isinstance(value, Postings | Coarse):
+            for part in fields(value):
                 yield f"{field.name}-{part.name}", getattr(value, part.name)
         elif isinstance(value, np.ndarray):
             yield field.name, value

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from recallm_core.retrieval import files
 from recallm_core.retrieval.files import FileRecord, damaged
 from recallm_core.retrieval.segment import Postings, Segment, arrays
 from recallm_core.retrieval.texts import SavedTexts, write_texts
+from recallm_core.retrieval.vectors import Coarse
 
 VERSION = 1
 _FORMAT = "recallm-index"
@@ -323,9 +324,16 @@ def _well_formed(manifest: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(name, str) and _SEGMENT.fullmatch(name) for name in names)
         and all(type(count) is int and 0 <= count < 1 << 40 for count in counts)
-        and set(listed) == {f"{name}{suffix}" for name in names for suffix in _SUFFIXES}
+        and set(listed)
+        == {f"{name}{suffix}" for name in names for suffix in _suffixes(str(name), listed)}
         and all(_is_record(each) for each in listed.values())
     )
+
+
+def _suffixes(name: str, listed: Collection[str]) -> tuple[str, ...]:
+    """The files of a segment; those of an approximate search are there together or not at all."""
+    approximate = any(f"{name}{suffix}" in listed for suffix in _COARSE)
+    return (*_SUFFIXES, *_COARSE) if approximate else _SUFFIXES
 
 
 def _is_record(entry: object) -> bool:
@@ -364,6 +372,9 @@ _SUFFIXES = (
 )
 
 
+_COARSE = ("-coarse-centroids.npy", "-coarse-lists.npy")
+
+
 def _load_segment(
     folder: Path, entry: Mapping[str, Any], records: Mapping[str, FileRecord], dim: int
 ) -> Part:
@@ -382,12 +393,17 @@ def _load_segment(
         )
         for table in ("words", "titles")
     }
+    coarse = None
+    if f"{name}{_COARSE[0]}" in records:
+        centroids = array("coarse-centroids", "float32", None, dim)
+        coarse = Coarse(centroids, array("coarse-lists", "int32", sizes["chunks"]))
     texts = SavedTexts(folder / f"{name}.db")
     segment = Segment(
         texts=texts,
         ids=texts.ids,
         metadata=texts.metadata,
         vectors=array("vectors", "float16", sizes["chunks"], dim),
+        coarse=coarse,
         **columns,
         **postings,
     )
@@ -414,6 +430,11 @@ def _check_segment(path: Path, segment: Segment, characters: Sequence[int]) -> N
         "words": _sound(segment.words, chunks),
         "titles": _sound(segment.titles, documents),
         "vectors": bool(np.isfinite(segment.vectors).all()),
+        "lists": segment.coarse is None
+        or (
+            _within(segment.coarse.lists, len(segment.coarse.centroids))
+            and bool(np.isfinite(segment.coarse.centroids).all())
+        ),
     }
     wrong = [name for name, right in holds.items() if not right]
     if wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,60 @@ _TRAINED_ON = 64  # vectors per list of an approximate index
 _PROBES = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Coarse:
+    """The trained part of an approximate index, as plain arrays.
+
+    Attributes:
+        centroids: The middle of each list, ``float32[lists, dim]``.
+        lists: The list that each vector is in, ``int32[n]``.
+    """
+
+    centroids: Floats
+    lists: npt.NDArray[np.int32]
+
+
+def train(vectors: npt.NDArray[np.float16], *, exact_up_to: int | None = None) -> Coarse | None:
+    """Returns what an approximate search over some vectors needs; None: they are few enough.
+
+    Repeatable: the clustering starts from a fixed seed.
+    """
+    import faiss
+
+    count, dim = vectors.shape
+    if count <= (EXACT_UP_TO if exact_up_to is None else exact_up_to):
+        return None
+    lists = max(1, int(2 * np.sqrt(count)))
+    clusters = faiss.Kmeans(dim, lists, niter=10, seed=1234, spherical=True)
+    step = max(1, count // (lists * _TRAINED_ON))
+    clusters.train(vectors[::step].astype(np.float32))
+    centroids = np.array(clusters.centroids, np.float32)
+    nearest = faiss.IndexFlatIP(dim)
+    nearest.add(centroids)
+    found = [
+        nearest.search(vectors[at : at + _ADDED_AT_ONCE].astype(np.float32), 1)[1][:, 0]
+        for at in range(0, count, _ADDED_AT_ONCE)
+    ]
+    return Coarse(centroids, np.concatenate(found).astype(np.int32))
+
+
 class NearestVectors:
     """A FAISS index over some unit vectors, made when the first question comes.
 
     Args:
         vectors: ``float16[n, dim]``; may be memory-mapped.
-        exact_up_to: With more vectors than this, only the lists nearest to the question are read.
+        coarse: If given, only the lists nearest to the question are read.
         probes: How many of them; more is slower and misses less.
     """
 
     def __init__(
         self,
         vectors: npt.NDArray[np.float16],
+        coarse: Coarse | None = None,
         *,
-        exact_up_to: int = EXACT_UP_TO,
         probes: int = _PROBES,
     ) -> None:
-        self._vectors, self._exact_up_to, self._probes = vectors, exact_up_to, probes
+        self._vectors, self._coarse, self._probes = vectors, coarse, probes
         self._index: Any = None
         self._lock = threading.Lock()
 
@@ -56,7 +94,7 @@ class NearestVectors:
         if k == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         index = self._built()
-        approximate = len(self) > self._exact_up_to
+        approximate = self._coarse is not None
         settings: dict[str, Any] = {"nprobe": self._probes} if approximate else {}
         if allowed is not None:
             bits = np.packbits(allowed, bitorder="little")
@@ -78,15 +116,30 @@ class NearestVectors:
         import faiss
 
         count, dim = self._vectors.shape
-        half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        if count <= self._exact_up_to:
-            index: Any = faiss.IndexScalarQuantizer(dim, half, product)
+        index: Any
+        if self._coarse is None:
+            half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            index = faiss.IndexScalarQuantizer(dim, half, product)
         else:
-            lists = int(2 * np.sqrt(count))
-            coarse = faiss.IndexFlatIP(dim)
-            index = faiss.IndexIVFScalarQuantizer(coarse, dim, lists, half, product)
-            step = max(1, count // (lists * _TRAINED_ON))
-            index.train(self._vectors[::step].astype(np.float32))
+            index = self._approximate(self._coarse)
         for at in range(0, count, _ADDED_AT_ONCE):
-            index.add(self._vectors[at : at + _ADDED_AT_ONCE].astype(np.float32))
+            batch = self._vectors[at : at + _ADDED_AT_ONCE].astype(np.float32)
+            if self._coarse is None:
+                index.add(batch)
+            else:
+                lists = self._coarse.lists[at : at + _ADDED_AT_ONCE].astype(np.int64)
+                index.add_core(len(batch), faiss.swig_ptr(batch), None, faiss.swig_ptr(lists))
+        return index
+
+    def _approximate(self, coarse: Coarse) -> Any:
+        """An empty index over the trained lists."""
+        import faiss
+
+        lists, dim = coarse.centroids.shape
+        nearest = faiss.IndexFlatIP(dim)
+        nearest.add(np.ascontiguousarray(coarse.centroids))
+        half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        index: Any = faiss.IndexIVFScalarQuantizer(nearest, dim, lists, half, product)
+        index.by_residual = False  # so that a product is the same as in an exact index
+        index.train(np.ascontiguousarray(coarse.centroids))  # the lists are there already
         return index
