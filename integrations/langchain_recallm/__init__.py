@@ -10,6 +10,7 @@ from langchain_recallm.documents import (
 )
 from langchain_recallm.embeddings import RecallEmbeddings, as_core_embedder
 from langchain_recallm.retrievers import PackedContextRetriever, PackingCompressor
+from langchain_recallm.tools import create_cited_answer_tool
 from langchain_recallm.vectorstores import RecallFAISS
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RecallEmbeddings",
     "RecallFAISS",
     "as_core_embedder",
+    "create_cited_answer_tool",
     "create_grounded_documents_chain",
     "documents_to_content_blocks",
     "documents_to_text",

@@ -309,9 +309,13 @@ def _decoded(data: Any, mime_type: Any, kind: str, where: str) -> str:
 def _with_artifact(
     message: ToolMessage, text: str, documents: list[Document]
 ) -> tuple[str, list[Document]]:
-    """The documents of a tool's artifact; a text that only repeats them is left out."""
+    """The documents of a tool's artifact; a text that only repeats them is left out.
+
+    The cited-answer tool's text is made from its documents, so it is left out too.
+    """
     artifact = message.artifact
     if isinstance(artifact, Mapping):
+        text = "" if "citations" in artifact else text
         artifact = artifact.get("documents")
     if not isinstance(artifact, list | tuple):
         return text, documents

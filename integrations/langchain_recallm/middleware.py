@@ -1,0 +1,69 @@
+"""Middleware for ``langchain.agents``: the last word of an agent is a cited answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+from langchain_recallm.answers import PROVIDER
+from langchain_recallm.chat_models import ChatRecaLLM
+from langchain_recallm.conversation import content_of
+
+
+class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Answers from the sources that the agent gathered, whatever model drives the agent.
+
+    The agent's own model decides which tools to call. As soon as it wants to answer, and tools have
+    returned documents (artifacts, ``search_result`` or ``document`` blocks), ``ChatRecaLLM``
+    answers in its place from exactly these, so that the last message carries annotations.
+
+    Args:
+        model: Answers.
+    """
+
+    def __init__(self, model: ChatRecaLLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """Lets the agent's model go first, then replaces what would be the answer."""
+        response = handler(request)
+        if not _answers(response, request.messages):
+            return response
+        return ModelResponse(result=[self.model.invoke(_messages(request))])
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """The same for asynchronous agents."""
+        response = await handler(request)
+        if not _answers(response, request.messages):
+            return response
+        return ModelResponse(result=[await self.model.ainvoke(_messages(request))])
+
+
+def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
+    """Whether a response ends the agent's work, and there are sources to answer from."""
+    result = getattr(response, "result", response)
+    said = result if isinstance(result, list) else [result]
+    last = said[-1] if said else None
+    if not isinstance(last, AIMessage) or last.tool_calls:
+        return False
+    if getattr(response, "structured_response", None) is not None:
+        return False
+    if last.response_metadata.get("model_provider") == PROVIDER:
+        return False  # it is a cited answer already
+    return any(
+        isinstance(message, ToolMessage) and content_of(message).documents for message in messages
+    )
+
+
+def _messages(request: ModelRequest[Any]) -> list[BaseMessage]:
+    system = request.system_message
+    before: list[BaseMessage] = [] if system is None else [SystemMessage(system.text)]
+    return [*before, *request.messages]
