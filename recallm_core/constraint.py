@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.errors import ConstraintError
+from recallm_core.grammar import GrammarEngine, GrammarMatcher
 from recallm_core.recall_index import RecallIndex, RecallMatcher
 
 Ints = NDArray[np.int64]
@@ -32,6 +33,9 @@ class Effect(Enum):
     COPIED = "the token continues a copy"
     CLOSING = "the token may belong to the closing mark"
     CLOSED = "the token completed the closing mark"
+    CALL_OPENED = "the token completed the mark that opens a tool call"
+    CALL = "the token is part of a tool call"
+    CALL_CLOSED = "the token completed the mark that ends a tool call"
     THINKING_ENDED = "the token completed the mark that ends thinking"
     ENDED = "the token ends the output"
 
@@ -73,6 +77,9 @@ class Mask:
         return not bool((self.forbid == token).any())
 
 
+_NOT_BEGUN = (0, 0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Cursor:
     """The whole state; replaced, never changed. ``copied`` is the length of the copy."""
@@ -85,16 +92,23 @@ class _Cursor:
     close_from: int = 0  # length of the copy when the closing mark began
     copying: bool = True  # whether the copy reading is still alive while closing
     forced: tuple[int, ...] = ()
-    watch: tuple[int, int, int] = (0, 0, 0)  # open, close, think_close
+    watch: tuple[int, int, int, int] = _NOT_BEGUN  # open, close, think_close, call_open
+    grammar: GrammarMatcher | None = None  # never moved: a step replaces it
+    calls: int = 0
     thinking_tokens: int = 0
 
 
 class ConstraintRules:
     """A spec bound to its index: what all sequences over one prompt share."""
 
-    def __init__(self, spec: ConstraintSpec, index: RecallIndex) -> None:
+    def __init__(
+        self, spec: ConstraintSpec, index: RecallIndex, engine: GrammarEngine | None = None
+    ) -> None:
+        if spec.grammar is not None and engine is None:
+            raise ConstraintError("rules with a grammar need a grammar engine")
         self.spec = spec
         self.index = index
+        self.engine = engine
         controls = {i for tag in spec.tags if tag.control for i in tag.ids}
         reserved = np.array(sorted(controls | set(spec.eos) | set(spec.forbidden)), dtype=np.int32)
         clash = np.unique(index.tokens[np.isin(index.tokens, reserved)]).tolist()
@@ -109,7 +123,12 @@ class ConstraintRules:
         self._forbid: dict[tuple[Any, ...], Mask] = {}
 
     @classmethod
-    def from_spec(cls, spec: ConstraintSpec, prompt_ids: Sequence[int]) -> ConstraintRules:
+    def from_spec(
+        cls,
+        spec: ConstraintSpec,
+        prompt_ids: Sequence[int],
+        engine: GrammarEngine | None = None,
+    ) -> ConstraintRules:
         """Binds a spec to the prompt that a worker really has.
 
         Where the prompt isn't the one that the spec was made for, recall stays closed: no span can
@@ -118,8 +137,8 @@ class ConstraintRules:
         ids = np.asarray(prompt_ids, dtype=np.int32)
         if len(ids) != spec.prompt_length or hash_tokens(ids) != spec.prompt_hash:
             closed = replace(spec, recall_in="none")
-            return cls(closed, RecallIndex([], vocab_size=spec.vocab_size))
-        return cls(spec, build_index(spec, ids))
+            return cls(closed, RecallIndex([], vocab_size=spec.vocab_size), engine)
+        return cls(spec, build_index(spec, ids), engine)
 
     def start(self, prior: Prior | None = None) -> Constraint:
         """Returns the state of a fresh sequence.
@@ -141,7 +160,7 @@ class ConstraintRules:
 
     def _forbidden(self, cursor: _Cursor, may_open: bool) -> Ints:
         spec = self.spec
-        open_state, close_state, think_state = cursor.watch
+        open_state, close_state, think_state, call_state = cursor.watch
         ids = set(spec.forbidden)
         opening = spec.open.passers if may_open else spec.open.finishers
         ids.update(opening(open_state))
@@ -155,6 +174,12 @@ class ConstraintRules:
                 else spec.think_close.finishers
             )
             ids.update(ending(think_state))
+        if spec.grammar is not None and spec.grammar.call_open is not None:
+            mark = spec.grammar.call_open
+            thinking = cursor.section == "thinking"
+            ids.update(mark.finishers(call_state) if thinking else mark.passers(call_state))
+            closing = spec.grammar.call_close
+            ids.update(closing.ids if closing is not None and closing.control else ())
         if cursor.section != "thinking":
             ids.difference_update(spec.eos)
         return np.array(sorted(i for i in ids if 0 <= i < spec.vocab_size), dtype=np.int64)
@@ -178,6 +203,8 @@ class Constraint:
         self.rules = rules
         self._prior = prior
         self._cursor = _Cursor("thinking" if rules.spec.thinking else "answer")
+        if not rules.spec.thinking:
+            self._cursor = self._begin_answer(self._cursor)
         self._history: list[_Cursor] = []
         self._mask: Mask | None = None
         self._limit_thinking()
@@ -231,6 +258,10 @@ class Constraint:
             return Mask(only=np.array(cursor.forced[:1], dtype=np.int64))
         if cursor.matcher is not None:
             return self._span_mask(cursor, cursor.matcher)
+        if cursor.grammar is not None:
+            return self._grammar_mask(cursor.grammar)
+        if cursor.calls:
+            return self._after_call_mask()
         return self.rules.outside_mask(cursor, self._may_open())
 
     def _may_open(self) -> bool:
@@ -240,6 +271,56 @@ class Constraint:
             and len(cursor.spans) < spec.max_spans
             and self.rules.index.copyable
         )
+
+    def _grammar_mask(self, grammar: GrammarMatcher) -> Mask:
+        """What continues the grammar; a whole answer may end where it is complete."""
+        spec = self.rules.spec
+        allowed = grammar.allowed_tokens()
+        if spec.grammar is not None and spec.grammar.answer is not None and grammar.accepts:
+            allowed = np.concatenate([allowed, np.array(spec.eos, dtype=np.int64)])
+        return Mask(only=allowed)
+
+    def _after_call_mask(self) -> Mask:
+        """After a tool call: the end, or another call."""
+        spec = self.rules.spec
+        ids = [*spec.eos]
+        if spec.grammar is not None and spec.grammar.call_open and spec.grammar.parallel:
+            ids.append(spec.grammar.call_open.ids[0])
+        return Mask(only=np.array(ids, dtype=np.int64))
+
+    def _begin_answer(self, cursor: _Cursor) -> _Cursor:
+        """The state at the beginning of the answer: a grammar takes over, or a call is due."""
+        grammar, engine = self.rules.spec.grammar, self.rules.engine
+        cursor = replace(cursor, section="answer", forced=(), watch=_NOT_BEGUN)
+        if grammar is None or engine is None:
+            return cursor
+        if grammar.answer is not None:
+            return replace(cursor, grammar=engine.matcher(grammar.answer))
+        if grammar.required and grammar.call_open is not None:
+            return replace(cursor, forced=grammar.call_open.ids)
+        return cursor
+
+    def _step_grammar(
+        self, cursor: _Cursor, grammar: GrammarMatcher, token: int
+    ) -> tuple[_Cursor, Effect]:
+        """One token of a whole answer or of a tool call; a complete call is closed."""
+        spec = self.rules.spec
+        rules = spec.grammar
+        assert rules is not None
+        if rules.answer is not None:
+            if token in spec.eos:
+                return replace(cursor, section="done", grammar=None), Effect.ENDED
+            return replace(cursor, grammar=grammar.after(token)), Effect.TEXT
+        if cursor.forced:
+            left = cursor.forced[1:]
+            if left:
+                return replace(cursor, forced=left), Effect.CALL
+            ended = replace(cursor, forced=(), grammar=None, calls=cursor.calls + 1)
+            return ended, Effect.CALL_CLOSED
+        following = grammar.after(token)
+        assert rules.call_close is not None
+        forced = () if following.allowed_tokens().size else rules.call_close.ids
+        return replace(cursor, grammar=following, forced=forced), Effect.CALL
 
     def _span_mask(self, cursor: _Cursor, matcher: RecallMatcher) -> Mask:
         ids = self.rules.spec.close.ids
@@ -279,7 +360,7 @@ class Constraint:
         Raises:
             ConstraintError: The token isn't legal here; the state stays as it was.
         """
-        if not self.mask().allows(token):
+        if not 0 <= token < self.rules.spec.vocab_size or not self.mask().allows(token):
             raise ConstraintError(
                 f"token {token} isn't legal at output position {len(self._history)} "
                 f"({self._where()}); backends must choose within mask()"
@@ -301,6 +382,8 @@ class Constraint:
             return cursor, Effect.ENDED
         if cursor.matcher is not None:
             return self._step_span(cursor, cursor.matcher, token)
+        if cursor.grammar is not None:
+            return self._step_grammar(cursor, cursor.grammar, token)
         return self._step_text(replace(cursor, forced=cursor.forced[1:]), token)
 
     def _step_span(
@@ -336,7 +419,7 @@ class Constraint:
             closing=0,
             close_from=0,
             copying=True,
-            watch=(0, 0, 0),
+            watch=_NOT_BEGUN,
         )
 
     def cut_span(self) -> ClosedSpan | None:
@@ -360,21 +443,32 @@ class Constraint:
             return replace(cursor, section="done"), Effect.ENDED
         if self._completes(spec.open, cursor.watch[0], token) and self._may_open():
             matcher = self.rules.index.matcher(spec.max_span_tokens, self._start_prior(cursor))
-            return replace(cursor, matcher=matcher, forced=(), watch=(0, 0, 0)), Effect.OPENED
+            return replace(cursor, matcher=matcher, forced=(), watch=_NOT_BEGUN), Effect.OPENED
         if spec.think_close is not None and self._completes(
             spec.think_close, cursor.watch[2], token
         ):
-            ended = replace(cursor, section="answer", forced=(), watch=(0, 0, 0))
-            return ended, Effect.THINKING_ENDED
+            return self._begin_answer(cursor), Effect.THINKING_ENDED
+        call = spec.grammar.call_open if spec.grammar else None
+        if call is not None and self._completes(call, cursor.watch[3], token):
+            return self._open_call(cursor), Effect.CALL_OPENED
         watch = (
             spec.open.advance(cursor.watch[0], token),
             spec.close.advance(cursor.watch[1], token),
             spec.think_close.advance(cursor.watch[2], token) if spec.think_close else 0,
+            call.advance(cursor.watch[3], token) if call else 0,
         )
         cursor = replace(cursor, watch=watch)
         if not cursor.forced:
             cursor = replace(cursor, forced=self._begun(cursor))
         return cursor, Effect.TEXT
+
+    def _open_call(self, cursor: _Cursor) -> _Cursor:
+        grammar, engine = self.rules.spec.grammar, self.rules.engine
+        assert grammar is not None
+        assert engine is not None
+        assert grammar.call is not None
+        matcher = engine.matcher(grammar.call)
+        return replace(cursor, forced=(), watch=_NOT_BEGUN, grammar=matcher)
 
     def _begun(self, cursor: _Cursor) -> tuple[int, ...]:
         """The rest of a text tag that has begun; nothing where the tag isn't legal."""
@@ -389,6 +483,12 @@ class Constraint:
             and cursor.watch[2] >= ending.begun
         ):
             return ending.rest[cursor.watch[2]]
+        call = spec.grammar.call_open if spec.grammar else None
+        begun = 1 if cursor.calls else call.begun if call is not None else 0
+        if call is None or call.control or cursor.section != "answer":
+            return ()
+        if cursor.watch[3] >= begun:
+            return call.rest[cursor.watch[3]]
         return ()
 
     @staticmethod

@@ -125,6 +125,58 @@ class Tag:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class GrammarSpec:
+    """What rules the answer once thinking is over: a schema for all of it, or tool calls.
+
+    Attributes:
+        answer: Grammar of the whole answer; None where tools are offered instead.
+        call: Grammar of what stands between the marks of one tool call.
+        call_open, call_close: The marks around a tool call; both or neither.
+        required: The answer must begin with a call.
+        parallel: Further calls may follow the first.
+    """
+
+    answer: str | None = None
+    call: str | None = None
+    call_open: Tag | None = None
+    call_close: Tag | None = None
+    required: bool = False
+    parallel: bool = True
+
+    def __post_init__(self) -> None:
+        marks = (self.call_open, self.call_close)
+        if (self.answer is None) == (self.call is None):
+            raise ConstraintError("a grammar rules either the whole answer or tool calls")
+        if any((mark is None) != (self.call is None) for mark in marks):
+            raise ConstraintError("tool calls need both marks, and nothing else does")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the grammar as plain JSON values."""
+        return {
+            "answer": self.answer,
+            "call": self.call,
+            "call_open": self.call_open and self.call_open.to_dict(),
+            "call_close": self.call_close and self.call_close.to_dict(),
+            "required": self.required,
+            "parallel": self.parallel,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> GrammarSpec:
+        """Rebuilds a grammar from ``to_dict``."""
+        texts = {
+            name: None if data[name] is None else _checked(data[name], str)
+            for name in ("answer", "call")
+        }
+        marks = {
+            name: None if data[name] is None else Tag.from_dict(_checked(data[name], dict))
+            for name in ("call_open", "call_close")
+        }
+        flags = {name: _checked(data[name], bool) for name in ("required", "parallel")}
+        return cls(**texts, **marks, **flags)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ConstraintSpec:
     """One prompt's rules, independent of any engine.
@@ -148,6 +200,7 @@ class ConstraintSpec:
         max_thinking_tokens: The end of thinking is forced from here on; None: no limit.
         prior: A log score per run position that tilts where a span starts, or None.
         prior_weight: What the tilt is multiplied with.
+        grammar: What rules the answer besides; None: nothing.
     """
 
     prompt_length: int
@@ -169,6 +222,7 @@ class ConstraintSpec:
     max_thinking_tokens: int | None = None
     prior: NDArray[np.float32] | None = None
     prior_weight: float = 1.0
+    grammar: GrammarSpec | None = None
     version: int = field(default=SPEC_VERSION)
 
     def __post_init__(self) -> None:
@@ -222,7 +276,9 @@ class ConstraintSpec:
     @property
     def tags(self) -> tuple[Tag, ...]:
         """The marks in use."""
-        return (self.open, self.close, *([self.think_close] if self.think_close else []))
+        grammar = self.grammar
+        calls = (grammar.call_open, grammar.call_close) if grammar else ()
+        return (self.open, self.close, *(t for t in (self.think_close, *calls) if t is not None))
 
     def never_free(self) -> set[int]:
         """Every id that some state of ordinary output forbids."""
@@ -247,6 +303,7 @@ class ConstraintSpec:
                 "close": self.close.to_dict(),
                 "think_close": self.think_close and self.think_close.to_dict(),
                 "prior": None if self.prior is None else _pack_floats(self.prior),
+                "grammar": self.grammar and self.grammar.to_dict(),
             },
             separators=(",", ":"),
         )
@@ -282,6 +339,7 @@ class ConstraintSpec:
         runs = tuple((_number(a), _number(b)) for a, b in _checked(data["runs"], list))
         size = sum(b - a for a, b in runs)
         think_close, limit = data["think_close"], data["max_thinking_tokens"]
+        grammar = data["grammar"]
         return cls(
             prompt_length=_number(data["prompt_length"]),
             prompt_hash=_checked(data["prompt_hash"], str),
@@ -302,6 +360,7 @@ class ConstraintSpec:
             max_thinking_tokens=None if limit is None else _number(limit),
             prior=None if data["prior"] is None else _unpack_floats(data["prior"], size),
             prior_weight=float(_checked(data["prior_weight"], (int, float))),
+            grammar=None if grammar is None else GrammarSpec.from_dict(_checked(grammar, dict)),
         )
 
 

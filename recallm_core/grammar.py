@@ -251,3 +251,13 @@ class GrammarMatcher:
         """Returns an independent cursor at the same place."""
         with self._lock:
             return GrammarMatcher(self._engine, self._matcher.deep_copy())
+
+    def after(self, token: int) -> GrammarMatcher:
+        """Returns a cursor one token further; this one stays where it is.
+
+        Raises:
+            ConstraintError: The grammar doesn't allow the token here.
+        """
+        following = self.copy()
+        following.consume_token(token)
+        return following

@@ -126,6 +126,7 @@ JUNK = [
 LEGAL_JUNK = {
     ("eos", "[]"),
     ("forbidden", "[]"),
+    ("grammar", "None"),
     ("max_thinking_tokens", "None"),
     ("prior", "None"),
     ("prior_weight", "-1"),
