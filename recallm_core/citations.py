@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from recallm_core.documents import Document, DocumentSet, Location
+from recallm_core.documents import Document, Location
 from recallm_core.trace import ToolCall, Trace
 
 
@@ -90,6 +90,7 @@ class Answer:
         usage: Tokens spent.
         finish_reason: ``stop``, ``length`` (cut off), ``tool_calls`` or ``cancelled``.
         tool_calls: Tools that the model wants called.
+        cut_call: Text of a tool call that the output was cut off in.
         question: What was asked.
         model: Which model answered.
         sources: The documents that the model could quote from, by id.
@@ -102,6 +103,7 @@ class Answer:
     usage: Usage
     finish_reason: str
     tool_calls: tuple[ToolCall, ...] = ()
+    cut_call: str | None = None
     question: str = ""
     model: str = ""
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)

@@ -123,7 +123,7 @@ class AnswerDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of a tool call."""
+    """A tool call, handed out when it is complete; ``arguments`` is JSON."""
 
     index: int
     name: str | None = None
@@ -131,7 +131,9 @@ class ToolCallDelta:
     id: str | None = None
 
 
-TraceEvent = ReasoningDelta | RecallStarted | RecallDelta | RecallEnded | AnswerDelta
+TraceEvent = (
+    ReasoningDelta | RecallStarted | RecallDelta | RecallEnded | AnswerDelta | ToolCallDelta
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ is caught here, before an answer leaves the library.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from recallm_core.trace import (
     RecallSpan,
     RecallStarted,
     Segment,
+    ToolCall,
+    ToolCallDelta,
     Trace,
     TraceEvent,
 )
@@ -139,6 +143,8 @@ class TraceParser:
         self._pending = ""  # may still be the beginning of a text mark
         self._quote = ""  # of the open span, let through so far
         self._spans = 0
+        self._call: str | None = None  # text of the tool call that is being written
+        self._calls: list[ToolCall] = []
         self._counts = {"reasoning": 0, "recall": 0, "answer": 0}
         self._ended = False
         self._finished = False
@@ -212,9 +218,51 @@ class TraceParser:
             events = [*self._before_mark(token, spec.think_close), *self._end_section()]
             self._section = "answer"
             return events
+        if effect in (Effect.CALL_OPENED, Effect.CALL, Effect.CALL_CLOSED):
+            return self._take_call(token, effect)
         if effect is Effect.ENDED:
             self._ended = True
         return []
+
+    def _take_call(self, token: int, effect: Effect) -> list[TraceEvent]:
+        """A tool call is handed out when it is complete; its text never shows in the answer."""
+        grammar = self._prompt.spec.grammar
+        assert grammar is not None
+        assert grammar.call_open is not None
+        assert grammar.call_close is not None
+        if effect is Effect.CALL_OPENED:
+            self._call = ""
+            return self._before_mark(token, grammar.call_open)
+        self._call = (self._call or "") + self._detokenizer.feed(token)
+        if effect is Effect.CALL:
+            return []
+        text = (
+            self._call
+            if grammar.call_close.control
+            else self._call.removesuffix(grammar.call_close.text)
+        )
+        self._call = None
+        self._detokenizer = self._tokenizer.detokenizer()
+        value = json.loads(text)
+        call = ToolCall(value["name"], value["arguments"], self._call_id(text))
+        self._calls.append(call)
+        arguments = json.dumps(value["arguments"], ensure_ascii=False)
+        return [ToolCallDelta(len(self._calls) - 1, call.name, arguments, call.id)]
+
+    def _call_id(self, text: str) -> str:
+        """An id that is the same whenever the same output follows the same prompt."""
+        seed = f"{self._prompt.spec.prompt_hash}/{len(self._calls)}/{text}"
+        return "call_" + hashlib.blake2b(seed.encode(), digest_size=8).hexdigest()
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls that are complete."""
+        return tuple(self._calls)
+
+    @property
+    def cut_call(self) -> str | None:
+        """The text of a tool call that the output was cut off in."""
+        return self._call
 
     def _before_mark(self, token: int, mark: Tag) -> list[TraceEvent]:
         """Lets the text before a mark through; the mark itself never leaves."""
