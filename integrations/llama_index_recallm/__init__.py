@@ -2,8 +2,20 @@
 
 from llama_index_recallm.events import RecallSpanEvent
 from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.responses import (
+    AsyncCitedStreamingResponse,
+    Citation,
+    CitedResponse,
+    CitedStreamingResponse,
+)
+from llama_index_recallm.synthesizer import RecaLLMSynthesizer
 
 __all__ = [
+    "AsyncCitedStreamingResponse",
+    "Citation",
+    "CitedResponse",
+    "CitedStreamingResponse",
     "RecaLLM",
+    "RecaLLMSynthesizer",
     "RecallSpanEvent",
 ]

@@ -1,0 +1,159 @@
+"""From an answer's raw data to citations of nodes and documents, each checked by slicing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.schema import BaseNode, NodeWithScore
+
+from llama_index_recallm import messages
+from llama_index_recallm.responses import Citation, Evidence, Level, NodeRange
+from llama_index_recallm.sources import (
+    MEMBERS,
+    Anchor,
+    Originals,
+    Source,
+    nearest,
+    occurrences,
+)
+from recallm_core.errors import CitationError
+
+
+class Reader:
+    """The sources of one call, and what their quotes become.
+
+    Args:
+        sources: What the model reads, in the order of the call's citable blocks.
+        originals: The documents that the nodes were cut from.
+        additional: Nodes behind the sources, where these are sub-answers of another engine.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], originals: Originals, additional: Sequence[Source] = ()
+    ) -> None:
+        self.sources = tuple(sources)
+        self._originals = originals
+        self._additional = tuple(additional)
+        self._anchors: dict[int, Anchor] = {}
+
+    def evidence(self, answer: Mapping[str, Any]) -> Evidence:
+        """Returns the evidence of an answer.
+
+        Args:
+            answer: ``raw["recallm"]`` of a response of ``RecaLLM``.
+
+        Raises:
+            CitationError: A quote isn't the slice that it claims to be; never hidden.
+        """
+        numbers: dict[tuple[str, int, int], int] = {}
+        citations: list[Citation] = []
+        cited: dict[int, NodeWithScore] = {}
+        for found in answer["citations"]:
+            source, start, derived = self._place(found)
+            start += source.shift
+            key = (source.node.node_id, start, start + len(found["text"]))
+            number = numbers.setdefault(key, len(numbers) + 1)
+            citations.append(self._citation(found, source, start, number, derived=derived))
+            cited.setdefault(id(source.given), source.given)
+        return Evidence(
+            citations=citations,
+            cited_nodes=list(cited.values()),
+            abstained=bool(answer["abstained"]),
+            reasoning=_reasoning(answer),
+            finish_reason=str(answer["finish_reason"]),
+        )
+
+    def _place(self, found: Mapping[str, Any]) -> tuple[Source, int, bool]:
+        """The source that is cited, where in its text, and whether it is a sub-answer."""
+        source = self._source(found)
+        if not self._additional or source.node.ref_doc_id is not None:
+            return source, int(found["start"]), False
+        for behind in self._additional:
+            at = behind.text.find(found["text"])
+            if at >= 0:
+                return behind, at, False
+        return source, int(found["start"]), True
+
+    def _source(self, place: Mapping[str, Any]) -> Source:
+        return self.sources[messages.citable_of(place["document_id"])[0]]
+
+    def _citation(
+        self, found: Mapping[str, Any], source: Source, start: int, number: int, *, derived: bool
+    ) -> Citation:
+        text = found["text"]
+        end = start + len(text)
+        if source.node_text[start:end] != text:
+            raise CitationError(
+                f"the quote {text[:60]!r} isn't node {source.node.node_id!r}[{start}:{end}]; this "
+                "is a fault of the library, please report it"
+            )
+        level, doc_start, unsure = self._in_document(source, start, text)
+        page = source.node.metadata.get("page_label")
+        return Citation(
+            n=number,
+            text=text,
+            node_id=source.node.node_id,
+            node_start=start,
+            node_end=end,
+            ref_doc_id=source.node.ref_doc_id,
+            doc_start=doc_start,
+            doc_end=None if doc_start is None else doc_start + len(text),
+            level=level,
+            answer_start=found["answer_start"],
+            answer_end=found["answer_end"],
+            ambiguous=unsure or bool(found["ambiguous"]),
+            occurrences=[self._range(place) for place in found["occurrences"]],
+            parts=_parts(source.node, start, end),
+            derived=derived,
+            title=source.label(metadata=False) or None,
+            page_label=None if page is None else str(page),
+        )
+
+    def _range(self, place: Mapping[str, Any]) -> NodeRange:
+        source = self._source(place)
+        return NodeRange(
+            node_id=source.node.node_id,
+            node_start=source.shift + place["start"],
+            node_end=source.shift + place["end"],
+        )
+
+    def _anchor(self, source: Source) -> Anchor:
+        found = self._anchors.get(id(source))
+        if found is None:
+            found = self._anchors[id(source)] = source.anchor(self._originals)
+        return found
+
+    def _in_document(self, source: Source, start: int, text: str) -> tuple[Level, int | None, bool]:
+        """How far the place in the document is known, where it is, and whether it is unsure."""
+        anchor = self._anchor(source)
+        within = start - source.shift
+        if anchor.start is not None:
+            level: Level = "document" if anchor.checked else "node"
+            return level, anchor.start + within, anchor.ambiguous
+        original = self._originals.text(source.node.ref_doc_id)
+        claimed = getattr(source.node, "start_char_idx", None)
+        found = None if original is None else nearest(text, original, claimed)
+        if original is None or found is None:
+            return "text", None, False
+        return "document", found, len(list(occurrences(text, original, 2))) > 1
+
+
+def _parts(node: BaseNode, start: int, end: int) -> list[NodeRange]:
+    """The quote in the nodes that a packed node was merged from."""
+    out = []
+    for member in node.metadata.get(MEMBERS) or ():
+        a, b = max(start, member["start"]), min(end, member["end"])
+        if a < b:
+            shift = member["node_start"] - member["start"]
+            part = NodeRange(node_id=member["node_id"], node_start=a + shift, node_end=b + shift)
+            out.append(part)
+    return out
+
+
+def _reasoning(answer: Mapping[str, Any]) -> str:
+    return "".join(
+        segment["text"]
+        for segment in answer["trace"]
+        if segment["type"] == "reasoning" or segment.get("section") == "thinking"
+    )

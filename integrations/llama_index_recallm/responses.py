@@ -1,0 +1,256 @@
+"""What a cited query engine returns: LlamaIndex responses with citations, and the citation."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llama_index.core.base.llms.types import CitationBlock, TextBlock
+from llama_index.core.base.response.schema import (
+    AsyncStreamingResponse,
+    Response,
+    StreamingResponse,
+)
+from llama_index.core.bridge.pydantic import BaseModel, Field
+from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
+from llama_index.core.types import TokenAsyncGen
+
+from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
+
+Level = Literal["document", "node", "text"]
+KEY = "recallm"
+"""Key of a response's metadata under which the citations stand as plain data."""
+
+
+class NodeRange(BaseModel):
+    """A range of a node's text: ``node.text[node_start:node_end]``, in code points."""
+
+    node_id: str
+    node_start: int
+    node_end: int
+
+
+class Citation(NodeRange):
+    """A quote: ``node.text[node_start:node_end] == text``, always.
+
+    Attributes:
+        n: Its number in the answer, from 1; citations of the same place share one.
+        text: The quote.
+        node_id: The node among the response's sources.
+        ref_doc_id: The document the node was cut from.
+        doc_start: First character in that document, where known.
+        doc_end: One past the last.
+        level: ``document``: the range was checked in the document's own text. ``node``: it is what
+            the node's offsets claim. ``text``: no offsets in a document are known.
+        answer_start: First character of the answer that it supports; None: the whole answer.
+        answer_end: One past the last.
+        ambiguous: Whether the quote stands in more than one place of what was read, or its node in
+            more than one place of the document.
+        occurrences: Every place in the nodes that were read where the quote stands.
+        parts: For a node that was merged: the quote in the retrieved nodes it was merged from.
+        derived: Whether the node is a sub-answer that another model call wrote.
+        title: A name for people.
+        page_label: As in the node's metadata.
+    """
+
+    n: int
+    text: str
+    ref_doc_id: str | None = None
+    doc_start: int | None = None
+    doc_end: int | None = None
+    level: Level = "text"
+    answer_start: int | None = None
+    answer_end: int | None = None
+    ambiguous: bool = False
+    occurrences: list[NodeRange] = Field(default_factory=list)
+    parts: list[NodeRange] = Field(default_factory=list)
+    derived: bool = False
+    title: str | None = None
+    page_label: str | None = None
+
+    def as_block(self) -> CitationBlock:
+        """Returns the citation as a block of a LlamaIndex message."""
+        keys = ("node_start", "node_end", "doc_start", "doc_end", "answer_start", "answer_end")
+        found = {key: getattr(self, key) for key in keys}
+        return CitationBlock(
+            cited_content=TextBlock(text=self.text),
+            source=self.ref_doc_id or self.node_id,
+            title=self.title or "",
+            additional_location_info={k: v for k, v in found.items() if v is not None},
+        )
+
+    def as_node(self) -> NodeWithScore:
+        """Returns the quote as a node of its own, which survives where responses don't."""
+        related = {}
+        if self.ref_doc_id is not None:
+            related[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=self.ref_doc_id)
+        keys = {"citation": self.n, "node_id": self.node_id, "level": self.level}
+        node = TextNode(
+            id_=f"citation-{self.n}-{self.node_id}-{self.node_start}-{self.node_end}",
+            text=self.text,
+            start_char_idx=self.doc_start,
+            end_char_idx=self.doc_end,
+            relationships=related,
+            metadata=keys,
+            excluded_llm_metadata_keys=list(keys),
+            excluded_embed_metadata_keys=list(keys),
+        )
+        return NodeWithScore(node=node, score=1.0)
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """What a response says beyond its text.
+
+    Attributes:
+        citations: In the order of the text that they support.
+        cited_nodes: The source nodes that are cited, each once.
+        abstained: Whether the sources hold no answer, as the model said or showed.
+        reasoning: The thinking, quotes included.
+        finish_reason: ``stop``, ``length`` (cut off) or ``empty`` (there was nothing to read);
+            empty while a stream isn't over.
+    """
+
+    citations: list[Citation] = field(default_factory=list)
+    cited_nodes: list[NodeWithScore] = field(default_factory=list)
+    abstained: bool = False
+    reasoning: str = ""
+    finish_reason: str = ""
+
+    def take(self, other: Evidence) -> None:
+        """Takes over everything that another one says."""
+        for name in Evidence.__dataclass_fields__:
+            setattr(self, name, getattr(other, name))
+
+    def _said(self) -> str:
+        raise NotImplementedError
+
+    def marked_text(self) -> str:
+        """Returns the answer with ``[n]`` behind what each citation supports."""
+        return marked(self._said(), self.citations)
+
+    def with_quotes(self) -> str:
+        """Returns the answer with ``[n]`` and, below it, the quotes with their sources."""
+        quotes = listed(self.citations)
+        return f"{self.marked_text()}\n\n{quotes}" if quotes else self.marked_text()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns answer and evidence as plain data, for workflows and logs."""
+        return {"response": self._said(), **plain(self), "reasoning": self.reasoning}
+
+    def _repr_html_(self) -> str:
+        lines = listed(self.citations).splitlines()
+        quotes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        return f"<p>{html.escape(self.marked_text())}</p><ul>{quotes}</ul>"
+
+
+def plain(evidence: Evidence) -> dict[str, Any]:
+    """Returns what is known of an answer as small plain data; the reasoning is left out."""
+    return {
+        "citations": [c.model_dump(exclude_none=True) for c in evidence.citations],
+        "cited_nodes": [each.node.node_id for each in evidence.cited_nodes],
+        "abstained": evidence.abstained,
+        "finish_reason": evidence.finish_reason,
+    }
+
+
+def marked(text: str, citations: list[Citation]) -> str:
+    """Returns an answer with ``[n]`` behind each stretch that a citation supports."""
+    out, last = [], 0
+    places: dict[int, list[int]] = {}
+    for citation in citations:
+        end = len(text) if citation.answer_end is None else citation.answer_end
+        numbers = places.setdefault(end, [])
+        if citation.n not in numbers:
+            numbers.append(citation.n)
+    for end in sorted(places):
+        out.append(text[last:end] + "".join(f" [{n}]" for n in places[end]))
+        last = end
+    return "".join(out) + text[last:]
+
+
+def listed(citations: list[Citation]) -> str:
+    """Returns the quotes as numbered lines."""
+    lines = {}
+    for citation in citations:
+        where = citation.title or citation.ref_doc_id or citation.node_id
+        page = f", page {citation.page_label}" if citation.page_label else ""
+        lines.setdefault(citation.n, f'[{citation.n}] "{citation.text}" ({where}{page})')
+    return "\n".join(lines[n] for n in sorted(lines))
+
+
+@dataclass
+class CitedResponse(Evidence, Response):
+    """A complete answer with its citations."""
+
+    def _said(self) -> str:
+        return self.response or ""
+
+
+@dataclass
+class CitedStreamingResponse(Evidence, StreamingResponse):
+    """An answer that is still being written; the evidence is there when the stream ends.
+
+    Reading it, by anyone, doesn't take it from others: ``str()`` always gives the whole text, and
+    ``response_gen`` can be looped over again once it is exhausted.
+    """
+
+    recording: Recording = field(kw_only=True, repr=False)
+
+    @classmethod
+    def of(
+        cls, recording: Recording, source_nodes: list[NodeWithScore], metadata: dict[str, Any]
+    ) -> CitedStreamingResponse:
+        """Returns the response for a recording."""
+        return cls(TextStream(recording), source_nodes, metadata, recording=recording)
+
+    def _said(self) -> str:
+        return self.response_txt or ""
+
+    def __str__(self) -> str:
+        return self.recording.all() or "None"
+
+    def get_response(self) -> CitedResponse:
+        """Waits for the end and returns the complete answer."""
+        return _complete(self, self.recording.all())
+
+
+@dataclass
+class AsyncCitedStreamingResponse(Evidence, AsyncStreamingResponse):
+    """``CitedStreamingResponse`` for asynchronous readers, on any event loop."""
+
+    recording: Recording = field(kw_only=True, repr=False)
+
+    @classmethod
+    def of(
+        cls, recording: Recording, source_nodes: list[NodeWithScore], metadata: dict[str, Any]
+    ) -> AsyncCitedStreamingResponse:
+        """Returns the response for a recording."""
+        return cls(AsyncTextStream(recording), source_nodes, metadata, recording=recording)
+
+    def _said(self) -> str:
+        return self.response_txt or ""
+
+    def __str__(self) -> str:
+        return self.recording.all() or "None"
+
+    async def _async_str(self) -> str:
+        return await asyncio.to_thread(self.recording.all) or "None"
+
+    async def _yield_response(self) -> TokenAsyncGen:
+        async for text in AsyncTextStream(self.recording):
+            yield text
+
+    async def get_response(self) -> CitedResponse:
+        """Waits for the end and returns the complete answer."""
+        return _complete(self, await asyncio.to_thread(self.recording.all))
+
+
+def _complete(
+    response: CitedStreamingResponse | AsyncCitedStreamingResponse, text: str
+) -> CitedResponse:
+    out = CitedResponse(text, response.source_nodes, response.metadata)
+    out.take(response)
+    return out

@@ -1,0 +1,211 @@
+"""Nodes as the model reads them, and where their quotes stand in the original documents.
+
+LlamaIndex's offsets are often wrong (chained parsers, repeated sentences, texts replaced by
+postprocessors), so none is trusted: each is checked by slicing, or found again, or left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
+from llama_index.core.storage.docstore.types import BaseDocumentStore
+
+import recallm_core as recallm
+
+MEMBERS = "recallm_members"
+"""Metadata key under which a packed node says which retrieved nodes it was merged from."""
+
+_NUMBERED = re.compile(r"\ASource \d+:\n")
+_TITLES = ("title", "file_name", "source", "url", "file_path")
+
+Loader = Callable[[str], str | None]
+
+
+class Originals:
+    """The original texts by document id, from wherever the caller has them.
+
+    Args:
+        source: LlamaIndex or core documents, a mapping from ids to texts or documents, a docstore,
+            an object with such a mapping as ``documents`` (a ``CorpusIndex``), or a function from
+            an id to a text (None where it is unknown).
+    """
+
+    def __init__(self, source: Any = None) -> None:
+        self._load = _loader(source)
+
+    def text(self, document_id: str | None) -> str | None:
+        """Returns a document's text; None where it isn't known."""
+        if document_id is None or self._load is None:
+            return None
+        found = self._load(document_id)
+        if found is not None and not isinstance(found, str):
+            raise TypeError(
+                f"the loader of original texts returned {type(found).__name__} for "
+                f"{document_id!r}, expected str or None"
+            )
+        return found
+
+
+def _loader(source: Any) -> Loader | None:
+    if source is None:
+        return None
+    if isinstance(source, BaseDocumentStore):
+        return lambda key: _text_of(source.get_document(key, raise_error=False))
+    if isinstance(source, Mapping):
+        return lambda key: _text_of(source[key]) if key in source else None
+    held = getattr(source, "documents", None)
+    if isinstance(held, Mapping) or hasattr(source, "pack_report"):
+        return lambda key: _text_of(source.documents[key]) if key in source.documents else None
+    if isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        known = {_id_of(document): document for document in source}
+        return lambda key: _text_of(known[key]) if key in known else None
+    if callable(source):
+        loader: Loader = source
+        return loader
+    raise TypeError(
+        "documents must be documents, a mapping, a docstore or a function from an id to a text, "
+        f"got {type(source).__name__}"
+    )
+
+
+def _id_of(document: Any) -> str:
+    if isinstance(document, recallm.Document):
+        return document.id
+    if isinstance(document, BaseNode):
+        return document.node_id
+    raise TypeError(
+        f"documents must hold LlamaIndex or core documents, got {type(document).__name__}"
+    )
+
+
+def _text_of(document: Any) -> str | None:
+    if document is None or isinstance(document, str):
+        return document
+    if isinstance(document, recallm.Document):
+        return document.text
+    if isinstance(document, BaseNode):
+        return document.get_content(metadata_mode=MetadataMode.NONE)
+    raise TypeError(f"a document must be a text or a document, got {type(document).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Where a text begins in its document.
+
+    Attributes:
+        start: The offset; None where it isn't known.
+        checked: Whether the document's own text was looked at.
+        ambiguous: Whether the text stands there more than once.
+    """
+
+    start: int | None
+    checked: bool = False
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A node and the part of its text that may be quoted.
+
+    Attributes:
+        given: The node as it came.
+        text: What the model reads: ``node_text[shift:shift + len(text)]``.
+        shift: Where that begins in the node's text; a label before it is wording, not content.
+        node_text: The node's text without any metadata.
+    """
+
+    given: NodeWithScore
+    text: str
+    shift: int
+    node_text: str
+
+    @property
+    def node(self) -> BaseNode:
+        """The node itself."""
+        return self.given.node
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is anything to quote."""
+        return bool(self.text.strip())
+
+    def label(self, *, metadata: bool) -> str:
+        """Returns what the model is told about the node; none of it can be quoted.
+
+        Args:
+            metadata: Whether to show all metadata that the node shows to models.
+        """
+        found = self.node.metadata
+        name = next((str(found[key]) for key in _TITLES if found.get(key)), "")
+        if not metadata:
+            return name
+        hidden = {*self.node.excluded_llm_metadata_keys, MEMBERS}
+        rest = [
+            f"{key}: {value}"
+            for key, value in found.items()
+            if key not in hidden and str(value) != name
+        ]
+        return "; ".join([name, *rest] if name else rest)
+
+    def anchor(self, originals: Originals) -> Anchor:
+        """Returns where ``text`` begins in the node's document."""
+        claimed = self._claimed()
+        original = originals.text(self.node.ref_doc_id)
+        if original is None:
+            return Anchor(claimed)
+        places = list(occurrences(self.text, original, 2))
+        if claimed is not None and original.startswith(self.text, claimed):
+            return Anchor(claimed, checked=True, ambiguous=len(places) > 1)
+        if not places:
+            return Anchor(None, checked=True)
+        near = nearest(self.text, original, self._begins())
+        return Anchor(near, checked=True, ambiguous=len(places) > 1)
+
+    def _begins(self) -> int | None:
+        start = getattr(self.node, "start_char_idx", None)
+        return start if isinstance(start, int) else None
+
+    def _claimed(self) -> int | None:
+        """The offset that the node claims, unless it contradicts itself."""
+        start, end = self._begins(), getattr(self.node, "end_char_idx", None)
+        if start is None or not isinstance(end, int) or end - start != len(self.node_text):
+            return None
+        return start + self.shift
+
+
+def read(given: NodeWithScore) -> Source:
+    """Returns a node as it is read: its text, without the labels that engines write into it."""
+    node = given.node
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    shift = 0
+    rewritten = _NUMBERED.match(text) if getattr(node, "start_char_idx", None) is None else None
+    end = len(text)
+    if rewritten is not None and text.endswith("\n"):  # CitationQueryEngine's "Source 1:\n...\n"
+        shift, end = rewritten.end(), end - 1
+        for mode in (MetadataMode.ALL, MetadataMode.LLM, MetadataMode.EMBED):
+            header = node.get_metadata_str(mode=mode)
+            if header and text.startswith(f"{header}\n\n", shift):
+                shift += len(header) + 2
+                break
+    return Source(given, text[shift:end], shift, text)
+
+
+def occurrences(text: str, original: str, most: int | None = None) -> Iterator[int]:
+    """Yields where a text stands in another, in order, overlapping ones too."""
+    at = original.find(text) if text else -1
+    while at >= 0 and (most is None or most > 0):
+        yield at
+        most = None if most is None else most - 1
+        at = original.find(text, at + 1)
+
+
+def nearest(text: str, original: str, expected: int | None) -> int | None:
+    """Returns the occurrence nearest to an expected offset; without one, the first."""
+    places = occurrences(text, original)
+    if expected is None:
+        return next(places, None)
+    return min(places, key=lambda at: (abs(at - expected), at), default=None)

@@ -1,0 +1,474 @@
+"""RecaLLMSynthesizer: any LlamaIndex engine with this synthesizer returns cited answers."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CitableBlock,
+    MessageRole,
+    TextBlock,
+)
+from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.callbacks.base import CallbackManager
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.synthesis import (
+    SynthesizeEndEvent,
+    SynthesizeStartEvent,
+)
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+from llama_index.core.prompts.mixin import PromptDictType
+from llama_index.core.response_synthesizers import BaseSynthesizer
+from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextNode
+from llama_index.core.settings import Settings
+from llama_index.core.types import RESPONSE_TEXT_TYPE
+from llama_index_instrumentation import get_dispatcher
+
+from llama_index_recallm import messages as talk
+from llama_index_recallm import sources
+from llama_index_recallm.evidence import Reader
+from llama_index_recallm.llms import RAW, RecaLLM
+from llama_index_recallm.responses import (
+    KEY,
+    AsyncCitedStreamingResponse,
+    CitedResponse,
+    CitedStreamingResponse,
+    Evidence,
+    plain,
+)
+from llama_index_recallm.sources import Originals, Source
+from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
+from recallm_core.documents import Document, Passage, ScoredChunk
+from recallm_core.packing import DEFAULT_OVERHEAD, pack
+
+dispatcher = get_dispatcher(__name__)
+
+QA_TEMPLATE = PromptTemplate("{query_str}")
+"""The default prompt: the recipe of the model has its own wording around documents."""
+CONTEXT = "(the documents above)"
+"""What ``{context_str}`` becomes in a prompt; the documents themselves are never pasted into it."""
+
+_LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One call: what the model is sent, and what its answer is made of."""
+
+    messages: list[ChatMessage]
+    reader: Reader
+    left_out: list[dict[str, str]]
+
+
+@dataclass(slots=True)
+class _Ending:
+    """Fills in a response when its stream ends, if anyone still has it."""
+
+    metadata: dict[str, Any]
+    left_out: list[dict[str, str]]
+    evidence: Evidence = field(default_factory=Evidence)
+    response: Any = None  # a weak reference, so that dropping the response stops the model
+
+    def __call__(self, text: str) -> None:
+        self.metadata[KEY] = {**plain(self.evidence), "left_out": self.left_out}
+        response = None if self.response is None else self.response()
+        if response is not None:
+            response.take(self.evidence)
+            response.response_txt = text
+
+
+class RecaLLMSynthesizer(BaseSynthesizer):
+    """Answers from nodes, with quotes that are exact slices of them.
+
+    ```python
+    engine = index.as_query_engine(llm=llm, response_synthesizer=RecaLLMSynthesizer(llm))
+    response = engine.query("When does the ferry leave?")
+    response.citations[0].text, response.citations[0].node_id
+    ```
+
+    The responses are LlamaIndex's own with ``citations``, ``cited_nodes``, ``abstained`` and
+    ``reasoning``; ``metadata["recallm"]`` holds the same as plain data. What is streamed gets them
+    when the stream ends.
+
+    All nodes are read in one pass, each under a label that can't be quoted. What doesn't fit the
+    model's window is left out, lowest score first, and listed in
+    ``metadata["recallm"]["left_out"]``; if not even one node fits, the passages of the nodes that
+    bear on the question are read. Nodes without text, such as images, are left out too.
+
+    Args:
+        llm: A ``RecaLLM``, or the name of one; None: ``Settings.llm`` if it is one, else the model
+            that ships with the library. No hosted model is ever asked.
+        callback_manager: As in every synthesizer.
+        streaming: Whether to stream; read anew for each call.
+        empty_response: What is said when there are no nodes.
+        text_qa_template: The prompt, with ``{query_str}``. ``{context_str}`` may stand in it, but
+            becomes a few words: the nodes are handed over beside the prompt.
+        documents: The original documents, a docstore, or a function from an id to a text; with it,
+            places in documents are checked instead of claimed.
+        token_budget: Tokens of nodes at most; None: what the window leaves.
+        show_metadata: Whether labels show the metadata that nodes show to models.
+        citation_nodes: Whether to append each quote to ``source_nodes`` as a node of its own, for
+            programs that keep nothing else.
+        prefix_messages: Messages before the prompt, such as a history.
+        output_cls: Not supported yet.
+    """
+
+    def __init__(
+        self,
+        llm: RecaLLM | str | None = None,
+        callback_manager: CallbackManager | None = None,
+        *,
+        streaming: bool = False,
+        empty_response: str | None = None,
+        text_qa_template: BasePromptTemplate | None = None,
+        documents: Any = None,
+        token_budget: int | None = None,
+        show_metadata: bool = True,
+        citation_nodes: bool = False,
+        prefix_messages: Sequence[ChatMessage] = (),
+        output_cls: type[Any] | None = None,
+    ) -> None:
+        if output_cls is not None:
+            raise NotImplementedError(
+                "output_cls needs grammar-constrained decoding, which this release doesn't have; "
+                "leave it out and read response.citations"
+            )
+        if token_budget is not None and token_budget < 0:
+            raise ValueError(f"token_budget must not be negative, got {token_budget}")
+        super().__init__(
+            llm=chosen_llm(llm),
+            callback_manager=callback_manager,
+            streaming=streaming,
+            empty_response=empty_response,
+        )
+        self._text_qa_template = text_qa_template or QA_TEMPLATE
+        self._originals = Originals(documents)
+        self._token_budget = token_budget
+        self._show_metadata = show_metadata
+        self._citation_nodes = citation_nodes
+        self._prefix_messages = tuple(prefix_messages)
+
+    @property
+    def llm(self) -> RecaLLM:
+        """The model."""
+        found = self._llm
+        assert isinstance(found, RecaLLM)
+        return found
+
+    def _get_prompts(self) -> PromptDictType:
+        return {"text_qa_template": self._text_qa_template}
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        if "text_qa_template" in prompts:
+            self._text_qa_template = prompts["text_qa_template"]
+
+    # synthesizing
+
+    def synthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
+        """Answers from nodes; the base class's events fire in its order."""
+        dispatcher.event(SynthesizeStartEvent(query=query))
+        response: RESPONSE_TYPE
+        if not nodes:
+            response = self._empty([], asynchronous=False)
+        else:
+            bundle = QueryBundle(query) if isinstance(query, str) else query
+            with self._callback_manager.event(
+                CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: bundle.query_str}
+            ) as event:
+                behind = list(additional_source_nodes or [])
+                response = self._answer(bundle.query_str, nodes, behind, response_kwargs)
+                event.on_end(payload={EventPayload.RESPONSE: response})
+        dispatcher.event(SynthesizeEndEvent(query=query, response=response))
+        return response
+
+    async def asynthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
+        """``synthesize`` without blocking the event loop."""
+        dispatcher.event(SynthesizeStartEvent(query=query))
+        response: RESPONSE_TYPE
+        if not nodes:
+            response = self._empty([], asynchronous=True)
+        else:
+            bundle = QueryBundle(query) if isinstance(query, str) else query
+            with self._callback_manager.event(
+                CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: bundle.query_str}
+            ) as event:
+                behind = list(additional_source_nodes or [])
+                response = await self._aanswer(bundle.query_str, nodes, behind, response_kwargs)
+                event.on_end(payload={EventPayload.RESPONSE: response})
+        dispatcher.event(SynthesizeEndEvent(query=query, response=response))
+        return response
+
+    def _answer(
+        self,
+        question: str,
+        nodes: Sequence[NodeWithScore],
+        behind: Sequence[NodeWithScore],
+        options: dict[str, Any],
+    ) -> RESPONSE_TYPE:
+        streaming = self._streaming
+        plan = self._plan(question, nodes, behind, options)
+        given = [*nodes, *behind]
+        if plan is None:
+            return self._empty(given, asynchronous=False, streaming=streaming)
+        if streaming:
+            return self._streamed(self._recorded(plan, given), given, asynchronous=False)
+        return self._complete(self.llm.chat(plan.messages), plan, given)
+
+    async def _aanswer(
+        self,
+        question: str,
+        nodes: Sequence[NodeWithScore],
+        behind: Sequence[NodeWithScore],
+        options: dict[str, Any],
+    ) -> RESPONSE_TYPE:
+        streaming = self._streaming
+        plan = await asyncio.to_thread(self._plan, question, nodes, behind, options)
+        given = [*nodes, *behind]
+        if plan is None:
+            return self._empty(given, asynchronous=True, streaming=streaming)
+        if streaming:
+            # The stream is read in worker threads, so that it belongs to no event loop: LlamaIndex
+            # drains streams on another loop while it blocks the one that they were opened on.
+            recorded = await asyncio.to_thread(self._recorded, plan, given)
+            return self._streamed(recorded, given, asynchronous=True)
+        return self._complete(await self.llm.achat(plan.messages), plan, given)
+
+    def _metadata(self, given: Sequence[NodeWithScore]) -> dict[str, Any]:
+        return self._get_metadata_for_response([each.node for each in given]) or {}
+
+    def _complete(
+        self, response: ChatResponse, plan: _Plan, given: list[NodeWithScore]
+    ) -> CitedResponse:
+        answer = _raw_answer(response)
+        out = CitedResponse(answer["text"], given, self._metadata(given))
+        ending = _Ending(out.metadata or {}, plan.left_out, plan.reader.evidence(answer))
+        ending(answer["text"])
+        out.metadata = ending.metadata
+        out.take(ending.evidence)
+        self._add_citation_nodes(given, ending.evidence)
+        return out
+
+    def _recorded(self, plan: _Plan, given: list[NodeWithScore]) -> tuple[Recording, _Ending]:
+        ending = _Ending(self._metadata(given), plan.left_out)
+        chunks = self.llm.stream_chat(plan.messages)
+
+        def texts() -> Iterator[str]:
+            for chunk in chunks:
+                if chunk.raw is not None:
+                    ending.evidence = plan.reader.evidence(_raw_answer(chunk))
+                    self._add_citation_nodes(given, ending.evidence)
+                if chunk.delta:
+                    yield chunk.delta
+
+        return Recording(texts(), ending), ending
+
+    def _streamed(
+        self,
+        recorded: tuple[Recording, _Ending],
+        given: list[NodeWithScore],
+        *,
+        asynchronous: bool,
+    ) -> CitedStreamingResponse | AsyncCitedStreamingResponse:
+        recording, ending = recorded
+        kind = AsyncCitedStreamingResponse if asynchronous else CitedStreamingResponse
+        response = kind.of(recording, given, ending.metadata)
+        ending.response = weakref.ref(response)
+        return response
+
+    def _empty(
+        self, given: list[NodeWithScore], *, asynchronous: bool, streaming: bool | None = None
+    ) -> RESPONSE_TYPE:
+        """The answer where there is nothing to read."""
+        evidence = Evidence(abstained=True, finish_reason="empty")
+        ending = _Ending(self._metadata(given), _unreadable(given), evidence)
+        if self._streaming if streaming is None else streaming:
+            recording = Recording(iter([self._empty_response]), ending)
+            return self._streamed((recording, ending), given, asynchronous=asynchronous)
+        ending(self._empty_response)
+        response = CitedResponse(self._empty_response, given, ending.metadata)
+        response.take(evidence)
+        return response
+
+    def _add_citation_nodes(self, given: list[NodeWithScore], evidence: Evidence) -> None:
+        if self._citation_nodes:
+            found = [citation.as_node() for citation in evidence.citations]
+            given.extend({each.node.node_id: each for each in found}.values())
+
+    # strings only
+
+    def get_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """Answers from bare strings; only the text comes back, so nothing is cited in it."""
+        plan = self._plan(query_str, _anonymous(text_chunks), (), response_kwargs)
+        if plan is None:
+            return TextStream(self._silence()) if self._streaming else self._empty_response
+        if self._streaming:
+            return TextStream(self._recorded(plan, [])[0])
+        return str(_raw_answer(self.llm.chat(plan.messages))["text"])
+
+    async def aget_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """``get_response`` without blocking the event loop."""
+        nodes = _anonymous(text_chunks)
+        plan = await asyncio.to_thread(self._plan, query_str, nodes, (), response_kwargs)
+        if plan is None:
+            return AsyncTextStream(self._silence()) if self._streaming else self._empty_response
+        if self._streaming:
+            return AsyncTextStream((await asyncio.to_thread(self._recorded, plan, []))[0])
+        return str(_raw_answer(await self.llm.achat(plan.messages))["text"])
+
+    def _silence(self) -> Recording:
+        return Recording(iter([self._empty_response]))
+
+    # planning
+
+    def _plan(
+        self,
+        question: str,
+        nodes: Sequence[NodeWithScore],
+        behind: Sequence[NodeWithScore],
+        options: dict[str, Any],
+    ) -> _Plan | None:
+        """What to send; None where no node has any text."""
+        found = [source for source in map(sources.read, nodes) if source.readable]
+        if not found:
+            return None
+        prompt = self._prompt(question, options)
+        kept, dropped = self._fitting(found, prompt)
+        blocks = [self._block(source) for source in kept]
+        reader = Reader(kept, self._originals, [sources.read(each) for each in behind])
+        last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
+        asked = prompt[last]
+        prompt[last] = asked.model_copy(update={"blocks": [*blocks, *asked.blocks]})
+        return _Plan(prompt, reader, [*_unreadable(nodes), *dropped])
+
+    def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
+        """The messages without any node.
+
+        Raises:
+            ValueError: The template gives no message of the user.
+        """
+        template = self._text_qa_template
+        known = {"context_str": CONTEXT, "query_str": question}
+        wanted = set(template.template_vars)
+        given = {k: v for k, v in {**options, **known}.items() if k in wanted}
+        asked = template.format_messages(llm=self._llm, **given)
+        if not any(message.role == MessageRole.USER for message in asked):
+            raise ValueError("text_qa_template gives no user message; put {query_str} into one")
+        return self.llm._extend_messages([*self._prefix_messages, *asked])
+
+    def _block(self, source: Source) -> CitableBlock:
+        return CitableBlock(
+            title=source.label(metadata=self._show_metadata),
+            source=source.node.ref_doc_id or source.node.node_id,
+            content=[TextBlock(text=source.text)],
+        )
+
+    def _fitting(
+        self, found: Sequence[Source], prompt: Sequence[ChatMessage]
+    ) -> tuple[list[Source], list[dict[str, str]]]:
+        """The sources that fit, in the given order, and the nodes that don't."""
+        engine = self.llm.engine
+        turns = talk.read(prompt, scope="documents").turns
+        built, _ = engine.prepare(turns, (), params=self.llm._params({"scope": "documents"}))
+        reserve = len(built.token_ids) + (built.params.max_new_tokens or 0)
+        budget = engine.backend.window - reserve
+        if self._token_budget is not None:
+            budget = min(budget, self._token_budget)
+        labels = [source.label(metadata=self._show_metadata) for source in found]
+        size = sum(len((s.text + label).encode()) for s, label in zip(found, labels, strict=True))
+        if size + _LABEL_TOKENS * len(found) <= budget:  # a token has at least one byte
+            return list(found), []
+        ids = {talk.citable_id(n): source for n, source in enumerate(found)}
+        packed = pack(
+            _chunks(found),
+            {
+                key: Document(source.text, key, label)
+                for (key, source), label in zip(ids.items(), labels, strict=True)
+            },
+            token_budget=max(budget, 0),
+            count=engine.count_tokens,
+            overhead=lambda passage: _overhead(passage, engine.count_tokens),
+        )
+        kept = {passage.document_id for passage in packed.passages}
+        if not kept:
+            return list(found), []
+        dropped = [
+            {"node_id": ids[each.chunk.document_id].node.node_id, "reason": each.reason}
+            for each in packed.left_out
+        ]
+        return [source for key, source in ids.items() if key in kept], dropped
+
+
+def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
+    """Returns the model that is meant, and never one of a hosted provider.
+
+    Raises:
+        TypeError: It is another kind of LLM.
+    """
+    found: Any = llm
+    if found is None:
+        found = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
+    if isinstance(found, str):
+        return RecaLLM(model=found)
+    if not isinstance(found, RecaLLM):
+        raise TypeError(
+            f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
+            f"{type(found).__name__}; other models can't be held to the text of the nodes"
+        )
+    return found
+
+
+def _raw_answer(response: ChatResponse) -> dict[str, Any]:
+    raw = response.raw
+    if not isinstance(raw, dict) or RAW not in raw:
+        raise TypeError("the response has no raw['recallm']; was it made by another LLM?")
+    found: dict[str, Any] = raw[RAW]
+    return found
+
+
+def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(text=text)) for text in texts]
+
+
+def _unreadable(given: Sequence[NodeWithScore]) -> list[dict[str, str]]:
+    return [
+        {"node_id": each.node.node_id, "reason": "empty"}
+        for each in given
+        if not sources.read(each).readable
+    ]
+
+
+def _chunks(found: Sequence[Source]) -> list[ScoredChunk]:
+    """The sources as candidates for packing; without scores, the first is the best."""
+    scores = [source.given.score for source in found]
+    if any(score is None for score in scores):
+        scores = [float(-place) for place in range(len(found))]
+    return [
+        ScoredChunk(talk.citable_id(n), 0, len(source.text), source.text, float(score or 0.0))
+        for n, (source, score) in enumerate(zip(found, scores, strict=True))
+    ]
+
+
+def _overhead(passage: Passage, count: Any) -> int:
+    return _LABEL_TOKENS + (int(count(passage.title)) if passage.title else 0)
