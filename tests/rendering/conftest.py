@@ -66,6 +66,12 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="session")
+def hostile_pieces() -> list[str]:
+    """What the hostile texts are made of."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
 def hostile_texts() -> st.SearchStrategy[str]:
     """Texts that try to act in HTML, Markdown or a terminal."""
     return texts()

@@ -49,6 +49,19 @@ def test_escaped_text_renders_as_itself(
     assert len(tokens) in (0, 3)
 
 
+def test_every_piece_at_every_place_renders_as_itself(hostile_pieces: list[str]) -> None:
+    for piece in hostile_pieces:
+        for text in (piece, f"a\n{piece}", f"a\n{piece}\nb", f"a\n\n{piece}\n\nb", f"  {piece}  "):
+            tokens = RENDERER.parse(escape(text))
+            assert [token.type for token in tokens] == [
+                "paragraph_open",
+                "inline",
+                "paragraph_close",
+            ]
+            assert {token.type for token in inline(tokens)} <= {"text", "hardbreak"}
+            assert shown(tokens) == visible(text)
+
+
 @given(st.data())
 def test_also_in_a_block_quote_a_list_and_after_a_mark(
     hostile_texts: st.SearchStrategy[str], data: st.DataObject
