@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
 from recallm_core.citations import Answer, Citation
-from recallm_core.documents import Document, DocumentSet, Passage, collect
-from recallm_core.errors import ContextOverflowError, GenerationError
+from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
+from recallm_core.errors import (
+    ContextOverflowError,
+    GenerationCancelledError,
+    GenerationError,
+    RecallmError,
+)
 from recallm_core.linking import resolve
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
@@ -21,7 +27,7 @@ from recallm_core.recipe import Recipe
 from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import ToolCallDelta, Trace, TraceEvent
+from recallm_core.trace import AnswerText, ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
 
 Message = Mapping[str, str]
@@ -79,7 +85,7 @@ class RecaLLM:
         self.recipe = recipe
         self.name = name
         self._builder = PromptBuilder(tokenizer, recipe, vocab_size=backend.vocab_size)
-        self._building = threading.Lock()
+        self._building = threading.RLock()  # guards the builder's cache
 
     @classmethod
     def load(cls, model: str = "recallm-mini", **options: Any) -> RecaLLM:
@@ -233,9 +239,11 @@ class RecaLLM:
     ) -> Answer:
         """``chat`` without blocking the event loop; cancelling it stops the generation."""
         _no_grammar(tools, tool_choice, response_schema)
-        async for event in self.astream_chat(messages, documents, params=params, **settings):
-            if isinstance(event, Finished):
-                return event.answer
+        events = self.astream_chat(messages, documents, params=params, **settings)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.answer
         raise GenerationError("the stream ended without an answer")
 
     def astream(
@@ -245,7 +253,7 @@ class RecaLLM:
         *,
         params: GenerationParams | None = None,
         **settings: Any,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """``stream`` for asynchronous code."""
         return self.astream_chat(_ask(question), documents, params=params, **settings)
 
@@ -256,7 +264,7 @@ class RecaLLM:
         *,
         params: GenerationParams | None = None,
         **settings: Any,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
         opening = asyncio.create_task(
             asyncio.to_thread(self.stream_chat, messages, documents, params=params, **settings)
@@ -283,6 +291,12 @@ class RecaLLM:
         with self._building:
             return self._builder.count(text)
 
+    def _build(
+        self, messages: Sequence[Message], passages: Sequence[Passage], chosen: GenerationParams
+    ) -> Prompt:
+        with self._building:
+            return self._builder.build(messages, passages, chosen)
+
     def prepare(
         self,
         messages: Sequence[Message],
@@ -298,15 +312,11 @@ class RecaLLM:
             ValueError: The question is empty, or a setting is out of range.
         """
         chosen = _params(params, settings)
-        _check_question(messages)
-        with self._building:
-            passages, sources = self._passages(messages, documents, chosen)
-            prompt = self._builder.build(messages, passages, chosen)
+        _check_messages(messages)
+        passages, sources = self._passages(messages, documents, chosen)
+        prompt = self._build(messages, passages, chosen)
         self._check_window(prompt)
-        if prompt.params.scope == "prompt":
-            added = [p for p in prompt.passages if p.document_id.startswith("message:")]
-            sources = {**sources, **{p.document_id: Document(p.text, p.document_id) for p in added}}
-        return prompt, sources
+        return prompt, _quotable(prompt, passages, sources)
 
     def _passages(
         self, messages: Sequence[Message], documents: Documents, chosen: GenerationParams
@@ -318,7 +328,7 @@ class RecaLLM:
         pack = pack_everything(
             found,
             token_budget=self._budget(messages, chosen),
-            count=self._builder.count,
+            count=self.count_tokens,
             overhead=self._overhead,
         )
         if pack is None:
@@ -331,10 +341,11 @@ class RecaLLM:
         """The passages that bear on the last question, within what the window leaves."""
         question = [m["content"] for m in messages if m.get("role") == "user"][-1]
         budget = min(DEFAULT_BUDGET, self._budget(messages, chosen))
-        return index.pack_report(question, budget, self._builder.count, overhead=self._overhead)
+        return index.pack_report(question, budget, self.count_tokens, overhead=self._overhead)
 
     def _overhead(self, passage: Passage) -> int:
-        return self._builder.overhead(passage.title, document_id=passage.document_id)
+        with self._building:
+            return self._builder.overhead(passage.title, document_id=passage.document_id)
 
     def _budget(self, messages: Sequence[Message], chosen: GenerationParams) -> int:
         """Tokens for passages: the window less wording, history and output.
@@ -342,7 +353,7 @@ class RecaLLM:
         Raises:
             ContextOverflowError: Even without any passage the prompt doesn't fit.
         """
-        empty = self._builder.build(messages, (), chosen)
+        empty = self._build(messages, (), chosen)
         self._check_window(empty)
         reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
         return self.backend.window - reserve
@@ -388,12 +399,18 @@ class AnswerStream:
         self.close()
 
     def next_events(self) -> list[Event]:
-        """Blocks until something happens and returns it; nothing once the answer is complete."""
+        """Blocks until something happens and returns it; nothing once the answer is complete.
+
+        Raises:
+            GenerationError: The backend failed, or let something illegal through.
+        """
         while not self._over:
             try:
-                tokens = next(self._tokens, None)
+                tokens = self._next_tokens()
+                if self._over:  # closed meanwhile, from another thread
+                    break
                 events: list[Event] = list(self._parser.feed(tokens)) if tokens else []
-                if tokens is None or self._parser.stopped or self._parser.ended:
+                if not tokens or self._parser.stopped or self._parser.ended:
                     events.extend(self._finish())
             except BaseException:
                 self.close()
@@ -402,19 +419,30 @@ class AnswerStream:
                 return events
         return []
 
+    def _next_tokens(self) -> tuple[int, ...]:
+        """The next tokens of the backend; none: it is over."""
+        try:
+            return next(self._tokens, ())
+        except RecallmError:
+            raise
+        except Exception as error:
+            raise GenerationError(
+                f"the backend failed while it generated: {type(error).__name__}: {error}"
+            ) from error
+
     def _finish(self) -> list[Event]:
         reason = self._tokens.finish_reason or "stop"
-        if self._parser.stopped or self._parser.ended:
-            reason = "stop"
         self._tokens.close()
         self._over = True
         events: list[Event] = list(self._parser.finish())
+        if self._parser.stopped or self._parser.ended:
+            reason = "stop"
         self._answer = self._make_answer(reason)
         return [*events, Finished(self._answer)]
 
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
-        said = _says_nothing(trace.answer, self._prompt.recipe.abstain)
+        said = _says_nothing(trace, self._prompt.recipe.abstain)
         citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
         return Answer(
             text=trace.answer,
@@ -425,7 +453,7 @@ class AnswerStream:
             finish_reason=reason,
             question=self._prompt.question,
             model=self._llm.name,
-            sources=MappingProxyType(dict(self._sources)),
+            sources=self._sources,
         )
 
     def result(self) -> Answer:
@@ -433,7 +461,7 @@ class AnswerStream:
         while not self._over:
             self.next_events()
         if self._answer is None:
-            raise GenerationError("the stream was closed before the answer was complete")
+            raise GenerationCancelledError("the stream was closed before the answer was complete")
         return self._answer
 
     def close(self) -> None:
@@ -473,10 +501,37 @@ def _params(params: GenerationParams | None, settings: Mapping[str, Any]) -> Gen
     return replace(base, **settings)
 
 
-def _check_question(messages: Sequence[Message]) -> None:
+def _check_messages(messages: Sequence[Message]) -> None:
+    if isinstance(messages, str | bytes | Mapping) or not all(
+        isinstance(message, Mapping) for message in messages
+    ):
+        raise ValueError(
+            'messages must be a list of {"role": ..., "content": ...}, got '
+            f"{type(messages).__name__}; to ask a plain question use answer()"
+        )
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, str):
+            check_text(content, f"the content of message {number}")
     asked = [m.get("content") for m in messages if m.get("role") == "user"]
     if not asked or not isinstance(asked[-1], str) or not asked[-1].strip():
         raise ValueError("the question is empty; ask something in the last user message")
+
+
+def _quotable(
+    prompt: Prompt, passages: Sequence[Passage], documents: Mapping[str, Document]
+) -> Mapping[str, Document]:
+    """The documents that the prompt's passages, and the duplicates dropped for them, are from."""
+    found: dict[str, Document] = {}
+    for passage in passages:
+        for key in (passage.document_id, *(copy.document_id for copy in passage.duplicates)):
+            if key in documents:
+                found[key] = documents[key]
+    given = set(passages)
+    for message in prompt.passages:  # messages are quotable in the whole-prompt scope
+        if message not in given:
+            found[message.document_id] = Document(message.text, message.document_id)
+    return MappingProxyType(found)
 
 
 def _no_grammar(tools: object, tool_choice: object, response_schema: object) -> None:
@@ -487,9 +542,11 @@ def _no_grammar(tools: object, tool_choice: object, response_schema: object) -> 
         )
 
 
-def _says_nothing(answer: str, phrases: Sequence[str]) -> bool:
-    folded = _folded(answer)
-    return any(_folded(phrase) in folded for phrase in phrases)
+def _says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
+    """Whether the model says, in its own words, that the documents hold no answer."""
+    own = "\0".join(s.text for s in trace.segments if isinstance(s, AnswerText))
+    folded = _folded(own)
+    return any(_folded(phrase) in folded for phrase in phrases if _folded(phrase))
 
 
 def _folded(text: str) -> str:
