@@ -6,9 +6,11 @@ template, and a template can't trim, change or hide them: each has to come out o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from recallm_core.documents import Passage, check_text
 from recallm_core.errors import TokenizerError
@@ -18,7 +20,7 @@ ROLES = ("system", "user", "assistant", "tool")
 _MARK = "RECALLMFIELD"
 _FIELD = re.compile(_MARK + r"([0-9]+)Z")
 
-Turn = dict[str, str]
+Turn = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Fields:
         return [piece for piece in out if piece != ""]
 
 
-def checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
+def checked(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """Returns the messages, validated; neighbours of one role are merged, as templates want it.
 
     Raises:
@@ -101,16 +103,19 @@ def checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
     out: list[Turn] = []
     for number, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
+        calls = _checked_calls(message.get("tool_calls"), number)
+        content = "" if content is None and calls else content
         if role not in ROLES or not isinstance(content, str):
             raise ValueError(
                 f"message {number} must have a role of {ROLES} and a string content, got role "
                 f"{role!r} and {type(content).__name__} content"
             )
         check_text(content, f"message {number}")
-        if out and role == out[-1]["role"] and role != "tool":
+        if out and role == out[-1]["role"] and role != "tool" and not calls:
             out[-1]["content"] += "\n\n" + content
         else:
-            out.append({"role": str(role), "content": content})
+            turn = {"role": str(role), "content": content}
+            out.append(turn | {"tool_calls": calls} if calls else turn)
     if not any(m["role"] == "user" for m in out) or out[-1]["role"] not in ("user", "tool"):
         raise ValueError(
             "a conversation needs a user message and must end with one (or with a tool's), got "
@@ -119,7 +124,56 @@ def checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
     return out
 
 
-def render(tokenizer: Tokenizer, turns: Sequence[Turn], fields: Fields) -> str:
+def _checked_calls(calls: Any, number: int) -> list[dict[str, Any]]:
+    """Earlier tool calls in the form that templates expect.
+
+    Raises:
+        ValueError: One has no name, or its arguments are neither an object nor the JSON of one.
+    """
+    out = []
+    for call in calls or ():
+        function = call.get("function", call) if isinstance(call, Mapping) else {}
+        name, arguments = function.get("name"), function.get("arguments", function.get("args"))
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                arguments = None
+        if not isinstance(name, str) or not isinstance(arguments, Mapping):
+            raise ValueError(
+                f"message {number}: a tool call needs a name and arguments (an object), got "
+                f"{str(call)[:120]!r}"
+            )
+        out.append({"type": "function", "function": {"name": name, "arguments": dict(arguments)}})
+    return out
+
+
+def with_placeholders(value: Any, fields: Fields, *, keys: bool = True) -> Any:
+    """A JSON value whose strings are placeholders for their escaped texts.
+
+    Args:
+        value: Plain JSON.
+        fields: Hands out the placeholders.
+        keys: Whether all strings are untrusted; otherwise only descriptions are.
+    """
+    if isinstance(value, str) and keys:
+        return fields.put(json.dumps(value, ensure_ascii=False)[1:-1], varies=True)
+    if isinstance(value, Mapping):
+        return {
+            key: with_placeholders(inner, fields, keys=keys or key == "description")
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [with_placeholders(inner, fields, keys=keys) for inner in value]
+    return value
+
+
+def render(
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    fields: Fields,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Renders a conversation whose contents are wording and placeholders.
 
     A template that refuses or drops a system turn gets it inside the first user turn.
@@ -128,16 +182,22 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], fields: Fields) -> str:
         TokenizerError: The template refuses the conversation, or doesn't render all of it.
     """
     try:
-        return _rendered(tokenizer, turns, fields)
+        return _rendered(tokenizer, turns, fields, tools)
     except TokenizerError:
         if not any(turn["role"] == "system" for turn in turns):
             raise
-    return _rendered(tokenizer, _system_in_user_turn(turns), fields)
+    return _rendered(tokenizer, _system_in_user_turn(turns), fields, tools)
 
 
-def _rendered(tokenizer: Tokenizer, turns: Sequence[Turn], fields: Fields) -> str:
+def _rendered(
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    fields: Fields,
+    tools: Sequence[Mapping[str, Any]],
+) -> str:
+    options = {"tools": list(tools)} if tools else {}
     try:
-        text = tokenizer.render_chat(turns)
+        text = tokenizer.render_chat(turns, **options)
     except Exception as error:  # templates raise whatever Jinja lets them
         raise TokenizerError(
             f"the chat template refuses the conversation with roles {[t['role'] for t in turns]}: "

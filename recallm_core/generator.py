@@ -19,6 +19,7 @@ from recallm_core.errors import (
     GenerationError,
     RecallmError,
 )
+from recallm_core.grammar import OutputRules, tool_spec
 from recallm_core.linking import resolve
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
@@ -156,6 +157,7 @@ class RecaLLM:
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
+        parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
         **settings: Any,
     ) -> Answer:
@@ -165,14 +167,26 @@ class RecaLLM:
             messages: ``{"role": "user" | "assistant" | "system", "content": text}``, the last one
                 from the user.
             documents: What may be quoted.
-            tools: Not supported yet: raises.
-            tool_choice: Not supported yet.
-            response_schema: Not supported yet: raises.
+            tools: What the model may call: ``{"type": "function", "function": {"name": ...,
+                "description": ..., "parameters": JSON schema}}``; the calls come back in
+                ``answer.tool_calls`` and fit the schemas.
+            tool_choice: ``auto`` (the default), ``required``, ``none`` or a tool's name.
+            response_schema: JSON schema that the answer has to fit; ``{}`` is any JSON. Quotes are
+                then recalled while the model thinks.
+            parallel_tool_calls: Whether more than one tool may be called at once.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
         """
-        _no_grammar(tools, tool_choice, response_schema)
-        with self.stream_chat(messages, documents, params=params, **settings) as stream:
+        with self.stream_chat(
+            messages,
+            documents,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            parallel_tool_calls=parallel_tool_calls,
+            params=params,
+            **settings,
+        ) as stream:
             return stream.result()
 
     def stream(
@@ -191,11 +205,18 @@ class RecaLLM:
         messages: Sequence[Message],
         documents: Documents = (),
         *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Any = None,
+        parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
         **settings: Any,
     ) -> AnswerStream:
         """Like ``chat``, as events while they happen."""
-        prompt, sources = self.prepare(messages, documents, params=params, **settings)
+        output = _output(tools, tool_choice, response_schema, parallel_tool_calls)
+        prompt, sources = self.prepare(
+            messages, documents, params=params, output=output, **settings
+        )
         return AnswerStream(self, prompt, sources)
 
     def answer_batch(
@@ -234,12 +255,21 @@ class RecaLLM:
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
+        parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
         **settings: Any,
     ) -> Answer:
         """``chat`` without blocking the event loop; cancelling it stops the generation."""
-        _no_grammar(tools, tool_choice, response_schema)
-        events = self.astream_chat(messages, documents, params=params, **settings)
+        events = self.astream_chat(
+            messages,
+            documents,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            parallel_tool_calls=parallel_tool_calls,
+            params=params,
+            **settings,
+        )
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Finished):
@@ -262,12 +292,26 @@ class RecaLLM:
         messages: Sequence[Message],
         documents: Documents = (),
         *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Any = None,
+        parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
         **settings: Any,
     ) -> AsyncGenerator[Event, None]:
         """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
         opening = asyncio.create_task(
-            asyncio.to_thread(self.stream_chat, messages, documents, params=params, **settings)
+            asyncio.to_thread(
+                self.stream_chat,
+                messages,
+                documents,
+                tools=tools,
+                tool_choice=tool_choice,
+                response_schema=response_schema,
+                parallel_tool_calls=parallel_tool_calls,
+                params=params,
+                **settings,
+            )
         )
         stream: AnswerStream | None = None
         try:
@@ -292,10 +336,14 @@ class RecaLLM:
             return self._builder.count(text)
 
     def _build(
-        self, messages: Sequence[Message], passages: Sequence[Passage], chosen: GenerationParams
+        self,
+        messages: Sequence[Message],
+        passages: Sequence[Passage],
+        chosen: GenerationParams,
+        output: OutputRules | None = None,
     ) -> Prompt:
         with self._building:
-            return self._builder.build(messages, passages, chosen)
+            return self._builder.build(messages, passages, chosen, output)
 
     def prepare(
         self,
@@ -303,9 +351,12 @@ class RecaLLM:
         documents: Documents = (),
         *,
         params: GenerationParams | None = None,
+        output: OutputRules | None = None,
         **settings: Any,
     ) -> tuple[Prompt, Mapping[str, Document]]:
         """Builds the prompt, and the documents its quotes come from, without calling the model.
+
+        Tools and schemas are given as ``output``; the other arguments are those of ``chat``.
 
         Raises:
             ContextOverflowError: Prompt and output don't fit the window.
@@ -313,47 +364,55 @@ class RecaLLM:
         """
         chosen = _params(params, settings)
         _check_messages(messages)
-        passages, sources = self._passages(messages, documents, chosen)
-        prompt = self._build(messages, passages, chosen)
+        passages, sources = self._passages(messages, documents, chosen, output)
+        prompt = self._build(messages, passages, chosen, output)
         self._check_window(prompt)
         return prompt, _quotable(prompt, passages, sources)
 
     def _passages(
-        self, messages: Sequence[Message], documents: Documents, chosen: GenerationParams
+        self,
+        messages: Sequence[Message],
+        documents: Documents,
+        chosen: GenerationParams,
+        output: OutputRules | None,
     ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
+        budget = self._budget(messages, chosen, output)
         if isinstance(documents, Packable):
-            return self._packed(documents, messages, chosen).passages, documents.documents
+            return self._packed(documents, messages, budget).passages, documents.documents
         found = documents if isinstance(documents, DocumentSet) else collect(documents)
         sources = {document.id: document for document in found}
         pack = pack_everything(
             found,
-            token_budget=self._budget(messages, chosen),
+            token_budget=budget,
             count=self.count_tokens,
             overhead=self._overhead,
         )
         if pack is None:
-            pack = self._packed(CorpusIndex.build(found), messages, chosen)
+            pack = self._packed(CorpusIndex.build(found), messages, budget)
         return pack.passages, sources
 
-    def _packed(
-        self, index: Packable, messages: Sequence[Message], chosen: GenerationParams
-    ) -> Pack:
+    def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within what the window leaves."""
         question = [m["content"] for m in messages if m.get("role") == "user"][-1]
-        budget = min(DEFAULT_BUDGET, self._budget(messages, chosen))
+        budget = min(DEFAULT_BUDGET, budget)
         return index.pack_report(question, budget, self.count_tokens, overhead=self._overhead)
 
     def _overhead(self, passage: Passage) -> int:
         with self._building:
             return self._builder.overhead(passage.title, document_id=passage.document_id)
 
-    def _budget(self, messages: Sequence[Message], chosen: GenerationParams) -> int:
+    def _budget(
+        self,
+        messages: Sequence[Message],
+        chosen: GenerationParams,
+        output: OutputRules | None,
+    ) -> int:
         """Tokens for passages: the window less wording, history and output.
 
         Raises:
             ContextOverflowError: Even without any passage the prompt doesn't fit.
         """
-        empty = self._build(messages, (), chosen)
+        empty = self._build(messages, (), chosen, output)
         self._check_window(empty)
         reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
         return self.backend.window - reserve
@@ -442,15 +501,18 @@ class AnswerStream:
 
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
+        calls = self._parser.tool_calls
         said = _says_nothing(trace, self._prompt.recipe.abstain)
         citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
         return Answer(
             text=trace.answer,
             citations=citations,
-            abstained=_abstained(self._prompt, trace, citations, said),
+            abstained=not calls and _abstained(self._prompt, trace, citations, said),
             trace=trace,
             usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
-            finish_reason=reason,
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
+            tool_calls=calls,
+            cut_call=self._parser.cut_call,
             question=self._prompt.question,
             model=self._llm.name,
             sources=self._sources,
@@ -534,12 +596,16 @@ def _quotable(
     return MappingProxyType(found)
 
 
-def _no_grammar(tools: object, tool_choice: object, response_schema: object) -> None:
-    if tools or tool_choice or response_schema is not None:
-        raise NotImplementedError(
-            "tools and response schemas need grammar-constrained decoding, which this release "
-            "doesn't have; ask without them"
-        )
+def _output(
+    tools: Sequence[Any] | None, choice: str | None, schema: Any, parallel: bool
+) -> OutputRules | None:
+    """What the answer has to look like; None: words."""
+    if not tools and schema is None:
+        if choice not in (None, "auto", "none"):
+            raise ValueError(f"tool_choice {choice!r} needs tools")
+        return None
+    specs = tuple(tool_spec(tool) for tool in tools or ())
+    return OutputRules(specs, choice or "auto", schema, parallel)
 
 
 def _says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ the grammar rules what comes after.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from recallm_core.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _NOTHING: Ints = np.empty(0, dtype=np.int64)
 
@@ -50,6 +52,50 @@ class ToolSpec:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class OutputRules:
+    """What the answer has to look like, beyond words.
+
+    Attributes:
+        tools: What the model may call.
+        choice: ``auto``, ``required``, ``none``, or the name of the tool that must be called.
+        schema: JSON schema of the whole answer; excludes tools.
+        parallel: Whether more than one call may be made at once.
+    """
+
+    tools: tuple[ToolSpec, ...] = ()
+    choice: str = "auto"
+    schema: Any = None
+    parallel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.tools and self.schema is not None:
+            raise ValueError(
+                "tools and a response schema can't be combined in one call; ask for the structured "
+                "answer once the tools have been called"
+            )
+        names = [tool.name for tool in self.tools]
+        if self.choice not in ("auto", "required", "none", *names):
+            raise ValueError(
+                f"tool_choice must be auto, required, none or one of {names}, got {self.choice!r}"
+            )
+        if self.choice == "required" and not names:
+            raise ValueError("tool_choice 'required' needs tools")
+
+    @property
+    def offered(self) -> tuple[ToolSpec, ...]:
+        """The tools that may be called under the choice."""
+        if self.choice == "none":
+            return ()
+        named = tuple(tool for tool in self.tools if tool.name == self.choice)
+        return named or self.tools
+
+    @property
+    def required(self) -> bool:
+        """Whether a tool must be called."""
+        return self.choice not in ("auto", "none")
+
+
 def tool_spec(tool: Any) -> ToolSpec:
     """Reads a tool in the OpenAI form (``{"type": "function", "function": {...}}``) or bare.
 
@@ -67,6 +113,10 @@ def tool_spec(tool: Any) -> ToolSpec:
         raise ValueError(
             'a tool must look like {"type": "function", "function": {"name": ..., "parameters": '
             f"{{JSON schema}}}}}}, got {str(tool)[:120]!r}"
+        )
+    if not _NAME.fullmatch(found["name"]):
+        raise ValueError(
+            f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got {found['name']!r}"
         )
     parameters = found.get("parameters") or NO_PARAMETERS
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":

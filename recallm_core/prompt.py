@@ -8,28 +8,38 @@ can act as a control token, and where each passage's tokens stand is known by co
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.constraint import ConstraintRules, build_index
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
-from recallm_core.conversation import Field, Fields, Turn, checked, render
+from recallm_core.constraint_spec import ConstraintSpec, GrammarSpec, Tag, hash_tokens
+from recallm_core.conversation import (
+    Field,
+    Fields,
+    Turn,
+    checked,
+    render,
+    with_placeholders,
+)
 from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
+from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
-from recallm_core.recipe import Recipe
+from recallm_core.recipe import JSON_ANSWER, Recipe
 from recallm_core.span_prior import SentenceMap, SentencePrior
 from recallm_core.token_tables import Limits, Placed, Run, copyable_runs, limits
-from recallm_core.tokenizer import PlainTokens, Tokenizer, control_tag, text_tag
+from recallm_core.tokenizer import PlainTokens, Tokenizer, control_tag, encode_all, text_tag
 
 __all__ = ["Prompt", "PromptBuilder", "Run", "SentencePrior"]
 
@@ -109,6 +119,7 @@ class PromptBuilder:
         self._label_costs: dict[tuple[int, bool], int] = {}
         self._labels = _PLACE.split(recipe.document)
         self._think_close = self._thinking_tag()
+        self._grammars: GrammarEngine | None = None
         self._marks("")
 
     def _thinking_tag(self) -> Tag | None:
@@ -156,9 +167,10 @@ class PromptBuilder:
 
     def build(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         passages: Sequence[Passage],
         params: GenerationParams,
+        output: OutputRules | None = None,
     ) -> Prompt:
         """Builds the prompt of a conversation over passages.
 
@@ -166,6 +178,7 @@ class PromptBuilder:
             messages: ``{"role": ..., "content": ...}``, the last one from the user (or a tool).
             passages: What the model may read and quote; they stand in the first user message.
             params: The caller's settings.
+            output: Tools or a schema, where the answer isn't just words.
 
         Raises:
             TokenizerError: The chat template, or a text, can't be handled exactly.
@@ -185,10 +198,14 @@ class PromptBuilder:
         fields = Fields()
         recalls = settings.recall_in != "none"
         content = self._contents(turns, passages, fields, suffix if recalls else None, in_scope)
-        rendered = self._opened(render(self.tokenizer, content, fields))
+        grammar = self._grammar(output)
+        if output is not None and output.schema is not None:
+            _ask_for_json(content, output.schema, fields)
+        tools = _shown(output, fields)
+        rendered = self._opened(self._rendered(content, fields, tools))
         ids, places, prefix = self._encoded(fields.split(rendered), str(settings.boundary))
         question = next(m["content"] for m in reversed(turns) if m["role"] == "user")
-        prompt = self._assemble(ids, places, fields.passages, question, settings, suffix)
+        prompt = self._assemble(ids, places, fields.passages, question, settings, suffix, grammar)
         return replace(prompt, prefix_length=prefix)
 
     # wording
@@ -207,7 +224,9 @@ class PromptBuilder:
             system = fields.put("") + system  # shows whether the template renders system turns
         given = [fields.put(m["content"]) for m in turns if m["role"] == "system"]
         pieces = [piece for piece in (system, *given) if piece]
-        out = [{"role": "system", "content": "\n\n".join(pieces)}] if pieces else []
+        out: list[Turn] = []
+        if pieces:
+            out.append({"role": "system", "content": "\n\n".join(pieces)})
         asked = 0
         for turn in turns:
             if turn["role"] == "user":
@@ -219,6 +238,11 @@ class PromptBuilder:
             else:
                 continue
             out.append({"role": turn["role"], "content": content})
+            if "tool_calls" in turn:
+                out[-1]["tool_calls"] = [
+                    {"type": "function", "function": with_placeholders(call["function"], fields)}
+                    for call in turn["tool_calls"]
+                ]
         return out
 
     def _user_content(
@@ -296,15 +320,18 @@ class PromptBuilder:
         places: list[Placed] = []
         length = 0
         prefix: int | None = None
+        found = [piece for piece in pieces if isinstance(piece, Field)]
+        tokens = self._cache.all_tokens([f.text for f in found])
+        quotable = {f.text: tokens[f.text] for f in found if f.passage is not None}
+        bits = self._cache.all_limits(quotable, boundary)
         for piece in pieces:
             if isinstance(piece, Field):
                 if piece.varies and prefix is None:
                     prefix = length
-                ids = self._cache.tokens(piece.text).ids
+                own = tokens[piece.text]
                 if piece.passage is not None:
-                    tokens, bits = self._cache.bounded(piece.text, boundary)
-                    places.append(Placed(piece.passage, length, tokens, bits))
-                    ids = tokens.ids
+                    places.append(Placed(piece.passage, length, own, bits[piece.text]))
+                ids = own.ids
             else:
                 ids = self._cache.wording(piece)
             arrays.append(ids)
@@ -319,6 +346,7 @@ class PromptBuilder:
         question: str,
         settings: GenerationParams,
         suffix: str,
+        grammar: GrammarSpec | None,
     ) -> Prompt:
         runs, bits = copyable_runs(places)
         sentences: SentenceMap | None = None
@@ -326,13 +354,15 @@ class PromptBuilder:
         if settings.prior == "sentences":
             sentences = SentenceMap(runs, passages, self._scorer(passages))
             prior = sentences.scores(question).astype(np.float32)
-        spec = self._spec(ids, runs, bits, settings, suffix, prior)
+        spec = self._spec(ids, runs, bits, settings, suffix, prior, grammar)
         return Prompt(
             token_ids=ids,
             passages=tuple(passages),
             runs=runs,
             spec=spec,
-            rules=ConstraintRules(spec, build_index(spec, ids)),
+            rules=ConstraintRules(
+                spec, build_index(spec, ids), None if grammar is None else self._engine()
+            ),
             prefix_length=0,
             question=question,
             recipe=self.recipe,
@@ -348,9 +378,12 @@ class PromptBuilder:
         settings: GenerationParams,
         suffix: str,
         prior: NDArray[np.float32] | None,
+        grammar: GrammarSpec | None,
     ) -> ConstraintSpec:
         opened, closed = self._marks(suffix)
-        marks = {i for tag in (opened, closed, self._think_close) if tag for i in tag.ids}
+        calls = (grammar.call_open, grammar.call_close) if grammar else ()
+        used = (opened, closed, self._think_close, *calls)
+        marks = {i for tag in used if tag for i in tag.ids}
         ends = self.tokenizer.eos_ids
         return ConstraintSpec(
             prompt_length=len(ids),
@@ -371,8 +404,48 @@ class PromptBuilder:
             max_spans=64 if settings.max_spans is None else settings.max_spans,
             max_thinking_tokens=_thinking_budget(settings),
             prior=prior,
+            grammar=grammar,
             prior_weight=1.0 if settings.prior_weight is None else settings.prior_weight,
         )
+
+    def _grammar(self, output: OutputRules | None) -> GrammarSpec | None:
+        """The grammar of the answer, if tools or a schema were given."""
+        if output is None:
+            return None
+        if output.schema is not None:
+            return GrammarSpec(answer=schema_grammar(output.schema))
+        if not output.offered:
+            return None
+        opened, closed = (
+            control_tag(self.tokenizer, mark) or text_tag(self.tokenizer, mark)
+            for mark in (self.recipe.call_open, self.recipe.call_close)
+        )
+        return GrammarSpec(
+            call=calls_grammar(output.offered),
+            call_open=opened,
+            call_close=closed,
+            required=output.required,
+            parallel=output.parallel,
+        )
+
+    def _engine(self) -> GrammarEngine:
+        """The vocabulary as grammars need it, prepared when it is first used."""
+        if self._grammars is None:
+            self._grammars = GrammarEngine(self.tokenizer, vocab_size=self.vocab_size)
+        return self._grammars
+
+    def _rendered(
+        self, content: Sequence[Turn], fields: Fields, tools: Sequence[Mapping[str, Any]]
+    ) -> str:
+        try:
+            return render(self.tokenizer, content, fields, tools)
+        except TokenizerError as error:
+            if not tools:
+                raise
+            raise TokenizerError(
+                "the model's chat template can't show tools to it; use a model whose template has "
+                f"a branch for tools, or ask without them ({error})"
+            ) from error
 
     def _scorer(self, passages: Sequence[Passage]) -> SentenceScorer:
         """The sentences of these passages; the last few packs are remembered."""
@@ -394,6 +467,19 @@ class PromptBuilder:
         return tuple(sorted(i for i in never if i < self.vocab_size))
 
 
+def _shown(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
+    """The tools as templates expect them, their descriptions as placeholders."""
+    tools = output.offered if output else ()
+    return [with_placeholders(tool.to_function(), fields, keys=False) for tool in tools]
+
+
+def _ask_for_json(content: list[Turn], schema: Any, fields: Fields) -> None:
+    """Tells the model, in the last user turn, what its answer has to fit."""
+    last = next(turn for turn in reversed(content) if turn["role"] == "user")
+    wanted = fields.put(json.dumps(schema, ensure_ascii=False), varies=True)
+    last["content"] += JSON_ANSWER.replace("{schema}", wanted)
+
+
 class _Cache:
     """Encoded texts, the longest unused ones dropped when there are too many characters.
 
@@ -409,32 +495,51 @@ class _Cache:
         self._lock = threading.Lock()
 
     def tokens(self, text: str) -> PlainTokens:
+        """The tokens of one text."""
+        return self.all_tokens([text])[text]
+
+    def all_tokens(self, texts: Iterable[str]) -> dict[str, PlainTokens]:
+        """The tokens of some texts."""
+        found: dict[str, PlainTokens] = {}
+        missing: list[str] = []
         with self._lock:
-            found = self._texts.get(text)
-            if found is not None:
-                self._texts.move_to_end(text)
-                return found
-        found = self._tokenizer.encode_plain(text)
-        with self._lock:
-            if text not in self._texts:
-                self._held += len(text) + 100  # what the arrays of a tiny text cost
-            self._texts[text] = found
-            while self._held > _CACHED_CHARACTERS and len(self._texts) > 1:
-                old, _ = self._texts.popitem(last=False)
-                self._held -= len(old) + 100
-                for boundary in ("word", "character"):
-                    self._limits.pop((boundary, old), None)
+            for text in dict.fromkeys(texts):
+                known = self._texts.get(text)
+                if known is None:
+                    missing.append(text)
+                else:
+                    self._texts.move_to_end(text)
+                    found[text] = known
+        if missing:
+            found.update(zip(missing, encode_all(self._tokenizer, missing), strict=True))
+            with self._lock:
+                for text in missing:
+                    self._keep(text, found[text])
         return found
 
-    def bounded(self, text: str, boundary: str) -> tuple[PlainTokens, Limits]:
-        tokens = self.tokens(text)
-        found = self._limits.get((boundary, text))
-        if found is None:
-            found = limits(text, tokens, boundary)
+    def _keep(self, text: str, tokens: PlainTokens) -> None:
+        if text not in self._texts:
+            self._held += len(text) + 100  # what the arrays of a tiny text cost
+        self._texts[text] = tokens
+        while self._held > _CACHED_CHARACTERS and len(self._texts) > 1:
+            old, _ = self._texts.popitem(last=False)
+            self._held -= len(old) + 100
+            for boundary in ("word", "character"):
+                self._limits.pop((boundary, old), None)
+
+    def all_limits(self, tokens: Mapping[str, PlainTokens], boundary: str) -> dict[str, Limits]:
+        """Where spans may begin and end in some texts."""
+        known = {text: self._limits.get((boundary, text)) for text in tokens}
+        found = {text: bits for text, bits in known.items() if bits is not None}
+        missing = [text for text in tokens if text not in found]
+        for text, bits in zip(
+            missing, limits(missing, [tokens[t] for t in missing], boundary), strict=True
+        ):
+            found[text] = bits
             with self._lock:
                 if text in self._texts:
-                    self._limits[boundary, text] = found
-        return tokens, found
+                    self._limits[boundary, text] = bits
+        return found
 
     def wording(self, text: str) -> Ints32:
         """Our own words, in which control tokens are recognised."""

@@ -51,6 +51,8 @@ where that helps. If the documents don't hold the answer, reply: {abstain}"""
 
 ABSTAIN = "The documents don't say."
 
+JSON_ANSWER = "\n\nGive the answer as one JSON value that fits this schema:\n{schema}"
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -71,6 +73,7 @@ class Recipe:
         question: The question; must hold ``{question}`` once.
         layout: Where the question stands; last by default, so that a prefix can be cached.
         answer_prefix: The model begins its final line with this; it isn't part of the answer text.
+        call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
         prior: Scores that tilt where a span starts: ``none`` or ``sentences`` (lexical sentence
@@ -92,6 +95,8 @@ class Recipe:
     question: str = "Question: {question}"
     layout: Literal["question-last", "question-first", "both"] = "question-last"
     answer_prefix: str = "Answer:"
+    call_open: str = "<tool_call>"
+    call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)
     prior: Literal["none", "sentences"] = "none"
     prior_weight: float = 1.0

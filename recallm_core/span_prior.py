@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.answer_types import answer_starts
 from recallm_core.constraint import ClosedSpan, Section
 from recallm_core.documents import Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.prior import SentenceScorer
-from recallm_core.token_tables import Run, Visible
+from recallm_core.token_tables import Run, first_visible
 
 if TYPE_CHECKING:
     from recallm_core.prompt import Prompt
@@ -22,6 +23,8 @@ Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
+OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others
+SHARPNESS = 5.0  # how much sharper than calibrated the sentences' scores are
 WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
 NO_SENTENCE = -30.0
 _KEPT = 8
@@ -34,12 +37,10 @@ class SentenceMap:
         self, runs: Sequence[Run], passages: Sequence[Passage], scorer: SentenceScorer
     ) -> None:
         self._scorer = scorer
-        which, tilts, seen = [], [], {}
+        which, tilts = [], []
         for run in runs:
             first, begins = scorer.begins[run.passage]
-            if run.passage not in seen:
-                seen[run.passage] = Visible(passages[run.passage].text)
-            visible = seen[run.passage].after(run.starts)
+            visible = first_visible(passages[run.passage].text, run.starts)
             if not len(begins):
                 which.append(np.zeros(len(visible), dtype=np.int64))
                 tilts.append(np.full(len(visible), NO_SENTENCE))
@@ -52,7 +53,7 @@ class SentenceMap:
 
     def scores(self, question: str, recalled: Sequence[str] = ()) -> Floats:
         """Returns a log score per run position, runs concatenated."""
-        sentences = self._scorer.scores(question, recalled)
+        sentences = self._scorer.scores(question, recalled, temperature=1 / SHARPNESS)
         if not len(sentences):
             return self._tilts
         found: Floats = np.where(
@@ -66,7 +67,7 @@ class SentencePrior:
 
     While thinking, a start at the beginning of a sentence gets that sentence's score, other starts
     in it much less; the scores are recomputed with the words of what was recalled. In the answer,
-    starts within the recalled evidence are preferred.
+    starts within the recalled evidence are preferred, and those of the type that is asked for.
     """
 
     def __init__(self, prompt: Prompt) -> None:
@@ -105,12 +106,24 @@ class SentencePrior:
         """Prefers starts inside the recalled ranges (passage, start, end)."""
         out = [np.empty(0)]
         for run in self._prompt.runs:
-            inside = np.zeros(len(run.starts), dtype=np.bool_)
+            tilt = np.full(len(run.starts), WITHIN_EVIDENCE)
             for passage, start, end in evidence:
                 if passage == run.passage:
-                    inside |= (run.starts >= start - 1) & (run.ends <= end + 1)
-            out.append(np.where(inside, 0.0, WITHIN_EVIDENCE))
+                    tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = 0.0
+            passage, start, end = evidence[-1]
+            if passage == run.passage:
+                self._add_types(tilt, run, start, end)
+            out.append(tilt)
         return np.concatenate(out)
+
+    def _add_types(self, tilt: Floats, run: Run, start: int, end: int) -> None:
+        """Raises the starts, in the last evidence, of what has the type that is asked for."""
+        text = self._prompt.passages[run.passage].text
+        typed = answer_starts(self._prompt.question, text[start:end])
+        for at, weight in typed.items():
+            token = int(np.searchsorted(run.ends, start + at, side="right"))
+            if token < len(tilt) and not text[run.starts[token] : start + at].strip():
+                tilt[token] = OF_ASKED_TYPE * weight
 
 
 def sentence_map(runs: Sequence[Run], passages: Sequence[Passage]) -> SentenceMap:

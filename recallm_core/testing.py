@@ -7,6 +7,7 @@ by a script that asks for it. ``random_llm`` says anything that is legal.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import threading
@@ -88,9 +89,22 @@ class ByteTokenizer:
         """A fresh incremental decoder."""
         return ByteDetokenizer(self)
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], **_: Any) -> str:
-        """One ``<|turn|>`` before each message, and one for the reply."""
-        return "".join(f"<|turn|>{m['role']}\n{m['content']}" for m in messages) + "<|turn|>"
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        **_: Any,
+    ) -> str:
+        """One ``<|turn|>`` before each message, and one for the reply; tools come first."""
+        shown = [f"<|turn|>tools\n{json.dumps(list(tools))}"] if tools else []
+        for message in messages:
+            calls = "".join(
+                f"<tool_call>\n{json.dumps(call['function'])}\n</tool_call>"
+                for call in message.get("tool_calls", ())
+            )
+            shown.append(f"<|turn|>{message['role']}\n{message['content']}{calls}")
+        return "".join(shown) + "<|turn|>"
 
 
 class _Backend:
@@ -278,6 +292,9 @@ def _any_legal(mask: Mask, vocab_size: int, source: random.Random) -> int:
             return token
 
 
+_JSON_ENDS = tuple(b'}]"0')  # what brings a JSON value to its end soonest
+
+
 def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> Iterator[int]:
     """The tokens of a script, as far as they are legal, then the shortest legal end."""
     spec = constraint.rules.spec
@@ -295,7 +312,8 @@ def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> It
     while not constraint.done:
         mask = constraint.mask()
         if mask.only is not None:
-            yield from _as_far_as_legal(constraint, mask.only[:1].tolist())
+            ending = (t for t in (*spec.eos, *_JSON_ENDS) if mask.allows(t))
+            yield from _as_far_as_legal(constraint, [next(ending, int(mask.only[0]))])
         elif constraint.section == "thinking" and spec.think_close is not None:
             yield from _as_far_as_legal(constraint, spec.think_close.ids)
         else:

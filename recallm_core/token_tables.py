@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from recallm_core.tokenizer import PlainTokens
 Bools = NDArray[np.bool_]
 Ints32 = NDArray[np.int32]
 
+_APART = "\v"  # a control character and a Newline: UAX #29 breaks before and after it
+_TOGETHER = 2_000_000  # characters
 _BLANK = np.array([chr(c).isspace() for c in range(0x3002)], dtype=np.bool_)
 _BLANK_ASCII = _BLANK[:256].tobytes()
 
@@ -65,33 +67,57 @@ class Placed:
     limits: Limits
 
 
-def limits(text: str, tokens: PlainTokens, boundary: str) -> Limits:
-    """Finds where spans over a text may begin and end: trimmed, on whole characters or words.
+def limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -> Iterator[Limits]:
+    """Finds where spans over some texts may begin and end: trimmed, on whole characters or words.
+
+    Short texts are looked at together, for many small arrays cost more than one large one.
 
     Args:
-        text: The passage's text.
-        tokens: Its tokens.
+        texts: The passages' texts.
+        tokens: Their tokens.
         boundary: ``word`` or ``character``.
     """
-    count = len(tokens.ids)
-    if not count:
-        none = np.empty(0, dtype=np.bool_)
-        return Limits(none, none, none)
+    first = 0
+    while first < len(texts):
+        last, size = first + 1, len(texts[first])
+        while last < len(texts) and size + len(texts[last]) < _TOGETHER:
+            size += len(texts[last])
+            last += 1
+        yield from _limits(texts[first:last], tokens[first:last], boundary)
+        first = last
+
+
+def _limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -> Iterator[Limits]:
+    """The same for texts that are joined by a separator no grapheme or word reaches across."""
+    text = _APART.join(texts)
+    sizes = np.array([len(t.ids) for t in tokens])
+    bases = np.cumsum([0, *(len(t) + 1 for t in texts[:-1])]).astype(np.int32)
+    base = np.repeat(bases, sizes)
+    starts = np.concatenate([t.starts for t in tokens]) + base
+    ends = np.concatenate([t.ends for t in tokens]) + base
     characters = grapheme_boundaries(text)
     marks = word_boundaries(text, characters) if boundary == "word" else characters
-    apart = np.ones(count + 1, dtype=np.bool_)
-    np.greater_equal(tokens.starts[1:], tokens.ends[:-1], out=apart[1:-1])
-    visible = Visible(text)
-    begins = visible.after(tokens.starts)
-    finishes = visible.before(tokens.ends)
-    can_start = apart[:-1] & (begins < tokens.ends) & marks[begins]
-    whole_end = apart[1:]
-    can_end = whole_end & marks[finishes]
-    hard = can_end if marks is characters else whole_end & characters[finishes]
-    return Limits(can_start, can_end, hard)
+    apart = np.ones(len(starts) + 1, dtype=np.bool_)
+    if len(starts):
+        np.greater_equal(starts[1:], ends[:-1], out=apart[1:-1])
+    visible = _Visible(text)
+    begins = visible.after(starts)
+    finishes = np.maximum(visible.before(ends), base)
+    can_start = apart[:-1] & (begins < ends) & marks[begins]
+    can_end = apart[1:] & marks[finishes]
+    hard = can_end if marks is characters else apart[1:] & characters[finishes]
+    whole = Limits(can_start, can_end, hard)
+    stops = np.cumsum(sizes).tolist()
+    for a, b in zip([0, *stops[:-1]], stops, strict=True):
+        yield whole.part(a, b)
 
 
-class Visible:
+def first_visible(text: str, offsets: Ints32) -> Ints32:
+    """For each offset, the first character at or after it that isn't white space."""
+    return _Visible(text).after(offsets)
+
+
+class _Visible:
     """The characters of a text that aren't white space (as ``str.isspace`` has it)."""
 
     def __init__(self, text: str) -> None:
