@@ -18,7 +18,7 @@ from recallm_core.params import GenerationParams
 from recallm_core.prior import sentence_prior
 from recallm_core.prompt import PromptBuilder, SentencePrior
 from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.span_prior import WITHIN_EVIDENCE, WITHIN_SENTENCE
+from recallm_core.span_prior import SHARPNESS, WITHIN_EVIDENCE, WITHIN_SENTENCE
 from recallm_core.testing import ByteTokenizer
 from recallm_core.tokenizer import HFTokenizer
 
@@ -637,7 +637,9 @@ def test_the_prior_follows_the_question_and_then_the_evidence(builder, name):
     assert favourite(prompt, scores) == start
     assert scores[token_at(prompt, 0, "leaves")] == pytest.approx(scores[start] + WITHIN_SENTENCE)
     question, texts = "When does the ferry leave?", [p.text for p in PACK]
-    ranges = sentence_prior(question, texts, ["Harbour", None], embedder=default_embedder())
+    ranges = sentence_prior(
+        question, texts, ["Harbour", None], embedder=default_embedder(), temperature=1 / SHARPNESS
+    )
     assert scores[start] == pytest.approx(ranges[0][1][2], abs=1e-5)
     constraint = open_span(prompt)
     first, last = (prompt.runs[0].first + n for n in (start, len(prompt.runs[0].starts)))

@@ -72,7 +72,7 @@ def mini_recipe() -> Recipe:
         answer_prefix="",
         abstain=(ABSTAIN,),
         prior="sentences",
-        prior_weight=2.0,
+        prior_weight=1.0,
         sampling={"temperature": 0.0, "max_new_tokens": 512, "max_spans": 6},
         advice=ADVICE,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from recallm_core.train.more_words import more_entities, more_values
 from recallm_core.train.traces import Example
 
 _CITIES = [
@@ -740,6 +741,18 @@ def _clock(rng: random.Random, low: int, high: int) -> str:
     return f"{rng.randint(low, high)}:{rng.choice(('00', '30', '15'))}"
 
 
+def _name(rng: random.Random) -> str:
+    return rng.choice(_LAST_A) + rng.choice(_LAST_B)
+
+
+def _colour(rng: random.Random) -> str:
+    return rng.choice(_COLOUR_WORDS)
+
+
+VALUES |= more_values(_city, _name, _colour, lambda rng: rng.choice(_TREES))
+_MORE = more_entities(_city, _name, _colour, VALUES["work"])
+
+
 def _entity(topic: str, rng: random.Random) -> str:
     name = rng.choice(_LAST_A) + rng.choice(_LAST_B)
     made = {
@@ -755,6 +768,8 @@ def _entity(topic: str, rng: random.Random) -> str:
         "event": lambda: rng.choice((f"The {rng.choice(_EVENT)}", f"The {name} {rng.choice(_EVENT)}")),
         "condition": lambda: rng.choice(_DEVICE),
     }  # fmt: skip
+    if topic in _MORE:
+        return _MORE[topic](rng)
     return made[topic]()
 
 
@@ -779,23 +794,18 @@ class _Line:
     question: str | None = None
     at: int = 0
     length: int = 0
+    more: tuple[str, int, int] | None = None  # a second question about the same line
+
+
+_MARKS = (("{P}", "person"), ("{C}", "city"), ("{Y}", "year"), ("{N}", "number"), ("{X}", "money"))
+_SUBJECTS = ("The {E} office ", "The {E} team ", "The {E} service ", "The {E} ", "{E} ")
+_BY_LABEL = ("What is the {L} of {E}?", "{E}: {L}?", "Tell me the {L} of {E}.", "{L} {E}")
 
 
 def _statement(relation: Relation, entity: str, rng: random.Random) -> _Line:
     """Says one fact as a sentence, and remembers where its value is."""
     value = VALUES[relation.kind](rng)
-    said = rng.choice(relation.statements)
-    for mark, kind in (
-        ("{P}", "person"),
-        ("{C}", "city"),
-        ("{Y}", "year"),
-        ("{N}", "number"),
-        ("{X}", "money"),
-    ):
-        said = said.replace(mark, VALUES[kind](rng))
-    said = said.replace("{M}", rng.choice(_MONTHS))
-    said = said.replace("The {E}", entity if entity.startswith("The ") else "The {E}")
-    said = said.replace("{E}", entity)
+    said = _filled(rng.choice(relation.statements), entity, rng)
     said = said[0].upper() + said[1:]
     at = said.index("{V}")
     asked = _question(relation, entity, rng)
@@ -803,8 +813,52 @@ def _statement(relation: Relation, entity: str, rng: random.Random) -> _Line:
     return _Line(said.replace("{V}", value), asked, at, len(value))
 
 
+def _filled(said: str, entity: str, rng: random.Random) -> str:
+    """Fills everything but the value."""
+    for mark, kind in _MARKS:
+        said = said.replace(mark, VALUES[kind](rng))
+    said = said.replace("{M}", rng.choice(_MONTHS))
+    if entity.startswith(("The ", "the ")):
+        said = said.replace("The {E}", "{E}").replace("the {E}", "{E}")
+    return said.replace("{E}", entity)
+
+
+def _double(first: Relation, second: Relation, entity: str, rng: random.Random) -> _Line | None:
+    """Says two facts about one thing in one sentence, if two statements share their subject."""
+    subject = {
+        said: next((s for s in _SUBJECTS if said.startswith(s)), "")
+        for said in (*first.statements, *second.statements)
+    }
+    pairs = [
+        (a, b, subject[a])
+        for a in first.statements
+        for b in second.statements
+        if subject[a] and subject[a] == subject[b] and "," not in a
+    ]
+    if not pairs or first.label == second.label:
+        return None
+    a, b, subject = rng.choice(pairs)
+    link = rng.choice((" and ", " and ", ", and ", "; it ", " but "))
+    parts = (a.rstrip(".") + link + b[len(subject) :]).split("{V}")
+    ahead, middle, rest = (_filled(part, entity, rng) for part in parts)
+    ahead = ahead[:1].upper() + ahead[1:]
+    one, two = VALUES[first.kind](rng), VALUES[second.kind](rng)
+    asked = [_question(relation, entity, rng) for relation in (first, second)]
+    at = len(ahead) + len(one) + len(middle)
+    text = ahead + one + middle + two + rest
+    return _Line(text, asked[0], len(ahead), len(one), (asked[1], at, len(two)))
+
+
+def _said(relation: Relation, entity: str, kinds: list[Relation], rng: random.Random) -> _Line:
+    """Says one fact in a sentence, or at times two."""
+    double = _double(relation, rng.choice(kinds), entity, rng) if rng.random() < 0.4 else None
+    return double or _statement(relation, entity, rng)
+
+
 def _question(relation: Relation, entity: str, rng: random.Random) -> str:
     asked = rng.choice(relation.questions)
+    if rng.random() < 0.08:
+        asked = rng.choice(_BY_LABEL).replace("{L}", relation.label)
     low = entity[0].lower() + entity[1:] if entity.startswith("The ") else entity
     if low.startswith("the "):
         asked = asked.replace("the {E}", "{E}")
@@ -852,7 +906,10 @@ def make_page(rng: random.Random, lines: int) -> Page:
         if (entity, relation.label) in used:
             continue
         used.add((entity, relation.label))
-        made.append((_keyed if keyed else _statement)(relation, entity, rng))
+        if keyed:
+            made.append(_keyed(relation, entity, rng))
+        else:
+            made.append(_said(relation, entity, by_topic[topic], rng))
         if not keyed and rng.random() < 0.15:
             made.append(_Line(rng.choice(_FILLERS)))
     title = (
@@ -914,6 +971,10 @@ def _lay_out(title: str, lines: list[_Line], rng: random.Random, *, bare: bool) 
         if line.question is not None:
             at = start + len(mark) + line.at
             facts.append((line.question, start, len(text), at, at + line.length))
+        if line.more is not None:
+            question, place, length = line.more
+            at = start + len(mark) + place
+            facts.append((question, start, len(text), at, at + length))
     if rng.random() < 0.3:
         text += "\n"
     return Page(title, text, tuple(facts))
