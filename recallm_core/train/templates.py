@@ -825,15 +825,15 @@ def _filled(said: str, entity: str, rng: random.Random) -> str:
 
 def _double(first: Relation, second: Relation, entity: str, rng: random.Random) -> _Line | None:
     """Says two facts about one thing in one sentence, if two statements share their subject."""
-    subject = {
+    opening = {
         said: next((s for s in _SUBJECTS if said.startswith(s)), "")
         for said in (*first.statements, *second.statements)
     }
     pairs = [
-        (a, b, subject[a])
+        (a, b, opening[a])
         for a in first.statements
         for b in second.statements
-        if subject[a] and subject[a] == subject[b] and "," not in a
+        if opening[a] and opening[a] == opening[b] and "," not in a
     ]
     if not pairs or first.label == second.label:
         return None
