@@ -143,7 +143,7 @@ def _answer(
     with ExitStack() as stack:
         stack.callback(view.close)
         waiting = stack.enter_context(ExitStack())
-        waiting.enter_context(steps.show("The model is reading"))
+        waiting.enter_context(steps.reading(llm))
         events = stack.enter_context(llm.stream(args.question, documents, params=params))
         for event in events:
             if isinstance(event, Finished):
@@ -215,6 +215,21 @@ class _Steps:
         with Progress(*columns, console=self._console(), transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextmanager
+    def reading(self, llm: RecaLLM) -> Iterator[None]:
+        """Shows how many tokens of the prompt the model has read, where its backend tells."""
+        backend: Any = llm.backend
+        if self._quiet or not hasattr(backend, "on_prefill"):
+            with self.show("The model is reading"):
+                yield
+            return
+        with self.count("The model is reading (tokens)") as told:
+            backend.on_prefill = told
+            try:
+                yield
+            finally:
+                backend.on_prefill = None
 
     def _console(self) -> Console:
         from rich.console import Console
