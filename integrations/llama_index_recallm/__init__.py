@@ -1,7 +1,15 @@
 """RecaLLM for LlamaIndex: cited answers in the engines and agents that people already have."""
 
+from llama_index_recallm.chat_engine import RecaLLMChatEngine
+from llama_index_recallm.embedding import RecaLLMEmbedding
+from llama_index_recallm.engines import (
+    CitedQueryEngineTool,
+    RecaLLMQueryEngine,
+    collect_citations,
+)
 from llama_index_recallm.events import RecallSpanEvent
 from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.packing import PackedContextRetriever, RecaLLMContextPacker, pack_nodes
 from llama_index_recallm.responses import (
     AsyncCitedStreamingResponse,
     Citation,
@@ -13,9 +21,17 @@ from llama_index_recallm.synthesizer import RecaLLMSynthesizer
 __all__ = [
     "AsyncCitedStreamingResponse",
     "Citation",
+    "CitedQueryEngineTool",
     "CitedResponse",
     "CitedStreamingResponse",
+    "PackedContextRetriever",
     "RecaLLM",
+    "RecaLLMChatEngine",
+    "RecaLLMContextPacker",
+    "RecaLLMEmbedding",
+    "RecaLLMQueryEngine",
     "RecaLLMSynthesizer",
     "RecallSpanEvent",
+    "collect_citations",
+    "pack_nodes",
 ]

@@ -281,9 +281,11 @@ class RecaLLM(FunctionCallingLLM):
         """
         call = self._read(messages, kwargs)
 
+        opened = call.open()
+
         def pieces() -> ChatResponseGen:
             writer = _Writer()
-            with call.open() as stream:
+            with opened as stream:
                 for event in stream:
                     yield from self._chunks(writer, event, call)
 
@@ -333,9 +335,11 @@ class RecaLLM(FunctionCallingLLM):
         """``complete`` in pieces."""
         call = self._read([ChatMessage(content=prompt)], kwargs)
 
+        opened = call.open()
+
         def pieces() -> CompletionResponseGen:
             writer = _Writer()
-            with call.open() as stream:
+            with opened as stream:
                 for event in stream:
                     for chunk in self._chunks(writer, event, call):
                         yield _completed(chunk)

@@ -15,6 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 import recallm_core as recallm
+from recallm_core.documents import check_text
 
 MEMBERS = "recallm_members"
 """Metadata key under which a packed node says which retrieved nodes it was merged from."""
@@ -178,9 +179,14 @@ class Source:
 
 
 def read(given: NodeWithScore) -> Source:
-    """Returns a node as it is read: its text, without the labels that engines write into it."""
+    """Returns a node as it is read: its text, without the labels that engines write into it.
+
+    Raises:
+        DocumentError: The text can't be UTF-8.
+    """
     node = given.node
     text = node.get_content(metadata_mode=MetadataMode.NONE)
+    check_text(text, f"the text of node {node.node_id!r}")
     shift = 0
     rewritten = _NUMBERED.match(text) if getattr(node, "start_char_idx", None) is None else None
     end = len(text)

@@ -396,7 +396,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if self._token_budget is not None:
             budget = min(budget, self._token_budget)
         labels = [source.label(metadata=self._show_metadata) for source in found]
-        size = sum(len((s.text + label).encode()) for s, label in zip(found, labels, strict=True))
+        size = sum(
+            len((s.text + label).encode("utf-8", "replace"))
+            for s, label in zip(found, labels, strict=True)
+        )
         if size + _LABEL_TOKENS * len(found) <= budget:  # a token has at least one byte
             return list(found), []
         ids = {talk.citable_id(n): source for n, source in enumerate(found)}

@@ -1,0 +1,254 @@
+"""A chat engine that condenses, retrieves and answers with citations, also when it streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.callbacks import trace_method
+from llama_index.core.chat_engine.condense_plus_context import CondensePlusContextChatEngine
+from llama_index.core.chat_engine.types import (
+    AgentChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    StreamingAgentChatResponse,
+)
+from llama_index.core.memory import BaseMemory, Memory
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore
+from llama_index.core.tools import ToolOutput
+from llama_index.core.types import Thread
+
+from llama_index_recallm.engines import _retriever
+from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.responses import Citation, Evidence
+from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
+
+_NAME = "recallm"
+
+
+@dataclass(kw_only=True)
+class _Answered:
+    """Gives a chat response the evidence of the answer that it was made from."""
+
+    answer: Any = field(default=None, repr=False)
+
+    @property
+    def _evidence(self) -> Evidence:
+        found = self.answer
+        return found if isinstance(found, Evidence) else Evidence()
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The citations; those of a stream are there when it ends."""
+        return self._evidence.citations
+
+    @property
+    def cited_nodes(self) -> list[NodeWithScore]:
+        """The nodes that are cited, each once."""
+        return self._evidence.cited_nodes
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the sources hold no answer."""
+        return self._evidence.abstained
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking, quotes included."""
+        return self._evidence.reasoning
+
+
+@dataclass
+class CitedChatResponse(_Answered, AgentChatResponse):
+    """A complete answer in a chat; ``answer`` is the ``CitedResponse`` behind it."""
+
+
+@dataclass
+class CitedStreamingChatResponse(_Answered, StreamingAgentChatResponse):
+    """An answer in a chat that is still being written."""
+
+
+class RecaLLMChatEngine(CondensePlusContextChatEngine):
+    """Chats over documents: each answer is cited from the nodes found for the condensed question.
+
+    The stock engine builds its own synthesizer, which drops citations; this one uses
+    ``RecaLLMSynthesizer`` with the history before the question. The memory gets plain text, so that
+    it can be shared with any other model.
+    """
+
+    _synthesizer_options: dict[str, Any]
+
+    @classmethod
+    def build(
+        cls,
+        source: Any,
+        llm: RecaLLM | str | None = None,
+        *,
+        memory: BaseMemory | None = None,
+        chat_history: Sequence[ChatMessage] = (),
+        system_prompt: str | None = None,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
+        skip_condense: bool = False,
+        documents: Any = None,
+        token_budget: int | None = None,
+        **options: Any,
+    ) -> RecaLLMChatEngine:
+        """Returns a chat engine over an index.
+
+        Args:
+            source: A LlamaIndex index, a retriever, or a ``CorpusIndex`` of the core.
+            llm: A ``RecaLLM`` or its name; None: ``Settings.llm`` if it is one, else the model that
+                ships.
+            memory: Where the conversation is kept; None: in this engine.
+            chat_history: What was said before.
+            system_prompt: Said before everything else.
+            node_postprocessors: Applied to the nodes that were found.
+            skip_condense: Whether to search for the last message as it is.
+            documents: The original texts, as for ``RecaLLMSynthesizer``.
+            token_budget: Tokens of nodes at most.
+            options: Further arguments of ``CondensePlusContextChatEngine``.
+        """
+        model = chosen_llm(llm)
+        limit = max(1, model.metadata.context_window - model.metadata.num_output)
+        kept = memory or Memory.from_defaults(
+            chat_history=list(chat_history),
+            token_limit=limit,
+            tokenizer_fn=lambda text: [0] * model.count_tokens(text),
+        )
+        if documents is None and hasattr(source, "pack_report"):
+            documents = source
+        engine = cls(
+            retriever=_retriever(source),
+            llm=model,
+            memory=kept,
+            system_prompt=system_prompt,
+            skip_condense=skip_condense,
+            node_postprocessors=list(node_postprocessors),
+            **options,
+        )
+        engine._synthesizer_options = {"documents": documents, "token_budget": token_budget}
+        return engine
+
+    def _get_response_synthesizer(  # type: ignore[override]
+        self, chat_history: list[ChatMessage], streaming: bool = False
+    ) -> RecaLLMSynthesizer:
+        prefix = list(chat_history)
+        if self._system_prompt:
+            prefix.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=self._system_prompt))
+        model = self._llm
+        assert isinstance(model, RecaLLM)
+        return RecaLLMSynthesizer(
+            model,
+            self.callback_manager,
+            streaming=streaming,
+            prefix_messages=prefix,
+            **getattr(self, "_synthesizer_options", {}),
+        )
+
+    @staticmethod
+    def _sources(response: Any, context: ToolOutput) -> list[ToolOutput]:
+        """The retrieval, and the answer under a name of its own."""
+        answer = ToolOutput(
+            tool_name=_NAME, content="", raw_input=dict(context.raw_input), raw_output=response
+        )
+        return [context, answer]
+
+    @trace_method("chat")
+    def chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> CitedChatResponse:
+        """Answers a message."""
+        synthesizer, context, nodes = self._run_c3(message, chat_history)
+        response = synthesizer.synthesize(message, nodes)
+        for said in _exchange(message, str(response)):
+            self._memory.put(said)
+        return self._answered(response, context, nodes)
+
+    @trace_method("chat")
+    async def achat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> CitedChatResponse:
+        """``chat`` without blocking the event loop."""
+        synthesizer, context, nodes = await self._arun_c3(message, chat_history)
+        response = await synthesizer.asynthesize(message, nodes)
+        for said in _exchange(message, str(response)):
+            await self._memory.aput(said)
+        return self._answered(response, context, nodes)
+
+    def _answered(
+        self, response: Any, context: ToolOutput, nodes: list[NodeWithScore]
+    ) -> CitedChatResponse:
+        return CitedChatResponse(
+            response=str(response),
+            sources=self._sources(response, context),
+            source_nodes=nodes,
+            metadata=response.metadata,
+            answer=response,
+        )
+
+    @trace_method("chat")
+    def stream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> CitedStreamingChatResponse:
+        """Answers a message in pieces; the citations are there when the stream ends."""
+        synthesizer, context, nodes = self._run_c3(message, chat_history, streaming=True)
+        response: Any = synthesizer.synthesize(message, nodes)
+        self._memory.put(ChatMessage(content=message, role=MessageRole.USER))
+        found = CitedStreamingChatResponse(
+            chat_stream=_pieces(response),
+            sources=self._sources(response, context),
+            source_nodes=nodes,
+            answer=response,
+        )
+        thread = Thread(target=found.write_response_to_history, args=(self._memory,))
+        found.write_response_to_history_thread = thread
+        thread.start()
+        return found
+
+    @trace_method("chat")
+    async def astream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> CitedStreamingChatResponse:
+        """``stream_chat`` without blocking the event loop."""
+        synthesizer, context, nodes = await self._arun_c3(message, chat_history, streaming=True)
+        response: Any = await synthesizer.asynthesize(message, nodes)
+        await self._memory.aput(ChatMessage(content=message, role=MessageRole.USER))
+        found = CitedStreamingChatResponse(
+            achat_stream=_apieces(response),
+            sources=self._sources(response, context),
+            source_nodes=nodes,
+            answer=response,
+        )
+        writing = asyncio.create_task(found.awrite_response_to_history(self._memory))
+        found.awrite_response_to_history_task = writing
+        return found
+
+
+def _exchange(message: str, answer: str) -> list[ChatMessage]:
+    return [
+        ChatMessage(content=message, role=MessageRole.USER),
+        ChatMessage(content=answer, role=MessageRole.ASSISTANT),
+    ]
+
+
+def _piece(text: str, delta: str) -> ChatResponse:
+    said = ChatMessage(content=text, role=MessageRole.ASSISTANT)
+    return ChatResponse(message=said, delta=delta)
+
+
+def _pieces(response: Any) -> ChatResponseGen:
+    text = ""
+    for delta in response.response_gen:
+        text += delta
+        yield _piece(text, delta)
+
+
+async def _apieces(response: Any) -> ChatResponseAsyncGen:
+    text = ""
+    async for delta in response.async_response_gen():
+        text += delta
+        yield _piece(text, delta)

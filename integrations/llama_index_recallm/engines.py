@@ -1,0 +1,192 @@
+"""Query engines and tools that answer with citations, and what gets citations out of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.tools import QueryEngineTool, ToolMetadata, ToolOutput
+
+import recallm_core as recallm
+from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.packing import PackedContextRetriever
+from llama_index_recallm.responses import KEY, Citation, Evidence
+from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
+
+_DEPTH = 6
+_HOLDERS = ("raw", "raw_output", "tool_output", "sources", "tool_calls", "answer", "result")
+
+
+class RecaLLMQueryEngine(RetrieverQueryEngine):
+    """A ``RetrieverQueryEngine`` whose every part is local: nothing falls back on a hosted model.
+
+    Engines that look for a ``RetrieverQueryEngine``, such as the condensing chat engine, take it
+    for one.
+    """
+
+    @classmethod
+    def build(
+        cls,
+        source: Any,
+        llm: RecaLLM | str | None = None,
+        *,
+        documents: Any = None,
+        token_budget: int | None = None,
+        streaming: bool = False,
+        text_qa_template: BasePromptTemplate | None = None,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
+        packed: bool = True,
+        callback_manager: CallbackManager | None = None,
+        **synthesizer_options: Any,
+    ) -> RecaLLMQueryEngine:
+        """Returns an engine over an index.
+
+        Args:
+            source: A LlamaIndex index, a retriever, or a ``CorpusIndex`` of the core.
+            llm: A ``RecaLLM`` or its name; None: ``Settings.llm`` if it is one, else the model that
+                ships.
+            documents: The original texts; with them, places in documents are checked.
+            token_budget: Tokens of nodes at most; None: what the window leaves.
+            streaming: Whether answers are streamed.
+            text_qa_template: As for ``RecaLLMSynthesizer``.
+            node_postprocessors: Applied after packing.
+            packed: Whether to fetch nodes until the budget is full, instead of the top few.
+            callback_manager: As in every engine.
+            synthesizer_options: Further arguments of ``RecaLLMSynthesizer``.
+        """
+        model = chosen_llm(llm)
+        if documents is None and isinstance(source, recallm.CorpusIndex):
+            documents = source
+        retriever = _retriever(source)
+        if packed and not isinstance(retriever, PackedContextRetriever):
+            retriever = PackedContextRetriever(
+                retriever,
+                llm=model,
+                documents=documents,
+                token_budget=token_budget,
+                callback_manager=callback_manager,
+            )
+        synthesizer = RecaLLMSynthesizer(
+            model,
+            callback_manager,
+            documents=documents,
+            token_budget=token_budget,
+            streaming=streaming,
+            text_qa_template=text_qa_template,
+            **synthesizer_options,
+        )
+        return cls(
+            retriever=retriever,
+            response_synthesizer=synthesizer,
+            node_postprocessors=list(node_postprocessors),
+            callback_manager=callback_manager,
+        )
+
+
+def _retriever(source: Any) -> Any:
+    """What finds nodes: a retriever, or a ``CorpusIndex`` that becomes one by packing."""
+    if isinstance(source, BaseRetriever):
+        return source
+    if hasattr(source, "pack_report"):
+        return PackedContextRetriever(source)
+    if hasattr(source, "as_retriever"):
+        return source.as_retriever()
+    raise TypeError(
+        f"source must be an index, a retriever or a CorpusIndex, got {type(source).__name__}"
+    )
+
+
+class CitedQueryEngineTool(QueryEngineTool):
+    """A query engine as a tool whose text keeps its citations, as ``[n]`` and a list of quotes.
+
+    Agents see text only. By default the answer goes to the user as it is (``return_direct``): an
+    agent that words it anew would leave the citations behind.
+    """
+
+    @classmethod
+    def build(
+        cls,
+        query_engine: BaseQueryEngine,
+        name: str,
+        description: str,
+        *,
+        return_direct: bool = True,
+    ) -> CitedQueryEngineTool:
+        """Returns the tool.
+
+        Args:
+            query_engine: An engine with a ``RecaLLMSynthesizer``.
+            name: What the agent calls it by.
+            description: What it is good for.
+            return_direct: Whether its answer ends the agent's run.
+        """
+        metadata = ToolMetadata(name=name, description=description, return_direct=return_direct)
+        return cls(query_engine=query_engine, metadata=metadata)
+
+    def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """Asks the engine."""
+        question = self._get_query_str(*args, **kwargs)
+        return self._output(question, self.query_engine.query(question))
+
+    async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """Asks the engine without blocking the event loop."""
+        question = self._get_query_str(*args, **kwargs)
+        response = await self.query_engine.aquery(question)
+        get_response = getattr(response, "get_response", None)
+        if get_response is not None:
+            found = get_response()
+            response = await found if hasattr(found, "__await__") else found
+        return self._output(question, response)
+
+    def _output(self, question: str, response: Any) -> ToolOutput:
+        text = str(response)
+        cited = isinstance(response, Evidence)
+        return ToolOutput(
+            content=response.with_quotes() if cited else text,
+            tool_name=self.metadata.get_name(),
+            raw_input={"input": question},
+            raw_output=response,
+        )
+
+
+def collect_citations(found: Any) -> list[Citation]:
+    """Returns every citation in what an engine, a chat or an agent gave back, each once.
+
+    Args:
+        found: A response, an ``AgentOutput``, a ``ToolOutput``, a chat response, a list of such
+            things, or a response's metadata.
+    """
+    out: list[Citation] = []
+    for citation in _walk(found, _DEPTH):
+        if citation not in out:
+            out.append(citation)
+    return out
+
+
+def _walk(found: Any, depth: int) -> Iterator[Citation]:
+    if found is None or depth == 0 or isinstance(found, str | bytes | int | float):
+        return
+    if isinstance(found, Citation):
+        yield found
+    elif isinstance(found, Evidence):
+        yield from found.citations
+    elif isinstance(found, list | tuple):
+        for each in found:
+            yield from _walk(each, depth - 1)
+    elif isinstance(found, dict):
+        held = found.get(KEY, found)
+        if isinstance(held, dict) and isinstance(held.get("citations"), list):
+            yield from (_citation(each) for each in held["citations"])
+    else:
+        for name in _HOLDERS:
+            yield from _walk(getattr(found, name, None), depth - 1)
+
+
+def _citation(found: Any) -> Citation:
+    return found if isinstance(found, Citation) else Citation.model_validate(found)
