@@ -27,6 +27,8 @@ def run(path: Path, *, write: bool) -> None:
     if write:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
+            if cell.cell_type == "code":  # progress bars and warnings name the machine's folders
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         nbformat.write(notebook, path)
 
 
