@@ -241,10 +241,17 @@ class Engine:
             thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
-        with torch.inference_mode():
-            while self._wait():
-                self._round()
-        self._abandon()
+        error: BaseException = GenerationCancelledError(
+            "the backend was closed before the answer was complete"
+        )
+        try:
+            with torch.inference_mode():
+                while self._wait():
+                    self._round()
+        except BaseException as failure:  # a fault of this library: nobody must wait for ever
+            error = failure
+        finally:
+            self._abandon(error)
 
     def _wait(self) -> bool:
         """Sleeps until there is something to do; False: the engine stops."""
@@ -254,17 +261,18 @@ class Engine:
                 self._wake.wait()
             return not self._stopped
 
-    def _abandon(self) -> None:
-        error = GenerationCancelledError("the backend was closed before the answer was complete")
-        for running in list(self._running):
-            self._finish(running, None, error)
+    def _abandon(self, error: BaseException) -> None:
+        """Ends every stream, and takes no more requests."""
         with self._wake:
+            self._stopped = True
             jobs, self._inbox = list(self._inbox), deque()
-        if self._reading is not None:
-            self._stop_reading(error)
+        jobs += [running.job for running in self._running]
+        jobs += [self._reading.job] if self._reading else []
         for job in jobs:
             job.end(None, error)
-        self._runner.release(0)
+        self._running.clear()
+        self._reading = None
+        self._runner.clear()
 
     def _round(self) -> None:
         for running in [r for r in self._running if r.job.over]:
@@ -275,13 +283,15 @@ class Engine:
 
     def _admit(self) -> None:
         """Reads the prompts of waiting requests, as many tokens as one chunk has."""
-        left = self._chunk
-        while left > 0 and (self._reading is not None or self._next_job()):
-            least = min(_LEAST_CHUNK, self._chunk)
-            left -= max(self._read(max(left, least)), 1)
+        left, least = self._chunk, min(_LEAST_CHUNK, self._chunk)
+        while left > 0:
+            if self._reading is not None:
+                left -= max(self._read(max(left, least)), 1)
+            elif not self._next_job():
+                return
 
     def _next_job(self) -> bool:
-        """Opens the next request that fits beside those that run."""
+        """Takes the next request that fits beside those that run; False: there is none."""
         with self._wake:
             while self._inbox and self._inbox[0].over:
                 self._inbox.popleft()
@@ -323,7 +333,7 @@ class Engine:
             return self._stop_reading(error)
         return count
 
-    def _stop_reading(self, error: Exception | None) -> int:
+    def _stop_reading(self, error: BaseException | None) -> int:
         reading, self._reading = self._reading, None
         assert reading is not None
         self._runner.close(reading.slot)

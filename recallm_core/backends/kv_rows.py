@@ -130,7 +130,11 @@ class KVRows:
     def add_row(self) -> int:
         """Appends an empty row and returns its number."""
         self.lengths.append(0)
-        self.reserve(0)
+        try:
+            self.reserve(0)
+        except BaseException:
+            self.lengths.pop()
+            raise
         return len(self.lengths) - 1
 
     def reserve(self, columns: int) -> None:

@@ -78,6 +78,9 @@ class Runner(Protocol):
     def release(self, spare_bytes: int) -> None:
         """Frees what no sequence uses, unless it is smaller than ``spare_bytes``."""
 
+    def clear(self) -> None:
+        """Forgets all sequences and frees everything."""
+
 
 class _Forward:
     """Calls a model with the arguments that it knows."""
@@ -125,8 +128,12 @@ class BatchRunner:
     def open(self, token_ids: Ids, cache: PrefixCache) -> Slot:
         """Takes the next row and fills it from the cache."""
         slot = self._waiting = Slot(row=self._rows.add_row())
-        self._rows.reserve(len(token_ids) + 1)
-        self._rows.append(slot.row, cache.match(token_ids))
+        try:
+            self._rows.reserve(len(token_ids) + 1)
+            self._rows.append(slot.row, cache.match(token_ids))
+        except BaseException:
+            self.close(slot)
+            raise
         slot.length = self._rows.lengths[slot.row]
         return slot
 
@@ -225,10 +232,11 @@ class BatchRunner:
         if not used and self._rows.allocated_bytes > spare_bytes:
             self._rows.release()
 
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of keys and values that are allocated for sequences."""
-        return self._rows.allocated_bytes
+    def clear(self) -> None:
+        """Frees the buffers, whoever still held a row."""
+        self._active.clear()
+        self._waiting = None
+        self._rows.release()
 
 
 class SingleRunner:
@@ -303,6 +311,9 @@ class SingleRunner:
 
     def release(self, spare_bytes: int) -> None:
         """Nothing to do."""
+
+    def clear(self) -> None:
+        """Nothing to do: each sequence holds its own cache."""
 
 
 def choose_runner(model: Any, window: int) -> tuple[Runner, int]:

@@ -137,6 +137,44 @@ def test_a_constraint_that_fails_ends_its_own_stream_only(kit: Any, backend_of: 
         assert [t for tokens in stream for t in tokens] == kit.reference(model, request)
 
 
+def test_running_out_of_memory_for_a_prompt_fails_that_request_only(
+    kit: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = kit.model()
+    backend = backend_of(model)
+    request = kit.request(kit.prompt(30, 1), max_new_tokens=6)
+
+    def full(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    for place in ("reserve", "append"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backend._engine._runner._rows, place, full)
+            with pytest.raises(GenerationError, match="no room"):
+                kit.read(backend, request)
+        assert kit.read(backend, request) == kit.reference(model, request)
+
+
+def test_a_fault_of_the_engine_itself_leaves_nobody_waiting(
+    kit: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_of(kit.model(), max_batch=1)
+    ids = kit.prompt(20, 1)
+    rules = kit.rules(ids, forbidden=(kit.eos,))
+    streams = [backend.generate(kit.request(ids, rules, max_new_tokens=4000)) for _ in range(2)]
+    next(streams[0])
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(backend._engine, "_step", broken)
+    for stream in streams:
+        with pytest.raises(GenerationError, match="a fault"):
+            list(stream)
+    with pytest.raises(GenerationError, match="is closed"):
+        backend.generate(kit.request(ids, rules))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_overflow_are_named(kit: Any, backend_of: Any, temperature: float) -> None:
     model = kit.fresh_model(seed=4)
