@@ -267,7 +267,7 @@ def random_walk(
         marks: How often a mark is begun where that is legal.
     """
     spec = constraint.rules.spec
-    goals = [spec.open.ids, spec.close.ids, spec.eos[:1]]
+    goals = [*[spec.open.ids] * 8, spec.close.ids, spec.eos[:1]]
     if spec.think_close is not None:
         goals.append(spec.think_close.ids)
     plan: list[int] = []
