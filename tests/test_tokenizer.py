@@ -16,7 +16,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from recallm_core.constraint_spec import PAST
 from recallm_core.errors import TokenizerError
 from recallm_core.testing import CONTROL, ByteTokenizer
-from recallm_core.tokenizer import HFTokenizer, control_tag, text_tag
+from recallm_core.tokenizer import HFTokenizer, control_tag, encode_all, text_tag
 
 LOSSLESS = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma")
 BYTE_LEVEL = ("gpt2", "qwen", "llama3")
@@ -141,6 +141,17 @@ def test_most_of_ordinary_prose_is_copyable(seam, name):
     share = found.copyable.mean()
     assert share == 1 if name in LOSSLESS else share > 0.9
     assert text[found.starts[0] : found.ends[-1]] == text
+
+
+@given(texts=st.lists(TEXT, max_size=5))
+@example(texts=["caf", "é", "", "\u2581", "e", "\u0301"])
+def test_many_texts_are_encoded_as_each_by_itself(seam, texts):
+    for name in ALL:
+        tokenizer = seam(name)
+        for one, found in zip(texts, encode_all(tokenizer, texts), strict=True):
+            alone = tokenizer.encode_plain(one)
+            for part in ("ids", "starts", "ends", "copyable"):
+                assert getattr(found, part).tolist() == getattr(alone, part).tolist()
 
 
 def test_a_literal_underscore_block_costs_only_itself(seam):
