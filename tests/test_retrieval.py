@@ -254,6 +254,25 @@ def test_replacing_a_document_leaves_nothing_of_the_old_one():
         built.add([Document("1", id="q"), Document("2", id="q")])
 
 
+def test_syncing_pays_only_for_what_changed():
+    embedded = []
+
+    def counted(texts):
+        embedded.extend(texts)
+        return encode(texts)
+
+    built = CorpusIndex(FunctionEmbedder(counted, name="counted"))
+    first = [Document("red stone", id="a"), Document("blue river", id="b")]
+    assert built.sync(first) is True
+    embedded.clear()
+    assert built.sync(first) is False
+    assert built.sync([first[0], Document("green ship", id="c")]) is True
+    assert embedded == ["green ship"]
+    assert list(built.documents) == ["a", "c"]
+    assert built.sync([]) is True
+    assert built.search("red") == []
+
+
 def test_many_small_additions_make_few_segments():
     built = CorpusIndex(TINY)
     for n in range(60):

@@ -194,6 +194,31 @@ class CorpusIndex:
             self._become(ranking.without(self._state, wanted))
         return len(wanted)
 
+    def sync(
+        self, documents: Iterable[Document | str], *, progress: Progress | None = None
+    ) -> bool:
+        """Makes the index hold exactly these documents, and pays only for what changed.
+
+        With an index saved per folder of files, a second run over the same files indexes nothing.
+
+        Args:
+            documents: Documents or texts.
+            progress: Called with the chunks embedded so far and the total.
+
+        Returns:
+            Whether anything changed.
+
+        Raises:
+            DocumentError: Two documents have the same explicit id and different texts.
+        """
+        wanted = list(collect(documents))
+        with self._changing:
+            gone = self._state.places.keys() - {document.id for document in wanted}
+            changed = self.add(wanted, progress=progress)
+            if gone:
+                self.delete(gone)
+        return bool(changed or gone)
+
     def _become(self, parts: Sequence[Part]) -> None:
         self._state = State(tuple(ranking.compacted(parts)))
 
