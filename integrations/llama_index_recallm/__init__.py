@@ -13,6 +13,7 @@ from llama_index_recallm.packing import PackedContextRetriever, RecaLLMContextPa
 from llama_index_recallm.responses import (
     AsyncCitedStreamingResponse,
     Citation,
+    CitedPydanticResponse,
     CitedResponse,
     CitedStreamingResponse,
 )
@@ -21,6 +22,7 @@ from llama_index_recallm.synthesizer import RecaLLMSynthesizer
 __all__ = [
     "AsyncCitedStreamingResponse",
     "Citation",
+    "CitedPydanticResponse",
     "CitedQueryEngineTool",
     "CitedResponse",
     "CitedStreamingResponse",

@@ -22,14 +22,19 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
     ThinkingBlock,
+    ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, ValidationError, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.types import Model
 from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import messages as talk
 from llama_index_recallm.events import RecallSpanEvent
+from recallm_core.errors import GenerationError
 from recallm_core.params import GenerationParams
 from recallm_core.trace import (
     AnswerDelta,
@@ -51,7 +56,7 @@ RAW = "recallm"
 
 _PARAMS = frozenset(GenerationParams.__slots__)
 _RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
-_TOOLS = ("tools", "tool_choice", "response_schema", "response_format")
+_RULES = frozenset({"tools", "tool_choice", "response_schema", "parallel_tool_calls"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,17 @@ class _Call:
     llm: CoreLLM
     talk: talk.Conversation
     params: GenerationParams
+    rules: dict[str, Any]
 
     def open(self) -> AnswerStream:
         """Starts the generation."""
-        return self.llm.stream_chat(self.talk.turns, self.talk.documents, params=self.params)
+        turns, documents = self.talk.turns, self.talk.documents
+        return self.llm.stream_chat(turns, documents, params=self.params, **self.rules)
 
     def aopen(self) -> Any:
         """Starts the generation, for asynchronous code; an asynchronous generator."""
-        return self.llm.astream_chat(self.talk.turns, self.talk.documents, params=self.params)
+        turns, documents = self.talk.turns, self.talk.documents
+        return self.llm.astream_chat(turns, documents, params=self.params, **self.rules)
 
 
 class RecaLLM(FunctionCallingLLM):
@@ -92,6 +100,10 @@ class RecaLLM(FunctionCallingLLM):
     messages of the user may be quoted; then ``message_index`` takes their place.
 
     ``raw`` is plain data: ``usage``, and the whole answer under ``recallm``.
+
+    Tools are called, and pydantic classes filled, under a grammar: what comes back fits the schema.
+    ``metadata`` says that the model calls functions if its chat template can show them to it. What
+    a tool returns may be quoted like any document.
     """
 
     model: str = Field(
@@ -127,6 +139,7 @@ class RecaLLM(FunctionCallingLLM):
     thinking_blocks: bool = Field(default=True, description="Whether the thinking is shown.")
 
     _engine: Any = PrivateAttr(default=None)
+    _tools_shown: bool | None = PrivateAttr(default=None)
 
     def __init__(self, model: str | CoreLLM | None = None, **kwargs: Any) -> None:
         """Takes the fields by name; ``model`` may be a ready ``recallm_core.RecaLLM``."""
@@ -182,9 +195,14 @@ class RecaLLM(FunctionCallingLLM):
             context_window=engine.backend.window,
             num_output=self.max_tokens or settings.max_new_tokens or 1024,
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=self._has_tools(),
             model_name=self.model,
         )
+
+    def _has_tools(self) -> bool:
+        if self._tools_shown is None:
+            self._tools_shown = _shows_tools(self.engine)
+        return self._tools_shown
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has for this model."""
@@ -196,19 +214,12 @@ class RecaLLM(FunctionCallingLLM):
         """The settings of a call over those of this object.
 
         Raises:
-            NotImplementedError: Tools or a schema were asked for.
             TypeError: A setting is unknown.
         """
-        asked = [name for name in _TOOLS if given.get(name)]
-        if asked:
-            raise NotImplementedError(
-                f"{', '.join(asked)}: this release has no grammar-constrained decoding; call the "
-                "model without tools and schemas, or use it in a ReActAgent"
-            )
         renamed = {_RENAMED.get(key, key): value for key, value in given.items()}
-        unknown = sorted(set(renamed) - _PARAMS - set(_TOOLS))
+        unknown = sorted(set(renamed) - _PARAMS - _RULES)
         if unknown:
-            raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS)}")
+            raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS | _RULES)}")
         own = {name: getattr(self, _field(name)) for name in _PARAMS}
         own |= {name: value for name, value in renamed.items() if name in _PARAMS}
         return GenerationParams(**own)
@@ -217,7 +228,10 @@ class RecaLLM(FunctionCallingLLM):
         params = self._params(options)
         conversation = talk.read(messages, scope=params.scope)
         scope: Literal["documents", "prompt"] = "prompt" if conversation.flat else "documents"
-        return _Call(self.engine, conversation, replace(params, scope=scope))
+        rules = {name: options[name] for name in _RULES if options.get(name) is not None}
+        if rules.get("tools"):
+            rules["tools"] = [_function(tool) for tool in rules["tools"]]
+        return _Call(self.engine, conversation, replace(params, scope=scope), rules)
 
     def _answered(self, call: _Call) -> Answer:
         with call.open() as stream:
@@ -242,6 +256,12 @@ class RecaLLM(FunctionCallingLLM):
         blocks.append(TextBlock(text=answer.text))
         if self.citation_blocks:
             blocks.extend(_citation_blocks(answer, call.talk))
+        blocks.extend(
+            ToolCallBlock(
+                tool_call_id=made.id, tool_name=made.name, tool_kwargs=dict(made.arguments)
+            )
+            for made in answer.tool_calls
+        )
         return ChatResponse(
             message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
             raw=_raw(answer),
@@ -376,7 +396,92 @@ class RecaLLM(FunctionCallingLLM):
         if user_msg is not None:
             asked = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
             messages.append(asked)
-        return {"messages": messages, "tools": list(tools), **kwargs}
+        rules: dict[str, Any] = {"tools": list(tools)}
+        if tools:
+            rules["tool_choice"] = "required" if tool_required else "auto"
+            rules["parallel_tool_calls"] = allow_parallel_tool_calls
+        return {"messages": messages, **rules, **kwargs}
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Returns the tools that the model wants called; their arguments fit the schemas.
+
+        Raises:
+            ValueError: There are none, and ``error_on_no_tool_call`` is set.
+        """
+        found = [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=dict(block.tool_kwargs) if isinstance(block.tool_kwargs, dict) else {},
+            )
+            for block in response.message.blocks
+            if isinstance(block, ToolCallBlock)
+        ]
+        if not found and error_on_no_tool_call:
+            raise ValueError("the model called no tool; set tool_required, or take its answer")
+        return found
+
+    # structured output
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Answers a prompt as an instance of a pydantic class, held to its schema."""
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        schema = output_cls.model_json_schema()
+        response = self.chat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
+        return parsed(output_cls, response)
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """``structured_predict`` without blocking the event loop."""
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        schema = output_cls.model_json_schema()
+        response = await self.achat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
+        return parsed(output_cls, response)
+
+
+def parsed(output_cls: type[Model], response: ChatResponse) -> Model:
+    """Returns the object that an answer under a schema is.
+
+    Raises:
+        GenerationError: The answer was cut off, or breaks a rule that the schema can't say.
+    """
+    raw = response.raw if isinstance(response.raw, dict) else {}
+    try:
+        return output_cls.model_validate_json(response.message.content or "")
+    except ValidationError as error:
+        cut = raw.get("finish_reason") == "length"
+        why = "was cut off; raise max_tokens" if cut else f"doesn't validate ({error})"
+        raise GenerationError(f"the answer for {output_cls.__name__} {why}") from error
+
+
+def _function(tool: Any) -> Any:
+    """A LlamaIndex tool as the core takes it; what is one already stays."""
+    metadata = getattr(tool, "metadata", None)
+    return tool if metadata is None else metadata.to_openai_tool(skip_length_check=True)
+
+
+def _shows_tools(engine: CoreLLM) -> bool:
+    """Whether the model's chat template has a place for tools."""
+    name = "recallm_probe"
+    tool = {"type": "function", "function": {"name": name, "description": "", "parameters": {}}}
+    try:
+        shown = engine.tokenizer.render_chat([{"role": "user", "content": "?"}], tools=[tool])
+    except Exception:  # templates raise whatever Jinja lets them
+        return False
+    return name in shown
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,17 +146,19 @@ def read(messages: Sequence[ChatMessage], *, scope: str | None = None) -> Conver
     sources: dict[str, tuple[str, str]] = {}
     system = _Turn("system")
     turns: list[_Turn] = []
+    names: dict[str, str] = {}
     for number, message in enumerate(messages):
         role = _ROLES.get(message.role)
         if role is None:
             raise ValueError(f"message {number} has the unknown role {message.role!r}")
         text = _text(message, number, role)
+        names |= _names(message)
         _add_documents(message, number, documents, sources)
         if role == "system":
             if text:
                 system.add(number, text)
         elif role == "tool" and text:
-            _turn(turns, "user").add(number, text, _heading(message))
+            _turn(turns, "user").add(number, text, _heading(message, names))
         elif text or role == "user":
             _turn(turns, role).add(number, text)
     every = [system, *turns] if system.text else turns
@@ -176,8 +178,16 @@ def _turn(turns: list[_Turn], role: str) -> _Turn:
     return turns[-1]
 
 
-def _heading(message: ChatMessage) -> str:
-    name = message.additional_kwargs.get("name") or message.additional_kwargs.get("tool_name")
+def _names(message: ChatMessage) -> dict[str, str]:
+    """Which tool each call of a message is for, by the call's id."""
+    calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    return {call.tool_call_id: call.tool_name for call in calls if call.tool_call_id}
+
+
+def _heading(message: ChatMessage, names: Mapping[str, str]) -> str:
+    """What stands before the result of a tool; not part of what may be quoted from it."""
+    extra = message.additional_kwargs
+    name = extra.get("name") or names.get(str(extra.get("tool_call_id")))
     return f"Result of {name}:\n" if name else "Result:\n"
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
 from llama_index.core.base.response.schema import (
     AsyncStreamingResponse,
+    PydanticResponse,
     Response,
     StreamingResponse,
 )
@@ -190,6 +191,23 @@ class CitedResponse(Evidence, Response):
 
 
 @dataclass
+class CitedPydanticResponse(Evidence, PydanticResponse):
+    """An answer that is an object; ``answer_start`` and ``answer_end`` count in its text.
+
+    That text is the JSON that the model wrote, kept as ``text``.
+    """
+
+    text: str = field(default="", kw_only=True)
+
+    def _said(self) -> str:
+        return self.text
+
+    def get_response(self) -> CitedResponse:
+        """Returns the same with the JSON as text."""
+        return _complete(self, self.text)
+
+
+@dataclass
 class CitedStreamingResponse(Evidence, StreamingResponse):
     """An answer that is still being written; the evidence is there when the stream ends.
 
@@ -249,7 +267,8 @@ class AsyncCitedStreamingResponse(Evidence, AsyncStreamingResponse):
 
 
 def _complete(
-    response: CitedStreamingResponse | AsyncCitedStreamingResponse, text: str
+    response: CitedStreamingResponse | AsyncCitedStreamingResponse | CitedPydanticResponse,
+    text: str,
 ) -> CitedResponse:
     out = CitedResponse(text, response.source_nodes, response.metadata)
     out.take(response)

@@ -33,10 +33,11 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_recallm import messages as talk
 from llama_index_recallm import sources
 from llama_index_recallm.evidence import Reader
-from llama_index_recallm.llms import RAW, RecaLLM
+from llama_index_recallm.llms import RAW, RecaLLM, parsed
 from llama_index_recallm.responses import (
     KEY,
     AsyncCitedStreamingResponse,
+    CitedPydanticResponse,
     CitedResponse,
     CitedStreamingResponse,
     Evidence,
@@ -116,7 +117,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         citation_nodes: Whether to append each quote to ``source_nodes`` as a node of its own, for
             programs that keep nothing else.
         prefix_messages: Messages before the prompt, such as a history.
-        output_cls: Not supported yet.
+        output_cls: A pydantic class that answers are instances of; then the response is a
+            ``PydanticResponse`` with the same evidence, and answer ranges count in its JSON. Can't
+            be streamed.
     """
 
     def __init__(
@@ -134,17 +137,13 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         prefix_messages: Sequence[ChatMessage] = (),
         output_cls: type[Any] | None = None,
     ) -> None:
-        if output_cls is not None:
-            raise NotImplementedError(
-                "output_cls needs grammar-constrained decoding, which this release doesn't have; "
-                "leave it out and read response.citations"
-            )
         if token_budget is not None and token_budget < 0:
             raise ValueError(f"token_budget must not be negative, got {token_budget}")
         super().__init__(
             llm=chosen_llm(llm),
             callback_manager=callback_manager,
             streaming=streaming,
+            output_cls=output_cls,
             empty_response=empty_response,
         )
         self._text_qa_template = text_qa_template or QA_TEMPLATE
@@ -223,14 +222,14 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> RESPONSE_TYPE:
-        streaming = self._streaming
+        streaming = self._check_streaming()
         plan = self._plan(question, nodes, behind, options)
         given = [*nodes, *behind]
         if plan is None:
             return self._empty(given, asynchronous=False, streaming=streaming)
         if streaming:
             return self._streamed(self._recorded(plan, given), given, asynchronous=False)
-        return self._complete(self.llm.chat(plan.messages), plan, given)
+        return self._complete(self.llm.chat(plan.messages, **self._rules()), plan, given)
 
     async def _aanswer(
         self,
@@ -239,7 +238,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> RESPONSE_TYPE:
-        streaming = self._streaming
+        streaming = self._check_streaming()
         plan = await asyncio.to_thread(self._plan, question, nodes, behind, options)
         given = [*nodes, *behind]
         if plan is None:
@@ -249,19 +248,42 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             # drains streams on another loop while it blocks the one that they were opened on.
             recorded = await asyncio.to_thread(self._recorded, plan, given)
             return self._streamed(recorded, given, asynchronous=True)
-        return self._complete(await self.llm.achat(plan.messages), plan, given)
+        response = await self.llm.achat(plan.messages, **self._rules())
+        return self._complete(response, plan, given)
+
+    def _rules(self) -> dict[str, Any]:
+        if self._output_cls is None:
+            return {}
+        return {"response_schema": self._output_cls.model_json_schema()}
+
+    def _check_streaming(self) -> bool:
+        """Whether to stream this time.
+
+        Raises:
+            ValueError: An object can't be streamed.
+        """
+        if self._streaming and self._output_cls is not None:
+            raise ValueError(
+                f"streaming doesn't go with output_cls={self._output_cls.__name__}: an object is "
+                "there when its JSON is complete; leave one of the two out"
+            )
+        return bool(self._streaming)
 
     def _metadata(self, given: Sequence[NodeWithScore]) -> dict[str, Any]:
         return self._get_metadata_for_response([each.node for each in given]) or {}
 
     def _complete(
         self, response: ChatResponse, plan: _Plan, given: list[NodeWithScore]
-    ) -> CitedResponse:
+    ) -> CitedResponse | CitedPydanticResponse:
         answer = _raw_answer(response)
-        out = CitedResponse(answer["text"], given, self._metadata(given))
-        ending = _Ending(out.metadata or {}, plan.left_out, plan.reader.evidence(answer))
+        ending = _Ending(self._metadata(given), plan.left_out, plan.reader.evidence(answer))
         ending(answer["text"])
-        out.metadata = ending.metadata
+        out: CitedResponse | CitedPydanticResponse
+        if self._output_cls is None:
+            out = CitedResponse(answer["text"], given, ending.metadata)
+        else:
+            filled = parsed(self._output_cls, response)
+            out = CitedPydanticResponse(filled, given, ending.metadata, text=answer["text"])
         out.take(ending.evidence)
         self._add_citation_nodes(given, ending.evidence)
         return out
@@ -321,9 +343,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         plan = self._plan(query_str, _anonymous(text_chunks), (), response_kwargs)
         if plan is None:
             return TextStream(self._silence()) if self._streaming else self._empty_response
-        if self._streaming:
+        if self._check_streaming():
             return TextStream(self._recorded(plan, [])[0])
-        return str(_raw_answer(self.llm.chat(plan.messages))["text"])
+        return self._bare(self.llm.chat(plan.messages, **self._rules()))
 
     async def aget_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
@@ -333,9 +355,14 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         plan = await asyncio.to_thread(self._plan, query_str, nodes, (), response_kwargs)
         if plan is None:
             return AsyncTextStream(self._silence()) if self._streaming else self._empty_response
-        if self._streaming:
+        if self._check_streaming():
             return AsyncTextStream((await asyncio.to_thread(self._recorded, plan, []))[0])
-        return str(_raw_answer(await self.llm.achat(plan.messages))["text"])
+        return self._bare(await self.llm.achat(plan.messages, **self._rules()))
+
+    def _bare(self, response: ChatResponse) -> RESPONSE_TEXT_TYPE:
+        if self._output_cls is not None:
+            return parsed(self._output_cls, response)
+        return str(_raw_answer(response)["text"])
 
     def _silence(self) -> Recording:
         return Recording(iter([self._empty_response]))
