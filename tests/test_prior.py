@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recallm_core.embedding import default_embedder
 from recallm_core.lexical import sentences
-from recallm_core.prior import sentence_prior
+from recallm_core.prior import sentence_prior, support
 
 TEXTS = st.lists(st.text(alphabet="abc xyz.\n", max_size=60), max_size=5)
 
@@ -74,3 +74,13 @@ def test_meaning_alone_never_makes_a_heading_likeliest() -> None:
     prior = sentence_prior("When do vessels go?", [text], embedder=default_embedder())[0]
     assert max(prior, key=lambda row: row[2])[0] == text.index("The")
     assert sentence_prior("x", [""], embedder=default_embedder()) == [[]]
+
+
+def test_support_tells_evidence_from_unrelated_text() -> None:
+    question, embedder = "When does the ferry leave?", default_embedder()
+    good = support(question, ["The ferry leaves at nine."], embedder=embedder)
+    titled = support(question, ["It leaves at nine."], "Ferry", embedder=embedder)
+    bad = support(question, ["Logs are kept for 45 days."], embedder=embedder)
+    assert good > titled > 0.5 > 0.4 > bad
+    assert support(question, [], embedder=embedder) == 0.0
+    assert support("?", ["The ferry leaves."], embedder=embedder) == 0.0
