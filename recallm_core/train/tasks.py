@@ -182,7 +182,8 @@ class Mixture:
 
     def missing(self, rng: random.Random, size: Size) -> Example | None:
         """Returns a question that its passages don't answer; the likeliest sentence is recalled."""
-        if self.pool is not None and rng.random() < 0.45:
+        kind = rng.random()
+        if self.pool is not None and kind < 0.12:
             fact = rng.choice(self.pool.missing)
             units = sentences(fact.text)
             keep = size.sentences if size.name in ("tiny", "short") else len(units)
@@ -190,8 +191,14 @@ class Mixture:
             low = max(0, units.index(best[1:]) - rng.randint(0, max(0, keep - 1)))
             text, _ = _relaid(fact.text, units[low : low + keep], rng)
             passages, question = [(fact.title, text)], fact.question
+        elif kind < 0.5:  # a question about something else altogether
+            source = self.page if self.pool is None or rng.random() < 0.6 else self.fact
+            example, other = source(rng, size), source(rng, size)
+            if example is None or other is None or example.question == other.question:
+                return None
+            passages, question = list(other.passages), example.question
         else:
-            source = self.page if self.pool is None or rng.random() < 0.7 else self.fact
+            source = self.page if self.pool is None or rng.random() < 0.75 else self.fact
             example = source(rng, size)
             if example is None or len(example.evidence) != 1:
                 return None

@@ -294,7 +294,7 @@ class Encoder:
         """Adds the answer; False where it isn't a legal piece of the last evidence."""
         if example.answer is None:
             for number, token in enumerate([*self.abstain, self.id[EOS]]):
-                result.plain.append((len(out) - 1, token, 2.0 if number == 0 else 0.3))
+                result.plain.append((len(out) - 1, token, 4.0 if number == 0 else 0.3))
                 out.append(token)
             return True
         passage, first, end = spans[-1]
@@ -302,7 +302,7 @@ class Encoder:
         if example.answer[0] != passage or cut is None or cut[0] < first or cut[1] > end:
             return False
         piece = runs[passage].ids[cut[0] : cut[1]]
-        result.plain.append((len(out) - 1, self.id[START_RECALL], 2.0))
+        result.plain.append((len(out) - 1, self.id[START_RECALL], 4.0))
         out.append(self.id[START_RECALL])
         recalled = [piece_of(runs[p], a, b) for p, a, b in spans]
         source = sources[-1] + cut[0] - first
