@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
 from recallm_core.citations import Answer, Citation
 from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
+from recallm_core.embedding import default_embedder
 from recallm_core.errors import (
     ContextOverflowError,
     GenerationCancelledError,
@@ -20,15 +21,17 @@ from recallm_core.errors import (
     RecallmError,
 )
 from recallm_core.grammar import OutputRules, tool_spec
+from recallm_core.lexical import terms
 from recallm_core.linking import resolve
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
+from recallm_core.prior import support
 from recallm_core.prompt import Prompt, PromptBuilder, SentencePrior
 from recallm_core.recipe import Recipe
 from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import AnswerText, ToolCallDelta, Trace, TraceEvent
+from recallm_core.trace import AnswerText, RecallSpan, ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
 
 Message = Mapping[str, str]
@@ -624,7 +627,19 @@ def _abstained(prompt: Prompt, trace: Trace, citations: tuple[Citation, ...], sa
     unsupported = not citations and prompt.params.recall_in != "none"
     if not trace.answer:
         return True
+    unsupported = unsupported or _doubtful(prompt, trace)
     return (said and policy != "unsupported") or (unsupported and policy != "said")
+
+
+def _doubtful(prompt: Prompt, trace: Trace) -> bool:
+    """Whether the evidence fits the question less than the model's recipe asks for."""
+    least = prompt.recipe.min_support
+    if not least or prompt.params.recall_in == "none" or not terms(prompt.question):
+        return False
+    spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section == "thinking"]
+    title = prompt.passages[spans[-1].passage].title if spans else None
+    texts = [span.text for span in spans]
+    return support(prompt.question, texts, title, embedder=default_embedder()) < least
 
 
 def _close_late(opening: asyncio.Task[AnswerStream]) -> None:

@@ -79,6 +79,8 @@ class Recipe:
         prior: Scores that tilt where a span starts: ``none`` or ``sentences`` (lexical sentence
             scores of the question, recomputed after each recall).
         prior_weight: Strength of the tilt.
+        min_support: Where what was recalled while thinking fits the question less than this
+            (``prior.support``: unrelated pages are below 0.4), the answer counts as abstained.
         sampling: Defaults for GenerationParams, by field name.
         advice: One line for people: what the model is good for, and what to use instead.
     """
@@ -100,6 +102,7 @@ class Recipe:
     abstain: tuple[str, ...] = (ABSTAIN,)
     prior: Literal["none", "sentences"] = "none"
     prior_weight: float = 1.0
+    min_support: float = 0.0
     sampling: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
     version: int = VERSION

@@ -73,6 +73,7 @@ def mini_recipe() -> Recipe:
         abstain=(ABSTAIN,),
         prior="sentences",
         prior_weight=1.0,
+        min_support=0.25,
         sampling={"temperature": 0.0, "max_new_tokens": 512, "max_spans": 6},
         advice=ADVICE,
     )

@@ -60,6 +60,12 @@ def test_easy_questions_are_answered(llm: RecaLLM, question: str, answer: str) -
     assert any(answer in citation.text for citation in found.citations)
 
 
+def test_unrelated_questions_count_as_abstained(llm: RecaLLM) -> None:
+    page = [Document(PAGE)]
+    assert llm.answer("Which planets did Galileo observe?", page).abstained
+    assert not llm.answer("Who runs the canteen?", page).abstained
+
+
 @settings(max_examples=15)
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=3))
 def test_every_quote_is_a_slice(llm: RecaLLM, question: str, texts: list[str]) -> None:
