@@ -18,6 +18,7 @@ from llama_index_recallm.responses import (
     CitedStreamingResponse,
 )
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer
+from llama_index_recallm.vector_store import RecaLLMVectorStore
 
 __all__ = [
     "AsyncCitedStreamingResponse",
@@ -33,6 +34,7 @@ __all__ = [
     "RecaLLMEmbedding",
     "RecaLLMQueryEngine",
     "RecaLLMSynthesizer",
+    "RecaLLMVectorStore",
     "RecallSpanEvent",
     "collect_citations",
     "pack_nodes",

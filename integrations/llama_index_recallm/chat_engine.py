@@ -16,7 +16,7 @@ from llama_index.core.chat_engine.types import (
     ChatResponseGen,
     StreamingAgentChatResponse,
 )
-from llama_index.core.memory import BaseMemory, Memory
+from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import ToolOutput
@@ -114,7 +114,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """
         model = chosen_llm(llm)
         limit = max(1, model.metadata.context_window - model.metadata.num_output)
-        kept = memory or Memory.from_defaults(
+        kept = memory or ChatMemoryBuffer.from_defaults(
             chat_history=list(chat_history),
             token_limit=limit,
             tokenizer_fn=lambda text: [0] * model.count_tokens(text),

@@ -132,7 +132,9 @@ class CitedQueryEngineTool(QueryEngineTool):
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """Asks the engine."""
         question = self._get_query_str(*args, **kwargs)
-        return self._output(question, self.query_engine.query(question))
+        response: Any = self.query_engine.query(question)
+        get_response = getattr(response, "get_response", None)
+        return self._output(question, response if get_response is None else get_response())
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """Asks the engine without blocking the event loop."""

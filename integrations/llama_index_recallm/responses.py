@@ -215,14 +215,19 @@ class CitedStreamingResponse(Evidence, StreamingResponse):
     ``response_gen`` can be looped over again once it is exhausted.
     """
 
-    recording: Recording = field(kw_only=True, repr=False)
-
     @classmethod
     def of(
         cls, recording: Recording, source_nodes: list[NodeWithScore], metadata: dict[str, Any]
     ) -> CitedStreamingResponse:
         """Returns the response for a recording."""
-        return cls(TextStream(recording), source_nodes, metadata, recording=recording)
+        response = cls(TextStream(recording), source_nodes, metadata)
+        response._recording = recording  # no field: what dumps fields must not read the model
+        return response
+
+    @property
+    def recording(self) -> Recording:
+        """The pieces that were read so far, and the way to the rest."""
+        return self._recording
 
     def _said(self) -> str:
         return self.response_txt or ""
@@ -239,14 +244,19 @@ class CitedStreamingResponse(Evidence, StreamingResponse):
 class AsyncCitedStreamingResponse(Evidence, AsyncStreamingResponse):
     """``CitedStreamingResponse`` for asynchronous readers, on any event loop."""
 
-    recording: Recording = field(kw_only=True, repr=False)
-
     @classmethod
     def of(
         cls, recording: Recording, source_nodes: list[NodeWithScore], metadata: dict[str, Any]
     ) -> AsyncCitedStreamingResponse:
         """Returns the response for a recording."""
-        return cls(AsyncTextStream(recording), source_nodes, metadata, recording=recording)
+        response = cls(AsyncTextStream(recording), source_nodes, metadata)
+        response._recording = recording  # no field: what dumps fields must not read the model
+        return response
+
+    @property
+    def recording(self) -> Recording:
+        """The pieces that were read so far, and the way to the rest."""
+        return self._recording
 
     def _said(self) -> str:
         return self.response_txt or ""

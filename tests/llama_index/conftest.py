@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,14 @@ SCRIPT = (
     "It leaves at <|start_recall|>9:30<|end_recall|>; leave is 16 weeks."
 )
 QUESTION = "When does it leave, and how long is leave?"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """llama-index-core's agents touch deprecated attributes of pydantic."""
+    deprecated = "ignore:The `__fields"
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(deprecated))
 
 
 class FixedRetriever(BaseRetriever):

@@ -12,11 +12,14 @@ import pytest
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ToolCallBlock
+from llama_index.core.base.response.schema import PydanticResponse
+from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, CondenseQuestionChatEngine
 from llama_index.core.evaluation import FaithfulnessEvaluator
 from llama_index.core.llms import ChatMessage, MockLLM
 from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import (
     CitationQueryEngine,
     RetrieverQueryEngine,
@@ -26,7 +29,8 @@ from llama_index.core.query_engine import (
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.schema import Document, IndexNode, NodeWithScore
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
-from llama_index.core.tools import QueryEngineTool, ToolMetadata
+from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
+from llama_index.core.workflow import Event, JsonSerializer
 
 from llama_index_recallm import (
     Citation,
@@ -39,6 +43,7 @@ from llama_index_recallm import (
 )
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
+from recallm_core.errors import GenerationError
 
 ANSWER = "It leaves at 9:30; leave is 16 weeks."
 
@@ -332,6 +337,10 @@ async def test_a_tool_that_streams_is_drained_without_a_deadlock(kit: Any) -> No
         json.loads(found.model_dump_json())
 
 
+def memory() -> ChatMemoryBuffer:
+    return ChatMemoryBuffer.from_defaults(token_limit=100_000)
+
+
 def function_llm(name: str) -> MockFunctionCallingLLM:
     def reply(messages: Any) -> Any:
         if any(message.role.value == "tool" for message in messages):
@@ -373,7 +382,7 @@ async def test_agents_keep_citations_whatever_they_say(kit: Any, kind: str, dire
         agent = FunctionAgent(tools=[tool], llm=function_llm("docs"))
     else:
         agent = ReActAgent(tools=[tool], llm=Reacting())
-    output = await agent.run(kit.question)
+    output = await agent.run(kit.question, memory=memory())
     assert isinstance(output, AgentOutput)
     expected = engine.query(kit.question).citations
     assert collect_citations(output) == expected
@@ -389,7 +398,7 @@ async def test_our_model_drives_a_react_agent(kit: Any) -> None:
         return "Which tool? " + call
 
     tool = CitedQueryEngineTool.build(engine_of(kit), "docs", "finds", return_direct=False)
-    handler = ReActAgent(tools=[tool], llm=kit.llm(script)).run(kit.question)
+    handler = ReActAgent(tools=[tool], llm=kit.llm(script)).run(kit.question, memory=memory())
     thoughts = []
     async for event in handler.stream_events():
         thoughts.append(getattr(event, "thinking_delta", None) or "")
@@ -399,16 +408,88 @@ async def test_our_model_drives_a_react_agent(kit: Any) -> None:
     assert len(collect_citations(output)) == 3
 
 
+class Found(Event):
+    citations: list[Citation]
+
+
+async def test_our_model_drives_a_function_agent_and_quotes_what_tools_return(kit: Any) -> None:
+    def price(of: str) -> str:
+        """Looks up a price."""
+        return f"The {of} costs 14 euros."
+
+    def script(prompt: str) -> str:
+        if "Result of price" in prompt:
+            return "</think>It is <|start_recall|>14 euros<|end_recall|>."
+        call = {"name": "price", "arguments": {"of": "ticket"}}
+        return f"A tool knows.</think><tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+    llm = kit.llm(script)
+    assert llm.metadata.is_function_calling_model
+    agent = FunctionAgent(tools=[FunctionTool.from_defaults(price)], llm=llm)
+    handler = agent.run("What does a ticket cost?", memory=memory())
+    thoughts = [getattr(e, "thinking_delta", None) or "" async for e in handler.stream_events()]
+    output = await handler
+    assert str(output) == "It is 14 euros."
+    assert "A tool knows." in "".join(thoughts)
+    assert output.tool_calls[0].tool_output.content == "The ticket costs 14 euros."
+    assert output.response.blocks[-1].cited_content.text == "14 euros"
+
+
+class Plan(BaseModel):
+    """When and how long."""
+
+    leaves: str
+    weeks: int
+
+
+FILLED = (
+    "<|start_recall|>at 9:30<|end_recall|> and "
+    '<|start_recall|>16 weeks<|end_recall|></think>{"leaves": "at 9:30", "weeks": 16}'
+)
+
+
+async def test_answers_can_be_objects_with_evidence(kit: Any) -> None:
+    synthesizer = kit.synthesizer(FILLED, output_cls=Plan, documents=kit.documents)
+    engine = RetrieverQueryEngine(kit.retriever(kit.nodes()), synthesizer)
+    for response in (engine.query(kit.question), await engine.aquery(kit.question)):
+        assert isinstance(response, PydanticResponse)
+        assert response.response == Plan(leaves="at 9:30", weeks=16)
+        assert response.weeks == 16
+        citations = kit.check(response, kit.documents, least=2)
+        for citation in citations:
+            said = response.text[citation.answer_start : citation.answer_end]
+            assert said in ("at 9:30", "16", "16 weeks")
+        assert collect_citations(response) == citations
+        assert response.get_response().citations == citations
+    assert synthesizer.get_response("Q?", [kit.ferry, kit.leave]) == Plan(
+        leaves="at 9:30", weeks=16
+    )
+    synthesizer._streaming = True
+    with pytest.raises(ValueError, match="streaming doesn't go with output_cls=Plan"):
+        engine.query(kit.question)
+    with pytest.raises(ValueError, match="leave one of the two out"):
+        await engine.aquery(kit.question)
+    cut = kit.synthesizer(FILLED, output_cls=Plan)
+    cut.llm.max_tokens = 30
+    with pytest.raises(GenerationError, match="Plan was cut off; raise max_tokens"):
+        cut.synthesize(kit.question, kit.nodes())
+
+
+async def test_structured_predictions_fit_the_class(kit: Any) -> None:
+    llm = kit.llm(FILLED)
+    prompt = PromptTemplate("The ferry leaves at 9:30 for 16 weeks. {ask}")
+    expected = Plan(leaves="at 9:30", weeks=16)
+    assert llm.structured_predict(Plan, prompt, ask="When?") == expected
+    assert await llm.astructured_predict(Plan, prompt, ask="When?") == expected
+    structured = llm.as_structured_llm(Plan)
+    assert structured.chat([ChatMessage(content="At 9:30, 16 weeks.")]).raw == expected
+
+
 def test_citations_cross_workflows_as_pydantic_models(kit: Any) -> None:
-    from llama_index.core.workflow import Event, JsonSerializer
-
-    class Found(Event):
-        citations: list[Citation]
-
     found = Found(citations=engine_of(kit).query(kit.question).citations)
     serializer = JsonSerializer()
     back = serializer.deserialize(serializer.serialize(found))
-    assert [Citation.model_validate(c) for c in back.citations] == found.citations
+    assert back == found
 
 
 # no hosted provider

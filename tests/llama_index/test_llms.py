@@ -20,6 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.callbacks import CallbackManager, CBEventType, TokenCountingHandler
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.tools import FunctionTool
 
 from llama_index_recallm import RecaLLM
 from llama_index_recallm.messages import read
@@ -47,11 +48,46 @@ def check(message: ChatMessage, kit: Any) -> list[CitationBlock]:
     return found
 
 
-def test_it_is_a_function_calling_llm_by_class_and_says_that_it_has_no_tools_yet(kit: Any) -> None:
+def test_it_calls_functions_where_its_template_can_show_them(kit: Any) -> None:
     llm = kit.llm()
     assert FunctionCallingLLM in type(llm).__mro__
     assert llm.metadata.is_chat_model
-    assert not llm.metadata.is_function_calling_model
+    assert llm.metadata.is_function_calling_model
+    other = kit.llm()
+    render = other.engine.tokenizer.render_chat
+    other.engine.tokenizer.render_chat = lambda messages, **_: render(messages)
+    assert not other.metadata.is_function_calling_model
+
+
+CALL = '<tool_call>\n{"name": "price", "arguments": {"of": "ticket"}}\n</tool_call>'
+
+
+async def test_tools_are_called_in_every_way_to_ask(kit: Any) -> None:
+    def price(of: str) -> str:
+        """Looks up a price."""
+        return f"The {of} costs 14 euros."
+
+    llm, tools = kit.llm("</think>" + CALL + CALL), [FunctionTool.from_defaults(price)]
+    given: dict[str, Any] = {"tools": tools, "user_msg": "What does it cost?"}
+    found = [llm.chat_with_tools(**given), await llm.achat_with_tools(**given)]
+    found.append(list(llm.stream_chat_with_tools(**given))[-1])
+    found.append([c async for c in await llm.astream_chat_with_tools(**given)][-1])
+    for response in found:
+        (call,) = llm.get_tool_calls_from_response(response)
+        assert (call.tool_name, call.tool_kwargs) == ("price", {"of": "ticket"})
+        assert call.tool_id
+        assert response.raw["finish_reason"] == "tool_calls"
+    both = llm.chat_with_tools(**given, allow_parallel_tool_calls=True)
+    assert len(llm.get_tool_calls_from_response(both)) == 2
+    called = llm.predict_and_call(tools, user_msg="What does it cost?")
+    assert called.response == "The ticket costs 14 euros."
+    words = kit.llm("</think>No idea.")
+    response = words.chat_with_tools(**given)
+    assert words.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
+    with pytest.raises(ValueError, match="called no tool"):
+        words.get_tool_calls_from_response(response)
+    forced = words.chat_with_tools(**given, tool_required=True, max_tokens=400)
+    assert words.get_tool_calls_from_response(forced)[0].tool_name == "price"
 
 
 def test_an_answer_is_thinking_one_text_and_citations(kit: Any) -> None:

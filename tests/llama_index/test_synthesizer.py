@@ -20,7 +20,6 @@ from llama_index.core.schema import (
     MetadataMode,
     NodeWithScore,
     QueryBundle,
-    TextNode,
 )
 
 from llama_index_recallm import RecaLLM, RecaLLMSynthesizer
@@ -347,8 +346,6 @@ def test_a_node_without_a_source_is_cited_by_itself(kit: Any) -> None:
 async def test_bad_input_is_refused_with_words(kit: Any) -> None:
     with pytest.raises(TypeError, match="MockLLM"):
         RecaLLMSynthesizer(MockLLM())
-    with pytest.raises(NotImplementedError, match="output_cls"):
-        kit.synthesizer(output_cls=TextNode, streaming=True)
     with pytest.raises(ValueError, match="token_budget"):
         kit.synthesizer(token_budget=-1)
     with pytest.raises(TypeError, match="documents must"):
