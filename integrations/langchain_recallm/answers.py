@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
+from langchain_recallm import tool_calls
 from langchain_recallm.sources import Place, Sources, members_of, url_of
 from recallm_core.citations import Answer, Citation, Usage
 from recallm_core.trace import RecallSpan
@@ -22,6 +23,8 @@ def to_message(answer: Answer, sources: Sources, *, model: str, version: str) ->
     """Returns an answer as a message, in content blocks (``v1``) or as plain text (``v0``)."""
     blocks = to_blocks(answer, sources)
     kept: dict[str, Any] = {
+        "tool_calls": tool_calls.calls_of(answer),
+        "invalid_tool_calls": tool_calls.invalid_of(answer),
         "usage_metadata": usage_of(answer.usage),
         "response_metadata": {
             **stamp(version),
@@ -34,7 +37,10 @@ def to_message(answer: Answer, sources: Sources, *, model: str, version: str) ->
 
 
 def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
-    """Returns the content blocks of an answer: reasoning where there is any, then the text."""
+    """Returns the content blocks of an answer: reasoning, text, tool calls, where there are any.
+
+    An answer without tool calls has a text block, be it empty.
+    """
     blocks: list[Block] = []
     trace = answer.trace
     if trace.reasoning:
@@ -46,7 +52,8 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     found = cited(answer, sources)
     if found:
         text["annotations"] = found
-    return [*blocks, text]
+    calls = [dict(call) for call in tool_calls.calls_of(answer)]
+    return [*blocks, *([text] if answer.text or found or not calls else []), *calls]
 
 
 def recalled(span: RecallSpan, sources: Sources) -> list[Block]:
@@ -179,7 +186,7 @@ def v0_kwargs(blocks: Sequence[Block]) -> dict[str, Any]:
                 out["reasoning_content"] = block["reasoning"]
             if block.get("extras"):
                 out["recalls"] = block["extras"]["recalls"]
-        elif block.get("annotations"):
+        elif block["type"] == "text" and block.get("annotations"):
             out["citations"] = block["annotations"]
     return out
 
@@ -195,9 +202,16 @@ def v0_blocks(message: AIMessage) -> list[Any]:
         if kept.get("recalls"):
             block["extras"] = {"recalls": kept["recalls"]}
         blocks.append({**block, "index": 0})
-    if message.content or kept.get("citations") or not blocks:
+    calls = _call_blocks(message)
+    if message.content or kept.get("citations") or not (blocks or calls):
         text: Block = {"type": "text", "text": message.content, "index": len(blocks)}
         if kept.get("citations"):
             text["annotations"] = kept["citations"]
         blocks.append(text)
-    return blocks
+    return [*blocks, *calls]
+
+
+def _call_blocks(message: AIMessage) -> list[Block]:
+    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
+        return [{**chunk, "type": "tool_call_chunk"} for chunk in message.tool_call_chunks]
+    return [dict(call) for call in message.tool_calls]

@@ -6,59 +6,130 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-from langchain_core.messages import BaseMessage
+from langchain_core.language_models import (
+    BaseChatModel,
+    LangSmithParams,
+    LanguageModelInput,
+    ModelProfile,
+)
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_recallm import answers, conversation, engines
+from langchain_recallm import answers, conversation, engines, structured, tool_calls
+from langchain_recallm.sources import Sources
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
-    from recallm_core.generator import AnswerStream, Event, RecaLLM
+    from recallm_core.generator import Event, RecaLLM
 
 register_translator(answers.PROVIDER, answers.v0_blocks, answers.v0_blocks)
 
 _PARAMS = frozenset(GenerationParams.__slots__)
 _RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
-_NO_EFFECT = frozenset({"stream", "model", "strict"})  # asked of a call by frameworks
+_NO_EFFECT = frozenset(
+    {"stream", "model", "strict"}
+)  # asked of a call by frameworks; always strict
 _UNUSED = frozenset({"api_key", "base_url", "max_retries"})  # served models only
-_TOOLS = ("tools", "tool_choice", "response_format")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one generation of a call is asked for."""
+
+    talk: conversation.Conversation
+    output: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call: what goes to the core, and what is needed to read its answer."""
+    """One call: what goes to the core, and what is needed to read its answer.
+
+    Tools and a schema never hold in one generation. So if both are given, there are two parts: the
+    second follows where the first calls no tool.
+    """
 
     llm: RecaLLM
-    talk: conversation.Conversation
+    parts: tuple[_Part, ...]
     params: GenerationParams
     version: str
     deadline: float | None
 
-    def open(self) -> AnswerStream:
-        """Starts the generation."""
-        return self.llm.stream_chat(self.talk.turns, self.talk.documents, params=self.params)
+    @property
+    def sources(self) -> Sources:
+        """The call's documents."""
+        return self.parts[0].talk.sources
 
-    def aopen(self) -> AsyncIterator[Event]:
-        """Starts the generation, for asynchronous code."""
-        return self.llm.astream_chat(self.talk.turns, self.talk.documents, params=self.params)
+    def events(self) -> Iterator[Event]:
+        """The events of the generation that answers; closing this stops the model."""
+        for part in self.parts[:-1]:
+            found = list(self._part(part))
+            if _calls_tools(found):
+                yield from found
+                return
+        yield from self._part(self.parts[-1])
 
-    def check_time(self) -> None:
+    def _part(self, part: _Part) -> Iterator[Event]:
+        talk = part.talk
+        with self.llm.stream_chat(
+            talk.turns, talk.documents, params=self.params, **part.output
+        ) as stream:
+            for event in stream:
+                self._check_time()
+                yield event
+
+    async def aevents(self) -> AsyncGenerator[Event, None]:
+        """The same for asynchronous code."""
+        for part in self.parts[:-1]:
+            async with aclosing(self._apart(part)) as first:
+                found = [event async for event in first]
+            if _calls_tools(found):
+                for event in found:
+                    yield event
+                return
+        async with aclosing(self._apart(self.parts[-1])) as events:
+            async for event in events:
+                yield event
+
+    async def _apart(self, part: _Part) -> AsyncGenerator[Event, None]:
+        talk = part.talk
+        async with aclosing(
+            self.llm.astream_chat(talk.turns, talk.documents, params=self.params, **part.output)
+        ) as events:
+            async for event in events:
+                self._check_time()
+                yield event
+
+    def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise TimeoutError(
                 "the model took longer than the timeout; raise it or lower max_tokens"
             )
+
+
+def _calls_tools(events: Sequence[Event]) -> bool:
+    answer = getattr(events[-1], "answer", None) if events else None
+    return bool(answer is not None and (answer.tool_calls or answer.cut_call is not None))
 
 
 class ChatRecaLLM(BaseChatModel):
@@ -209,6 +280,7 @@ class ChatRecaLLM(BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         engine = self._engine
         found = engine.backend.window if engine is not None else engines.window(self.model)
+        tools = engine is not None or engines.knows_tools(self.model)
         profile = ModelProfile(
             name=self.model,
             open_weights=True,
@@ -218,8 +290,9 @@ class ChatRecaLLM(BaseChatModel):
             audio_inputs=False,
             video_inputs=False,
             reasoning_output=True,
-            tool_calling=False,
-            structured_output=False,
+            tool_calling=tools,
+            tool_choice=tools,
+            structured_output=True,
             temperature=True,
         )
         if found is not None:
@@ -263,13 +336,59 @@ class ChatRecaLLM(BaseChatModel):
 
     # one call
 
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Returns this model with tools that it may call; calls fit their schemas by decoding.
+
+        Args:
+            tools: Functions, tools, Pydantic classes, or descriptions of them.
+            tool_choice: ``any``, ``auto``, ``none``, a tool's name, or True for ``any``.
+            parallel_tool_calls: Whether several may be called at once; they may by default.
+            kwargs: Further settings of a call.
+        """
+        bound: dict[str, Any] = {"tools": [convert_to_openai_tool(tool) for tool in tools]}
+        chosen = tool_calls.choice(tool_choice)
+        if chosen is not None:
+            bound["tool_choice"] = chosen
+        if parallel_tool_calls is not None:
+            bound["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(**bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Returns a model whose answers are values of a schema, enforced while decoding.
+
+        Args:
+            schema: A Pydantic class, a ``TypedDict``, a JSON schema or a tool.
+            method: ``json_schema`` (the answer is the value, and its text keeps citations),
+                ``function_calling`` (a tool call is) or ``json_mode``.
+            include_raw: Return ``raw``, ``parsed`` and ``parsing_error``.
+            strict: Not needed; schemas are always enforced.
+            kwargs: Further settings of a call.
+        """
+        return structured.structured(
+            self, schema, method=method, include_raw=include_raw, options=kwargs
+        )
+
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]
     ) -> _Call:
         """Reads a call's messages and settings.
 
         Raises:
-            NotImplementedError: Tools or a schema were asked for.
             TypeError: A setting is unknown.
             ValueError: The messages or a setting can't be used.
         """
@@ -281,25 +400,26 @@ class ChatRecaLLM(BaseChatModel):
         chosen = {name: getattr(self, _field(name)) for name in _PARAMS if name != "stop"}
         chosen.update({name: value for name, value in given.items() if name in _PARAMS})
         chosen["stop"] = _merged_stops(self.stop, stop, given.get("stop"))
-        talk = conversation.read(messages, documents, scope=chosen["scope"])
-        chosen["scope"] = "prompt" if talk.flat else "documents"
+        parts = _parts(messages, documents, chosen["scope"], tool_calls.to_core(given))
+        chosen["scope"] = "prompt" if parts[0].talk.flat else "documents"
         deadline = None if timeout is None else time.monotonic() + timeout
-        return _Call(self.llm, talk, GenerationParams(**chosen), version, deadline)
+        return _Call(self.llm, parts, GenerationParams(**chosen), version, deadline)
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        asked = [name for name in _TOOLS if given.get(name)]
-        if asked:
-            raise NotImplementedError(
-                f"{', '.join(asked)}: this release has no grammar-constrained decoding; call the "
-                "model without tools and schemas, and give search results as documents"
-            )
         model = given.get("model")
         if model is not None and model != self.model:
             raise ValueError(
                 f"a call can't change the model from {self.model!r} to {model!r}; make another "
                 "ChatRecaLLM"
             )
-        fine = {*_PARAMS, *_NO_EFFECT, *_TOOLS, "documents", "output_version", "timeout"}
+        fine = {
+            *_PARAMS,
+            *_NO_EFFECT,
+            *tool_calls.OPTIONS,
+            "documents",
+            "output_version",
+            "timeout",
+        }
         unknown = sorted(set(given) - fine)
         if unknown:
             raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS)}, documents")
@@ -312,10 +432,9 @@ class ChatRecaLLM(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._call(messages, stop, kwargs)
-        with call.open() as stream:
-            for _ in stream:
-                call.check_time()
-            return self._result(call, stream.result())
+        with closing(call.events()) as events:  # type: ignore[type-var]
+            *_, last = events
+        return self._result(call, last)
 
     async def _agenerate(
         self,
@@ -324,19 +443,17 @@ class ChatRecaLLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        from recallm_core.generator import Finished
-
         call = await asyncio.to_thread(self._call, messages, stop, kwargs)
-        async with aclosing(_generator(call.aopen())) as events:
+        last = None
+        async with aclosing(call.aevents()) as events:
             async for event in events:
-                call.check_time()
-                if isinstance(event, Finished):
-                    return await asyncio.to_thread(self._result, call, event.answer)
-        raise AssertionError("a stream ends with Finished")
+                last = event
+        return await asyncio.to_thread(self._result, call, last)
 
-    def _result(self, call: _Call, answer: Any) -> ChatResult:
+    def _result(self, call: _Call, last: Any) -> ChatResult:
+        """The message of a call whose last event this is, which is ``Finished``."""
         message = answers.to_message(
-            answer, call.talk.sources, model=self.model, version=call.version
+            last.answer, call.sources, model=self.model, version=call.version
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -348,7 +465,7 @@ class ChatRecaLLM(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        writer = ChunkWriter(call.talk.sources, model=self.model, version=call.version)
+        writer = ChunkWriter(call.sources, model=self.model, version=call.version)
         yield from self._written(call, writer.chunks)
 
     async def _astream(
@@ -359,7 +476,7 @@ class ChatRecaLLM(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await asyncio.to_thread(self._call, messages, stop, kwargs)
-        writer = ChunkWriter(call.talk.sources, model=self.model, version=call.version)
+        writer = ChunkWriter(call.sources, model=self.model, version=call.version)
         async with aclosing(self._awritten(call, writer.chunks)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -374,7 +491,7 @@ class ChatRecaLLM(BaseChatModel):
     ) -> Iterator[Any]:
         """The events of ``stream_events(version="v3")``; langchain-core looks for this name."""
         call = self._call(messages, stop, kwargs)
-        writer = EventWriter(call.talk.sources, model=self.model)
+        writer = EventWriter(call.sources, model=self.model)
         yield from writer.start()
         yield from self._written(call, writer.events)
 
@@ -388,7 +505,7 @@ class ChatRecaLLM(BaseChatModel):
     ) -> AsyncIterator[Any]:
         """The same for asynchronous code; looked for apart from the other."""
         call = await asyncio.to_thread(self._call, messages, stop, kwargs)
-        writer = EventWriter(call.talk.sources, model=self.model)
+        writer = EventWriter(call.sources, model=self.model)
         for first in writer.start():
             yield first
         async with aclosing(self._awritten(call, writer.events)) as events:
@@ -398,23 +515,34 @@ class ChatRecaLLM(BaseChatModel):
     @staticmethod
     def _written(call: _Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
         """What a writer makes of a call's events; closing it stops the model."""
-        with call.open() as stream:
-            for event in stream:
-                call.check_time()
+        with closing(call.events()) as events:  # type: ignore[type-var]
+            for event in events:
                 yield from write(event)
 
     @staticmethod
-    async def _awritten(call: _Call, write: Callable[[Event], Iterator[Any]]) -> Any:
-        async with aclosing(_generator(call.aopen())) as events:
+    async def _awritten(
+        call: _Call, write: Callable[[Event], Iterator[Any]]
+    ) -> AsyncGenerator[Any, None]:
+        async with aclosing(call.aevents()) as events:
             async for event in events:
-                call.check_time()
                 for each in write(event):
                     yield each
 
 
-def _generator(events: AsyncIterator[Event]) -> Any:
-    """The core's asynchronous iterators are generators, so that they can be closed."""
-    return events
+def _parts(
+    messages: Sequence[BaseMessage], documents: Any, scope: str | None, output: dict[str, Any]
+) -> tuple[_Part, ...]:
+    """What is generated: once, or with tools and then, if none was called, with the schema."""
+    schema = {k: output[k] for k in ("response_schema",) if k in output}
+    tools = {k: v for k, v in output.items() if k not in schema}
+    plain = conversation.read(messages, documents, scope=scope)
+    if not tools:
+        return (_Part(plain, schema),)
+    told = conversation.read(messages, documents, scope=scope, with_tools=True)
+    first = _Part(told, tools)
+    if not schema:
+        return (first,)
+    return first, _Part(replace(plain, sources=told.sources), schema)
 
 
 def _field(name: str) -> str:

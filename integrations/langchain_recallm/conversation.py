@@ -40,6 +40,7 @@ _IGNORED = frozenset(
         "refusal",
     }
 )
+_FOUND = "The results are among the documents."
 _ROLES = {"human": "user", "user": "user", "ai": "assistant", "assistant": "assistant"}
 
 
@@ -58,12 +59,18 @@ class _Turn:
     role: str
     text: str = ""
     parts: list[tuple[int, int, int]] = field(default_factory=list)  # message, start, end
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, number: int, text: str) -> None:
         if self.text:
             self.text += "\n\n"
         self.parts.append((number, len(self.text), len(self.text) + len(text)))
         self.text += text
+
+    def to_core(self) -> dict[str, Any]:
+        """Returns the turn as the core wants it."""
+        calls = {"tool_calls": self.calls} if self.calls else {}
+        return {"role": self.role, "content": self.text, **calls}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +84,18 @@ class Conversation:
         flat: Whether nothing was marked as a document, so that the users' messages are quoted.
     """
 
-    turns: tuple[dict[str, str], ...]
+    turns: tuple[dict[str, Any], ...]
     documents: Any
     sources: Sources
     flat: bool
 
 
 def read(
-    messages: Sequence[BaseMessage], documents: Any = None, *, scope: str | None = None
+    messages: Sequence[BaseMessage],
+    documents: Any = None,
+    *,
+    scope: str | None = None,
+    with_tools: bool = False,
 ) -> Conversation:
     """Returns a conversation for the core.
 
@@ -93,6 +104,8 @@ def read(
             ``document`` or ``search_result`` blocks, or as the artifact of a tool message.
         documents: Documents given beside the messages, or an index; None: none were.
         scope: ``documents`` or ``prompt``; None: documents where there are any.
+        with_tools: Whether tools are offered: then the chat template tells the model of earlier
+            calls and results. Otherwise, results are told in plain words, or are just documents.
 
     Raises:
         ValueError: There are no messages, documents came in two ways, or a message has something
@@ -109,7 +122,7 @@ def read(
             f"documents came in two ways: {len(found)} in the messages (document blocks, search "
             "results or tool artifacts) and others by documents=; give them in one way"
         )
-    turns = _turns(messages, contents)
+    turns = _tool_turns(messages, contents) if with_tools else _turns(messages, contents)
     flat = scope == "prompt" or (scope is None and documents is None and not found and not grounded)
     if hasattr(documents, "pack_report"):
         sources, given = Sources(index=documents), documents
@@ -117,8 +130,7 @@ def read(
         sources, given = collect(found if documents is None else documents)
     if flat:
         _add_messages(sources, turns)
-    plain = tuple({"role": turn.role, "content": turn.text} for turn in turns)
-    return Conversation(plain, given, sources, flat)
+    return Conversation(tuple(turn.to_core() for turn in turns), given, sources, flat)
 
 
 def _add_messages(sources: Sources, turns: Sequence[_Turn]) -> None:
@@ -156,6 +168,30 @@ def _turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list
     while out and out[-1].role == "assistant" and isinstance(messages[-1], ToolMessage):
         out.pop()  # it announced the search whose results are the documents now
     return [system, *out] if system.text else out
+
+
+def _tool_turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list[_Turn]:
+    """The turns for a template that knows tools: system first, calls and results as they were."""
+    system = _Turn("system")
+    out: list[_Turn] = []
+    for number, (message, content) in enumerate(zip(messages, contents, strict=True)):
+        role, text = _role(message, number), content.text
+        if role == "system":
+            if text:
+                system.add(number, text)
+            continue
+        if role == "tool" and content.documents:
+            text = f"{text}\n{_FOUND}" if text else _FOUND
+        calls = _calls(message)
+        if calls or role == "tool" or not out or out[-1].role != role or out[-1].calls:
+            out.append(_Turn(role, calls=calls))
+        out[-1].add(number, text)
+    return [system, *out] if system.text else out
+
+
+def _calls(message: BaseMessage) -> list[dict[str, Any]]:
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    return [{"function": {"name": c["name"], "arguments": dict(c["args"])}} for c in calls]
 
 
 def _tool_text(message: BaseMessage, text: str) -> str:

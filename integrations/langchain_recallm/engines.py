@@ -42,3 +42,20 @@ def window(model: str) -> int | None:
         return None
     found = json.loads(config.read_text("utf-8")).get("max_position_embeddings")
     return found if isinstance(found, int) and found > 0 else None
+
+
+def knows_tools(model: str) -> bool:
+    """Whether a local folder's chat template can show tools; a model elsewhere is taken to."""
+    from recallm_core.models import shipped
+
+    folder = shipped(model) or Path(model)
+    if not (folder / "tokenizer_config.json").is_file():
+        return True
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        path = folder / name
+        if path.is_file() and path.stat().st_size <= _MAX_CONFIG:
+            text = path.read_text("utf-8")
+            found = text if name.endswith("jinja") else json.loads(text).get("chat_template")
+            if found:
+                return "tools" in str(found)
+    return False

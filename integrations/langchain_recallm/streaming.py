@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_recallm import answers
+from langchain_recallm import answers, tool_calls
 from langchain_recallm.answers import Block
 from langchain_recallm.sources import Sources
+from recallm_core.citations import Answer
 from recallm_core.generator import Event, Finished
 from recallm_core.trace import (
     AnswerDelta,
@@ -18,6 +20,7 @@ from recallm_core.trace import (
     RecallDelta,
     RecallEnded,
     RecallStarted,
+    ToolCallDelta,
 )
 
 
@@ -32,6 +35,11 @@ class BlockWriter:
         self._sources = sources
         self._indices: dict[str, int] = {}
         self._thinking = True
+
+    @property
+    def next_index(self) -> int:
+        """The index that a further block gets."""
+        return len(self._indices)
 
     def pieces(self, event: Event) -> Iterator[Block]:
         """Yields what an event adds."""
@@ -48,6 +56,10 @@ class BlockWriter:
             case RecallEnded(span) if span is not None and self._thinking:
                 recalls = answers.recalled(span, self._sources)
                 yield self._piece("reasoning", reasoning="", extras={"recalls": recalls})
+            case ToolCallDelta(number, name, arguments, call_id):
+                index = self._indices.setdefault(f"call {number}", len(self._indices))
+                call = {"name": name, "args": arguments, "id": call_id, "index": index}
+                yield {"type": "tool_call_chunk", **call}
             case Finished(answer):
                 yield from self._last(answer)
 
@@ -55,7 +67,7 @@ class BlockWriter:
         found = answers.cited(answer, self._sources)
         if found:
             yield self._piece("text", text="", annotations=found)
-        elif "text" not in self._indices:
+        elif "text" not in self._indices and not answer.tool_calls:
             yield self._piece("text", text="")
 
     def _piece(self, kind: str, **fields: Any) -> Block:
@@ -73,13 +85,16 @@ class ChunkWriter:
     def chunks(self, event: Event) -> Iterator[ChatGenerationChunk]:
         """Yields the chunks of an event; the last one carries usage and metadata."""
         for piece in self._writer.pieces(event):
-            yield self._chunk([piece])
+            calls = [piece] if piece["type"] == "tool_call_chunk" else []
+            yield self._chunk([piece], tool_call_chunks=calls)
         if isinstance(event, Finished):
             answer = event.answer
             metadata = answers.closing_metadata(answer, self._sources, model=self._model)
+            cut = tool_calls.cut_chunk(answer)
             yield self._chunk(
                 [],
                 metadata,
+                tool_call_chunks=[] if cut is None else [cut],
                 usage_metadata=answers.usage_of(answer.usage),
                 chunk_position="last",
             )
@@ -109,7 +124,7 @@ class EventWriter:
     def __init__(self, sources: Sources, *, model: str) -> None:
         self._writer = BlockWriter(sources)
         self._sources, self._model = sources, model
-        self._open: Block | None = None
+        self._open: dict[int, Block] = {}
 
     def start(self) -> Iterator[Any]:
         """Yields the beginning of the message; the empty id keeps the run's own."""
@@ -121,41 +136,65 @@ class EventWriter:
         for piece in self._writer.pieces(event):
             yield from self._write(piece)
         if isinstance(event, Finished):
-            yield from self._finish_block()
+            yield from self._finish(*sorted(self._open))
             answer = event.answer
+            yield from self._cut(answer)
             metadata = answers.closing_metadata(answer, self._sources, model=self._model)
             usage = answers.usage_of(answer.usage)
             yield {"event": "message-finish", "usage": usage, "metadata": metadata}
 
     def _write(self, piece: Block) -> Iterator[Any]:
         kind, index = piece["type"], piece["index"]
-        if self._open is not None and self._open["index"] != index:
-            yield from self._finish_block()
-        if self._open is None:
-            self._open = {"type": kind, kind: "", "index": index}
+        if kind == "tool_call_chunk":
+            yield from self._call(piece)
+            return
+        if index not in self._open:
+            if kind == "text":
+                yield from self._finish(*self._open)  # the reasoning is over
+            self._open[index] = {"type": kind, kind: "", "index": index}
             started = {"type": kind, kind: ""}
             yield {"event": "content-block-start", "index": index, "content": started}
+        block = self._open[index]
         if piece[kind]:
-            self._open[kind] += piece[kind]
-            delta = {"type": f"{kind}-delta", kind: piece[kind]}
-            yield {"event": "content-block-delta", "index": index, "delta": delta}
+            block[kind] += piece[kind]
+            yield _delta(index, {"type": f"{kind}-delta", kind: piece[kind]})
         if "annotations" in piece:
-            self._open["annotations"] = piece["annotations"]
-            yield self._fields(index, kind, annotations=piece["annotations"])
+            block["annotations"] = piece["annotations"]
+            yield _fields(index, kind, annotations=piece["annotations"])
         if "extras" in piece:
-            recalls = [
-                *self._open.get("extras", {}).get("recalls", ()),
-                *piece["extras"]["recalls"],
-            ]
-            self._open["extras"] = {"recalls": recalls}
-            yield self._fields(index, kind, extras=self._open["extras"])
+            before = block.get("extras", {}).get("recalls", ())
+            block["extras"] = {"recalls": [*before, *piece["extras"]["recalls"]]}
+            yield _fields(index, kind, extras=block["extras"])
 
-    @staticmethod
-    def _fields(index: int, kind: str, **fields: Any) -> Any:
-        delta = {"type": "block-delta", "fields": {"type": kind, **fields}}
-        return {"event": "content-block-delta", "index": index, "delta": delta}
+    def _call(self, piece: Block) -> Iterator[Any]:
+        """A tool call, which is complete when it comes."""
+        index, arguments = piece["index"], piece["args"]
+        if index and self._open.keys() == {0} and self._open[0]["type"] == "reasoning":
+            yield from self._finish(0)
+        started = {**piece, "args": ""}
+        yield {"event": "content-block-start", "index": index, "content": started}
+        yield _delta(index, {"type": "tool-call-delta", "args": arguments})
+        named = {"name": piece["name"], "args": json.loads(arguments), "id": piece["id"]}
+        call = {"type": "tool_call", **named}
+        yield {"event": "content-block-finish", "index": index, "content": call}
 
-    def _finish_block(self) -> Iterator[Any]:
-        if self._open is not None:
-            block, self._open = self._open, None
-            yield {"event": "content-block-finish", "index": block["index"], "content": block}
+    def _cut(self, answer: Answer) -> Iterator[Any]:
+        """The call that the output was cut off in."""
+        for call in tool_calls.invalid_of(answer):
+            index = self._writer.next_index
+            block = {k: v for k, v in call.items() if v is not None}
+            yield {"event": "content-block-start", "index": index, "content": block}
+            yield {"event": "content-block-finish", "index": index, "content": block}
+
+    def _finish(self, *indices: int) -> Iterator[Any]:
+        for index in indices:
+            block = self._open.pop(index)
+            yield {"event": "content-block-finish", "index": index, "content": block}
+
+
+def _delta(index: int, delta: Block) -> Any:
+    return {"event": "content-block-delta", "index": index, "delta": delta}
+
+
+def _fields(index: int, kind: str, **fields: Any) -> Any:
+    return _delta(index, {"type": "block-delta", "fields": {"type": kind, **fields}})

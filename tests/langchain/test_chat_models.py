@@ -167,13 +167,6 @@ def test_settings_of_a_call_count_more_than_the_model_s(kit: Any) -> None:
         ChatRecaLLM(model=3)  # type: ignore[arg-type]
 
 
-def test_tools_are_refused_clearly_while_there_is_no_grammar(kit: Any) -> None:
-    with pytest.raises(NotImplementedError):
-        kit.chat().bind_tools([])
-    with pytest.raises(NotImplementedError, match="grammar"):
-        kit.chat().invoke("?", tools=[{"name": "x"}])
-
-
 def test_documents_over_the_window_are_packed_and_still_cited(kit: Any) -> None:
     filler = [
         Document(f"Paragraph {n}. " + "Nothing of note happens here. " * 20) for n in range(40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,38 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_recallm import ChatRecaLLM
 from recallm_core.testing import scripted_llm
 
+ARGUMENTS = {
+    "magic_function": {"input": 3},
+    "magic_function_no_args": {},
+    "greeting_generator": {"answer_style": "Pirate"},
+    "my_adder_tool": {"a": 3, "b": 4},
+    "get_weather": {"location": "San Francisco, CA"},
+}
+JOKE = {"setup": "Why do cats sit on laptops?", "punchline": "To keep an eye on the mouse."}
+
 
 def _script(prompt: str) -> str:
-    """Thinks, quotes the question's first word, and answers at some length."""
+    """Thinks, quotes the question's first word, and does what it is asked for.
+
+    Calls the tool that it is shown, unless it has a result; gives a joke where JSON is wanted. What
+    the constraint forbids of this is skipped, so text and calls only come where they may.
+    """
     asked = prompt.rpartition("Question: ")[2]
     first = re.search(r"\w+", asked)
     quote = f"<|start_recall|>{first[0]}<|end_recall|>" if first else ""
-    return f"The question is about {quote}.</think>Hello. Here is an answer in several words."
+    thought = f"The question is about {quote}.</think>"
+    if "joke about cats" in asked:
+        return thought + json.dumps(JOKE)
+    shown = re.findall(r'"name": ?"(\w+)", ?"description"', prompt)
+    if not shown or re.search(r"tool\n[^\n]*$", prompt):  # no tools, or a result stands last
+        return thought + "Hello. Here is an answer in several words."
+    arguments = ARGUMENTS.get(shown[0], {})
+    if shown[0] == "unicode_customer":
+        name = re.findall("'([^']+)'", asked)[0]
+        arguments = {"customer_name": name, "description": "A company"}
+    call = {"name": shown[0], "arguments": arguments}
+    text = json.dumps(call, ensure_ascii=False)
+    return f"{thought}<tool_call>\n{text}\n</tool_call>"
 
 
 class _Suite(ChatModelIntegrationTests):
@@ -49,12 +75,26 @@ class _Suite(ChatModelIntegrationTests):
 
 class TestScripted(_Suite):
     @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"model": scripted_llm(_script)}
 
 
 @pytest.mark.slow
 class TestTinyCheckpoint(_Suite):
+    """What a random model says is chance, so tools and schemas are left to the scripted one."""
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
     @pytest.fixture(autouse=True)
     def _checkpoint(self, tiny_checkpoint: Path) -> None:
         self.folder = tiny_checkpoint

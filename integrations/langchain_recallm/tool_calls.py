@@ -1,0 +1,117 @@
+"""Tools and schemas of a call, from LangChain's many forms to the core's one; calls back out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import InvalidToolCall, ToolCall
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+
+from recallm_core.citations import Answer
+
+OPTIONS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+
+_CHOICES = {"any": "required", "required": "required", "auto": "auto", "none": "none"}
+_NAMED = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
+
+
+def to_core(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the core's arguments for the tools and the schema of a call.
+
+    Raises:
+        ValueError: A choice, tool or schema isn't of a known form.
+    """
+    tools = [convert_to_openai_tool(tool) for tool in given.get("tools") or ()]
+    out: dict[str, Any] = {}
+    if tools:
+        out["tools"] = tools
+        out["parallel_tool_calls"] = given.get("parallel_tool_calls") is not False
+        chosen = choice(given.get("tool_choice"))
+        if chosen is not None:
+            out["tool_choice"] = chosen
+    schema = response_schema(given.get("response_format"))
+    if schema is not None:
+        out["response_schema"] = schema
+    return out
+
+
+def choice(given: Any) -> str | None:
+    """Returns a ``tool_choice`` of any provider as ``auto``, ``required``, ``none`` or a name.
+
+    Raises:
+        ValueError: It is none of the known forms.
+    """
+    if given is None or given is False:
+        return None
+    if given is True:
+        return "required"
+    if isinstance(given, str):
+        return _CHOICES.get(given, given)
+    if isinstance(given, Mapping):
+        name = given.get("function", given).get("name")
+        if isinstance(name, str):
+            return name
+        if given.get("type") in _CHOICES:
+            return _CHOICES[given["type"]]
+    raise ValueError(
+        f"tool_choice must be 'any', 'auto', 'none', a tool's name or True, got {given!r}"
+    )
+
+
+def response_schema(given: Any) -> Any:
+    """Returns the JSON schema that a ``response_format`` asks for; None: free text.
+
+    Raises:
+        ValueError: It is none of the known forms.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        return convert_to_json_schema(given)
+    kind = given.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object" and "properties" not in given:
+        return {"type": "object"}
+    if kind == "json_schema":
+        found = given.get("json_schema", given)
+        schema = found.get("schema") if isinstance(found, Mapping) else None
+        if not isinstance(schema, Mapping):
+            raise ValueError(f"response_format has no schema: {str(given)[:200]}")
+        return schema
+    return convert_to_json_schema(dict(given))
+
+
+def calls_of(answer: Answer) -> list[ToolCall]:
+    """Returns the complete calls of an answer."""
+    return [
+        tool_call(name=call.name, args=dict(call.arguments), id=call.id)
+        for call in answer.tool_calls
+    ]
+
+
+def cut_chunk(answer: Answer) -> dict[str, Any] | None:
+    """Returns the call that the output was cut off in, as a chunk that no parser repairs."""
+    text = answer.cut_call
+    if text is None:
+        return None
+    found = _NAMED.search(text)
+    return {
+        "name": found[1] if found else None,
+        "args": json.dumps(text, ensure_ascii=False),
+        "id": None,
+        "index": len(answer.tool_calls),
+        "type": "tool_call_chunk",
+    }
+
+
+def invalid_of(answer: Answer) -> list[InvalidToolCall]:
+    """Returns the call that the output was cut off in, if there is one."""
+    chunk = cut_chunk(answer)
+    if chunk is None:
+        return []
+    return [invalid_tool_call(name=chunk["name"], args=chunk["args"], id=None, error=None)]
