@@ -232,6 +232,7 @@ def methods(
     index: CorpusIndex,
     embedder: Embedder,
     count: Callable[[str], int],
+    sizes: Sequence[int],
 ) -> dict[str, Packer]:
     """Returns ours and the usual set-ups by name."""
     bare = {"expand_top": 0, "gap_tokens": 0}
@@ -241,7 +242,7 @@ def methods(
         "ours, vectors": ours(index, count, mode="dense"),
         "ours, no neighbours, no gaps": ours(index, count, **bare),
     }
-    for tokens in (512, 1024):
+    for tokens in sizes:
         for dense in (True, False):
             name = f"top k of {tokens} tokens, {'vectors' if dense else 'BM25'}"
             made[name] = top_k(documents, embedder, count, tokens, dense=dense)
@@ -253,6 +254,7 @@ def table(
     questions: Sequence[Question],
     embedder: Embedder,
     count: Callable[[str], int],
+    sizes: Sequence[int],
 ) -> None:
     """Prints the tables of one corpus."""
     started = time.process_time()
@@ -263,7 +265,7 @@ def table(
         f"characters, built in {time.process_time() - started:.0f} core-seconds"
     )
     texts = {document.id: document for document in documents}
-    packers = methods(documents, index, embedder, count)
+    packers = methods(documents, index, embedder, count, sizes)
     for task in sorted({question.task for question in questions}):
         asked = [question for question in questions if question.task == task]
         print(
@@ -285,6 +287,9 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=100, help="per task, at most")
     parser.add_argument("--embedder", default=None, help="a sentence-transformers model")
     parser.add_argument("--exact", action="store_true", help="count with a real tokenizer")
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", default=[512, 1024], help="of the usual set-ups' chunks"
+    )
     parser.add_argument("--corpus", choices=("wiki", "peps", "both"), default="both")
     options = parser.parse_args()
     if not (DATA / "nq_multidoc_eval.jsonl.gz").exists():
@@ -298,7 +303,7 @@ def main() -> int:
         for task in sorted({question.task for question in questions}):
             asked = [question for question in questions if question.task == task]
             chosen += generator.sample(asked, min(options.questions, len(asked)))
-        table(documents, chosen, embedder, counter(exact=options.exact))
+        table(documents, chosen, embedder, counter(exact=options.exact), options.sizes)
     return 0
 
 

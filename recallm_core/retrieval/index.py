@@ -333,7 +333,7 @@ class CorpusIndex:
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "document",
-        expand_top: int = packs.EXPAND_TOP,
+        expand_top: int | None = None,
         gap_tokens: int = packs.GAP_TOKENS,
     ) -> Pack:
         """Returns a pack with its token count and what was left out and why.
@@ -346,7 +346,8 @@ class CorpusIndex:
             mode: As in ``search``.
             where: As in ``search``; a filter always searches, even if everything would fit.
             order: As in ``recallm_core.packing.pack``.
-            expand_top: How many of the best hits get the chunks beside them.
+            expand_top: How many of the best hits get the chunks beside them; None: one for every
+                4,096 tokens of the budget.
             gap_tokens: Gaps up to this size are filled if the budget still allows.
         """
         state = self._state
@@ -362,6 +363,6 @@ class CorpusIndex:
             count=count,
             overhead=overhead,
             order=order,
-            expand_top=expand_top,
+            expand_top=packs.expanded(token_budget) if expand_top is None else expand_top,
             gap_tokens=gap_tokens,
         )

@@ -18,9 +18,9 @@ Count = Callable[[str], int]
 DEFAULT_BUDGET = 32_768
 _RESERVE = 1_536  # tokens of the shipped model's window for wording, question and output
 _SHIPPED = Path(__file__).parents[1] / "models" / "recallm-mini"
-EXPAND_TOP = 5
 GAP_TOKENS = 160  # a chunk has about 128
 _CANDIDATES = (50, 5000)
+_EXPANSION = 4096  # tokens of budget per hit whose neighbours come in; at 2K they'd crowd out hits
 _SAMPLE = 24  # stretches of text from which characters per token are estimated
 _SAMPLE_CHARACTERS = 600
 _ROOMY = 16  # characters per token that hardly any text has
@@ -68,6 +68,11 @@ def candidates(token_budget: int) -> int:
     """Returns how many chunks are ranked: about twice as many as fit."""
     low, high = _CANDIDATES
     return min(max(low, token_budget // 50), high)
+
+
+def expanded(token_budget: int) -> int:
+    """Returns how many of the best hits get the chunks beside them."""
+    return min(token_budget // _EXPANSION, 20)
 
 
 def everything(state: State, token_budget: int, count: Count, overhead: Overhead) -> Pack | None:

@@ -44,7 +44,7 @@ def run(script, *arguments):
         [sys.executable, "-c", TINY_SOURCE + textwrap.dedent(script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=2800,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
