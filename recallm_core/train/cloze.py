@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (tables of words and patterns)
+# ruff: noqa: E501, SIM905 (tables of words and patterns)
 """Questions made from plain sentences: an answer is cut out and asked for by its type."""
 
 from __future__ import annotations
@@ -26,38 +26,10 @@ _TYPES: tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...] = (
 )  # fmt: skip
 _SPLIT = re.compile(r"[^\s]+")
 _SMALL = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "and",
-        "or",
-        "by",
-        "for",
-        "with",
-        "from",
-        "as",
-        "it",
-        "its",
-        "that",
-        "this",
-        "which",
-        "is",
-        "was",
-        "were",
-        "are",
-        "be",
-        "been",
-        "has",
-        "had",
-        "have",
-        "also",
-    ]
+    """
+    the a an of in on at to and or by for with from as it its that this which is was were are be
+    been has had have also
+""".split()
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import string
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -291,7 +292,9 @@ def lookup(rng: random.Random, size: Size) -> Example:
 
 def _code(rng: random.Random) -> str:
     style = rng.random()
-    if style < 0.4:
+    if style < 0.35:
+        return str(uuid.UUID(int=rng.getrandbits(128)))
+    if style < 0.5:
         return (
             "".join(rng.choices("0123456789abcdef", k=8))
             + "-"

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (tables of words and patterns)
+# ruff: noqa: E501, SIM905 (tables of words and patterns)
 """Made-up documents: pages of facts about invented things, and questions about them."""
 
 from __future__ import annotations
@@ -12,391 +12,59 @@ from pathlib import Path
 from recallm_core.train.more_words import more_entities, more_values
 from recallm_core.train.traces import Example
 
-_CITIES = [
-    "Antwerp",
-    "Aarhus",
-    "Bergen",
-    "Bilbao",
-    "Bristol",
-    "Brno",
-    "Calgary",
-    "Cork",
-    "Dakar",
-    "Denver",
-    "Dresden",
-    "Dublin",
-    "Graz",
-    "Haifa",
-    "Hanoi",
-    "Izmir",
-    "Kyoto",
-    "Lagos",
-    "Leipzig",
-    "Lima",
-    "Linz",
-    "Lisbon",
-    "Lyon",
-    "Malmo",
-    "Manila",
-    "Marseille",
-    "Mumbai",
-    "Nairobi",
-    "Naples",
-    "Nice",
-    "Oslo",
-    "Osaka",
-    "Ottawa",
-    "Perth",
-    "Pisa",
-    "Poznan",
-    "Prague",
-    "Quito",
-    "Reno",
-    "Riga",
-    "Rome",
-    "Seoul",
-    "Seville",
-    "Skopje",
-    "Sofia",
-    "Split",
-    "Tampa",
-    "Toledo",
-    "Toronto",
-    "Turin",
-    "Utrecht",
-    "Vienna",
-    "Vilnius",
-    "Warsaw",
-    "York",
-    "Zagreb",
-]
-_FIRST = [
-    "Ada",
-    "Aisha",
-    "Alan",
-    "Amara",
-    "Ana",
-    "Anton",
-    "Asha",
-    "Ben",
-    "Bruno",
-    "Carla",
-    "Chen",
-    "Clara",
-    "Dario",
-    "David",
-    "Elena",
-    "Emil",
-    "Eva",
-    "Farid",
-    "Fiona",
-    "Greta",
-    "Hana",
-    "Hugo",
-    "Ines",
-    "Irene",
-    "Ivan",
-    "Jana",
-    "Jonas",
-    "Julia",
-    "Kai",
-    "Karim",
-    "Lars",
-    "Leila",
-    "Lena",
-    "Liam",
-    "Lucia",
-    "Luis",
-    "Maja",
-    "Marco",
-    "Maria",
-    "Mei",
-    "Mina",
-    "Nadia",
-    "Nina",
-    "Noor",
-    "Olga",
-    "Omar",
-    "Paula",
-    "Pedro",
-    "Petra",
-    "Priya",
-    "Rosa",
-    "Ruth",
-    "Samir",
-    "Sara",
-    "Selma",
-    "Simon",
-    "Sofia",
-    "Sven",
-    "Tara",
-    "Theo",
-    "Tomas",
-    "Vera",
-    "Viktor",
-    "Yara",
-    "Yusuf",
-    "Zoe",
-]
-_LAST_A = [
-    "Al",
-    "Bar",
-    "Bel",
-    "Bro",
-    "Car",
-    "Cor",
-    "Dan",
-    "Del",
-    "Dor",
-    "Fal",
-    "Fer",
-    "Gar",
-    "Gil",
-    "Hal",
-    "Har",
-    "Hol",
-    "Kar",
-    "Kel",
-    "Lan",
-    "Lin",
-    "Mar",
-    "Mor",
-    "Nor",
-    "Ol",
-    "Par",
-    "Pel",
-    "Ras",
-    "Ros",
-    "San",
-    "Sel",
-    "Sol",
-    "Tan",
-    "Tor",
-    "Val",
-    "Var",
-    "Wel",
-    "Wil",
-    "Zan",
-]
-_LAST_B = [
-    "berg",
-    "man",
-    "ner",
-    "son",
-    "ova",
-    "ski",
-    "ado",
-    "ez",
-    "ini",
-    "aki",
-    "ura",
-    "gate",
-    "field",
-    "well",
-    "wood",
-    "stein",
-    "dal",
-    "sen",
-    "ton",
-    "ley",
-    "quist",
-    "edo",
-    "ler",
-    "ane",
-    "off",
-    "ia",
-    "er",
-    "mond",
-]
-_SERVICE = [
-    "alerts",
-    "api",
-    "auth",
-    "billing",
-    "cache",
-    "catalog",
-    "checkout",
-    "cron",
-    "events",
-    "export",
-    "feed",
-    "gateway",
-    "geo",
-    "identity",
-    "images",
-    "import",
-    "inbox",
-    "ingest",
-    "ledger",
-    "login",
-    "mailer",
-    "maps",
-    "media",
-    "metrics",
-    "notify",
-    "orders",
-    "parser",
-    "payments",
-    "pricing",
-    "profile",
-    "proxy",
-    "queue",
-    "ranking",
-    "render",
-    "reports",
-    "router",
-    "scheduler",
-    "search",
-    "session",
-    "shipping",
-    "signup",
-    "stats",
-    "storage",
-    "streams",
-    "sync",
-    "tax",
-    "tokens",
-    "upload",
-    "users",
-    "video",
-    "wallet",
-    "webhook",
-]
-_TEAMS = [
-    "Accounts",
-    "Analytics",
-    "Archive",
-    "Atlas",
-    "Backend",
-    "Brand",
-    "Catering",
-    "Cleaning",
-    "Content",
-    "Data",
-    "Delivery",
-    "Design",
-    "Events",
-    "Facilities",
-    "Finance",
-    "Frontend",
-    "Growth",
-    "Hiring",
-    "Infrastructure",
-    "Legal",
-    "Logistics",
-    "Marketing",
-    "Mobile",
-    "Onboarding",
-    "Operations",
-    "Outreach",
-    "Payroll",
-    "Platform",
-    "Press",
-    "Procurement",
-    "Product",
-    "Quality",
-    "Research",
-    "Robotics",
-    "Sales",
-    "Security",
-    "Service",
-    "Support",
-    "Training",
-    "Warehouse",
-]
-_STAFF = [
-    "Employees",
-    "Full-time employees",
-    "Part-time employees",
-    "Contractors",
-    "Interns",
-    "Managers",
-    "New hires",
-    "Drivers",
-    "Engineers",
-    "Nurses",
-    "Teachers",
-    "Trainees",
-    "Volunteers",
-    "Students",
-    "Senior staff",
-    "Field workers",
-    "Apprentices",
-    "Consultants",
-    "Researchers",
-    "Sales staff",
-]
+_CITIES = """
+    Antwerp Aarhus Bergen Bilbao Bristol Brno Calgary Cork Dakar Denver Dresden Dublin Graz Haifa
+    Hanoi Izmir Kyoto Lagos Leipzig Lima Linz Lisbon Lyon Malmo Manila Marseille Mumbai Nairobi
+    Naples Nice Oslo Osaka Ottawa Perth Pisa Poznan Prague Quito Reno Riga Rome Seoul Seville
+    Skopje Sofia Split Tampa Toledo Toronto Turin Utrecht Vienna Vilnius Warsaw York Zagreb
+""".split()
+_FIRST = """
+    Ada Aisha Alan Amara Ana Anton Asha Ben Bruno Carla Chen Clara Dario David Elena Emil Eva
+    Farid Fiona Greta Hana Hugo Ines Irene Ivan Jana Jonas Julia Kai Karim Lars Leila Lena Liam
+    Lucia Luis Maja Marco Maria Mei Mina Nadia Nina Noor Olga Omar Paula Pedro Petra Priya Rosa
+    Ruth Samir Sara Selma Simon Sofia Sven Tara Theo Tomas Vera Viktor Yara Yusuf Zoe
+""".split()
+_LAST_A = """
+    Al Bar Bel Bro Car Cor Dan Del Dor Fal Fer Gar Gil Hal Har Hol Kar Kel Lan Lin Mar Mor Nor Ol
+    Par Pel Ras Ros San Sel Sol Tan Tor Val Var Wel Wil Zan
+""".split()
+_LAST_B = """
+    berg man ner son ova ski ado ez ini aki ura gate field well wood stein dal sen ton ley quist
+    edo ler ane off ia er mond
+""".split()
+_SERVICE = """
+    alerts api auth billing cache catalog checkout cron events export feed gateway geo identity
+    images import inbox ingest ledger login mailer maps media metrics notify orders parser
+    payments pricing profile proxy queue ranking render reports router scheduler search session
+    shipping signup stats storage streams sync tax tokens upload users video wallet webhook
+""".split()
+_TEAMS = """
+    Accounts Analytics Archive Atlas Backend Brand Catering Cleaning Content Data Delivery Design
+    Events Facilities Finance Frontend Growth Hiring Infrastructure Legal Logistics Marketing
+    Mobile Onboarding Operations Outreach Payroll Platform Press Procurement Product Quality
+    Research Robotics Sales Security Service Support Training Warehouse
+""".split()
+_STAFF = (
+    "Employees;Full-time employees;Part-time employees;Contractors;Interns;Managers;New hires;"
+    "Drivers;Engineers;Nurses;Teachers;Trainees;Volunteers;Students;Senior staff;Field workers;"
+    "Apprentices;Consultants;Researchers;Sales staff"
+).split(";")
 _THING = "tower bridge lighthouse museum castle abbey mill theatre station chapel town hall;harbour;garden;observatory;windmill;palace;gallery;dam;market hall;school;church;aquarium;stadium;fort;cathedral".replace(
     " ", ";"
 ).split(";")
-_DEVICE = [
-    "kettle",
-    "toaster",
-    "drill",
-    "printer",
-    "router",
-    "scanner",
-    "vacuum",
-    "heater",
-    "fan",
-    "lamp",
-    "camera",
-    "speaker",
-    "radio",
-    "mixer",
-    "blender",
-    "freezer",
-    "oven",
-    "tablet",
-    "monitor",
-    "projector",
-    "pump",
-    "mower",
-    "scooter",
-    "humidifier",
-    "thermostat",
-]
-_EVENT = [
-    "summer fair",
-    "spring meeting",
-    "annual review",
-    "code freeze",
-    "open day",
-    "book sale",
-    "winter market",
-    "charity run",
-    "team retreat",
-    "safety week",
-    "music night",
-    "fire drill",
-    "maintenance window",
-    "hackathon",
-    "science day",
-    "film festival",
-]
-_LANGS = [
-    "Ada",
-    "C",
-    "Clojure",
-    "Dart",
-    "Elm",
-    "Erlang",
-    "Fortran",
-    "Go",
-    "Haskell",
-    "Java",
-    "Julia",
-    "Lua",
-    "OCaml",
-    "Perl",
-    "PHP",
-    "Python",
-    "Ruby",
-    "Scala",
-    "Swift",
-    "TypeScript",
-    "Zig",
-]
+_DEVICE = """
+    kettle toaster drill printer router scanner vacuum heater fan lamp camera speaker radio mixer
+    blender freezer oven tablet monitor projector pump mower scooter humidifier thermostat
+""".split()
+_EVENT = (
+    "summer fair;spring meeting;annual review;code freeze;open day;book sale;winter market;"
+    "charity run;team retreat;safety week;music night;fire drill;maintenance window;hackathon;"
+    "science day;film festival"
+).split(";")
+_LANGS = """
+    Ada C Clojure Dart Elm Erlang Fortran Go Haskell Java Julia Lua OCaml Perl PHP Python Ruby
+    Scala Swift TypeScript Zig
+""".split()
 _DBS = [
     "PostgreSQL",
     "MySQL",
@@ -421,19 +89,10 @@ _COLOURS = [
     "pink",
     "violet",
 ]
-_MATERIALS = [
-    "a dry cloth",
-    "warm water",
-    "a soft brush",
-    "vinegar",
-    "soap and water",
-    "alcohol",
-    "lemon juice",
-    "a damp sponge",
-    "compressed air",
-    "baking soda",
-    "mild soap",
-]
+_MATERIALS = (
+    "a dry cloth;warm water;a soft brush;vinegar;soap and water;alcohol;lemon juice;a damp sponge;"
+    "compressed air;baking soda;mild soap"
+).split(";")
 _ROLES = [
     "the team lead",
     "the head of department",
@@ -446,67 +105,25 @@ _ROLES = [
     "the line manager",
     "the chief of staff",
 ]
-_REASONS = [
-    "heavy rain",
-    "a power cut",
-    "a strike",
-    "low demand",
-    "the nesting birds",
-    "a broken pump",
-    "ice on the road",
-    "a lack of volunteers",
-    "repair work",
-    "strong wind",
-    "a holiday",
-    "missing permits",
-    "the flood",
-    "noise complaints",
-]
-_CONDITIONS = [
-    "when the tank is empty",
-    "when the door is opened",
-    "as soon as the water boils",
-    "after the lid is closed",
-    "when smoke is detected",
-    "if the pressure drops",
-    "when the button is pressed",
-    "after the last customer leaves",
-    "when the battery is full",
-    "at sunset",
-    "when the temperature falls below zero",
-]
-_JOBS = [
-    "a nurse",
-    "a carpenter",
-    "a pilot",
-    "a translator",
-    "a baker",
-    "a lawyer",
-    "a geologist",
-    "a teacher",
-    "a photographer",
-    "an architect",
-    "an engineer",
-    "a chemist",
-    "a painter",
-    "a journalist",
-    "a violinist",
-    "a historian",
-]
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_REASONS = (
+    "heavy rain;a power cut;a strike;low demand;the nesting birds;a broken pump;ice on the road;"
+    "a lack of volunteers;repair work;strong wind;a holiday;missing permits;the flood;"
+    "noise complaints"
+).split(";")
+_CONDITIONS = (
+    "when the tank is empty;when the door is opened;as soon as the water boils;"
+    "after the lid is closed;when smoke is detected;if the pressure drops;"
+    "when the button is pressed;after the last customer leaves;when the battery is full;at sunset;"
+    "when the temperature falls below zero"
+).split(";")
+_JOBS = (
+    "a nurse;a carpenter;a pilot;a translator;a baker;a lawyer;a geologist;a teacher;"
+    "a photographer;an architect;an engineer;a chemist;a painter;a journalist;a violinist;"
+    "a historian"
+).split(";")
+_MONTHS = """
+    January February March April May June July August September October November December
+""".split()
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _ORDINALS = [
     "first",
@@ -520,83 +137,24 @@ _ORDINALS = [
     "ninth",
     "tenth",
 ]
-_COUNTS = [
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "fifteen",
-    "twenty",
-]
-_TREES = [
-    "Ash",
-    "Birch",
-    "Cedar",
-    "Elm",
-    "Fir",
-    "Hazel",
-    "Larch",
-    "Lime",
-    "Maple",
-    "Oak",
-    "Olive",
-    "Pine",
-    "Poplar",
-    "Rowan",
-    "Spruce",
-    "Willow",
-    "Yew",
-]
-_COLOUR_WORDS = [
-    "Amber",
-    "Bright",
-    "Cold",
-    "Dark",
-    "East",
-    "Far",
-    "Gold",
-    "Grand",
-    "Great",
-    "Green",
-    "High",
-    "Iron",
-    "Long",
-    "New",
-    "North",
-    "Old",
-    "Queen",
-    "Red",
-    "Royal",
-    "Silver",
-    "Small",
-    "South",
-    "Stone",
-    "Upper",
-    "West",
-    "White",
-    "Wild",
-]
-_FILLERS = [
-    "Please read this page before you ask a question.",
-    "The page is reviewed twice a year.",
-    "Some details differ from place to place.",
-    "Ask a colleague if something is unclear.",
-    "Nothing on this page replaces the contract.",
-    "Earlier versions of this page are in the archive.",
-    "Changes are announced by mail.",
-    "Most visitors find their way without help.",
-    "We are always happy to hear what could be better.",
-    "The list below is not complete.",
-    "Safety comes first.",
-    "Thank you for helping to keep this up to date.",
-]
+_COUNTS = """
+    two three four five six seven eight nine ten eleven twelve fifteen twenty
+""".split()
+_TREES = """
+    Ash Birch Cedar Elm Fir Hazel Larch Lime Maple Oak Olive Pine Poplar Rowan Spruce Willow Yew
+""".split()
+_COLOUR_WORDS = """
+    Amber Bright Cold Dark East Far Gold Grand Great Green High Iron Long New North Old Queen Red
+    Royal Silver Small South Stone Upper West White Wild
+""".split()
+_FILLERS = (
+    "Please read this page before you ask a question.;The page is reviewed twice a year.;"
+    "Some details differ from place to place.;Ask a colleague if something is unclear.;"
+    "Nothing on this page replaces the contract.;Earlier versions of this page are in the archive.;"
+    "Changes are announced by mail.;Most visitors find their way without help.;"
+    "We are always happy to hear what could be better.;The list below is not complete.;"
+    "Safety comes first.;Thank you for helping to keep this up to date."
+).split(";")
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,20 +191,9 @@ def _city(rng: random.Random) -> str:
     if rng.random() < 0.5:
         return rng.choice(_CITIES)
     return rng.choice(_LAST_A) + rng.choice(
-        [
-            "borg",
-            "by",
-            "dale",
-            "ford",
-            "gard",
-            "haven",
-            "mouth",
-            "port",
-            "stad",
-            "ton",
-            "vik",
-            "wick",
-        ]
+        """
+    borg by dale ford gard haven mouth port stad ton vik wick
+""".split()
     )
 
 
