@@ -15,7 +15,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -35,7 +34,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_recallm import answers, conversation, engines, structured, tool_calls
-from langchain_recallm.sources import Sources
+from langchain_recallm.calls import Call, parts_of
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
 from recallm_core.params import GenerationParams
@@ -51,85 +50,6 @@ _NO_EFFECT = frozenset(
     {"stream", "model", "strict"}
 )  # asked of a call by frameworks; always strict
 _UNUSED = frozenset({"api_key", "base_url", "max_retries"})  # served models only
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one generation of a call is asked for."""
-
-    talk: conversation.Conversation
-    output: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call: what goes to the core, and what is needed to read its answer.
-
-    Tools and a schema never hold in one generation. So if both are given, there are two parts: the
-    second follows where the first calls no tool.
-    """
-
-    llm: RecaLLM
-    parts: tuple[_Part, ...]
-    params: GenerationParams
-    version: str
-    deadline: float | None
-
-    @property
-    def sources(self) -> Sources:
-        """The call's documents."""
-        return self.parts[0].talk.sources
-
-    def events(self) -> Iterator[Event]:
-        """The events of the generation that answers; closing this stops the model."""
-        for part in self.parts[:-1]:
-            found = list(self._part(part))
-            if _calls_tools(found):
-                yield from found
-                return
-        yield from self._part(self.parts[-1])
-
-    def _part(self, part: _Part) -> Iterator[Event]:
-        talk = part.talk
-        with self.llm.stream_chat(
-            talk.turns, talk.documents, params=self.params, **part.output
-        ) as stream:
-            for event in stream:
-                self._check_time()
-                yield event
-
-    async def aevents(self) -> AsyncGenerator[Event, None]:
-        """The same for asynchronous code."""
-        for part in self.parts[:-1]:
-            async with aclosing(self._apart(part)) as first:
-                found = [event async for event in first]
-            if _calls_tools(found):
-                for event in found:
-                    yield event
-                return
-        async with aclosing(self._apart(self.parts[-1])) as events:
-            async for event in events:
-                yield event
-
-    async def _apart(self, part: _Part) -> AsyncGenerator[Event, None]:
-        talk = part.talk
-        async with aclosing(
-            self.llm.astream_chat(talk.turns, talk.documents, params=self.params, **part.output)
-        ) as events:
-            async for event in events:
-                self._check_time()
-                yield event
-
-    def _check_time(self) -> None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeoutError(
-                "the model took longer than the timeout; raise it or lower max_tokens"
-            )
-
-
-def _calls_tools(events: Sequence[Event]) -> bool:
-    answer = getattr(events[-1], "answer", None) if events else None
-    return bool(answer is not None and (answer.tool_calls or answer.cut_call is not None))
 
 
 class ChatRecaLLM(BaseChatModel):
@@ -385,7 +305,7 @@ class ChatRecaLLM(BaseChatModel):
 
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]
-    ) -> _Call:
+    ) -> Call:
         """Reads a call's messages and settings.
 
         Raises:
@@ -400,10 +320,10 @@ class ChatRecaLLM(BaseChatModel):
         chosen = {name: getattr(self, _field(name)) for name in _PARAMS if name != "stop"}
         chosen.update({name: value for name, value in given.items() if name in _PARAMS})
         chosen["stop"] = _merged_stops(self.stop, stop, given.get("stop"))
-        parts = _parts(messages, documents, chosen["scope"], tool_calls.to_core(given))
+        parts = parts_of(messages, documents, chosen["scope"], tool_calls.to_core(given))
         chosen["scope"] = "prompt" if parts[0].talk.flat else "documents"
         deadline = None if timeout is None else time.monotonic() + timeout
-        return _Call(self.llm, parts, GenerationParams(**chosen), version, deadline)
+        return Call(self.llm, parts, GenerationParams(**chosen), version, deadline)
 
     def _check(self, given: Mapping[str, Any]) -> None:
         model = given.get("model")
@@ -432,7 +352,7 @@ class ChatRecaLLM(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._call(messages, stop, kwargs)
-        with closing(call.events()) as events:  # type: ignore[type-var]
+        with closing(call.events()) as events:
             *_, last = events
         return self._result(call, last)
 
@@ -450,7 +370,7 @@ class ChatRecaLLM(BaseChatModel):
                 last = event
         return await asyncio.to_thread(self._result, call, last)
 
-    def _result(self, call: _Call, last: Any) -> ChatResult:
+    def _result(self, call: Call, last: Any) -> ChatResult:
         """The message of a call whose last event this is, which is ``Finished``."""
         message = answers.to_message(
             last.answer, call.sources, model=self.model, version=call.version
@@ -513,36 +433,20 @@ class ChatRecaLLM(BaseChatModel):
                 yield event
 
     @staticmethod
-    def _written(call: _Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
+    def _written(call: Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
         """What a writer makes of a call's events; closing it stops the model."""
-        with closing(call.events()) as events:  # type: ignore[type-var]
+        with closing(call.events()) as events:
             for event in events:
                 yield from write(event)
 
     @staticmethod
     async def _awritten(
-        call: _Call, write: Callable[[Event], Iterator[Any]]
+        call: Call, write: Callable[[Event], Iterator[Any]]
     ) -> AsyncGenerator[Any, None]:
         async with aclosing(call.aevents()) as events:
             async for event in events:
                 for each in write(event):
                     yield each
-
-
-def _parts(
-    messages: Sequence[BaseMessage], documents: Any, scope: str | None, output: dict[str, Any]
-) -> tuple[_Part, ...]:
-    """What is generated: once, or with tools and then, if none was called, with the schema."""
-    schema = {k: output[k] for k in ("response_schema",) if k in output}
-    tools = {k: v for k, v in output.items() if k not in schema}
-    plain = conversation.read(messages, documents, scope=scope)
-    if not tools:
-        return (_Part(plain, schema),)
-    told = conversation.read(messages, documents, scope=scope, with_tools=True)
-    first = _Part(told, tools)
-    if not schema:
-        return (first,)
-    return first, _Part(replace(plain, sources=told.sources), schema)
 
 
 def _field(name: str) -> str:
