@@ -165,16 +165,21 @@ class GrammarSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GrammarSpec:
         """Rebuilds a grammar from ``to_dict``."""
-        texts = {
-            name: None if data[name] is None else _checked(data[name], str)
-            for name in ("answer", "call")
-        }
-        marks = {
-            name: None if data[name] is None else Tag.from_dict(_checked(data[name], dict))
-            for name in ("call_open", "call_close")
-        }
-        flags = {name: _checked(data[name], bool) for name in ("required", "parallel")}
-        return cls(**texts, **marks, **flags)
+
+        def text(name: str) -> str | None:
+            return None if data[name] is None else str(_checked(data[name], str))
+
+        def mark(name: str) -> Tag | None:
+            return None if data[name] is None else Tag.from_dict(_checked(data[name], dict))
+
+        return cls(
+            answer=text("answer"),
+            call=text("call"),
+            call_open=mark("call_open"),
+            call_close=mark("call_close"),
+            required=_checked(data["required"], bool),
+            parallel=_checked(data["parallel"], bool),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

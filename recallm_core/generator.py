@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
+from recallm_core import conversation
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
 from recallm_core.citations import Answer, Citation
 from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
@@ -33,6 +35,9 @@ from recallm_core.retrieval.packs import DEFAULT_BUDGET
 from recallm_core.tokenizer import Tokenizer
 from recallm_core.trace import AnswerText, RecallSpan, ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
+
+_MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
+_SAMPLE = 50_000
 
 Message = Mapping[str, str]
 
@@ -92,7 +97,7 @@ class RecaLLM:
         self._building = threading.RLock()  # guards the builder's cache
 
     @classmethod
-    def load(cls, model: str = "recallm-mini", **options: Any) -> RecaLLM:
+    def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
         """Loads a model.
 
         Args:
@@ -103,6 +108,7 @@ class RecaLLM:
         Raises:
             CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.
             TokenizerError: The tokenizer can't give exact offsets.
+            ValueError: An argument is of the wrong kind.
         """
         from recallm_core.loader import load
 
@@ -232,7 +238,7 @@ class RecaLLM:
         """Answers many questions, which share the backend's batches; order is kept."""
         streams: list[AnswerStream] = []
         try:
-            for question, documents in questions:
+            for question, documents in _pairs(questions):
                 streams.append(self.stream(question, documents, params=params, **settings))
             return [stream.result() for stream in streams]
         finally:
@@ -335,6 +341,7 @@ class RecaLLM:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
+        check_text(text, "the text to count")
         with self._building:
             return self._builder.count(text)
 
@@ -366,7 +373,7 @@ class RecaLLM:
             ValueError: The question is empty, or a setting is out of range.
         """
         chosen = _params(params, settings)
-        _check_messages(messages)
+        messages = _checked_messages(messages)
         passages, sources = self._passages(messages, documents, chosen, output)
         prompt = self._build(messages, passages, chosen, output)
         self._check_window(prompt)
@@ -391,8 +398,22 @@ class RecaLLM:
             overhead=self._overhead,
         )
         if pack is None:
+            self._check_size(found, budget)
             pack = self._packed(CorpusIndex.build(found), messages, budget)
         return pack.passages, sources
+
+    def _check_size(self, documents: DocumentSet, budget: int) -> None:
+        """Refuses what takes too long to index for a single question.
+
+        Raises:
+            ContextOverflowError: With an estimate of the tokens.
+        """
+        size = sum(len(document.text) for document in documents)
+        if size > _MOST_AT_ONCE:
+            sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
+            tokens = size * self.count_tokens(sample) // len(sample)
+            window = self.backend.window
+            raise ContextOverflowError(tokens + window - budget, 0, window)
 
     def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within what the window leaves."""
@@ -555,32 +576,69 @@ def _request(prompt: Prompt, backend: Backend) -> GenerationRequest:
 
 
 def _ask(question: str) -> list[Message]:
+    if not isinstance(question, str):
+        raise ValueError(
+            f"the question must be a str, got {type(question).__name__}; a call looks like "
+            "answer(question, documents)"
+        )
     return [{"role": "user", "content": question}]
 
 
 def _params(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
-    base = params or GenerationParams()
+    base = GenerationParams() if params is None else params
+    if not isinstance(base, GenerationParams):
+        raise TypeError(
+            f"params must be GenerationParams, got {type(base).__name__}; single settings may be "
+            "given by name instead, for instance temperature=0"
+        )
     unknown = sorted(set(settings) - set(GenerationParams.__slots__))
     if unknown:
         raise TypeError(f"unknown settings {unknown}; known: {sorted(GenerationParams.__slots__)}")
     return replace(base, **settings)
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
-    if isinstance(messages, str | bytes | Mapping) or not all(
-        isinstance(message, Mapping) for message in messages
-    ):
+def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
+    """The pairs of a batch, checked before the model runs.
+
+    Raises:
+        ValueError: It isn't a list of pairs.
+    """
+    wanted = "questions must be a list of (question, documents) pairs"
+    if isinstance(questions, str | bytes | Mapping) or not isinstance(questions, Iterable):
+        raise ValueError(f"{wanted}, got one {type(questions).__name__}")
+    given = list(questions)
+    for number, pair in enumerate(given):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            size = f" of {len(pair)}" if isinstance(pair, list | tuple) else ""
+            raise ValueError(f"{wanted}; number {number} is a {type(pair).__name__}{size}")
+    return iter(given)
+
+
+def _checked_messages(messages: Any) -> list[Message]:
+    """The messages as a list that can be gone through more than once.
+
+    Raises:
+        ValueError: They are no conversation, or ask nothing.
+        DocumentError: A content has a lone surrogate.
+    """
+    listed = isinstance(messages, Iterable) and not isinstance(messages, str | bytes | Mapping)
+    given: list[Any] = list(messages) if listed else [messages]
+    odd = given if not listed else [each for each in given if not isinstance(each, Mapping)]
+    if odd:
         raise ValueError(
             'messages must be a list of {"role": ..., "content": ...}, got '
-            f"{type(messages).__name__}; to ask a plain question use answer()"
+            f"{'' if not listed else 'a list with '}{type(odd[0]).__name__}; to ask a plain "
+            "question use answer()"
         )
-    for number, message in enumerate(messages):
-        content = message.get("content")
-        if isinstance(content, str):
-            check_text(content, f"the content of message {number}")
-    asked = [m.get("content") for m in messages if m.get("role") == "user"]
-    if not asked or not isinstance(asked[-1], str) or not asked[-1].strip():
+    asked = [each.get("content") for each in given if each.get("role") == "user"]
+    if (
+        asked
+        and (asked[-1] is None or isinstance(asked[-1], str))
+        and not (asked[-1] or "").strip()
+    ):
         raise ValueError("the question is empty; ask something in the last user message")
+    conversation.checked(given)
+    return given
 
 
 def _quotable(
@@ -607,6 +665,8 @@ def _output(
         if choice not in (None, "auto", "none"):
             raise ValueError(f"tool_choice {choice!r} needs tools")
         return None
+    if tools is not None and not isinstance(tools, Iterable):
+        raise ValueError(f"tools must be a list, got {type(tools).__name__}")
     specs = tuple(tool_spec(tool) for tool in tools or ())
     return OutputRules(specs, choice or "auto", schema, parallel)
 

@@ -213,6 +213,23 @@ def test_questions_too_long_for_the_window_are_refused_with_the_numbers() -> Non
     assert backend_of(llm).requests == []
 
 
+def test_a_document_of_fifty_megabytes_is_refused_at_once() -> None:
+    llm = scripted_llm(SCRIPT, window=32_768)
+    with pytest.raises(ContextOverflowError, match="build a CorpusIndex") as caught:
+        llm.answer("why?", [EIFFEL, Document("all work and no play " * 2_500_000, "big")])
+    assert caught.value.prompt_tokens > 50_000_000
+    assert backend_of(llm).requests == []
+
+
+def test_documents_beyond_the_window_are_searched() -> None:
+    llm = scripted_llm("<|start_recall|>The vault<|end_recall|></think>x", window=16_384)
+    noise = [Document(f"Page {n} speaks of ships and weather. " * 20, f"n{n}") for n in range(60)]
+    vault = Document("The vault is opened with the number 7719.", "vault")
+    answer = llm.answer("How is the vault opened?", [*noise, vault])
+    assert answer.usage.prompt_tokens < 16_384
+    assert answer.trace.spans[0].document_id == "vault"
+
+
 def test_ten_thousand_tiny_documents() -> None:
     documents = [Document(f"Item {n} costs {n * 7} coins.", f"d{n}") for n in range(10_000)]
     llm = scripted_llm("<|start_recall|>Item 9876 costs<|end_recall|></think>It costs 69132 coins")
