@@ -19,6 +19,7 @@ from llama_index_recallm.responses import (
 )
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer
 from llama_index_recallm.vector_store import RecaLLMVectorStore
+from llama_index_recallm.workflow import RecaLLMWorkflow
 
 __all__ = [
     "AsyncCitedStreamingResponse",
@@ -35,6 +36,7 @@ __all__ = [
     "RecaLLMQueryEngine",
     "RecaLLMSynthesizer",
     "RecaLLMVectorStore",
+    "RecaLLMWorkflow",
     "RecallSpanEvent",
     "collect_citations",
     "pack_nodes",

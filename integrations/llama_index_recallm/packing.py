@@ -36,6 +36,9 @@ from recallm_core.retrieval import packs
 Order = Literal["document", "relevance", "edges"]
 Count = Callable[[str], int]
 
+GAP_TOKENS = 8
+"""White space that splitters drop between neighbours is filled in again, so that they can meet."""
+
 _FIRST = 32  # nodes asked for at first
 _MOST = 4096
 
@@ -47,7 +50,7 @@ def pack_nodes(
     count: Count,
     documents: Any = None,
     order: Order = "document",
-    gap_tokens: int = 0,
+    gap_tokens: int = GAP_TOKENS,
 ) -> list[NodeWithScore]:
     """Returns the best nodes that fit a budget, those of one document merged where they meet.
 
@@ -258,7 +261,7 @@ class RecaLLMContextPacker(BaseNodePostprocessor):
         default=None, description="Tokens at most; None: what the model's window leaves.", ge=0
     )
     order: Order = "document"
-    gap_tokens: int = Field(default=0, ge=0)
+    gap_tokens: int = Field(default=GAP_TOKENS, ge=0)
 
     _llm: RecaLLM | None = PrivateAttr(default=None)
     _documents: Any = PrivateAttr(default=None)
@@ -325,7 +328,7 @@ class PackedContextRetriever(BaseRetriever):
         documents: Any = None,
         token_budget: int | None = None,
         order: Order = "document",
-        gap_tokens: int = 0,
+        gap_tokens: int = GAP_TOKENS,
         max_nodes: int = _MOST,
         callback_manager: CallbackManager | None = None,
     ) -> None:

@@ -183,8 +183,9 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         found = self._snapshot()
         asked = _asked(query, found.vectors.shape[1] if found.nodes else None)
         rows = np.arange(len(found.nodes))
-        if query.node_ids is not None or query.doc_ids is not None or query.filters is not None:
-            wanted = self._wanted(query.node_ids, query.doc_ids, query.filters)
+        if query.node_ids or query.doc_ids or query.filters is not None:
+            # an index over a store that holds its texts knows no ids, and asks with an empty list
+            wanted = self._wanted(query.node_ids or None, query.doc_ids or None, query.filters)
             rows = np.array([n for n, node in enumerate(found.nodes) if wanted(node)], np.int64)
         best, scores = _nearest(found, asked, rows, max(0, query.similarity_top_k))
         nodes = [found.nodes[row] for row in best]

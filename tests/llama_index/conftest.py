@@ -38,7 +38,7 @@ QUESTION = "When does it leave, and how long is leave?"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """llama-index-core's agents touch deprecated attributes of pydantic."""
-    deprecated = "ignore:The `__fields"
+    deprecated = "ignore::pydantic.warnings.PydanticDeprecationWarning"
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(deprecated))

@@ -27,7 +27,7 @@ from llama_index.core.query_engine import (
     SubQuestionQueryEngine,
 )
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
-from llama_index.core.schema import Document, IndexNode, NodeWithScore
+from llama_index.core.schema import Document, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
 from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
 from llama_index.core.workflow import Event, JsonSerializer
@@ -40,6 +40,12 @@ from llama_index_recallm import (
     RecaLLMEmbedding,
     RecaLLMQueryEngine,
     collect_citations,
+)
+from llama_index_recallm.workflow import (
+    AnswerDeltaEvent,
+    Passage,
+    RecaLLMWorkflow,
+    RetrievedEvent,
 )
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
@@ -490,6 +496,30 @@ def test_citations_cross_workflows_as_pydantic_models(kit: Any) -> None:
     serializer = JsonSerializer()
     back = serializer.deserialize(serializer.serialize(found))
     assert back == found
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_workflow_hands_out_plain_events(kit: Any, streaming: bool) -> None:
+    engine = RecaLLMQueryEngine.build(
+        index_of(kit), kit.llm(), documents=kit.documents, streaming=streaming
+    )
+    expected = kit.synthesizer(documents=kit.documents).synthesize(
+        kit.question, engine.retrieve(QueryBundle(kit.question))
+    )
+    handler = RecaLLMWorkflow(engine).run(question=kit.question)
+    seen = [event async for event in handler.stream_events()]
+    answered = await handler
+    assert (answered.answer, answered.abstained) == (ANSWER, False)
+    assert answered.citations == expected.citations
+    assert answered.reasoning == expected.reasoning
+    deltas = [event.delta for event in seen if isinstance(event, AnswerDeltaEvent)]
+    assert "".join(deltas) == (ANSWER if streaming else "")
+    serializer = JsonSerializer()
+    found = RetrievedEvent(
+        question="?", passages=[Passage.of(each) for each in expected.source_nodes]
+    )
+    for event in (answered, found):
+        assert serializer.deserialize(serializer.serialize(event)) == event
 
 
 # no hosted provider
