@@ -117,9 +117,7 @@ def pack(
         names.setdefault(chunk.document_id, (titles or {}).get(chunk.document_id))
     filling = Filling(token_budget, count, overhead, names, texts, chunk_tokens)
     ranked = sorted(chunks, key=lambda chunk: -chunk.score)
-    filling.fill(_with_neighbours(ranked, neighbours, expand_top))
-    if gap_tokens > 0:
-        filling.fill_gaps(gap_tokens)
+    filling.fill(_with_neighbours(ranked, neighbours, expand_top), gap_tokens)
     passages = filling.passages(ranked)
     tokens = sum(filling.price(passage) for passage in passages)
     left_out = tuple(LeftOut(chunk, reason) for chunk, reason in filling.left_out(ranked))

@@ -15,6 +15,7 @@ Overhead = int | Callable[[Passage], int]
 
 _MISSES = 20  # a round of filling ends after so many candidates that didn't fit
 _MARK = "\U0010ffff"  # no character: it stands between texts that are searched together
+_FULL = 0.97  # of the budget; what is left isn't worth counting everything again
 _ROUNDS = 3  # later rounds spend what the estimates of the earlier ones overshot
 
 
@@ -62,21 +63,24 @@ class Filling:
         self._spent = 0
         self._changed = False  # since it was last made sure that nothing is said twice
 
-    def fill(self, items: Sequence[Item]) -> None:
-        """Adds candidates while they fit; what an estimate overshot is spent in another round."""
+    def fill(self, items: Sequence[Item], gap_tokens: int) -> None:
+        """Adds candidates while they fit, then fills small gaps between them.
+
+        Exact counting is most of the work, so it is done once, when the estimates say that the
+        budget is full; only if they were far off is there another round.
+        """
         waiting = list(items)
         for _ in range(_ROUNDS):
             before = len(self._accepted)
             waiting = self._offer_all(waiting)
+            if gap_tokens > 0:
+                self._offer_all(
+                    [g for key in self._layout.runs for g in self._gaps(key, gap_tokens)]
+                )
             removed = self._settle()
-            if removed or not waiting or len(self._accepted) == before:
+            full = self._spent >= _FULL * self._budget
+            if removed or full or not waiting or len(self._accepted) == before:
                 break
-
-    def fill_gaps(self, gap_tokens: int) -> None:
-        """Fills small gaps between the stretches of one document."""
-        gaps = [gap for key in self._layout.runs for gap in self._gaps(key, gap_tokens)]
-        self._offer_all(gaps)
-        self._settle()
 
     def _gaps(self, document_id: str, gap_tokens: int) -> Iterator[Item]:
         source = self._texts.get(document_id)
@@ -121,7 +125,8 @@ class Filling:
         if item.anchor not in (None, chunk) and Item(item.anchor) not in self._accepted:
             return "budget"
         twin = self._texts_in.get(chunk.text)
-        if twin is not None and not _same_place(twin, chunk):
+        gap = item.anchor == chunk  # many gaps hold the same white space
+        if twin is not None and not gap and not _same_place(twin, chunk):
             return "duplicate"
         union = self._layout.union(chunk)
         if union is None:
