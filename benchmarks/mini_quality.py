@@ -167,8 +167,8 @@ def suites(rows: int) -> Iterator[tuple[str, list[Item]]]:
     yield "look-up, 12 keys", generated("lookup", min(rows, 100))
     try:
         yield "NQ, gold + 2", natural_questions(rows)
-        yield "key-value, 75 keys", key_values(75, min(rows, 50))
-        yield "key-value, 140 keys", key_values(140, min(rows, 50))
+        yield "key-value, 75 keys", key_values(75, min(rows, 20))
+        yield "key-value, 140 keys", key_values(140, min(rows, 20))
     except RecallmError as error:
         print(f"left out: {error}")
 
