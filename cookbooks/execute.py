@@ -21,7 +21,10 @@ def run(path: Path, *, write: bool) -> None:
     """Executes one notebook in the repository's root."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER.parent}}
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": FOLDER.parent}},
     )
     client.execute()
     if write:
