@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from recallm_core.documents import Document, Location
@@ -108,6 +109,10 @@ class Answer:
     model: str = ""
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _restore, (values | {"sources": dict(self.sources)},)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data with stable keys, ready for JSON; sources are named, not copied."""
         from recallm_core.rendering import to_dict
@@ -130,3 +135,8 @@ class Answer:
         from recallm_core.rendering import to_html_fragment
 
         return to_html_fragment(self)
+
+
+def _restore(values: dict[str, Any]) -> Answer:
+    """A copy of an answer; its sources are read-only again."""
+    return Answer(**{**values, "sources": MappingProxyType(values["sources"])})

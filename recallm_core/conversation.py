@@ -131,6 +131,8 @@ def _checked_calls(calls: Any, number: int) -> list[dict[str, Any]]:
         ValueError: One has no name, or its arguments are neither an object nor the JSON of one.
     """
     out = []
+    if not isinstance(calls or (), list | tuple):
+        raise ValueError(f"message {number}: tool_calls must be a list, got {type(calls).__name__}")
     for call in calls or ():
         function = call.get("function", call) if isinstance(call, Mapping) else {}
         name, arguments = function.get("name"), function.get("arguments", function.get("args"))

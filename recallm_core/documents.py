@@ -228,6 +228,11 @@ def collect(documents: Iterable[Document | str]) -> DocumentSet:
             f"documents must be a list of Document or str, got one {type(documents).__name__}; "
             "wrap a single document in a list"
         )
+    if isinstance(documents, Mapping):
+        raise DocumentError(
+            f"documents must be a list of Document or str, got a {type(documents).__name__}; "
+            "pass its values, or make Document(text, id) of each item"
+        )
     by_id: dict[str, list[Document]] = {}
     for place, given in enumerate(documents):
         document = Document(given) if isinstance(given, str) else given

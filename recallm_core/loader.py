@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
 _SHARING = threading.Lock()
 
 
-def load_shared(model: str = "recallm-mini", **options: Any) -> RecaLLM:
+def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
     """Returns a loaded model; the same one for equal arguments while anyone holds it.
 
     Args:
@@ -40,7 +41,7 @@ def load_shared(model: str = "recallm-mini", **options: Any) -> RecaLLM:
 
 
 def load(
-    model: str = "recallm-mini",
+    model: str | os.PathLike[str] = "recallm-mini",
     *,
     mode: str = "auto",
     recipe: Recipe | None = None,
@@ -57,14 +58,21 @@ def load(
         recipe: Overrides the one saved beside the checkpoint.
         backend: ``transformers``.
         tokenizer: A folder or hub id to take the tokenizer from instead.
-        options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization_config``
-            and so on).
+        options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
+            ``model_kwargs`` and so on).
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
+        ValueError: An argument is of the wrong kind.
     """
+    model = _name(model)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
+            "Recipe.load(folder)"
+        )
     if model.startswith(("http://", "https://")) or backend != "transformers":
         raise MissingExtraError(
             "served and vLLM models aren't part of this release; load a local folder or a hub id "
@@ -85,3 +93,18 @@ def load(
         )
     chosen = recipe or choose_recipe(path, mode, found)
     return RecaLLM(found, engine, chosen, name=Path(model).name)
+
+
+def _name(model: object) -> str:
+    """The model's name or folder as text.
+
+    Raises:
+        ValueError: It is neither, or empty.
+    """
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(
+            "model must be 'recallm-mini', a folder or a hub id such as 'Qwen/Qwen3-0.6B', "
+            f"got {model!r}"
+        )
+    return name

@@ -311,9 +311,22 @@ def load_model(
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """Returns the device to use; ``auto`` is the fastest that is there."""
+    """Returns the device to use; ``auto`` is the fastest that is there.
+
+    Raises:
+        ValueError: There is no such device.
+    """
     if not isinstance(device, str) or device != "auto":
-        return torch.device(device)
+        try:
+            found = torch.device(device)
+            torch.empty(1, device=found)
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            reason = str(error).partition("\n")[0][:120]
+            raise ValueError(
+                f"device {device!r} can't be used here ({reason}); give 'auto', 'cpu', or the name "
+                "of an accelerator that this build of torch sees, such as 'cuda' or 'mps'"
+            ) from error
+        return found
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import weakref
@@ -200,11 +201,13 @@ def load(
 
     Raises:
         CheckpointError: The model is missing, incomplete, unsafe or of an unknown kind.
+        ValueError: A device, type or argument can't be used.
     """
     if not isinstance(dtype, torch.dtype):
         if dtype not in _DTYPES:
             raise ValueError(f"dtype must be a torch.dtype or one of {_DTYPES}, got {dtype!r}")
         dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+    _check_settings(settings)
     kwargs = dict(model_kwargs or {})
     if quantization is not None:
         kwargs["quantization_config"] = quantization
@@ -216,3 +219,20 @@ def load(
     folder: Path = find_folder(path_or_id, revision=revision, local_files_only=local_files_only)
     model = load_model(folder, device=choose_device(device), dtype=dtype, model_kwargs=kwargs)
     return TransformersBackend(model, **settings)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses a misspelt argument before any weight is read.
+
+    Raises:
+        TypeError: An argument isn't known.
+    """
+    own = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
+    unknown = sorted(settings.keys() - own)
+    if unknown:
+        named = ("attention", "device", "dtype", "local_files_only", "model_kwargs")
+        known = sorted({*own, *named, "quantization", "revision"})
+        raise TypeError(
+            f"unknown options {unknown}; known: {known}. What transformers' from_pretrained takes "
+            "goes into model_kwargs={...}; code of a checkpoint is never run"
+        )
