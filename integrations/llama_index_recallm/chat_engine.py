@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+)
 from llama_index.core.callbacks import trace_method
 from llama_index.core.chat_engine.condense_plus_context import CondensePlusContextChatEngine
 from llama_index.core.chat_engine.types import (
     AgentChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
     StreamingAgentChatResponse,
 )
 from llama_index.core.memory import BaseMemory, ChatMemoryBuffer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.llms.types import (
@@ -13,46 +13,27 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     ChatResponseAsyncGen,
     ChatResponseGen,
-    CitationBlock,
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
-    ContentBlock,
     LLMMetadata,
-    MessageRole,
-    TextBlock,
-    ThinkingBlock,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, ValidationError, model_validator
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import Model
-from llama_index_instrumentation import get_dispatcher
 
+from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
-from llama_index_recallm.events import RecallSpanEvent
-from recallm_core.errors import GenerationError
 from recallm_core.params import GenerationParams
-from recallm_core.trace import (
-    AnswerDelta,
-    ReasoningDelta,
-    RecallDelta,
-    RecallEnded,
-    RecallStarted,
-)
 
 if TYPE_CHECKING:
     from recallm_core.citations import Answer
     from recallm_core.generator import AnswerStream, Event
     from recallm_core.generator import RecaLLM as CoreLLM
-
-dispatcher = get_dispatcher(__name__)
-
-RAW = "recallm"
-"""Key of ``ChatResponse.raw`` under which the whole answer stands as plain data."""
 
 _PARAMS = frozenset(GenerationParams.__slots__)
 _RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
@@ -139,6 +120,7 @@ class RecaLLM(FunctionCallingLLM):
     thinking_blocks: bool = Field(default=True, description="Whether the thinking is shown.")
 
     _engine: Any = PrivateAttr(default=None)
+    _verbatim_engine: Any = PrivateAttr(default=None)
     _tools_shown: bool | None = PrivateAttr(default=None)
 
     def __init__(self, model: str | CoreLLM | None = None, **kwargs: Any) -> None:
@@ -231,12 +213,23 @@ class RecaLLM(FunctionCallingLLM):
         rules = {name: options[name] for name in _RULES if options.get(name) is not None}
         if rules.get("tools"):
             rules["tools"] = [_function(tool) for tool in rules["tools"]]
-        return _Call(self.engine, conversation, replace(params, scope=scope), rules)
+        engine = self._verbatim() if _reacts(conversation) else self.engine
+        return _Call(engine, conversation, replace(params, scope=scope), rules)
+
+    def _verbatim(self) -> CoreLLM:
+        """The same model, but ``Answer:`` stays in what it says: a ReAct agent looks for it."""
+        engine = self.engine
+        if engine.recipe.answer_prefix and self._verbatim_engine is None:
+            recipe = replace(engine.recipe, answer_prefix="")
+            made = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
+            self._verbatim_engine = made
+        found: CoreLLM = self._verbatim_engine or engine
+        return found
 
     def _answered(self, call: _Call) -> Answer:
         with call.open() as stream:
             for event in stream:
-                _announce(event, call.talk)
+                answers.announce(event, call.talk)
             return stream.result()
 
     async def _aanswered(self, call: _Call) -> Answer:
@@ -244,34 +237,24 @@ class RecaLLM(FunctionCallingLLM):
 
         async with aclosing(call.aopen()) as events:
             async for event in events:
-                _announce(event, call.talk)
+                answers.announce(event, call.talk)
                 if isinstance(event, Finished):
                     return event.answer
         raise AssertionError("a stream ends with Finished")
 
     def _response(self, answer: Answer, call: _Call, delta: str | None = None) -> ChatResponse:
-        blocks: list[ContentBlock] = []
-        if self.thinking_blocks and answer.trace.reasoning:
-            blocks.append(_thinking(answer, call.talk))
-        blocks.append(TextBlock(text=answer.text))
-        if self.citation_blocks:
-            blocks.extend(_citation_blocks(answer, call.talk))
-        blocks.extend(
-            ToolCallBlock(
-                tool_call_id=made.id, tool_name=made.name, tool_kwargs=dict(made.arguments)
-            )
-            for made in answer.tool_calls
-        )
-        return ChatResponse(
-            message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
-            raw=_raw(answer),
+        return answers.to_response(
+            answer,
+            call.talk,
+            thinking=self.thinking_blocks,
+            citations=self.citation_blocks,
             delta=delta,
         )
 
-    def _chunks(self, writer: _Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
+    def _chunks(self, writer: answers.Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
         from recallm_core.generator import Finished
 
-        _announce(event, call.talk)
+        answers.announce(event, call.talk)
         if isinstance(event, Finished):
             yield self._response(event.answer, call, delta="")
         else:
@@ -304,7 +287,7 @@ class RecaLLM(FunctionCallingLLM):
         opened = call.open()
 
         def pieces() -> ChatResponseGen:
-            writer = _Writer()
+            writer = answers.Writer()
             with opened as stream:
                 for event in stream:
                     yield from self._chunks(writer, event, call)
@@ -326,7 +309,7 @@ class RecaLLM(FunctionCallingLLM):
         return pieces()
 
     async def _apieces(self, call: _Call) -> Any:
-        writer = _Writer()
+        writer = answers.Writer()
         async with aclosing(call.aopen()) as events:
             async for event in events:
                 for chunk in self._chunks(writer, event, call):
@@ -338,7 +321,7 @@ class RecaLLM(FunctionCallingLLM):
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answers a prompt as if it were the message of a user."""
         call = self._read([ChatMessage(content=prompt)], kwargs)
-        return _completion(self._answered(call))
+        return answers.completion(self._answered(call))
 
     @llm_completion_callback()
     async def acomplete(
@@ -346,7 +329,7 @@ class RecaLLM(FunctionCallingLLM):
     ) -> CompletionResponse:
         """``complete`` without blocking the event loop."""
         call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
-        return _completion(await self._aanswered(call))
+        return answers.completion(await self._aanswered(call))
 
     @llm_completion_callback()
     def stream_complete(
@@ -358,11 +341,11 @@ class RecaLLM(FunctionCallingLLM):
         opened = call.open()
 
         def pieces() -> CompletionResponseGen:
-            writer = _Writer()
+            writer = answers.Writer()
             with opened as stream:
                 for event in stream:
                     for chunk in self._chunks(writer, event, call):
-                        yield _completed(chunk)
+                        yield answers.completed(chunk)
 
         return pieces()
 
@@ -376,7 +359,7 @@ class RecaLLM(FunctionCallingLLM):
         async def pieces() -> CompletionResponseAsyncGen:
             async with aclosing(self._apieces(call)) as found:
                 async for chunk in found:
-                    yield _completed(chunk)
+                    yield answers.completed(chunk)
 
         return pieces()
 
@@ -436,7 +419,7 @@ class RecaLLM(FunctionCallingLLM):
         messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         schema = output_cls.model_json_schema()
         response = self.chat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
-        return parsed(output_cls, response)
+        return answers.parsed(output_cls, response)
 
     async def astructured_predict(
         self,
@@ -449,28 +432,22 @@ class RecaLLM(FunctionCallingLLM):
         messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         schema = output_cls.model_json_schema()
         response = await self.achat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
-        return parsed(output_cls, response)
-
-
-def parsed(output_cls: type[Model], response: ChatResponse) -> Model:
-    """Returns the object that an answer under a schema is.
-
-    Raises:
-        GenerationError: The answer was cut off, or breaks a rule that the schema can't say.
-    """
-    raw = response.raw if isinstance(response.raw, dict) else {}
-    try:
-        return output_cls.model_validate_json(response.message.content or "")
-    except ValidationError as error:
-        cut = raw.get("finish_reason") == "length"
-        why = "was cut off; raise max_tokens" if cut else f"doesn't validate ({error})"
-        raise GenerationError(f"the answer for {output_cls.__name__} {why}") from error
+        return answers.parsed(output_cls, response)
 
 
 def _function(tool: Any) -> Any:
     """A LlamaIndex tool as the core takes it; what is one already stays."""
     metadata = getattr(tool, "metadata", None)
     return tool if metadata is None else metadata.to_openai_tool(skip_length_check=True)
+
+
+def _reacts(conversation: talk.Conversation) -> bool:
+    """Whether the conversation is a ReAct agent's, who parses thoughts and answers by their names.
+
+    LlamaIndex tells an LLM nothing about that but the words of its prompt.
+    """
+    texts = [turn["content"] for turn in conversation.turns]
+    return any("\nThought:" in text and "\nAnswer:" in text for text in texts)
 
 
 def _shows_tools(engine: CoreLLM) -> bool:
@@ -482,127 +459,6 @@ def _shows_tools(engine: CoreLLM) -> bool:
     except Exception:  # templates raise whatever Jinja lets them
         return False
     return name in shown
-
-
-@dataclass(slots=True)
-class _Writer:
-    """What has been streamed so far."""
-
-    text: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    thinking: bool = True
-
-    def add(self, event: Event) -> tuple[str, str] | None:
-        """Takes an event; returns what it adds to the answer and to the thinking."""
-        match event:
-            case ReasoningDelta(text):
-                return self._added("", text)
-            case AnswerDelta(text):
-                return self._added(text, "")
-            case RecallStarted(section):
-                self.thinking = section == "thinking"
-            case RecallDelta(text):
-                return self._added("", text) if self.thinking else self._added(text, "")
-        return None
-
-    def _added(self, text: str, reasoning: str) -> tuple[str, str]:
-        if text:
-            self.text.append(text)
-        if reasoning:
-            self.reasoning.append(reasoning)
-        return text, reasoning
-
-    def chunk(self, text: str, reasoning: str, *, thinking: bool) -> ChatResponse:
-        """Returns one piece of a stream, with all that came before in its message."""
-        blocks: list[ContentBlock] = []
-        if thinking and self.reasoning:
-            blocks.append(ThinkingBlock(content="".join(self.reasoning)))
-        blocks.append(TextBlock(text="".join(self.text)))
-        extra = {"thinking_delta": reasoning} if thinking and reasoning else {}
-        return ChatResponse(
-            message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
-            delta=text,
-            additional_kwargs=extra,
-        )
-
-
-def _announce(event: Event, conversation: talk.Conversation) -> None:
-    """Tells handlers of a quote that is complete."""
-    if isinstance(event, RecallEnded) and event.span is not None:
-        span = event.span
-        for place in conversation.places(span.document_id, span.start, span.end):
-            at = place.location
-            dispatcher.event(
-                RecallSpanEvent(
-                    text=span.text[place.offset : place.offset + place.size],
-                    source=place.source,
-                    start_char_idx=at["start_char_idx"],
-                    end_char_idx=at["end_char_idx"],
-                    section=span.section,
-                )
-            )
-
-
-def _thinking(answer: Answer, conversation: talk.Conversation) -> ThinkingBlock:
-    """The thinking, with the quotes made in it."""
-    recalls = [
-        {
-            "text": span.text[place.offset : place.offset + place.size],
-            "offset": span.offset + place.offset,
-            "source": place.source,
-            **place.location,
-        }
-        for span in answer.trace.spans
-        if span.section == "thinking"
-        for place in conversation.places(span.document_id, span.start, span.end)
-    ]
-    return ThinkingBlock(
-        content=answer.trace.reasoning,
-        num_tokens=answer.usage.reasoning_tokens + answer.usage.recall_tokens,
-        additional_information={"recalls": recalls} if recalls else {},
-    )
-
-
-def _citation_blocks(answer: Answer, conversation: talk.Conversation) -> Iterator[CitationBlock]:
-    """One block per citation; a quote over two messages gives one for each."""
-    for citation in answer.citations:
-        answered = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
-        extra = {key: value for key, value in answered.items() if value is not None}
-        for place in conversation.places(citation.document_id, citation.start, citation.end):
-            text = citation.text[place.offset : place.offset + place.size]
-            yield CitationBlock(
-                cited_content=TextBlock(text=text),
-                source=place.source,
-                title=place.title,
-                additional_location_info={**place.location, **extra},
-            )
-
-
-def _raw(answer: Answer) -> dict[str, Any]:
-    usage = answer.usage
-    return {
-        "model": answer.model,
-        "finish_reason": answer.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.prompt_tokens + usage.output_tokens,
-        },
-        RAW: answer.to_dict(),
-    }
-
-
-def _completion(answer: Answer) -> CompletionResponse:
-    return CompletionResponse(text=answer.text, raw=_raw(answer))
-
-
-def _completed(chunk: ChatResponse) -> CompletionResponse:
-    return CompletionResponse(
-        text=chunk.message.content or "",
-        delta=chunk.delta,
-        raw=chunk.raw,
-        additional_kwargs=dict(chunk.additional_kwargs),
-    )
 
 
 def _field(name: str) -> str:

@@ -282,7 +282,7 @@ class RecaLLMContextPacker(BaseNodePostprocessor):
             token_budget: Tokens at most.
             options: The other fields.
         """
-        super().__init__(token_budget=token_budget, **options)
+        super().__init__(**{"token_budget": token_budget, **options})
         Originals(documents)
         self._llm, self._documents = llm, documents
 

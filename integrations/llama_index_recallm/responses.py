@@ -174,7 +174,7 @@ def marked(text: str, citations: list[Citation]) -> str:
 
 def listed(citations: list[Citation]) -> str:
     """Returns the quotes as numbered lines."""
-    lines = {}
+    lines: dict[int, str] = {}
     for citation in citations:
         where = citation.title or citation.ref_doc_id or citation.node_id
         page = f", page {citation.page_label}" if citation.page_label else ""
@@ -207,8 +207,19 @@ class CitedPydanticResponse(Evidence, PydanticResponse):
         return _complete(self, self.text)
 
 
+class _Recorded:
+    """Holds a recording outside the fields: what dumps fields must not read the model."""
+
+    _recording: Recording
+
+    @property
+    def recording(self) -> Recording:
+        """The pieces that were read so far, and the way to the rest."""
+        return self._recording
+
+
 @dataclass
-class CitedStreamingResponse(Evidence, StreamingResponse):
+class CitedStreamingResponse(_Recorded, Evidence, StreamingResponse):
     """An answer that is still being written; the evidence is there when the stream ends.
 
     Reading it, by anyone, doesn't take it from others: ``str()`` always gives the whole text, and
@@ -221,13 +232,8 @@ class CitedStreamingResponse(Evidence, StreamingResponse):
     ) -> CitedStreamingResponse:
         """Returns the response for a recording."""
         response = cls(TextStream(recording), source_nodes, metadata)
-        response._recording = recording  # no field: what dumps fields must not read the model
+        response._recording = recording
         return response
-
-    @property
-    def recording(self) -> Recording:
-        """The pieces that were read so far, and the way to the rest."""
-        return self._recording
 
     def _said(self) -> str:
         return self.response_txt or ""
@@ -241,7 +247,7 @@ class CitedStreamingResponse(Evidence, StreamingResponse):
 
 
 @dataclass
-class AsyncCitedStreamingResponse(Evidence, AsyncStreamingResponse):
+class AsyncCitedStreamingResponse(_Recorded, Evidence, AsyncStreamingResponse):
     """``CitedStreamingResponse`` for asynchronous readers, on any event loop."""
 
     @classmethod
@@ -250,13 +256,8 @@ class AsyncCitedStreamingResponse(Evidence, AsyncStreamingResponse):
     ) -> AsyncCitedStreamingResponse:
         """Returns the response for a recording."""
         response = cls(AsyncTextStream(recording), source_nodes, metadata)
-        response._recording = recording  # no field: what dumps fields must not read the model
+        response._recording = recording
         return response
-
-    @property
-    def recording(self) -> Recording:
-        """The pieces that were read so far, and the way to the rest."""
-        return self._recording
 
     def _said(self) -> str:
         return self.response_txt or ""

@@ -32,8 +32,9 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import messages as talk
 from llama_index_recallm import sources
+from llama_index_recallm.answers import RAW, parsed
 from llama_index_recallm.evidence import Reader
-from llama_index_recallm.llms import RAW, RecaLLM, parsed
+from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.responses import (
     KEY,
     AsyncCitedStreamingResponse,

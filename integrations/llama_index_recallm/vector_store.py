@@ -84,10 +84,6 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         """The FAISS index, or None while the store is empty."""
         return self._snapshot().index
 
-    def __len__(self) -> int:
-        """Returns the number of nodes."""
-        return len(self._rows)
-
     # changing
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:

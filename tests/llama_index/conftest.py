@@ -37,11 +37,14 @@ QUESTION = "When does it leave, and how long is leave?"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """llama-index-core's agents touch deprecated attributes of pydantic."""
-    deprecated = "ignore::pydantic.warnings.PydanticDeprecationWarning"
+    """llama-index-core's agents use what pydantic and workflows have deprecated."""
+    ignored = (
+        "ignore::pydantic.warnings.PydanticDeprecationWarning",
+        "ignore:is_running called from within a step:DeprecationWarning",
+    )
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings(deprecated))
+            item.add_marker(pytest.mark.filterwarnings(*ignored))
 
 
 class FixedRetriever(BaseRetriever):

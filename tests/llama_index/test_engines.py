@@ -348,7 +348,7 @@ def memory() -> ChatMemoryBuffer:
 
 
 def function_llm(name: str) -> MockFunctionCallingLLM:
-    def reply(messages: Any) -> Any:
+    def reply(messages: Any, **_: Any) -> Any:
         if any(message.role.value == "tool" for message in messages):
             return ChatMessage(role="assistant", content="In my own words.")
         call = ToolCallBlock(tool_call_id="1", tool_name=name, tool_kwargs={"input": "When?"})

@@ -67,7 +67,8 @@ def test_a_node_alone_comes_back_as_it_is() -> None:
 def test_a_quote_over_two_members_names_both(kit: Any) -> None:
     nodes = split(0)[:3]
     left, right = nodes[0].node, nodes[1].node
-    text = TEXT[left.end_char_idx - 12 : right.start_char_idx + 20].strip()
+    text = TEXT[TEXT.index("holds 14 pears") : right.start_char_idx + 10]
+    assert left.end_char_idx < TEXT.index(text) + len(text)
     script = f"</think>See <|start_recall|>{text}<|end_recall|>."
     synthesizer = kit.synthesizer(script, documents=[DOCUMENT])
     packer = RecaLLMContextPacker(llm=kit.llm(), documents=[DOCUMENT])
