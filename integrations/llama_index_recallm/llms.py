@@ -190,6 +190,17 @@ class RecaLLM(FunctionCallingLLM):
         """Returns how many tokens a text has for this model."""
         return self.engine.count_tokens(text)
 
+    def room(self, messages: Sequence[ChatMessage]) -> int:
+        """Returns how many tokens of documents fit beside some messages and the output.
+
+        Raises:
+            ContextOverflowError: Even without any document they don't fit.
+        """
+        engine = self.engine
+        turns = talk.read(messages, scope="documents").turns
+        prompt, _ = engine.prepare(turns, (), params=self._params({"scope": "documents"}))
+        return engine.backend.window - len(prompt.token_ids) - (prompt.params.max_new_tokens or 0)
+
     # one call
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:

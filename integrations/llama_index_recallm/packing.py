@@ -26,7 +26,7 @@ from llama_index.core.schema import (
 )
 
 import recallm_core as recallm
-from llama_index_recallm import sources
+from llama_index_recallm import fitting, sources
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.sources import MEMBERS, Originals, Source
 from recallm_core.documents import Member, Passage, ScoredChunk
@@ -83,15 +83,12 @@ class _Placed:
 
 def _placed(nodes: Sequence[NodeWithScore], originals: Originals) -> _Placed:
     found = [source for source in map(sources.read, nodes) if source.readable]
-    scores = [source.given.score for source in found]
-    if any(score is None for score in scores):
-        scores = [float(-place) for place in range(len(found))]
     chunks: list[ScoredChunk] = []
     texts: dict[str, recallm.Document] = {}
     behind: dict[tuple[str, int, int], Source] = {}
-    for source, score in zip(found, scores, strict=True):
+    for source, score in zip(found, fitting.ranks(found), strict=True):
         key, start = _home(source, originals, texts)
-        chunk = ScoredChunk(key, start, start + len(source.text), source.text, float(score or 0.0))
+        chunk = ScoredChunk(key, start, start + len(source.text), source.text, score)
         if (key, chunk.start, chunk.end) in behind:
             continue  # the same slice again
         chunks.append(chunk)

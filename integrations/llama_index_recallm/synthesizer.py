@@ -30,8 +30,7 @@ from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_instrumentation import get_dispatcher
 
-from llama_index_recallm import messages as talk
-from llama_index_recallm import sources
+from llama_index_recallm import fitting, sources
 from llama_index_recallm.answers import RAW, parsed
 from llama_index_recallm.evidence import Reader
 from llama_index_recallm.llms import RecaLLM
@@ -46,8 +45,6 @@ from llama_index_recallm.responses import (
 )
 from llama_index_recallm.sources import Originals, Source
 from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
-from recallm_core.documents import Document, Passage, ScoredChunk
-from recallm_core.packing import DEFAULT_OVERHEAD, pack
 
 dispatcher = get_dispatcher(__name__)
 
@@ -55,8 +52,6 @@ QA_TEMPLATE = PromptTemplate("{query_str}")
 """The default prompt: the recipe of the model has its own wording around documents."""
 CONTEXT = "(the documents above)"
 """What ``{context_str}`` becomes in a prompt; the documents themselves are never pasted into it."""
-
-_LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +248,11 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         return self._complete(response, plan, given)
 
     def _rules(self) -> dict[str, Any]:
-        if self._output_cls is None:
-            return {}
-        return {"response_schema": self._output_cls.model_json_schema()}
+        """What every call asks for: only nodes may be quoted, whatever the model is set to."""
+        rules: dict[str, Any] = {"scope": "documents"}
+        if self._output_cls is not None:
+            rules["response_schema"] = self._output_cls.model_json_schema()
+        return rules
 
     def _check_streaming(self) -> bool:
         """Whether to stream this time.
@@ -291,7 +288,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
     def _recorded(self, plan: _Plan, given: list[NodeWithScore]) -> tuple[Recording, _Ending]:
         ending = _Ending(self._metadata(given), plan.left_out)
-        chunks = self.llm.stream_chat(plan.messages)
+        chunks = self.llm.stream_chat(plan.messages, **self._rules())
 
         def texts() -> Iterator[str]:
             for chunk in chunks:
@@ -321,7 +318,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     ) -> RESPONSE_TYPE:
         """The answer where there is nothing to read."""
         evidence = Evidence(abstained=True, finish_reason="empty")
-        ending = _Ending(self._metadata(given), _unreadable(given), evidence)
+        ending = _Ending(self._metadata(given), fitting.unreadable(given), evidence)
         if self._streaming if streaming is None else streaming:
             recording = Recording(iter([self._empty_response]), ending)
             return self._streamed((recording, ending), given, asynchronous=asynchronous)
@@ -382,13 +379,19 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if not found:
             return None
         prompt = self._prompt(question, options)
-        kept, dropped = self._fitting(found, prompt)
+        kept, dropped = fitting.fit(
+            self.llm,
+            found,
+            prompt,
+            token_budget=self._token_budget,
+            show_metadata=self._show_metadata,
+        )
         blocks = [self._block(source) for source in kept]
         reader = Reader(kept, self._originals, [sources.read(each) for each in behind])
         last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
         asked = prompt[last]
         prompt[last] = asked.model_copy(update={"blocks": [*blocks, *asked.blocks]})
-        return _Plan(prompt, reader, [*_unreadable(nodes), *dropped])
+        return _Plan(prompt, reader, [*fitting.unreadable(nodes), *dropped])
 
     def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
         """The messages without any node.
@@ -411,44 +414,6 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             source=source.node.ref_doc_id or source.node.node_id,
             content=[TextBlock(text=source.text)],
         )
-
-    def _fitting(
-        self, found: Sequence[Source], prompt: Sequence[ChatMessage]
-    ) -> tuple[list[Source], list[dict[str, str]]]:
-        """The sources that fit, in the given order, and the nodes that don't."""
-        engine = self.llm.engine
-        turns = talk.read(prompt, scope="documents").turns
-        built, _ = engine.prepare(turns, (), params=self.llm._params({"scope": "documents"}))
-        reserve = len(built.token_ids) + (built.params.max_new_tokens or 0)
-        budget = engine.backend.window - reserve
-        if self._token_budget is not None:
-            budget = min(budget, self._token_budget)
-        labels = [source.label(metadata=self._show_metadata) for source in found]
-        size = sum(
-            len((s.text + label).encode("utf-8", "replace"))
-            for s, label in zip(found, labels, strict=True)
-        )
-        if size + _LABEL_TOKENS * len(found) <= budget:  # a token has at least one byte
-            return list(found), []
-        ids = {talk.citable_id(n): source for n, source in enumerate(found)}
-        packed = pack(
-            _chunks(found),
-            {
-                key: Document(source.text, key, label)
-                for (key, source), label in zip(ids.items(), labels, strict=True)
-            },
-            token_budget=max(budget, 0),
-            count=engine.count_tokens,
-            overhead=lambda passage: _overhead(passage, engine.count_tokens),
-        )
-        kept = {passage.document_id for passage in packed.passages}
-        if not kept:
-            return list(found), []
-        dropped = [
-            {"node_id": ids[each.chunk.document_id].node.node_id, "reason": each.reason}
-            for each in packed.left_out
-        ]
-        return [source for key, source in ids.items() if key in kept], dropped
 
 
 def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
@@ -480,26 +445,3 @@ def _raw_answer(response: ChatResponse) -> dict[str, Any]:
 
 def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
     return [NodeWithScore(node=TextNode(text=text)) for text in texts]
-
-
-def _unreadable(given: Sequence[NodeWithScore]) -> list[dict[str, str]]:
-    return [
-        {"node_id": each.node.node_id, "reason": "empty"}
-        for each in given
-        if not sources.read(each).readable
-    ]
-
-
-def _chunks(found: Sequence[Source]) -> list[ScoredChunk]:
-    """The sources as candidates for packing; without scores, the first is the best."""
-    scores = [source.given.score for source in found]
-    if any(score is None for score in scores):
-        scores = [float(-place) for place in range(len(found))]
-    return [
-        ScoredChunk(talk.citable_id(n), 0, len(source.text), source.text, float(score or 0.0))
-        for n, (source, score) in enumerate(zip(found, scores, strict=True))
-    ]
-
-
-def _overhead(passage: Passage, count: Any) -> int:
-    return _LABEL_TOKENS + (int(count(passage.title)) if passage.title else 0)

@@ -276,6 +276,16 @@ def test_a_template_gets_words_in_the_place_of_the_context(kit: Any) -> None:
         kit.check(response)
 
 
+def test_questions_are_never_quoted_whatever_the_model_is_set_to(kit: Any) -> None:
+    script = "</think>You ask <|start_recall|>of Zanzibar<|end_recall|>."
+    synthesizer = RecaLLMSynthesizer(kit.llm(script, scope="prompt"))
+    for streaming in (False, True):
+        synthesizer._streaming = streaming
+        response = synthesizer.synthesize("What of Zanzibar?", kit.nodes())
+        str(response)
+        assert all("Zanzibar" not in citation.text for citation in response.citations)
+
+
 def test_a_system_prompt_of_the_model_is_said(kit: Any) -> None:
     synthesizer = RecaLLMSynthesizer(kit.llm(system_prompt="Speak like a sailor."))
     synthesizer.synthesize("Q?", kit.nodes())

@@ -1,0 +1,92 @@
+"""Which nodes the model reads: all that fit its window, the best where they don't all fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.schema import NodeWithScore
+
+from llama_index_recallm import messages, sources
+from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.sources import Source
+from recallm_core.documents import Document, Passage, ScoredChunk
+from recallm_core.packing import DEFAULT_OVERHEAD, pack
+
+LeftOut = list[dict[str, str]]
+
+_LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
+
+
+def fit(
+    llm: RecaLLM,
+    found: Sequence[Source],
+    prompt: Sequence[ChatMessage],
+    *,
+    token_budget: int | None,
+    show_metadata: bool,
+) -> tuple[list[Source], LeftOut]:
+    """Returns the sources that fit, in the given order, and the nodes that don't, with reasons.
+
+    If not even one fits, all are returned: the core then reads the passages of them that bear on
+    the question.
+
+    Raises:
+        ContextOverflowError: Even without any node the prompt doesn't fit.
+    """
+    budget = llm.room(prompt)
+    if token_budget is not None:
+        budget = min(budget, token_budget)
+    labels = [source.label(metadata=show_metadata) for source in found]
+    both = zip(found, labels, strict=True)
+    size = sum(len((source.text + label).encode("utf-8", "replace")) for source, label in both)
+    if size + _LABEL_TOKENS * len(found) <= budget:  # a token has at least one byte
+        return list(found), []
+    ids = {messages.citable_id(n): source for n, source in enumerate(found)}
+    texts = {
+        key: Document(source.text, key, label)
+        for (key, source), label in zip(ids.items(), labels, strict=True)
+    }
+
+    def overhead(passage: Passage) -> int:
+        return _LABEL_TOKENS + (llm.count_tokens(passage.title) if passage.title else 0)
+
+    packed = pack(
+        _chunks(found),
+        texts,
+        token_budget=max(budget, 0),
+        count=llm.count_tokens,
+        overhead=overhead,
+    )
+    kept = {passage.document_id for passage in packed.passages}
+    if not kept:
+        return list(found), []
+    dropped = [
+        {"node_id": ids[each.chunk.document_id].node.node_id, "reason": each.reason}
+        for each in packed.left_out
+    ]
+    return [source for key, source in ids.items() if key in kept], dropped
+
+
+def unreadable(given: Sequence[NodeWithScore]) -> LeftOut:
+    """Returns the nodes that have no text, as left out."""
+    return [
+        {"node_id": each.node.node_id, "reason": "empty"}
+        for each in given
+        if not sources.read(each).readable
+    ]
+
+
+def ranks(found: Sequence[Source]) -> list[float]:
+    """Returns the scores of some sources; where one has none, earlier ones count as better."""
+    scores = [source.given.score for source in found]
+    if any(score is None for score in scores):
+        return [float(-place) for place in range(len(found))]
+    return [float(score or 0.0) for score in scores]
+
+
+def _chunks(found: Sequence[Source]) -> list[ScoredChunk]:
+    return [
+        ScoredChunk(messages.citable_id(n), 0, len(source.text), source.text, score)
+        for n, (source, score) in enumerate(zip(found, ranks(found), strict=True))
+    ]
