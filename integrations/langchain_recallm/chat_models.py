@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-import uuid
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -121,23 +120,24 @@ class ChatRecaLLM(BaseChatModel):
     output_version: str | None = Field(default_factory=from_env("LC_OUTPUT_VERSION", default="v1"))
     """``v1``: standard content blocks; ``v0``: plain text, the rest in ``additional_kwargs``."""
 
-    _engine: Any = PrivateAttr(default=None)
-    _engine_key: str = PrivateAttr(default="")
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    """A ready ``RecaLLM``, which is used instead of loading ``model``; it may be given as that."""
+
+    _loaded: Any = PrivateAttr(default=None)
 
     def __init__(self, model: str | RecaLLM | None = None, **kwargs: Any) -> None:
         """Takes the fields by name; ``model`` may be a ready ``RecaLLM``."""
-        engine = None if model is None or isinstance(model, str) else model
-        if engine is not None and not hasattr(engine, "stream_chat"):
-            raise TypeError(
-                f"model must be a name, a folder or a RecaLLM, got {type(model).__name__}"
-            )
+        if model is not None and not isinstance(model, str):
+            if not hasattr(model, "stream_chat"):
+                raise TypeError(
+                    f"model must be a name, a folder or a RecaLLM, got {type(model).__name__}"
+                )
+            kwargs["engine"], model = model, model.name
+        elif model is None and kwargs.get("engine") is not None and "model_name" not in kwargs:
+            model = kwargs["engine"].name
         if model is not None:
-            kwargs["model"] = model if engine is None else engine.name
+            kwargs["model"] = model
         super().__init__(**kwargs)
-        if engine is not None:
-            self._engine, self._engine_key = engine, uuid.uuid4().hex
-            if "profile" not in kwargs:
-                self.profile = self._resolve_model_profile()
 
     @model_validator(mode="before")
     @classmethod
@@ -173,13 +173,14 @@ class ChatRecaLLM(BaseChatModel):
 
     def to_json(self) -> Any:
         """Saves the settings; a ready model that was handed over can't be."""
-        return self.to_json_not_implemented() if self._engine_key else super().to_json()
+        return super().to_json() if self.engine is None else self.to_json_not_implemented()
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         documents = kwargs.pop("documents", None)
         key = super()._get_llm_string(stop=stop, **kwargs)
-        if self._engine_key:
-            key += f"---{self._engine_key}---{sorted(self._identifying_params.items())}"
+        if self.engine is not None:
+            named = engines.name_of(self.engine)
+            key += f"---{named}---{sorted(self._identifying_params.items())}"
         return key if documents is None else f"{key}---{_digest(documents)}"
 
     def _get_invocation_params(
@@ -198,7 +199,7 @@ class ChatRecaLLM(BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        engine = self._engine
+        engine = self.engine
         found = engine.backend.window if engine is not None else engines.window(self.model)
         tools = engine is not None or engines.knows_tools(self.model)
         profile = ModelProfile(
@@ -226,10 +227,10 @@ class ChatRecaLLM(BaseChatModel):
     @property
     def llm(self) -> RecaLLM:
         """The model, loaded when it is first needed."""
-        if self._engine is None:
-            self._engine = engines.load(self.model, {"mode": self.mode, **self.load_options})
-        engine: RecaLLM = self._engine
-        return engine
+        if self.engine is None and self._loaded is None:
+            self._loaded = engines.load(self.model, {"mode": self.mode, **self.load_options})
+        found: RecaLLM = self._loaded if self.engine is None else self.engine
+        return found
 
     def get_token_ids(self, text: str) -> list[int]:
         """Returns the token ids of a text; nothing in it is a control token."""

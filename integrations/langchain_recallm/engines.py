@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
 
 _LOADED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
+_NAMES: WeakKeyDictionary[RecaLLM, str] = WeakKeyDictionary()
 _LOADING = threading.Lock()
 _MAX_CONFIG = 1_000_000  # bytes
 
@@ -31,6 +33,12 @@ def load(model: str, options: dict[str, Any]) -> RecaLLM:
             found = RecaLLM.load(model, **options)
             _LOADED[key] = found
         return found
+
+
+def name_of(engine: RecaLLM) -> str:
+    """Returns a name that no other model has had, for the keys of caches."""
+    with _LOADING:
+        return _NAMES.setdefault(engine, uuid.uuid4().hex)
 
 
 def window(model: str) -> int | None:

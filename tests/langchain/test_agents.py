@@ -137,3 +137,29 @@ def test_a_graph_s_version_3_stream_tells_citations_live(kit: Any) -> None:
     recalls = [f["extras"]["recalls"] for f in fields if "extras" in f]
     assert [len(r) for r in recalls] == [1, 2, 3]
     assert len(fields[-1]["annotations"]) == 5
+
+
+def test_a_graph_streams_the_same_message_token_by_token(kit: Any) -> None:
+    agent = agents.create_agent(kit.chat(tokens_per_chunk=5))
+    text = kit.ferry.page_content + "\n" + kit.leave.page_content + "\nWhen?"
+    asked = {"messages": [HumanMessage(text)]}
+    whole = agent.invoke(asked)["messages"][-1]
+    merged: Any = None
+    for chunk, _ in agent.stream(asked, stream_mode="messages"):
+        merged = chunk if merged is None else merged + chunk
+    assert merged.content == whole.content
+    assert merged.usage_metadata == whole.usage_metadata
+    kit.check(merged, [Document(text)], least=3)
+
+
+def test_a_graph_s_protocol_stream_ends_with_the_same_message(kit: Any) -> None:
+    agent = agents.create_agent(kit.chat(tokens_per_chunk=5))
+    text = kit.ferry.page_content + "\n" + kit.leave.page_content + "\nWhen?"
+    asked = {"messages": [HumanMessage(text)]}
+    whole = agent.invoke(asked)["messages"][-1]
+    for version in ("v1", "v0"):
+        model = kit.chat(tokens_per_chunk=5, output_version=version)
+        run = agents.create_agent(model).stream_events(asked, version="v3")
+        message = run.output["messages"][-1]
+        assert message.content == whole.content  # version 3 always gives blocks
+        kit.check(message, [Document(text)], least=3)

@@ -15,6 +15,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, message_to_dict
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tracers import BaseTracer
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
@@ -280,6 +281,17 @@ def test_settings_survive_saving_and_loading() -> None:
 def test_a_ready_model_is_not_saved_by_its_name(kit: Any) -> None:
     assert dumpd(kit.chat())["type"] == "not_implemented"
     assert len(repr(kit.chat())) < 500
+
+
+def test_a_ready_model_survives_copies_and_configuration(kit: Any) -> None:
+    model = kit.chat()
+    field = ConfigurableField(id="spans")
+    configured = model.configurable_fields(max_spans=field).with_config(configurable={"spans": 1})
+    message = configured.invoke(QUESTION, documents=list(kit.documents))
+    assert len(message.content[0]["extras"]["recalls"]) == 1
+    copy = model.model_copy(update={"max_spans": 1})
+    assert copy.llm is model.llm
+    kit.check(copy.invoke(QUESTION, documents=list(kit.documents)), kit.documents)
 
 
 def test_answers_survive_checkpoints(kit: Any) -> None:

@@ -135,6 +135,7 @@ def test_a_call_that_was_cut_off_is_invalid_and_never_repaired(kit: Any) -> None
     assert output.tool_calls == []
 
 
+@pytest.mark.slow
 def test_a_template_without_tools_is_refused_clearly(tiny_checkpoint: Any) -> None:
     model = ChatRecaLLM(model=str(tiny_checkpoint))
     assert model.profile is not None
