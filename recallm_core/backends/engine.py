@@ -432,7 +432,11 @@ class Engine:
             [[running.newest, *plan.draft] for running, plan in plans.items()],
             wanted,
         )
-        masks = [plan.masks[place] for plan in plans.values() for place in plan.open_places]
+        masks = [
+            plan.masks[place]
+            for plan, places in zip(plans.values(), wanted, strict=True)
+            for place in places
+        ]
         greedy = [r.chooser.greedy for r, places in zip(plans, wanted, strict=True) for _ in places]
         scores = iter(legal_scores(logits, masks, greedy) if masks else ())
         return [[next(scores) for _ in places] for places in wanted]

