@@ -142,13 +142,26 @@ class Reader:
 def _parts(node: BaseNode, start: int, end: int) -> list[NodeRange]:
     """The quote in the nodes that a packed node was merged from."""
     out = []
-    for member in node.metadata.get(MEMBERS) or ():
+    for member in _members(node):
         a, b = max(start, member["start"]), min(end, member["end"])
         if a < b:
             shift = member["node_start"] - member["start"]
             part = NodeRange(node_id=member["node_id"], node_start=a + shift, node_end=b + shift)
             out.append(part)
     return out
+
+
+def _members(node: BaseNode) -> list[Any]:
+    """What packing wrote into the node; metadata may come from anywhere, so its form is checked."""
+    found = node.metadata.get(MEMBERS)
+    keys = ("start", "end", "node_start")
+    fits = isinstance(found, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("node_id"), str)
+        and all(isinstance(each.get(key), int) for key in keys)
+        for each in found
+    )
+    return list(found or ()) if fits else []
 
 
 def _reasoning(answer: Mapping[str, Any]) -> str:

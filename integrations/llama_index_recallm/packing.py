@@ -336,6 +336,9 @@ class PackedContextRetriever(BaseRetriever):
             )
         if token_budget is not None and token_budget < 0:
             raise ValueError(f"token_budget must not be negative, got {token_budget}")
+        if max_nodes < 1:
+            raise ValueError(f"max_nodes must be at least 1, got {max_nodes}")
+        Originals(documents)
         super().__init__(callback_manager=callback_manager)
         self._base = retriever
         self._llm, self._documents, self._token_budget = llm, documents, token_budget
@@ -346,9 +349,12 @@ class PackedContextRetriever(BaseRetriever):
         count, budget = _measure(self._llm, self._token_budget)
         if not isinstance(self._base, BaseRetriever):
             return self._from_corpus(query_bundle.query_str, count, budget)
-        wanted, nodes = _FIRST, []
+        wanted = min(_FIRST, self._max_nodes)
         while True:
-            nodes = self._wide(wanted).retrieve(query_bundle)
+            # not base.retrieve, which tells tracers of a second retrieval
+            base = self._wide(wanted)
+            found = base._retrieve(query_bundle)
+            nodes = base._handle_recursive_retrieval(query_bundle, found)
             if self._enough(nodes, wanted, count, budget):
                 return self._pack(nodes, count, budget)
             wanted = min(2 * wanted, self._max_nodes)
@@ -358,9 +364,11 @@ class PackedContextRetriever(BaseRetriever):
         if not isinstance(self._base, BaseRetriever):
             question = query_bundle.query_str
             return await asyncio.to_thread(self._from_corpus, question, count, budget)
-        wanted, nodes = _FIRST, []
+        wanted = min(_FIRST, self._max_nodes)
         while True:
-            nodes = await self._wide(wanted).aretrieve(query_bundle)
+            base = self._wide(wanted)
+            found = await base._aretrieve(query_bundle)
+            nodes = await base._ahandle_recursive_retrieval(query_bundle, found)
             if await asyncio.to_thread(self._enough, nodes, wanted, count, budget):
                 return await asyncio.to_thread(self._pack, nodes, count, budget)
             wanted = min(2 * wanted, self._max_nodes)

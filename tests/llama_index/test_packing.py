@@ -176,6 +176,23 @@ async def test_it_packs_from_a_corpus_index(kit: Any) -> None:
         assert (node.ref_doc_id, node.metadata) == ("doc", {"year": 3, "title": "Pears"})
 
 
+async def test_tracers_hear_of_one_retrieval(kit: Any, events: Any) -> None:
+    index = VectorStoreIndex([each.node for each in split()], embed_model=RecaLLMEmbedding())
+    retriever = PackedContextRetriever(index.as_retriever(), llm=kit.llm(), token_budget=3000)
+    assert retriever.retrieve("Box 3?")
+    assert await retriever.aretrieve("Box 3?")
+    assert events.names.count("RetrievalStartEvent") == 2
+    few = PackedContextRetriever(index.as_retriever(), llm=kit.llm(), max_nodes=3)
+    assert len(few.retrieve("Box 3?")) <= 3
+
+
+def test_forged_members_are_ignored(kit: Any) -> None:
+    for forged in (3, [3], [{"node_id": "x"}], {"a": 1}, [{"node_id": 1, "start": 0}]):
+        node = kit.node(kit.ferry, 0, "d", metadata={MEMBERS: forged})
+        response = kit.synthesizer().synthesize("Q?", [node])
+        assert all(citation.parts == [] for citation in kit.check(response))
+
+
 def test_bad_arguments_are_refused_with_words(kit: Any) -> None:
     with pytest.raises(TypeError, match="retriever must be"):
         PackedContextRetriever("index")
@@ -183,5 +200,9 @@ def test_bad_arguments_are_refused_with_words(kit: Any) -> None:
         PackedContextRetriever(kit.retriever([]), token_budget=-1)
     with pytest.raises(ValueError, match="token_budget"):
         RecaLLMContextPacker(token_budget=-1)
+    with pytest.raises(ValueError, match="max_nodes"):
+        PackedContextRetriever(kit.retriever([]), max_nodes=0)
     with pytest.raises(TypeError, match="documents must"):
         RecaLLMContextPacker(documents=3)
+    with pytest.raises(TypeError, match="documents must"):
+        PackedContextRetriever(kit.retriever([]), documents=3)
