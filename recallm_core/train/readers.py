@@ -19,7 +19,6 @@ TRAINING_FILES = (
     "nq_oracle_train",
     "nq_swap",
     "hotpotqa_train_sample",
-    "musique_train_sample",
     "wiki_passages",
     "docs_18f_handbook",
     "docs_peps",
