@@ -419,7 +419,10 @@ class RecaLLM:
         """The passages that bear on the last question, within what the window leaves."""
         question = [m["content"] for m in messages if m.get("role") == "user"][-1]
         budget = min(DEFAULT_BUDGET, budget)
-        return index.pack_report(question, budget, self.count_tokens, overhead=self._overhead)
+        known = {"tokens_key": self.tokenizer.fingerprint} if isinstance(index, CorpusIndex) else {}
+        return index.pack_report(
+            question, budget, self.count_tokens, overhead=self._overhead, **known
+        )
 
     def _overhead(self, passage: Passage) -> int:
         with self._building:

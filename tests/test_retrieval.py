@@ -14,7 +14,7 @@ from recallm_core.documents import Document
 from recallm_core.embedding import FunctionEmbedder
 from recallm_core.errors import CheckpointError, DocumentError
 from recallm_core.lexical import terms
-from recallm_core.retrieval import CorpusIndex, index, packs, words
+from recallm_core.retrieval import CorpusIndex, index, packs, segment, words
 from recallm_core.retrieval.vectors import NearestVectors, train
 
 WORDS = [
@@ -358,3 +358,92 @@ def test_searches_in_threads_while_the_index_changes():
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def counting():
+    """A count of words, and what it was asked."""
+    asked = []
+
+    def count(text):
+        asked.append(text)
+        return len(text.split())
+
+    return count, asked
+
+
+def far_apart(number):
+    return Document(
+        "\n\n".join(f"{word} {number} " * 60 for word in ("red", "stone", "river", "ship")),
+        id=f"d{number}",
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(corpora, st.lists(questions, min_size=1, max_size=3), st.integers(0, 200))
+def test_remembered_counts_change_neither_budget_nor_pack(found, asked, budget):
+    built = CorpusIndex.build(found, TINY)
+    fresh = {"overhead": 2, "tokens_key": "letters"}
+    for question in asked:
+        report = built.pack_report(question, budget, len, **fresh)
+        assert report.tokens <= budget
+        again = CorpusIndex.build(found, TINY).pack_report(question, budget, len, **fresh)
+        assert report == again == built.pack_report(question, budget, len, **fresh)
+
+
+def test_a_chunk_is_counted_once_per_tokenizer():
+    built = CorpusIndex.build([far_apart(number) for number in range(8)], TINY)
+    count, asked = counting()
+    first = built.pack_report("red river", 300, count, tokens_key="one")
+    tried, known = list(asked), len(built._counts)
+    asked.clear()
+    assert built.pack_report("red river", 300, count, tokens_key="one") == first
+    assert len(asked) < len(tried)
+    assert len(built._counts) == known > 0
+    built.pack_report("red river", 300, count, tokens_key="two")
+    assert len(built._counts) > known
+
+
+def test_wrong_counts_from_before_never_exceed_the_budget():
+    built = CorpusIndex.build([far_apart(number) for number in range(8)], TINY)
+    count, _ = counting()
+    built.pack_report("red river", 300, lambda text: 1, tokens_key="one")
+    report = built.pack_report("red river", 300, count, tokens_key="one", overhead=1)
+    assert 0 < report.tokens == sum(count(p.text) + 1 for p in report.passages) <= 300
+
+
+def test_counts_are_bounded():
+    counts = packs.TokenCounts(limit=3)
+    for number in range(20):
+        assert counts.of(f"text {number}", "key", len) == len(f"text {number}")
+        assert len(counts) <= 3
+
+
+def test_pack_remembers_under_the_tokenizers_fingerprint():
+    class Letters:
+        fingerprint = "letters"
+
+        def encode_plain(self, text):
+            return type("Encoding", (), {"ids": list(text)})
+
+    built = CorpusIndex.build([far_apart(number) for number in range(8)], TINY)
+    assert built.pack("red river", 600, Letters())
+    assert len(built._counts) > 0
+
+
+@given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_vectors_made_in_blocks_equal_those_made_at_once(sizes, block):
+    document = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
+    parent = np.arange(len(document), dtype=np.int32) // 2 + 100 * document
+    texts = [f"{WORDS[n % 13]} {WORDS[n % 5]}" for n in range(len(document))]
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "_BLOCK", block)
+        patch.setattr(segment, "_ENCODED_AT_ONCE", 4)
+        made = segment._vectors(
+            texts, TINY, parent, document, lambda done, total: told.append((done, total))
+        )
+    raw = TINY.encode_documents(texts) if texts else np.zeros((0, 16), np.float32)
+    whole = segment._in_context(raw, parent, document)
+    assert np.array_equal(made, whole.astype(np.float16))
+    assert not texts or told[-1] == (len(texts), len(texts))

@@ -53,7 +53,7 @@ class Filling:
         texts: Mapping[str, str],
         chunk_tokens: Callable[[ScoredChunk], int] | None,
     ) -> None:
-        self._budget, self._count, self._overhead = budget, _memoised(count), overhead
+        self._budget, self._count, self._overhead = budget, memoised(count), overhead
         self._titles, self._texts = titles, texts
         self._estimate = chunk_tokens or (lambda chunk: self._count(chunk.text))
         self._accepted: dict[Item, int] = {}  # with what each was estimated to add
@@ -323,7 +323,8 @@ def _continues(last: Duplicate, copy: Duplicate) -> bool:
     )
 
 
-def _memoised(count: Callable[[str], int]) -> Callable[[str], int]:
+def memoised(count: Callable[[str], int]) -> Callable[[str], int]:
+    """Returns a count that looks at each text once."""
     known: dict[str, int] = {}
 
     def counted(text: str) -> int:

@@ -75,6 +75,7 @@ class CorpusIndex:
         self._state = State(())
         self._origin = _Origin()
         self._changing = threading.RLock()
+        self._counts = packs.TokenCounts()
 
     @classmethod
     def build(
@@ -319,9 +320,11 @@ class CorpusIndex:
             CheckpointError: No tokenizer was given and the shipped model isn't there.
         """
         count, usual = packs.shipped() if tokenizer is None else (packs.counter(tokenizer), None)
+        key = packs.shipped_key() if tokenizer is None else getattr(tokenizer, "fingerprint", None)
         budget = token_budget if token_budget is not None else usual or packs.DEFAULT_BUDGET
-        report = self.pack_report(question, budget, count, mode=mode, where=where, order=order)
-        return report.passages
+        return self.pack_report(
+            question, budget, count, tokens_key=key, mode=mode, where=where, order=order
+        ).passages
 
     def pack_report(
         self,
@@ -330,6 +333,7 @@ class CorpusIndex:
         count: Callable[[str], int],
         *,
         overhead: Overhead = DEFAULT_OVERHEAD,
+        tokens_key: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "document",
@@ -343,6 +347,8 @@ class CorpusIndex:
             token_budget: Limit for all passages with their headers.
             count: Tokens of a text under the model's tokenizer.
             overhead: Tokens that a passage costs beyond its text.
+            tokens_key: Names the tokenizer, for instance its fingerprint: each chunk is then
+                counted once and remembered. None: what chunks cost is estimated by their length.
             mode: As in ``search``.
             where: As in ``search``; a filter always searches, even if everything would fit.
             order: As in ``recallm_core.packing.pack``.
@@ -365,4 +371,6 @@ class CorpusIndex:
             order=order,
             expand_top=packs.expanded(token_budget) if expand_top is None else expand_top,
             gap_tokens=gap_tokens,
+            counts=self._counts,
+            tokens_key=tokens_key,
         )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from recallm_core.documents import ScoredChunk
 from recallm_core.errors import CheckpointError
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
+from recallm_core.packing.filling import memoised
 from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours
+
+if TYPE_CHECKING:
+    from recallm_core.tokenizer import HFTokenizer
 
 Count = Callable[[str], int]
 
@@ -23,7 +28,33 @@ _CANDIDATES = (50, 5000)
 _EXPANSION = 4096  # tokens of budget per hit whose neighbours come in; at 2K they'd crowd out hits
 _SAMPLE = 24  # stretches of text from which characters per token are estimated
 _SAMPLE_CHARACTERS = 600
+_COUNTS_KEPT = 500_000  # some 80 MB
 _ROOMY = 16  # characters per token that hardly any text has
+
+
+class TokenCounts:
+    """How many tokens chunks have, by tokenizer; a text is counted once for each of them.
+
+    Kept by content, so that counts outlive a change of other documents. They only estimate what a
+    pack costs; its passages are counted anew.
+    """
+
+    def __init__(self, limit: int = _COUNTS_KEPT) -> None:
+        self._known: dict[tuple[str, bytes], int] = {}
+        self._limit = limit
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, text: str, key: str, count: Count) -> int:
+        """Returns the tokens of a text under the tokenizer that ``key`` names."""
+        place = key, hashlib.blake2b(text.encode(), digest_size=12).digest()
+        tokens = self._known.get(place)
+        if tokens is None:
+            if len(self._known) >= self._limit:
+                self._known.clear()
+            tokens = self._known[place] = count(text)
+        return tokens
 
 
 class Tokens(Protocol):
@@ -44,14 +75,24 @@ def counter(tokenizer: Tokens) -> Count:
 
 
 @lru_cache(maxsize=1)
+def _shipped_tokenizer() -> HFTokenizer:
+    from recallm_core.tokenizer import HFTokenizer
+
+    return HFTokenizer.from_folder(_SHIPPED)
+
+
+def shipped_key() -> str:
+    """Returns the fingerprint of the shipped model's tokenizer."""
+    return _shipped_tokenizer().fingerprint
+
+
+@lru_cache(maxsize=1)
 def shipped() -> tuple[Count, int]:
     """Returns how many tokens a text has for the shipped model, and what its window leaves.
 
     Raises:
         CheckpointError: The model isn't there.
     """
-    from recallm_core.tokenizer import HFTokenizer
-
     try:
         config = json.loads((_SHIPPED / "config.json").read_text("utf-8"))
         window = int(config["max_position_embeddings"])
@@ -60,8 +101,7 @@ def shipped() -> tuple[Count, int]:
             f"the shipped model in {_SHIPPED} can't be read ({error}); pass the tokenizer of the "
             "model that will read the pack"
         ) from error
-    count = counter(HFTokenizer.from_folder(_SHIPPED))
-    return count, max(0, min(DEFAULT_BUDGET, window - _RESERVE))
+    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, window - _RESERVE))
 
 
 def candidates(token_budget: int) -> int:
@@ -108,15 +148,24 @@ def fill(
     order: Order,
     expand_top: int,
     gap_tokens: int,
+    counts: TokenCounts,
+    tokens_key: str | None,
 ) -> Pack:
-    """Returns the pack of some ranked chunks."""
+    """Returns the pack of some ranked chunks; ``counts`` has what was counted before."""
     numbers: dict[tuple[str, int], int] = {}
     chunks: list[ScoredChunk] = []
     for number, score in ranked:
         each = chunk(state, number, score)
         numbers[each.document_id, each.start] = number
         chunks.append(each)
-    ratio = _ratio([each.text for each in chunks[:_SAMPLE]], count)
+    counted = memoised(count)  # what was counted to be tried isn't counted again to be packed
+    ratio = _ratio([each.text for each in chunks[:_SAMPLE]], counted) if tokens_key is None else 0.0
+
+    def estimate(each: ScoredChunk) -> int:
+        if tokens_key is None:
+            # The texts that end up in the pack are counted; those that don't needn't be.
+            return round(len(each.text) / ratio)
+        return counts.of(each.text, tokens_key, counted)
 
     def beside(hit: ScoredChunk) -> list[ScoredChunk]:
         found = neighbours(state, numbers[hit.document_id, hit.start])
@@ -126,11 +175,10 @@ def fill(
         chunks,
         DocumentView(state),
         token_budget=token_budget,
-        count=count,
+        count=counted,
         overhead=overhead,
         order=order,
-        # The texts that end up in the pack are counted; those that don't needn't be.
-        chunk_tokens=lambda each: round(len(each.text) / ratio),
+        chunk_tokens=estimate,
         neighbours=beside,
         expand_top=expand_top,
         gap_tokens=gap_tokens,

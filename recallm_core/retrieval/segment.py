@@ -23,6 +23,7 @@ Split = Callable[[Document], Sequence[Chunk]]
 _PARENT_WEIGHT = 1.0  # of the vector of a chunk's section, beside its own
 _DOCUMENT_WEIGHT = 0.5  # and of its document
 _ENCODED_AT_ONCE = 4096  # chunks
+_BLOCK = 32_768  # chunks whose vectors are put in context together
 
 
 class Texts(Protocol):
@@ -119,8 +120,7 @@ def build(
     chunk_document = np.array([number for number, _ in cut], np.int32)
     chunk_parent = _numbered([(number, chunk.parent or chunk.start) for number, chunk in cut])
     headed = [_headed(documents[number], chunk.text) for number, chunk in cut]
-    raw = _encode(headed, embedder, progress)
-    vectors = _in_context(raw, chunk_parent, chunk_document).astype(np.float16)
+    vectors = _vectors(headed, embedder, chunk_parent, chunk_document, progress)
     return Segment(
         texts=tuple(documents),
         ids=tuple(document.id for document in documents),
@@ -185,16 +185,35 @@ def collect_postings(
     )
 
 
-def _encode(
-    texts: Sequence[str], embedder: Embedder, progress: Callable[[int, int], None] | None
-) -> Floats:
-    vectors = np.zeros((len(texts), embedder.dim), np.float32)
-    for at in range(0, len(texts), _ENCODED_AT_ONCE):
-        batch = texts[at : at + _ENCODED_AT_ONCE]
-        vectors[at : at + len(batch)] = embedder.encode_documents(batch)
-        if progress is not None:
-            progress(at + len(batch), len(texts))
+def _vectors(
+    texts: Sequence[str],
+    embedder: Embedder,
+    parent: npt.NDArray[Any],
+    document: npt.NDArray[Any],
+    progress: Callable[[int, int], None] | None,
+) -> npt.NDArray[np.float16]:
+    """One vector per chunk; few are held in full precision at a time."""
+    vectors = np.zeros((len(texts), embedder.dim), np.float16)
+    for first, end in _blocks(document):
+        raw = np.zeros((end - first, embedder.dim), np.float32)
+        for at in range(first, end, _ENCODED_AT_ONCE):
+            batch = texts[at : min(at + _ENCODED_AT_ONCE, end)]
+            raw[at - first : at - first + len(batch)] = embedder.encode_documents(batch)
+            if progress is not None:
+                progress(at + len(batch), len(texts))
+        vectors[first:end] = _in_context(raw, parent[first:end], document[first:end])
     return vectors
+
+
+def _blocks(document: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Ranges of chunks of whole documents, each of ``_BLOCK`` chunks or a little more."""
+    if not len(document):
+        return
+    first = 0
+    for end in np.append(group_starts(document)[1:], len(document)):
+        if end - first >= _BLOCK or end == len(document):
+            yield first, int(end)
+            first = int(end)
 
 
 def _in_context(raw: Floats, parent: npt.NDArray[Any], document: npt.NDArray[Any]) -> Floats:
