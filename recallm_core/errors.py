@@ -32,10 +32,12 @@ class ContextOverflowError(RecallmError, ValueError):
         self.prompt_tokens = prompt_tokens
         self.reserve_tokens = reserve_tokens
         self.window = window
+        reserve = f" and {reserve_tokens:,} are kept for the output" if reserve_tokens else ""
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens and {reserve_tokens:,} are kept for the "
-            f"output, but the model's window is {window:,}; give fewer or shorter documents, "
-            "build a CorpusIndex and let it pack them, or lower max_new_tokens"
+            f"the prompt has {prompt_tokens:,} tokens{reserve}, but the model's window is "
+            f"{window:,}; give fewer or shorter documents, build a CorpusIndex and let it pack "
+            "them (recallm index build, then recallm ask --index), shorten the question, or lower "
+            "max_new_tokens"
         )
 
 
