@@ -21,9 +21,10 @@ from recallm_core.backends.checkpoint import (
     memory_bytes,
     window_of,
 )
-from recallm_core.backends.engine import Engine, EngineStream, Job, OnPrefill
+from recallm_core.backends.engine import Engine, OnPrefill
 from recallm_core.backends.prefix_cache import PrefixCache
 from recallm_core.backends.runner import choose_runner
+from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError, ConstraintError, ContextOverflowError
 
 DRAFT_TOKENS = 16
