@@ -188,7 +188,9 @@ def read(given: NodeWithScore) -> Source:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     check_text(text, f"the text of node {node.node_id!r}")
     shift = 0
-    rewritten = _NUMBERED.match(text) if getattr(node, "start_char_idx", None) is None else None
+    begins, ends = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
+    cut = isinstance(begins, int) and isinstance(ends, int) and ends - begins == len(text)
+    rewritten = None if cut else _NUMBERED.match(text)
     end = len(text)
     if rewritten is not None and text.endswith("\n"):  # CitationQueryEngine's "Source 1:\n...\n"
         shift, end = rewritten.end(), end - 1

@@ -140,8 +140,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             callback_manager=callback_manager,
             streaming=streaming,
             output_cls=output_cls,
-            empty_response=empty_response,
         )
+        self._empty_response = empty_response or "Empty Response"
         self._text_qa_template = text_qa_template or QA_TEMPLATE
         self._originals = Originals(documents)
         self._token_budget = token_budget
