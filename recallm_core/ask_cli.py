@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ANSWERED, ABSTAINED = 0, 3
 SKIPS_SHOWN = 20
+_ROOMY = 8  # characters per token that few texts have
+_READ_AT_ONCE = 8_000_000  # characters; what is much larger is refused without an index
 
 _SETTINGS: dict[str, tuple[type[Any], str]] = {
     "max_new_tokens": (int, "tokens to write at most, reasoning included"),
@@ -61,6 +63,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
     for name, (kind, text) in _SETTINGS.items():
         ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    ask.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="index large --docs anew instead of keeping the index for the next question",
+    )
     ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
     ask.add_argument("--debug", action="store_true", help="show where an error comes from")
 
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         documents = _documents(args, steps)
         with steps.loading(args.model):
             llm = stack.enter_context((load or _load)(args.model))
+        documents = _findable(args, llm, documents, steps)
         answer = _answer(args, llm, documents, params, steps)
         if args.html is not None:
             write_aside(args.html, answer.to_html())
@@ -121,6 +129,22 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
     if not loaded.documents:
         raise DocumentError("nothing to answer from: no file in --docs gave a document")
     return loaded.documents
+
+
+def _findable(
+    args: argparse.Namespace, llm: RecaLLM, documents: Documents, steps: _Steps
+) -> Documents:
+    """The documents, or where they exceed the window by far an index of them, kept between runs."""
+    if not isinstance(documents, tuple):
+        return documents
+    size = sum(len(document.text) for document in documents)
+    if size <= min(_READ_AT_ONCE, _ROOMY * llm.backend.window):
+        return documents
+    from recallm_core import ask_cache
+
+    root = None if args.no_cache else ask_cache.folder()
+    with steps.count("Indexing") as progress:
+        return ask_cache.indexed(args.docs, documents, root=root, progress=progress)
 
 
 def _answer(
