@@ -367,7 +367,13 @@ class Constraint:
             )
         before = self._cursor
         thinking = before.thinking_tokens + (before.section == "thinking")
-        cursor, effect = self._step(replace(before, thinking_tokens=thinking), token)
+        matcher = before.matcher
+        if matcher is not None and not before.closing and token != self.rules.spec.close.ids[0]:
+            matcher.consume_token(token)  # legal, and no closing mark: it continues the copy
+            cursor = replace(before, copied=matcher.length, thinking_tokens=thinking)
+            effect = Effect.COPIED
+        else:
+            cursor, effect = self._step(replace(before, thinking_tokens=thinking), token)
         self._history.append(before)
         self._cursor = cursor
         self._mask = None

@@ -77,6 +77,7 @@ class RecallIndex:
         dead = self._beyond_last_end(hard, ends)
         tokens[dead] = SENTINEL
         starts[dead] = False
+        self.sentinels: Ints = np.flatnonzero(tokens == SENTINEL)
         self.tokens: NDArray[np.int32] = tokens
         self.starts: Bools = starts
         self.ends: Bools = ends
@@ -177,7 +178,9 @@ class _State:
     one: int = -1
     many: Ints | None = None
     bits: Bools | None = None
+    alive: int = 1  # how many bits are set
     allowed: Ints | None = None  # distinct next tokens, sorted, sentinel dropped
+    ahead: tuple[int, Bools] | None = None  # the slots that go on with the one next token
 
 
 class RecallMatcher:
@@ -269,6 +272,8 @@ class RecallMatcher:
             return self._pack_bits(np.logical_and(index.tokens == token, index.starts))
         state = self._state()
         if state.bits is not None:
+            if state.ahead is not None and state.ahead[0] == token:
+                return self._pack_bits(state.ahead[1])
             return self._pack_bits(np.logical_and(index.tokens == token, state.bits))
         if state.many is not None:
             kept = state.many[index.tokens[state.many] == token]
@@ -286,7 +291,7 @@ class RecallMatcher:
             bits = np.empty_like(hits)
             bits[0] = False
             bits[1:] = hits[:-1]
-            return _State(bits=bits)
+            return _State(bits=bits, alive=alive)
         slots = np.flatnonzero(hits) + 1
         return _State(one=int(slots[0])) if alive == 1 else _State(many=slots)
 
@@ -308,16 +313,23 @@ class RecallMatcher:
     def _distinct(self, state: _State) -> Ints:
         tokens = self._index.tokens
         if state.bits is not None:
-            return self._distinct_bits(state.bits)
+            return self._distinct_bits(state, state.bits)
         if state.many is not None:
             found = np.unique(tokens[state.many]).astype(np.int64)
             return found[1:] if found[0] == SENTINEL else found
         only = int(tokens[state.one])
         return _EMPTY if only == SENTINEL else np.array([only], dtype=np.int64)
 
-    def _distinct_bits(self, bits: Bools) -> Ints:
+    def _distinct_bits(self, state: _State, bits: Bools) -> Ints:
         """Distinct next tokens of a bitmap; in repetitive text one or two, found by elimination."""
         tokens = self._index.tokens
+        first = int(bits.argmax())
+        if tokens[first] != SENTINEL:
+            going = np.logical_and(tokens == tokens[first], bits)
+            ended = int(np.count_nonzero(bits[self._index.sentinels]))
+            if int(np.count_nonzero(going)) + ended == state.alive:
+                state.ahead = (int(tokens[first]), going)
+                return np.array([tokens[first]], dtype=np.int64)
         left = bits
         found: list[int] = []
         for _ in range(_DISTINCT_TRIES):
