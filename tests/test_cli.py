@@ -311,8 +311,10 @@ def test_a_link_is_written_through_and_a_device_directly(tmp_path: Path) -> None
 # In a process of its own
 
 CHILD = """
-import atexit, sys, time
+import atexit, signal, sys, time
 from recallm_core import cli, testing
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's child ignores it
 
 if {slow}:
     plain = testing.ScriptedStream.__next__
