@@ -4,6 +4,12 @@ Run as ``python benchmarks/index_scale.py 1000 100000``. The text is synthetic: 
 distribution in paragraphs, about 600 characters a chunk and 60 chunks a document. Vectors come from
 the shipped embedder, or with ``--vectors random`` from a generator: a million chunks are then
 built without waiting for text to be tokenized.
+
+One thread of a busy two-core machine, shipped embedder; packs of 32K tokens (core time, median):
+
+    chunks   build    peak     saved    opened   search   pack
+       976   0.4 s    0.12 GB    2 MB   0.01 s     2 ms    92 ms
+   101,626  42.9 s    0.68 GB  138 MB   0.29 s    17 ms   122 ms
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +118,6 @@ def questions_over(index: CorpusIndex, corpus: Sequence[Document]) -> None:
     tokenizer = StaticEmbedder()._tokenizer
     generator = random.Random(3)
     search, packs, cores, tokens = [], [], [], []
-    key = "benchmark"
 
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False))
@@ -120,10 +126,11 @@ def questions_over(index: CorpusIndex, corpus: Sequence[Document]) -> None:
         words = generator.choice(corpus).text.split()
         start = generator.randrange(len(words) - 40)
         question = " ".join(generator.sample(words[start : start + 40], 8))
-        search.append(timed(lambda q=question: index.search(q, 20))[0])
-        wall, core, report = timed(
-            lambda q=question: index.pack_report(q, BUDGET, count, overhead=HEADER, tokens_key=key)
+        search.append(timed(partial(index.search, question, 20))[0])
+        pack = partial(
+            index.pack_report, question, BUDGET, count, overhead=HEADER, tokens_key="benchmark"
         )
+        wall, core, report = timed(pack)
         packs.append(wall)
         cores.append(core)
         tokens.append(report.tokens)
