@@ -265,10 +265,10 @@ def load(folder: Path, embedder: Embedder) -> Loaded:
                 )
             try:
                 return _load_generation(folder / _name(number), number, embedder)
-            except (FileNotFoundError, CorpusIndexError) as error:
+            except (OSError, sqlite3.Error, CorpusIndexError) as error:
                 if _current(folder) != number and attempt + 1 < _ATTEMPTS:
                     continue  # a writer has put another generation in force, and removed this one
-                if isinstance(error, CorpusIndexError):
+                if not isinstance(error, FileNotFoundError):
                     raise
                 raise damaged(Path(error.filename or folder), "is missing") from error
     except (OSError, sqlite3.Error) as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -537,3 +538,29 @@ def test_a_reader_keeps_its_generation_when_it_is_removed(saved):
         writer.save()
     assert not (saved / "generation-000001").exists()
     same(reader, CorpusIndex.build(sample(), TINY))
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError, FileNotFoundError, PermissionError])
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_a_reader_that_is_overtaken_while_it_opens_files_tries_again(
+    saved, monkeypatch, error, overtaken
+):
+    writer = CorpusIndex.open(saved, TINY)
+    load, failed = store._load_generation, []
+
+    def removed(*arguments):
+        if not failed:
+            failed.append(True)
+            if overtaken:
+                writer.add(["another"])
+                writer.save()
+        elif overtaken:
+            return load(*arguments)
+        raise error("unable to open database file")
+
+    monkeypatch.setattr(store, "_load_generation", removed)
+    if overtaken:
+        assert len(CorpusIndex.open(saved, TINY).documents) == len(writer.documents)
+    else:
+        with pytest.raises(CorpusIndexError):
+            CorpusIndex.open(saved, TINY)
