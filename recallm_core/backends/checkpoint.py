@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -287,16 +288,17 @@ def load_model(
     if dtype == "auto":
         dtype = _auto_dtype(device, stored)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            **kwargs,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_progress_bar():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                **kwargs,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise CheckpointError(f"{folder} can't be loaded: {error}") from error
     missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
@@ -308,6 +310,20 @@ def load_model(
     if not placed:
         model = model.to(device)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """A library doesn't draw on its caller's terminal; what it shows is the caller's choice."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def choose_device(device: str | torch.device) -> torch.device:
