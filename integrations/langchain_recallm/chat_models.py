@@ -228,7 +228,9 @@ class ChatRecaLLM(BaseChatModel):
     def llm(self) -> RecaLLM:
         """The model, loaded when it is first needed."""
         if self.engine is None and self._loaded is None:
-            self._loaded = engines.load(self.model, {"mode": self.mode, **self.load_options})
+            from recallm_core.loader import load_shared
+
+            self._loaded = load_shared(self.model, mode=self.mode, **self.load_options)
         found: RecaLLM = self._loaded if self.engine is None else self.engine
         return found
 

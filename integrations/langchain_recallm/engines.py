@@ -1,4 +1,4 @@
-"""Models behind chat models: loaded when first needed, shared by all who ask for the same one."""
+"""What a chat model says of the model behind it, without loading its weights."""
 
 from __future__ import annotations
 
@@ -6,38 +6,20 @@ import json
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
 
-_LOADED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
 _NAMES: WeakKeyDictionary[RecaLLM, str] = WeakKeyDictionary()
-_LOADING = threading.Lock()
+_NAMING = threading.Lock()
 _MAX_CONFIG = 1_000_000  # bytes
-
-
-def load(model: str, options: dict[str, Any]) -> RecaLLM:
-    """Returns a model; the same one for the same name and options while anyone holds it.
-
-    Raises:
-        CheckpointError: It can't be loaded.
-    """
-    from recallm_core.generator import RecaLLM
-
-    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
-    with _LOADING:
-        found = _LOADED.get(key)
-        if found is None:
-            found = RecaLLM.load(model, **options)
-            _LOADED[key] = found
-        return found
 
 
 def name_of(engine: RecaLLM) -> str:
     """Returns a name that no other model has had, for the keys of caches."""
-    with _LOADING:
+    with _NAMING:
         return _NAMES.setdefault(engine, uuid.uuid4().hex)
 
 
