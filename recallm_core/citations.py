@@ -91,10 +91,10 @@ class Answer:
         usage: Tokens spent.
         finish_reason: ``stop``, ``length`` (cut off), ``tool_calls`` or ``cancelled``.
         tool_calls: Tools that the model wants called.
-        cut_call: Text of a tool call that the output was cut off in.
         question: What was asked.
         model: Which model answered.
         sources: The documents that the model could quote from, by id.
+        cut_call: Text of a tool call that the output was cut off in.
     """
 
     text: str
@@ -104,10 +104,10 @@ class Answer:
     usage: Usage
     finish_reason: str
     tool_calls: tuple[ToolCall, ...] = ()
-    cut_call: str | None = None
     question: str = ""
     model: str = ""
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
+    cut_call: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
