@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from recallm_core import Finished, RecaLLM, load_documents
 from recallm_core.rendering.terminal import AnswerConsole, AnswerView
 
-DOCS = Path(__file__).resolve().parent / "docs"
+DOCS = Path(os.path.relpath(Path(__file__).resolve().parent / "docs"))
 QUESTIONS = (
     "How many books may a member borrow?",
     "When was the lighthouse on the island built?",
