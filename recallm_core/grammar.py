@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,7 @@ def _closed(schema: Any) -> Any:
     return [_closed(value) for value in schema] if isinstance(schema, (list, tuple)) else schema
 
 
+@lru_cache(maxsize=64)  # a question builds its prompt twice: once to see what room is left
 def _checked(lark: str, what: str) -> str:
     engine = _llguidance()
     grammar: str = engine.LLMatcher.grammar_from_lark(lark)
