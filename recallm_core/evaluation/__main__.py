@@ -1,0 +1,7 @@
+"""``python -m recallm_core.evaluation``."""
+
+import sys
+
+from recallm_core.evaluation import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,192 @@
+# ruff: noqa: E501 (the table of suites)
+"""The suites: what is asked, over which documents; the same items on every machine."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from recallm_core.documents import Document
+from recallm_core.evaluation import datasets
+from recallm_core.evaluation.items import Item
+from recallm_core.evaluation.thought import thought
+from recallm_core.train.templates import make_page, two_hop
+
+HANDBOOK = Path(__file__).resolve().parent / "handbook"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the lengths of contexts are measured by.
+
+    Attributes:
+        count: Tokens of a text, as the model sees it.
+        trained_tokens: The longest contexts that the model was trained on.
+    """
+
+    count: Callable[[str], int]
+    trained_tokens: int = 2048
+
+
+Maker = Callable[[Scale], Iterator[Item]]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One set of items.
+
+    Attributes:
+        name: Its name on the command line.
+        title: What it is called in a report.
+        about: Where its items come from, in a sentence.
+        rows: Most items that are taken of it, without a ``--limit``.
+        make: Yields its items.
+        free: Whether it is also run without the constraint.
+        baselines: Whether baselines are run on it.
+        all_priors: Whether every prior is run on it, or the first alone.
+    """
+
+    name: str
+    title: str
+    about: str
+    rows: int
+    make: Maker
+    free: bool = False
+    baselines: bool = True
+    all_priors: bool = True
+
+    def items(self, scale: Scale, limit: int | None = None) -> list[Item]:
+        """Returns its items, the first ``limit`` of them; their order keeps kinds balanced.
+
+        Raises:
+            MissingDataError: The data folder isn't there.
+        """
+        most = self.rows if limit is None else min(limit, self.rows)
+        found: list[Item] = []
+        for item in self.make(scale):
+            if len(found) >= most:
+                break
+            found.append(item)
+        return found
+
+
+def handbook(field: str, *, missing: bool = False) -> Iterator[Item]:
+    """Yields the committed questions over their own page.
+
+    Args:
+        field: ``question`` or ``paraphrase``.
+        missing: The questions that no page answers, instead of those that one does.
+    """
+    pages = _pages()
+    for line in (HANDBOOK / "questions.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        if bool(row["answers"]) != missing:
+            page = (pages[row["page"]],)
+            yield Item(f"{row['id']}-{field}", page, row[field], tuple(row["answers"]))
+
+
+def _pages() -> dict[str, Document]:
+    found = sorted(HANDBOOK.glob("*.md"))
+    return {p.stem: Document(p.read_text("utf-8"), p.stem, p.stem) for p in found}
+
+
+def hops(scale: Scale) -> Iterator[Item]:
+    """Yields two-hop questions among generated pages, about 1,000 tokens in all."""
+    for number in range(200):
+        rng = random.Random(f"evaluation:two-hop:{number}")
+        example = two_hop(rng, 1)
+        assert example.answer is not None
+        passage, start, end = example.answer
+        answer = example.passages[passage][1][start:end]
+        own = [
+            Document(text, f"page-{n}", title) for n, (title, text) in enumerate(example.passages)
+        ]
+        documents = _filled(own, 1000, answer, scale, rng)
+        gold = next(n for n, d in enumerate(documents) if d.id == f"page-{passage}")
+        yield Item(f"hop-{number}", documents, example.question, (answer,), gold)
+
+
+def _filled(
+    own: list[Document], tokens: int, answer: str, scale: Scale, rng: random.Random
+) -> tuple[Document, ...]:
+    """Puts documents among generated pages that don't hold the answer, up to a number of tokens."""
+    left = tokens - sum(scale.count(document.text) for document in own)
+    found = list(own)
+    while left > 0:
+        page = make_page(rng, rng.randint(4, 8))
+        if not page.text.strip() or answer.casefold() in page.text.casefold():
+            continue
+        left -= scale.count(page.text) + 8
+        found.append(Document(page.text, f"filler-{len(found)}", page.title or None))
+    rng.shuffle(found)
+    return tuple(found)
+
+
+def lengths(scale: Scale) -> Iterator[Item]:
+    """Yields the easy questions among generated pages: as long as trained, and 4 times that."""
+    for item in handbook("question"):
+        for times in (1, 4):
+            yield _among(item, times * scale.trained_tokens, scale, f"{times}x")
+
+
+def speeds(scale: Scale) -> Iterator[Item]:
+    """Yields easy questions over 2,000 tokens, no two over the same pages."""
+    for item in handbook("question"):
+        yield _among(item, 2000, scale, "")
+
+
+def _among(item: Item, tokens: int, scale: Scale, group: str) -> Item:
+    rng = random.Random(f"evaluation:among:{item.id}")
+    documents = _filled(list(item.documents), tokens, item.answers[0], scale, rng)
+    gold = next(n for n, d in enumerate(documents) if d.id == item.gold_id)
+    return replace(item, id=f"{item.id}-{tokens}", documents=documents, gold=gold, group=group)
+
+
+def missing(scale: Scale) -> Iterator[Item]:
+    """Yields the handbook's questions, five with an answer on their page, then one without."""
+    fields = ("question", "paraphrase")
+    without = chain.from_iterable(handbook(field, missing=True) for field in fields)
+    answerable = chain.from_iterable(handbook(field) for field in fields)
+    for number, item in enumerate(answerable):
+        yield item
+        if number % 5 == 4:
+            yield from islice(without, 1)
+
+
+def _data(maker: Callable[[], Iterator[Item]]) -> Maker:
+    return lambda scale: maker()
+
+
+_SUITES = (
+    Suite("easy", "easy questions", "60 questions over six invented pages, written before training; one page each.",
+          60, lambda scale: handbook("question"), free=True),
+    Suite("paraphrased", "paraphrased questions", "The same 60 questions in other words than the page's.",
+          60, lambda scale: handbook("paraphrase")),
+    Suite("handbook-18f", "18F handbook", datasets.HANDBOOK_18F, 60, _data(datasets.handbook_18f)),
+    Suite("nq", "Natural Questions, gold + 2", "`nq_multidoc_eval`: the gold passage and two BM25 distractors; the gold passage is first, in the middle and last in turn.",
+          200, _data(datasets.natural_questions), free=True),
+    Suite("positions", "Natural Questions, each position", "The same, every question with the gold passage at each of the three places.",
+          600, _data(datasets.positions), baselines=False, all_priors=False),
+    Suite("two-hop", "two hops, unseen", "Generated: entities and templates that training never draws, two hops among other pages, about 1,000 tokens.",
+          100, hops, free=True),
+    Suite("kv-75", "key-value, 75 keys", "`kv_retrieval`: UUIDs as JSON, one pair a line, 75 pairs.",
+          100, _data(lambda: datasets.key_values(75))),
+    Suite("kv-140", "key-value, 140 keys", "The same with 140 pairs.", 100, _data(lambda: datasets.key_values(140))),
+    Suite("length", "context length", "The easy questions among generated pages, up to the trained length and 4 times that.",
+          120, lengths, baselines=False, all_priors=False),
+    Suite("missing", "not in the documents: handbook", "Handbook questions, easy and paraphrased, with an answer on their page (120) and without (24).",
+          144, missing),
+    Suite("missing-nq", "not in the documents: Natural Questions", "Natural Questions with the gold passage among three, and without it.",
+          200, _data(datasets.natural_questions_missing)),
+    Suite("missing-clapnq", "not in the documents: ClapNQ", "`clapnq_dev`: the answerable and unanswerable rows in turn.",
+          200, _data(datasets.clapnq)),
+    Suite("thought", "lost in thought", "Dictionaries of 24 numbers and codes. *Direct*: the code of a number; *after reasoning*: the same question, the output made to begin with some sentences of working; *to be solved*: the number is the solution of an equation; *solution handed*: with the working; *line handed*: also with what stands before the code.",
+          250, lambda scale: thought(), free=True, baselines=False),
+    Suite("speed", "speed", "Easy questions among generated pages, 2,000 tokens; no pages are shared, nothing is cached.",
+          20, speeds, baselines=False, all_priors=False),
+)  # fmt: skip
+SUITES: Mapping[str, Suite] = {suite.name: suite for suite in _SUITES}

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from recallm_core.evaluation.datasets import MissingDataError, handbook_18f
+from recallm_core.evaluation.metrics import holds
+from recallm_core.evaluation.tasks import SUITES, Scale
+from recallm_core.evaluation.thought import AFTER, CONDITIONS, DIRECT, LINE, thought
+
+SCALE = Scale(lambda text: len(text) // 4, trained_tokens=400)
+GENERATED = ("easy", "paraphrased", "two-hop", "length", "missing", "thought", "speed")
+DATA = tuple(name for name in SUITES if name not in GENERATED)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_items_are_the_same_every_time_and_hold_their_answer(name: str) -> None:
+    items = SUITES[name].items(SCALE, 12)
+    assert items == SUITES[name].items(SCALE, 12)
+    assert len({item.id for item in items}) == len({item.digest for item in items}) == 12
+    for item in items:
+        texts = [document.text for document in item.documents]
+        assert not item.answerable or holds(texts[item.gold], item.answers)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_items_of_the_data_folder_hold_their_answer(name: str, data_folder: Path) -> None:
+    items = SUITES[name].items(SCALE, 12)
+    assert len({item.id for item in items}) == 12
+    for item in items:
+        held = holds(item.documents[item.gold].text, item.answers)
+        assert held or not item.answerable or name == "missing-clapnq"  # answers in own words
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_suite_without_its_data_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECALLM_DATA", "/nowhere")
+    with pytest.raises(MissingDataError, match="set RECALLM_DATA"):
+        SUITES[name].items(SCALE)
+
+
+def test_without_a_limit_every_suite_has_all_its_rows() -> None:
+    found = {name: len(SUITES[name].items(SCALE)) for name in ("easy", "missing", "thought")}
+    assert found == {name: SUITES[name].rows for name in found}
+
+
+def test_kinds_are_balanced_from_the_beginning() -> None:
+    kinds = [item.answerable for item in SUITES["missing"].items(SCALE, 12)]
+    assert kinds.count(False) == 2
+    assert [item.group for item in SUITES["length"].items(SCALE, 4)] == ["1x", "4x"] * 2
+
+
+def test_longer_contexts_are_as_long_as_they_say() -> None:
+    for item in SUITES["length"].items(SCALE, 6):
+        size = sum(SCALE.count(document.text) for document in item.documents)
+        wanted = SCALE.trained_tokens * (4 if item.group == "4x" else 1)
+        assert 0.8 * wanted <= size <= wanted + 300
+
+
+def test_only_the_reasoning_differs_between_direct_and_after_reasoning() -> None:
+    items = {item.group: item for item in islice(thought(), len(CONDITIONS))}
+    assert set(items) == set(CONDITIONS)
+    direct, after = items[DIRECT], items[AFTER]
+    assert (direct.question, direct.documents) == (after.question, after.documents)
+    assert not direct.reasoning
+    assert not holds(after.reasoning, after.answers)
+    value = items[LINE].answers[0]
+    key = items[LINE].reasoning.rsplit(" ", 2)[1]
+    assert f"{key} {value}" in items[LINE].documents[0].text
+
+
+def test_blanks_have_one_filling_in_their_page(data_folder: Path) -> None:
+    for item in islice(handbook_18f(), 30):
+        page = item.documents[item.gold].text
+        assert page.count(item.answers[0]) == 1
+        asked = item.question.removeprefix("Fill in the blank: ")
+        assert asked.replace("____", item.answers[0]) in page
+        assert all(
+            item.answers[0] not in document.text
+            for number, document in enumerate(item.documents)
+            if number != item.gold
+        )
