@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from recallm_core.train import held_out
+from recallm_core.train.lesson import Split
 from recallm_core.train.more_words import more_entities, more_values
 from recallm_core.train.traces import Example
 
@@ -168,11 +170,14 @@ class Relation:
     questions: tuple[str, ...]
 
 
+_RELATIONS: dict[Split, str] = {"train": "relations.txt", "held-out": "held_out.txt"}
+
+
 @cache
-def relations() -> tuple[Relation, ...]:
-    """Returns all relations of ``relations.txt``."""
+def relations(split: Split = "train") -> tuple[Relation, ...]:
+    """Returns all relations of a split; no topic, statement or question is in both."""
     found = []
-    for line in (Path(__file__).with_name("relations.txt")).read_text("utf-8").splitlines():
+    for line in (Path(__file__).with_name(_RELATIONS[split])).read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
             topic, label, kind, said, asked = (part.strip() for part in line.split("|"))
             cut = [tuple(s.strip() for s in part.split(" ; ")) for part in (said, asked)]
@@ -297,6 +302,7 @@ def _colour(rng: random.Random) -> str:
 
 
 VALUES |= more_values(_city, _name, _colour, lambda rng: rng.choice(_TREES))
+VALUES["held-out person"] = held_out.person
 _MORE = more_entities(_city, _name, _colour, VALUES["work"])
 
 
@@ -320,6 +326,11 @@ def _entity(topic: str, rng: random.Random) -> str:
     return made[topic]()
 
 
+def entity(topic: str, rng: random.Random, split: Split = "train") -> str:
+    """Returns an invented thing of one topic."""
+    return _entity(topic, rng) if split == "train" else held_out.entity(topic, rng)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A generated page.
@@ -328,11 +339,13 @@ class Page:
         title: Its title.
         text: Its text.
         facts: (question, first and last character of the evidence, those of the answer).
+        entities: Names of the things that it is about.
     """
 
     title: str
     text: str
     facts: tuple[tuple[str, int, int, int, int], ...]
+    entities: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -434,29 +447,37 @@ def _keyed(relation: Relation, entity: str, rng: random.Random) -> _Line:
     return _Line(lead + value, asked, len(lead), len(value))
 
 
-def make_page(rng: random.Random, lines: int) -> Page:
-    """Returns a page of about ``lines`` facts about a few things of one or two topics."""
+def make_page(rng: random.Random, lines: int, *, split: Split = "train") -> Page:
+    """Returns a page of about ``lines`` facts about a few things of one topic."""
     by_topic: dict[str, list[Relation]] = {}
-    for relation in relations():
+    for relation in relations(split):
         by_topic.setdefault(relation.topic, []).append(relation)
     topic = rng.choice(sorted(by_topic))
-    entities = list(dict.fromkeys(_entity(topic, rng) for _ in range(rng.randint(1, 4))))
+    entities = list(dict.fromkeys(entity(topic, rng, split) for _ in range(rng.randint(1, 4))))
+    page = _page(topic, by_topic[topic], entities, lines, rng)
+    return replace(page, entities=tuple(entities))
+
+
+def _page(
+    topic: str, kinds: list[Relation], entities: list[str], lines: int, rng: random.Random
+) -> Page:
+    """Lays facts about some things out, as a table, as keys and values, or in sentences."""
     style = rng.random()
     if style < 0.15 and len(entities) > 1:
-        return _table(topic, by_topic[topic], entities, rng)
+        return _table(topic, kinds, entities, rng)
     keyed = style < 0.32
     made: list[_Line] = []
     used: set[tuple[str, str]] = set()
     for _ in range(lines):
         entity = entities[0] if keyed else rng.choice(entities)
-        relation = rng.choice(by_topic[topic])
+        relation = rng.choice(kinds)
         if (entity, relation.label) in used:
             continue
         used.add((entity, relation.label))
         if keyed:
             made.append(_keyed(relation, entity, rng))
         else:
-            made.append(_said(relation, entity, by_topic[topic], rng))
+            made.append(_said(relation, entity, kinds, rng))
         if not keyed and rng.random() < 0.15:
             made.append(_Line(rng.choice(_FILLERS)))
     title = (

@@ -1,0 +1,214 @@
+# ruff: noqa: E501 (tables of templates)
+"""One fact, two hops, or nothing to find, over made-up pages of any length, in two splits.
+
+Every maker takes a seeded generator, the size wanted in characters, and the split; a held-out
+lesson shares no entity, relation, statement or two-hop question with any lesson for training.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from recallm_core.prior import sentence_prior
+from recallm_core.train import held_out
+from recallm_core.train.lesson import Lesson, Quote, Split
+from recallm_core.train.templates import VALUES, Page, entity, make_page, person
+
+Passage = tuple[str, str]
+Hop = tuple[str, str, str, str, str, str]
+
+_TRAIN_HOPS: tuple[Hop, ...] = (
+    ("team", "person", "The {A} team is led by {P}.", "{P} works in {V}.", "In which city does the leader of the {A} team work?", "city"),
+    ("service", "person", "The {A} service is owned by {P}.", "{P} can be reached at {V}.", "How can the owner of {A} be reached?", "email"),
+    ("place", "person", "{A} was designed by {P}.", "{P} was born in {V}.", "Where was the architect of {A} born?", "city"),
+    ("film", "person", "{P} directed {A}.", "{P} was born in {V}.", "In which year was the director of {A} born?", "year"),
+    ("team", "name", "The {A} team sits in the {P} building.", "The {P} building is on {V}.", "What is the address of the building of the {A} team?", "street"),
+    ("library", "person", "The manager of {A} is {P}.", "{P} has extension {V}.", "What is the extension of the manager of {A}?", "port"),
+    ("setting", "name", "{A} is stored on the {P} server.", "The {P} server is located in {V}.", "Where is the server that stores {A}?", "city"),
+    ("school", "person", "{P} is the head of {A}.", "{P} is in {V}.", "In which room is the head of {A}?", "room"),
+    ("company", "name", "{A} buys its parts from {P} and Partners.", "{P} and Partners has {V} employees.", "How many employees has the supplier of {A}?", "bignumber"),
+    ("club", "person", "{A} is trained by {P}.", "{P} used to be {V}.", "What did the coach of {A} use to be?", "job"),
+    ("river", "name", "{A} flows past the village of {P}.", "The village of {P} has a fair on {V}.", "On which day is the fair of the village on {A}?", "dayofmonth"),
+    ("song", "person", "{A} was first sung by {P}.", "{P} played in {V}.", "Where did the first singer of {A} play?", "room"),
+)  # fmt: skip
+_HOPS: dict[Split, tuple[Hop, ...]] = {"train": _TRAIN_HOPS, "held-out": held_out.HOPS}
+_VAGUE = re.compile(r"What is the (?:(?! of ).)*\?")
+_LEADS: dict[str, tuple[str, ...]] = {
+    "goal": ("I am asked: {q}\n", "The question: {q}\n", "Goal: {q}\n"),
+    "find": ("I look for the passage that says it:", "The documents state:", "Here it is:"),
+    "end": ("So the answer is {a}.", "That gives {a}.", "This answers it: {a}."),
+    "first": ("First, who or what is meant:", "One step at a time. The first fact:"),
+    "bridge": ("That leads to {p}. About {p}:", "So it is {p}. Now what is said of {p}:"),
+    "absent": ("The nearest thing I find:", "The documents only say:", "What comes closest:"),
+}
+
+
+def lead(rng: random.Random, kind: str, **words: str) -> str:
+    """Returns some own words for a step of the thinking."""
+    text = rng.choice(_LEADS[kind])
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    return text
+
+
+def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") -> Lesson:
+    """Returns a question over one page among others, about ``size`` characters in all."""
+    while True:
+        page = make_page(rng, rng.randint(2, 10), split=split)
+        asked = [fact for fact in page.facts if not _VAGUE.fullmatch(fact[0])]
+        if asked:
+            break
+    question, a, b, start, end = rng.choice(asked)
+    passages, number = placed(rng, page, size, split)
+    answer = page.text[start:end]
+    thinking = (
+        lead(rng, "goal", q=question),
+        lead(rng, "find"),
+        Quote(number, a, b),
+        "\n",
+        lead(rng, "end", a=answer),
+    )
+    return Lesson(passages, question, thinking, answer, "one_fact", Quote(number, start, end))
+
+
+def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> Lesson:
+    """Returns a question about a thing that no page names, though pages are about its kind."""
+    while True:
+        asked, page = (make_page(rng, rng.randint(2, 8), split=split) for _ in range(2))
+        questions = [q for q, *_ in asked.facts if not _VAGUE.fullmatch(q)]
+        if questions and not _shares(page, asked.entities):
+            break
+    question = rng.choice(questions)
+    passages, _ = placed(rng, page, size, split, without=asked.entities)
+    thinking = (
+        lead(rng, "goal", q=question),
+        lead(rng, "absent"),
+        nearest(question, passages),
+        "\n",
+        "That is about something else, and nothing else comes near.",
+    )
+    return Lesson(passages, question, thinking, None, "absent")
+
+
+def nearest(question: str, passages: Iterable[Passage]) -> Quote:
+    """Returns the sentence that is most like the question."""
+    titles, texts = zip(*passages, strict=True)
+    prior = sentence_prior(question, list(texts), list(titles))
+    _, number, start, end = max((log, n, a, b) for n, row in enumerate(prior) for a, b, log in row)
+    return Quote(number, start, end)
+
+
+def two_hop(
+    rng: random.Random, *, size: int = 2000, split: Split = "train", chains: int = 4
+) -> Lesson:
+    """Returns a question whose answer stands in a second sentence, found by way of a first one.
+
+    ``chains`` pairs of sentences are said in the same words about other things, so the second
+    sentence can't be told without the bridge.
+    """
+    topic, kind, first, second, asked, what = rng.choice(_HOPS[split])
+    things = _distinct(lambda: entity(topic, rng, split), chains)
+    bridges = _distinct(lambda: _bridge(kind, rng, split), chains, things)
+    values = _distinct(lambda: _value(what, rng, split), chains, things + bridges)
+    said = [
+        template.replace("{A}", a).replace("{P}", p).replace("{V}", v)
+        for template in (first, second)
+        for a, p, v in zip(things, bridges, values, strict=True)
+    ]
+    said = [s[0].upper() + s[1:] for s in said]
+    order = rng.sample(range(len(said)), len(said))
+    passages = _spread(rng, [said[n] for n in order], size, split, (*things, *bridges))
+    one, two = (_found(said[n], passages) for n in (0, chains))
+    at = two.start + said[chains].rindex(values[0])
+    question = (
+        asked.replace("{A}", things[0]).replace("the the ", "the ").replace("the The ", "the ")
+    )
+    thinking = (
+        lead(rng, "goal", q=question),
+        lead(rng, "first"),
+        one,
+        "\n",
+        lead(rng, "bridge", p=bridges[0]),
+        two,
+        "\n",
+        lead(rng, "end", a=values[0]),
+    )
+    answer_at = Quote(two.passage, at, at + len(values[0]))
+    return Lesson(passages, question, thinking, values[0], "two_hop", answer_at)
+
+
+def _bridge(kind: str, rng: random.Random, split: Split) -> str:
+    if split == "held-out":
+        return held_out.value(kind, rng)
+    return person(rng) if kind == "person" else person(rng).split()[-1]
+
+
+def _value(kind: str, rng: random.Random, split: Split) -> str:
+    return VALUES[kind](rng) if split == "train" else held_out.value(kind, rng)
+
+
+def _distinct(make: Callable[[], str], count: int, taken: Sequence[str] = ()) -> list[str]:
+    """Returns different values, none inside another or one taken: each must mean one thing."""
+    found: list[str] = []
+    for _ in range(1000):
+        new = make()
+        low = new.casefold()
+        if not any(low in f.casefold() or f.casefold() in low for f in (*found, *taken)):
+            found.append(new)
+        if len(found) == count:
+            return found
+    raise ValueError(f"no {count} different values; lower chains")
+
+
+def _spread(
+    rng: random.Random, said: list[str], size: int, split: Split, without: tuple[str, ...]
+) -> tuple[Passage, ...]:
+    """Lays sentences out over a few passages, among other pages."""
+    count = rng.randint(1, min(4, len(said)))
+    own: list[Passage] = []
+    for number in range(count):
+        text = rng.choice((" ", "\n")).join(said[number::count])
+        own.append((rng.choice(("", "Notes", "Register", f"Part {number + 1}")), text))
+    passages = [*own, *fillers(rng, size - sum(len(t) for _, t in own), split, without)]
+    rng.shuffle(passages)
+    return tuple(passages)
+
+
+def _found(sentence: str, passages: tuple[Passage, ...]) -> Quote:
+    number, start = next(
+        (n, t.index(sentence)) for n, (_, t) in enumerate(passages) if sentence in t
+    )
+    return Quote(number, start, start + len(sentence))
+
+
+def placed(
+    rng: random.Random, page: Page, size: int, split: Split, *, without: tuple[str, ...] = ()
+) -> tuple[tuple[Passage, ...], int]:
+    """Returns the page among others that don't name its things, and its place."""
+    others = fillers(rng, size - len(page.text), split, (*page.entities, *without))
+    place = rng.randint(0, len(others))
+    return (*others[:place], (page.title, page.text), *others[place:]), place
+
+
+def fillers(rng: random.Random, size: int, split: Split, without: tuple[str, ...]) -> list[Passage]:
+    """Returns made-up pages of about ``size`` characters together, that name none of some things."""
+    found: list[Passage] = []
+    while size > 200:
+        page = make_page(rng, rng.randint(3, 12), split=split)
+        if not page.text.strip() or _shares(page, without):
+            continue
+        found.append((page.title, page.text))
+        size -= len(page.text)
+    return found
+
+
+def _shares(page: Page, names: tuple[str, ...]) -> bool:
+    text = f"{page.title}\n{page.text}".casefold()
+    return any(_core(name) in text for name in names)
+
+
+def _core(name: str) -> str:
+    low = name.casefold()
+    return low.removeprefix("the ")
