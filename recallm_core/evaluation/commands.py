@@ -77,7 +77,7 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``eval`` with command-line arguments; returns the exit status."""
-    given = list(sys.argv[2:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(given)
     try:
         import torch
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = {"device": arguments.device} if arguments.device else {}
         with RecaLLM.load(arguments.model, mode=arguments.mode, **options) as llm:
             _measure(llm, arguments, shlex.join(["recallm", "eval", *given]))
-    except RecallmError as error:
+    except (RecallmError, ValueError) as error:
         sys.stderr.write(f"recallm eval: {error}\n")
         return 1
     return 0

@@ -16,22 +16,29 @@ from recallm_core.train.readers import data_folder, read_rows
 
 POSITIONS = ("first", "middle", "last")
 HANDBOOK_18F = (
-    "`docs_18f_handbook`: a sentence of a page with a number, date, amount, address or name cut "
-    "out, to be filled in from the page and two others. Made from the text by rule; the pages, but "
-    "not these questions, may have been read in training."
+    "`docs_18f_handbook`: a sentence of a page asked about with a number, date, amount, address, "
+    "channel or name of it replaced by *how many*, *when* and so on; that page and two others are "
+    "given. Made from the text by rule. The pages, but not these questions, may have been read in "
+    "training."
 )
-_BLANK = "____"
 _PAGE = 1500  # characters of a page that are shown around the sentence
-_CUT = re.compile(
-    r"[\w.+-]+@[\w-]+\.\w[\w.]*"  # addresses
-    r"|\$\d[\d,.]*\d(?: (?:million|billion))?|\b\d[\d.]*\d?%"
-    r"|\b(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-    r"(?: \d{1,2})?,? \d{4}\b"
-    r"|#[a-z][a-z0-9-]{3,}\b"  # channels
-    r"|\b(?:\d{1,3}(?:,\d{3})+|\d{2,4}|two|three|four|five|six|seven|eight|ten|twelve|thirty)"
-    r"(?= [a-z]{3,})"
-    r"|(?<=[a-z] )[A-Z][a-z]+(?: [A-Z][a-z]+)+"  # names
+_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_ASKED: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("which address", re.compile(r"[\w.+-]+@[\w-]+\.\w[\w.]*\w")),
+    ("how much", re.compile(r"\$\d[\d,.]*\d(?: (?:million|billion))?")),
+    ("what percentage", re.compile(r"\b\d[\d.]*\d?%")),
+    ("when", re.compile(rf"\b{_MONTH}(?: \d{{1,2}},?)? \d{{4}}\b|\b{_MONTH} \d{{1,2}}\b")),
+    ("which channel", re.compile(r"#[a-z][a-z0-9-]{3,}\b")),
+    (
+        "how many",
+        re.compile(
+            r"\b(?:\d{1,3}(?:,\d{3})+|\d{1,4}|two|three|four|five|six|seven|eight|ten|twelve|thirty)"
+            r"(?= [a-z]{3,}s\b)"
+        ),
+    ),
+    ("what", re.compile(r"(?<=\b(?:the|our) )[A-Z][a-z]+(?: [A-Z][a-z]+)+")),
 )
+"""What is asked, and which phrases it stands for."""
 
 
 class MissingDataError(RecallmError):
@@ -107,12 +114,12 @@ def key_values(keys: int) -> Iterator[Item]:
 
 
 def handbook_18f() -> Iterator[Item]:
-    """Yields blanks to fill in, one of every page that has a sentence for it."""
+    """Yields a question about every page that has a sentence for one."""
     pages = [(row["id"], row["title"], row["text"]) for row in _rows("docs_18f_handbook")]
     rng = random.Random("evaluation:18f")
     rng.shuffle(pages)
     for number, (name, title, text) in enumerate(pages):
-        made = next(_blanks(text, rng), None)
+        made = next(_questions(text, rng), None)
         if made is None:
             continue
         question, answers, window = made
@@ -123,29 +130,27 @@ def handbook_18f() -> Iterator[Item]:
         yield Item(name, tuple(documents), question, answers, place)
 
 
-def _blanks(text: str, rng: random.Random) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Yields sentences of a text with a phrase blanked, what may fill it, and the text around."""
+def _questions(text: str, rng: random.Random) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Yields questions about sentences of a text, their answers, and the text around them."""
     units = sentences(text)
     rng.shuffle(units)
     for start, end in units:
         sentence = text[start:end]
-        if not 60 <= len(sentence) <= 250 or any(mark in sentence for mark in "[]|`<>\n"):
+        if not 60 <= len(sentence) <= 250 or any(mark in sentence for mark in "[]{}|`<>\n*"):
             continue
-        found = [m for m in _CUT.finditer(sentence) if sentence.count(m.group()) == 1]
+        found = [(asked, m) for asked, phrase in _ASKED for m in phrase.finditer(sentence)]
         if not found:
             continue
-        cut = rng.choice(found)
+        asked, cut = rng.choice(found)
         low = max(0, start - rng.randrange(_PAGE - (end - start)))
         window = text[low : low + _PAGE]
         if window.count(cut.group()) == 1:
-            asked = sentence[: cut.start()] + _BLANK + sentence[cut.end() :]
-            yield f"Fill in the blank: {asked.lstrip('-*+ ')}", _fillings(sentence, cut), window
+            whole = f"{sentence[: cut.start()]}{asked}{sentence[cut.end() :]}"
+            yield whole.strip("-+ .:") + "?", _answers(sentence, asked, cut), window
 
 
-def _fillings(sentence: str, cut: re.Match[str]) -> tuple[str, ...]:
+def _answers(sentence: str, asked: str, cut: re.Match[str]) -> tuple[str, ...]:
     """The phrase as it stands, without its currency, and a number with what it counts."""
-    phrase = cut.group()
-    counted = re.match(r"\w[\w,]* [a-z]+", sentence[cut.start() :])
-    number = phrase[0].isdigit() or phrase.islower()
-    more = [phrase.lstrip("$#"), *([counted.group()] if counted and number else [])]
-    return tuple(dict.fromkeys((phrase, *more)))
+    counted = re.match(r"[\w,]+ [a-z]+", sentence[cut.start() :])
+    more = [counted.group()] if counted and asked == "how many" else []
+    return tuple(dict.fromkeys((cut.group(), cut.group().lstrip("$#"), *more)))

@@ -14,9 +14,11 @@ from recallm_core.documents import Document
 from recallm_core.evaluation import datasets
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.thought import thought
-from recallm_core.train.templates import make_page, two_hop
+from recallm_core.train.facts import two_hop
+from recallm_core.train.templates import make_page
 
 HANDBOOK = Path(__file__).resolve().parent / "handbook"
+_THOUSAND_TOKENS = 3500  # in characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +97,18 @@ def _pages() -> dict[str, Document]:
 
 
 def hops(scale: Scale) -> Iterator[Item]:
-    """Yields two-hop questions among generated pages, about 1,000 tokens in all."""
+    """Yields two-hop questions of the held-out split among pages of it, about 1,000 tokens."""
     for number in range(200):
         rng = random.Random(f"evaluation:two-hop:{number}")
-        example = two_hop(rng, 1)
-        assert example.answer is not None
-        passage, start, end = example.answer
-        answer = example.passages[passage][1][start:end]
-        own = [
-            Document(text, f"page-{n}", title) for n, (title, text) in enumerate(example.passages)
-        ]
-        documents = _filled(own, 1000, answer, scale, rng)
-        gold = next(n for n, d in enumerate(documents) if d.id == f"page-{passage}")
-        yield Item(f"hop-{number}", documents, example.question, (answer,), gold)
+        lesson = two_hop(rng, size=_THOUSAND_TOKENS, split="held-out")
+        assert lesson.answer is not None
+        assert lesson.answer_at is not None
+        documents = tuple(
+            Document(text, f"page-{n}", title or None)
+            for n, (title, text) in enumerate(lesson.passages)
+        )
+        gold = lesson.answer_at.passage
+        yield Item(f"{number}-hops", documents, lesson.question, (lesson.answer,), gold)
 
 
 def _filled(
@@ -117,7 +118,7 @@ def _filled(
     left = tokens - sum(scale.count(document.text) for document in own)
     found = list(own)
     while left > 0:
-        page = make_page(rng, rng.randint(4, 8))
+        page = make_page(rng, rng.randint(4, 8), split="held-out")
         if not page.text.strip() or answer.casefold() in page.text.casefold():
             continue
         left -= scale.count(page.text) + 8
@@ -171,12 +172,12 @@ _SUITES = (
           200, _data(datasets.natural_questions), free=True),
     Suite("positions", "Natural Questions, each position", "The same, every question with the gold passage at each of the three places.",
           600, _data(datasets.positions), baselines=False, all_priors=False),
-    Suite("two-hop", "two hops, unseen", "Generated: entities and templates that training never draws, two hops among other pages, about 1,000 tokens.",
+    Suite("two-hop", "two hops, unseen", "Generated: entities, statements and questions of the held-out split, none of which training draws; four chains in the same words among other pages, about 1,000 tokens.",
           100, hops, free=True),
     Suite("kv-75", "key-value, 75 keys", "`kv_retrieval`: UUIDs as JSON, one pair a line, 75 pairs.",
           100, _data(lambda: datasets.key_values(75))),
     Suite("kv-140", "key-value, 140 keys", "The same with 140 pairs.", 100, _data(lambda: datasets.key_values(140))),
-    Suite("length", "context length", "The easy questions among generated pages, up to the trained length and 4 times that.",
+    Suite("length", "context length", "The easy questions among generated pages of the held-out split, up to the trained length and 4 times that.",
           120, lengths, baselines=False, all_priors=False),
     Suite("missing", "not in the documents: handbook", "Handbook questions, easy and paraphrased, with an answer on their page (120) and without (24).",
           144, missing),

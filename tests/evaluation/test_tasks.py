@@ -71,14 +71,14 @@ def test_only_the_reasoning_differs_between_direct_and_after_reasoning() -> None
     assert f"{key} {value}" in items[LINE].documents[0].text
 
 
-def test_blanks_have_one_filling_in_their_page(data_folder: Path) -> None:
+def test_questions_about_a_sentence_have_one_answer_in_their_page(data_folder: Path) -> None:
+    asked = ("which address", "how much", "what percentage", "when", "which channel", "how many")
     for item in islice(handbook_18f(), 30):
         page = item.documents[item.gold].text
         assert page.count(item.answers[0]) == 1
-        asked = item.question.removeprefix("Fill in the blank: ")
-        assert asked.replace("____", item.answers[0]) in page
-        assert all(
-            item.answers[0] not in document.text
-            for number, document in enumerate(item.documents)
-            if number != item.gold
+        question = item.question.removesuffix("?")
+        assert any(
+            question.replace(phrase, item.answers[0], 1) in page for phrase in (*asked, "what")
         )
+        others = [d.text for n, d in enumerate(item.documents) if n != item.gold]
+        assert not any(item.answers[0] in text for text in others)
