@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from recallm_core.evaluation.conditions import FREE
+from recallm_core.evaluation.conditions import FREE, conditions
 from recallm_core.evaluation.gates import Reader, verbatim
 from recallm_core.evaluation.metrics import Interval, roc_points
 from recallm_core.evaluation.runner import Results
 from recallm_core.evaluation.tasks import SUITES
 
 _COLOURS = ("#2456c4", "#7aa2f0", "#b8453c", "#c7a23a", "#8a8f99", "#3d8f6e", "#9467bd")
+_SWITCH = {"constraint on": "#2456c4", "constraint off": "#b8453c"}
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -59,13 +60,23 @@ def _ran(reader: Reader, suites: Sequence[str]) -> list[str]:
     return [suite for suite in suites if reader.rows(suite)]
 
 
+def _colours(reader: Reader) -> dict[str, str]:
+    """A condition has one colour in all pictures."""
+    plan = reader.results.plan
+    names = [c.name for c in conditions(plan.priors, plan.constraint)]
+    return {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+
+
 def _bars(
-    axes: Any, groups: Sequence[str], series: dict[str, list[Interval | None]], *, top: float = 1.0
+    axes: Any,
+    groups: Sequence[str],
+    series: dict[str, list[Interval | None]],
+    colours: Mapping[str, str],
 ) -> None:
-    """Grouped bars with intervals, values above them."""
-    width = 0.8 / max(len(series), 1)
+    """Grouped bars with intervals, and their values above them."""
+    width = 0.84 / max(len(series), 1)
     for number, (name, values) in enumerate(series.items()):
-        at = [place - 0.4 + width * (number + 0.5) for place in range(len(groups))]
+        at = [place - 0.42 + width * (number + 0.5) for place in range(len(groups))]
         shown = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
         errors = [
             [max(0.0, value.mean - value.low) for _, value in shown],
@@ -77,11 +88,15 @@ def _bars(
             width * 0.92,
             yerr=errors,
             label=name,
-            color=_COLOURS[number % len(_COLOURS)],
+            color=colours[name],
             error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )
+        for x, value in shown:
+            label = f"{value.mean:.2f}".removeprefix("0") if value.mean else "0"
+            axes.text(x, value.high + 0.015, label, ha="center", fontsize=6.5, color="#333333")
     axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups])
-    axes.set_ylim(0, top)
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.grid(axis="y", linewidth=0.4, color="#d8dbe0")
     axes.tick_params(length=0)
 
@@ -98,7 +113,7 @@ def _scores(reader: Reader) -> Drawing | None:
         strict=True,
     ):
         series = {name: [reader.mean(suite, measure, name) for suite in suites] for name in names}
-        _bars(axes, [SUITES[suite].title for suite in suites], series)
+        _bars(axes, [SUITES[suite].title for suite in suites], series, _colours(reader))
         axes.set_title(title)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -116,7 +131,7 @@ def _verbatim(reader: Reader) -> Drawing | None:
         counts = [verbatim(reader.rows(suite, name)) for suite in suites]
         shares = [exact / spans if spans else 0.0 for exact, spans in counts]
         series[label] = [Interval(share, share, share, 1) for share in shares]
-    _bars(axes, [SUITES[suite].title for suite in suites], series)
+    _bars(axes, [SUITES[suite].title for suite in suites], series, _SWITCH)
     axes.set_title("Spans that stand in a document word for word")
     figure.legend(loc="outside lower center", ncols=2)
     return "verbatim.png", figure
@@ -133,7 +148,7 @@ def _by_group(
     series = {
         name: [reader.mean(suite, measure, name, group) for group in groups] for name in names
     }
-    _bars(axes, groups, series)
+    _bars(axes, groups, series, _colours(reader))
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -163,18 +178,23 @@ def _separation(reader: Reader) -> Drawing | None:
     suites = [suite for suite in _ran(reader, _SEPARATED) if reader.auroc(suite)]
     if not suites:
         return None
-    figure = Figure(figsize=(2.9 * len(suites) + 0.6, 3.3), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(suites) + 0.6, 4.2), layout="constrained")
     for axes, suite in zip(figure.subplots(1, len(suites), squeeze=False)[0], suites, strict=True):
         axes.plot([0, 1], [0, 1], color="#c9ccd2", linewidth=0.8)
-        for number, name in enumerate(_conditions(reader, (suite,))):
+        for name in _conditions(reader, (suite,)):
             kinds, area = reader.answerability(suite, name), reader.auroc(suite, name)
             if area is not None:
-                colour = _COLOURS[number % len(_COLOURS)]
-                axes.plot(*roc_points(*kinds), color=colour, label=f"{area.mean:.2f} {name}")
+                label = f"{area.mean:.2f} {name}"
+                axes.plot(*roc_points(*kinds), color=_colours(reader)[name], label=label)
         axes.set_title(SUITES[suite].title.removeprefix("not in the documents: "))
         axes.set_xlabel("no answer there, but kept")
         axes.set_aspect("equal")
-        axes.legend(loc="lower right", fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7)
     figure.axes[0].set_ylabel("answer there, and kept")
-    figure.suptitle("Telling answerable questions from others", x=0.01, ha="left", fontsize=10)
+    figure.suptitle(
+        "Telling answerable questions from others (area under the curve)",
+        x=0.01,
+        ha="left",
+        fontsize=10,
+    )
     return "separation.png", figure

@@ -148,13 +148,12 @@ def _among(item: Item, tokens: int, scale: Scale, group: str) -> Item:
 
 
 def missing(scale: Scale) -> Iterator[Item]:
-    """Yields the handbook's questions, five with an answer on their page, then one without."""
-    fields = ("question", "paraphrase")
-    without = chain.from_iterable(handbook(field, missing=True) for field in fields)
-    answerable = chain.from_iterable(handbook(field) for field in fields)
+    """Yields the handbook's questions, ten with an answer on their page, then one without."""
+    without = handbook("question", missing=True)
+    answerable = chain(handbook("question"), handbook("paraphrase"))
     for number, item in enumerate(answerable):
         yield item
-        if number % 5 == 4:
+        if number % 10 == 9:
             yield from islice(without, 1)
 
 
@@ -179,8 +178,8 @@ _SUITES = (
     Suite("kv-140", "key-value, 140 keys", "The same with 140 pairs.", 100, _data(lambda: datasets.key_values(140))),
     Suite("length", "context length", "The easy questions among generated pages of the held-out split, up to the trained length and 4 times that.",
           120, lengths, baselines=False, all_priors=False),
-    Suite("missing", "not in the documents: handbook", "Handbook questions, easy and paraphrased, with an answer on their page (120) and without (24).",
-          144, missing),
+    Suite("missing", "not in the documents: handbook", "Handbook questions, easy and paraphrased, with an answer on their page (120) and without (12).",
+          132, missing),
     Suite("missing-nq", "not in the documents: Natural Questions", "Natural Questions with the gold passage among three, and without it.",
           200, _data(datasets.natural_questions_missing)),
     Suite("missing-clapnq", "not in the documents: ClapNQ", "`clapnq_dev`: the answerable and unanswerable rows in turn.",

@@ -42,12 +42,14 @@ def test_a_suite_without_its_data_says_so(name: str, monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_limit_every_suite_has_all_its_rows() -> None:
-    found = {name: len(SUITES[name].items(SCALE)) for name in ("easy", "missing", "thought")}
-    assert found == {name: SUITES[name].rows for name in found}
+    for name in ("easy", "paraphrased", "missing", "thought"):
+        items = SUITES[name].items(SCALE)
+        assert len(items) == len({item.id for item in items}) == SUITES[name].rows
+        assert all(item.question.strip() for item in items)
 
 
 def test_kinds_are_balanced_from_the_beginning() -> None:
-    kinds = [item.answerable for item in SUITES["missing"].items(SCALE, 12)]
+    kinds = [item.answerable for item in SUITES["missing"].items(SCALE, 22)]
     assert kinds.count(False) == 2
     assert [item.group for item in SUITES["length"].items(SCALE, 4)] == ["1x", "4x"] * 2
 
