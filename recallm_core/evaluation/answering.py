@@ -12,6 +12,7 @@ import numpy as np
 from recallm_core.answer_types import typed_candidates
 from recallm_core.backends import Backend, FinishReason, GenerationRequest, Sampling, TokenStream
 from recallm_core.citations import Answer
+from recallm_core.constraint import Constraint, ConstraintRules, Prior
 from recallm_core.embedding import default_embedder
 from recallm_core.evaluation.heuristic import heuristic_answer
 from recallm_core.evaluation.items import Item
@@ -75,10 +76,11 @@ class Way(Protocol):
 
 
 class _Watched:
-    """A token stream that knows when its first token came."""
+    """A token stream that knows when its first token came; it may begin with given tokens."""
 
-    def __init__(self, stream: TokenStream) -> None:
+    def __init__(self, stream: TokenStream, opening: tuple[int, ...] = ()) -> None:
         self._stream = stream
+        self._opening = opening
         self.first_at: float | None = None
 
     @property
@@ -93,6 +95,9 @@ class _Watched:
         return self
 
     def __next__(self) -> tuple[int, ...]:
+        opening, self._opening = self._opening, ()
+        if opening:
+            return opening
         tokens = next(self._stream)
         if self.first_at is None:
             self.first_at = time.perf_counter()
@@ -102,18 +107,40 @@ class _Watched:
         self._stream.close()
 
 
+class _Begun(ConstraintRules):
+    """Rules whose sequences have written some tokens already."""
+
+    def __init__(self, rules: ConstraintRules, opening: tuple[int, ...]) -> None:
+        super().__init__(rules.spec, rules.index, rules.engine)
+        self._opening = opening
+
+    def start(self, prior: Prior | None = None) -> Constraint:
+        """Returns the state after those tokens."""
+        state = super().start(prior)
+        for token in self._opening:
+            state.consume(token)
+        return state
+
+
 class WatchedBackend:
-    """A backend that is timed, and whose outputs can be made to begin with given tokens."""
+    """A backend that is timed, and whose outputs can be made to begin with something.
+
+    Attributes:
+        words: Tokens that stand at the end of the prompt, as if they had been written.
+        opens: Whether the mark of a span follows; it counts as output.
+        stream: The last stream.
+    """
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
-        self.beginning: Sequence[int] = ()
+        self.words: Sequence[int] = ()
+        self.opens = False
         self.stream: _Watched | None = None
 
     @property
     def window(self) -> int:
-        """What is left of the window beside the beginning."""
-        return self._inner.window - len(self.beginning)
+        """What is left of the window beside the words."""
+        return self._inner.window - len(self.words)
 
     @property
     def vocab_size(self) -> int:
@@ -126,10 +153,15 @@ class WatchedBackend:
         return self._inner.in_process
 
     def generate(self, request: GenerationRequest) -> _Watched:
-        """Passes a request on, its prompt with the beginning of the output at its end."""
-        begun = np.asarray(self.beginning, dtype=np.int32)
-        ids = np.concatenate([request.token_ids, begun])
-        self.stream = _Watched(self._inner.generate(replace(request, token_ids=ids)))
+        """Passes a request on, with the beginning of its output."""
+        opening = request.rules.spec.open.ids if self.opens else ()
+        begun = np.array([*self.words, *opening], dtype=np.int32)
+        given = replace(
+            request,
+            token_ids=np.concatenate([request.token_ids, begun]),
+            rules=_Begun(request.rules, opening) if opening else request.rules,
+        )
+        self.stream = _Watched(self._inner.generate(given), opening)
         return self.stream
 
     def close(self) -> None:
@@ -146,7 +178,8 @@ class ByModel:
 
     def __call__(self, item: Item) -> Outcome:
         """Answers as a user would be answered, and checks every quote against its document."""
-        self._backend.beginning = _tokens(self._llm, item.reasoning)
+        self._backend.words = _tokens(self._llm, item.reasoning)
+        self._backend.opens = item.opens
         began = time.perf_counter()
         answer = self._llm.answer(item.question, list(item.documents), params=self._params)
         ended = time.perf_counter()
@@ -178,18 +211,21 @@ class ByFreeModel:
 
     def __init__(self, llm: RecaLLM, params: GenerationParams) -> None:
         self._llm = llm
+        self._backend = WatchedBackend(llm.backend)
         self._params = replace(params, prior="none")
 
     def __call__(self, item: Item) -> Outcome:
         """Answers without the constraint, and looks which spans stand in a document."""
+        self._backend.words = _tokens(self._llm, item.reasoning)
+        self._backend.opens = item.opens
         began = time.perf_counter()
         prompt, _ = self._llm.prepare(
             [{"role": "user", "content": item.question}], item.documents, params=self._params
         )
-        stream = _Watched(self._llm.backend.generate(self._request(prompt, item.reasoning)))
+        rules = free_rules(prompt)
+        stream = self._backend.generate(_request(prompt, rules))
         tokens = [token for some in stream for token in some]
         ended = time.perf_counter()
-        rules = free_rules(prompt)
         output = FreeReader(prompt, rules, self._llm.tokenizer).read(tokens)
         quotes = [_found(text, item) for text in output.spans]
         return Outcome(
@@ -205,20 +241,21 @@ class ByFreeModel:
             finish_reason=stream.finish_reason or "stop",
         )
 
-    def _request(self, prompt: Prompt, reasoning: str) -> GenerationRequest:
-        settings = prompt.params  # complete: recipe and defaults are in it
-        assert settings.max_new_tokens is not None
-        assert settings.temperature is not None
-        assert settings.top_p is not None
-        begun = np.asarray(_tokens(self._llm, reasoning), dtype=np.int32)
-        return GenerationRequest(
-            token_ids=np.concatenate([prompt.token_ids, begun]),
-            rules=free_rules(prompt),
-            sampling=Sampling(
-                settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed
-            ),
-            prefix_length=prompt.prefix_length,
-        )
+
+def _request(prompt: Prompt, rules: ConstraintRules) -> GenerationRequest:
+    """What the library itself would ask of a backend, under other rules."""
+    settings = prompt.params  # complete: recipe and defaults are in it
+    assert settings.max_new_tokens is not None
+    assert settings.temperature is not None
+    assert settings.top_p is not None
+    return GenerationRequest(
+        token_ids=prompt.token_ids,
+        rules=rules,
+        sampling=Sampling(
+            settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed
+        ),
+        prefix_length=prompt.prefix_length,
+    )
 
 
 def _tokens(llm: RecaLLM, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from recallm_core.evaluation.conditions import FREE, HEURISTIC, prior_alone, und
 from recallm_core.evaluation.metrics import Interval, auroc_interval, interval
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import Results
-from recallm_core.evaluation.thought import AFTER, DIRECT
+from recallm_core.evaluation.thought import AFTER, DIRECT, OPENED
 
 MEASURES = ("em", "f1", "hit", "found")
 
@@ -73,17 +73,19 @@ class Reader:
         rows = self.rows(suite, condition, group)
         return {row["id"].split("-")[0]: row[measure] for row in rows}
 
-    def answerability(self, suite: str, condition: str = "") -> tuple[list[float], list[float]]:
-        """The scores of the answerable and of the other rows."""
-        rows = self.rows(suite, condition)
+    def answerability(
+        self, suite: str, condition: str = "", group: str = ""
+    ) -> tuple[list[float], list[float]]:
+        """The scores of the answerable rows (of a group), and of all others."""
         kinds: tuple[list[float], list[float]] = ([], [])
-        for row in rows:
-            kinds[not row["answerable"]].append(row["answerability"])
+        for row in self.rows(suite, condition):
+            if not row["answerable"] or group in ("", row["group"]):
+                kinds[not row["answerable"]].append(row["answerability"])
         return kinds
 
-    def auroc(self, suite: str, condition: str = "") -> Interval | None:
+    def auroc(self, suite: str, condition: str = "", group: str = "") -> Interval | None:
         """How well the scores tell the two kinds of rows apart."""
-        kinds = self.answerability(suite, condition)
+        kinds = self.answerability(suite, condition, group)
         return auroc_interval(*kinds) if all(kinds) else None
 
 
@@ -213,12 +215,13 @@ def _speed(reader: Reader) -> Iterator[Bar]:
 
 
 def _thought(reader: Reader) -> Iterator[Bar]:
-    pair = (DIRECT, AFTER)
-    on = reader.gap("thought", "found", "", pair)
-    off = reader.gap("thought", "found", FREE, pair)
-    if on and off:
-        value = f"{100 * on.mean:.0f} points lost with, {100 * off.mean:.0f} without"
-        met = on.mean <= off.mean / 5 if off.mean > 0 else None
-        goal = "a fifth of the loss without"
-        name = "lost in thought, the constraint's part"
-        yield Bar(name, value, "measured", goal, True, met, on.n)
+    for group, name in (
+        (AFTER, "lost in thought"),
+        (OPENED, "lost in thought, once a span is open"),
+    ):
+        on = reader.gap("thought", "found", "", (DIRECT, group))
+        off = reader.gap("thought", "found", FREE, (DIRECT, group))
+        if on and off:
+            value = f"{100 * on.mean:.0f} points lost with, {100 * off.mean:.0f} without"
+            met = on.mean <= off.mean / 5 if off.mean > 0 else None
+            yield Bar(name, value, "measured", "a fifth of the loss without", True, met, on.n)

@@ -21,6 +21,7 @@ class Item:
         gold: Number of the document that answers it.
         group: The part of its suite that it is counted in besides the whole.
         reasoning: Words that the output is made to begin with.
+        opens: Whether a recall span is opened after them.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Item:
     gold: int = 0
     group: str = ""
     reasoning: str = ""
+    opens: bool = False
 
     @property
     def answerable(self) -> bool:
@@ -45,5 +47,6 @@ class Item:
     def digest(self) -> str:
         """Changes with anything in the item, so that results of another question don't count."""
         told = [[d.id, d.title, d.text] for d in self.documents]
-        whole = [self.id, told, self.question, self.answers, self.gold, self.group, self.reasoning]
+        asked = [self.id, self.question, self.answers, self.gold, self.group]
+        whole = [*asked, told, self.reasoning, self.opens]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]

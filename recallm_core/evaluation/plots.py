@@ -178,7 +178,7 @@ def _separation(reader: Reader) -> Drawing | None:
     suites = [suite for suite in _ran(reader, _SEPARATED) if reader.auroc(suite)]
     if not suites:
         return None
-    figure = Figure(figsize=(2.9 * len(suites) + 0.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(suites) + 0.6, 4.4), layout="constrained")
     for axes, suite in zip(figure.subplots(1, len(suites), squeeze=False)[0], suites, strict=True):
         axes.plot([0, 1], [0, 1], color="#c9ccd2", linewidth=0.8)
         for name in _conditions(reader, (suite,)):
@@ -188,7 +188,6 @@ def _separation(reader: Reader) -> Drawing | None:
                 axes.plot(*roc_points(*kinds), color=_colours(reader)[name], label=label)
         axes.set_title(SUITES[suite].title.removeprefix("not in the documents: "))
         axes.set_xlabel("no answer there, but kept")
-        axes.set_aspect("equal")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7)
     figure.axes[0].set_ylabel("answer there, and kept")
     figure.suptitle(

@@ -44,7 +44,7 @@ def _figures(reader: Reader, suite: str, condition: str) -> dict[str, Any]:
     found |= _means(reader, suite, condition, "")
     groups = list(dict.fromkeys(row["group"] for row in rows if row["group"]))
     if groups:
-        found["groups"] = {group: _means(reader, suite, condition, group) for group in groups}
+        found["groups"] = {group: _group(reader, suite, condition, group) for group in groups}
     separation = reader.auroc(suite, condition)
     if separation:
         found["auroc"] = asdict(separation)
@@ -53,6 +53,12 @@ def _figures(reader: Reader, suite: str, condition: str) -> dict[str, Any]:
         found["tokens_per_second"] = asdict(interval(after))
         found["tokens_per_second_with_reading"] = asdict(interval(whole))
     return found
+
+
+def _group(reader: Reader, suite: str, condition: str, group: str) -> dict[str, Any]:
+    found = _means(reader, suite, condition, group)
+    separation = reader.auroc(suite, condition, group)
+    return found | ({"auroc": asdict(separation)} if separation else {})
 
 
 def _means(reader: Reader, suite: str, condition: str, group: str) -> dict[str, Any]:
@@ -158,10 +164,15 @@ def _groups(reader: Reader, suite: str, conditions: Sequence[str]) -> str:
     groups = list(dict.fromkeys(row["group"] for row in rows if row["group"]))
     if len(groups) < 2:
         return ""
+    measures = ["em", "hit", *["auroc"] * any(reader.auroc(suite, c) for c in conditions)]
     body = [
-        (condition, _HEADS[measure], *_parts(reader, suite, measure, condition, groups))
+        (
+            condition,
+            _HEADS.get(measure, "AUROC"),
+            *_parts(reader, suite, measure, condition, groups),
+        )
         for condition in conditions
-        for measure in ("em", "hit")
+        for measure in measures
     ]
     return "\n" + _table(("by", "", *groups), body)
 
@@ -170,8 +181,12 @@ def _parts(
     reader: Reader, suite: str, measure: str, condition: str, groups: Sequence[str]
 ) -> Iterator[str]:
     for group in groups:
-        mean = reader.mean(suite, measure, condition, group)
-        yield shown(mean) if mean else "-"
+        found = (
+            reader.auroc(suite, condition, group)
+            if measure == "auroc"
+            else reader.mean(suite, measure, condition, group)
+        )
+        yield shown(found) if found else "-"
 
 
 def _left_out(results: Results) -> str:

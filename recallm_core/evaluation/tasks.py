@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from recallm_core.documents import Document
@@ -149,8 +149,9 @@ def _among(item: Item, tokens: int, scale: Scale, group: str) -> Item:
 
 def missing(scale: Scale) -> Iterator[Item]:
     """Yields the handbook's questions, ten with an answer on their page, then one without."""
-    without = handbook("question", missing=True)
-    answerable = chain(handbook("question"), handbook("paraphrase"))
+    without = (replace(item, group="missing") for item in handbook("question", missing=True))
+    fields = {"question": "easy", "paraphrase": "paraphrased"}
+    answerable = (replace(i, group=group) for f, group in fields.items() for i in handbook(f))
     for number, item in enumerate(answerable):
         yield item
         if number % 10 == 9:
@@ -184,8 +185,8 @@ _SUITES = (
           200, _data(datasets.natural_questions_missing)),
     Suite("missing-clapnq", "not in the documents: ClapNQ", "`clapnq_dev`: the answerable and unanswerable rows in turn.",
           200, _data(datasets.clapnq)),
-    Suite("thought", "lost in thought", "Dictionaries of 24 numbers and codes. *Direct*: the code of a number; *after reasoning*: the same question, the output made to begin with some sentences of working; *to be solved*: the number is the solution of an equation; *solution handed*: with the working; *line handed*: also with what stands before the code.",
-          250, lambda scale: thought(), free=True, baselines=False),
+    Suite("thought", "lost in thought", "Dictionaries of 24 numbers and codes. *Direct*: the code of a number; *after reasoning*: the same question, the output made to begin with some sentences of working, or with these and the mark that opens a span; *to be solved*: the number is the solution of an equation; *solution handed*: with the working; *line handed*: also with what stands before the code, and an open span.",
+          300, lambda scale: thought(), free=True, baselines=False),
     Suite("speed", "speed", "Easy questions among generated pages, 2,000 tokens; no pages are shared, nothing is cached.",
           20, speeds, baselines=False, all_priors=False),
 )  # fmt: skip

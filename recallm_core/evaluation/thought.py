@@ -3,22 +3,23 @@
 After arXiv 2604.09494 (``math_retrieval`` and ``retrieval``): a dictionary of whole numbers and
 codes; the key is given, or has to be found by solving an equation. Where reasoning is handed over,
 the output is made to begin with it, so that only the retrieval after it is measured: with the
-question that names the key (the purest comparison: nothing but the reasoning differs), with the
-equation, and with the equation and the text that stands before the value.
+question that names the key (nothing but the reasoning differs), the same with the recall span
+opened, with the equation, and with the equation, what stands before the value, and an open span.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Iterator
 
 from recallm_core.documents import Document
 from recallm_core.evaluation.items import Item
 
-DIRECT, AFTER = "direct", "after reasoning"
+DIRECT, AFTER, OPENED = "direct", "after reasoning", "after reasoning, span opened"
 SOLVE, HANDED, LINE = "to be solved", "solution handed", "line handed"
-CONDITIONS = (DIRECT, AFTER, SOLVE, HANDED, LINE)
+CONDITIONS = (DIRECT, AFTER, OPENED, SOLVE, HANDED, LINE)
 _PAIRS = 24
 _DICTIONARIES = 50
 
@@ -40,15 +41,17 @@ def _conditions(number: int) -> Iterator[Item]:
     asked = f"Solve {factor}x + {offset} = {factor * key + offset}. Which code is listed for x?"
     direct = f"Which code is listed for {key}?"
     steps = _steps(key, factor, offset)
-    for group, question, reasoning in (
-        (DIRECT, direct, ""),
-        (AFTER, direct, steps),
-        (SOLVE, asked, ""),
-        (HANDED, asked, steps),
-        (LINE, asked, f"{steps}The line that I need begins with {key}: "),
+    line = f"{steps}The line that I need begins with {key}: "
+    for group, question, reasoning, opens in (
+        (DIRECT, direct, "", False),
+        (AFTER, direct, steps, False),
+        (OPENED, direct, steps, True),
+        (SOLVE, asked, "", False),
+        (HANDED, asked, steps, False),
+        (LINE, asked, line, True),
     ):
-        name = f"{number}-{group}".replace(" ", "-")
-        yield Item(name, documents, question, (pairs[key],), 0, group, reasoning)
+        name = f"{number}-{re.sub(r'[^a-z]+', '-', group)}"
+        yield Item(name, documents, question, (pairs[key],), 0, group, reasoning, opens)
 
 
 def _steps(key: int, factor: int, offset: int) -> str:

@@ -9,7 +9,7 @@ from recallm_core import RecaLLM, cli
 from recallm_core.evaluation import commands, main
 from recallm_core.testing import scripted_llm
 
-SMALL = ("--suite", "easy,thought,missing", "--limit", "6", "--prior", "sentences,none")
+SMALL = ("--suite", "easy,thought,missing", "--limit", "11", "--prior", "sentences,none")
 
 
 @pytest.fixture

@@ -82,6 +82,15 @@ def test_the_output_can_be_made_to_begin_with_given_words() -> None:
     assert len(told) == 2
 
 
+def test_a_span_can_be_opened_for_the_model() -> None:
+    llm = stubborn(f"It is red{CLOSE}{END}red")
+    handed = Item("1", ITEM.documents, "?!", ("red",), reasoning="I quote: ", opens=True)
+    for way in (ByModel(llm, GenerationParams()), ByFreeModel(llm, GenerationParams())):
+        found = way(handed)
+        assert (found.answer, found.spans, found.verbatim) == ("red", 1, 1)
+        assert found.evidence[-1].text == "It is red"
+
+
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, ByteTokenizer().vocab_size - 1), max_size=40))
 def test_any_output_can_be_read(tokens: list[int]) -> None:
