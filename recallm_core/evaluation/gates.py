@@ -222,6 +222,13 @@ def _thought(reader: Reader) -> Iterator[Bar]:
         on = reader.gap("thought", "found", "", (DIRECT, group))
         off = reader.gap("thought", "found", FREE, (DIRECT, group))
         if on and off:
-            value = f"{100 * on.mean:.0f} points lost with, {100 * off.mean:.0f} without"
+            value = f"{_loss(reader, reader.main, on)} with, {_loss(reader, FREE, off)} without"
             met = on.mean <= off.mean / 5 if off.mean > 0 else None
             yield Bar(name, value, "measured", "a fifth of the loss without", True, met, on.n)
+
+
+def _loss(reader: Reader, condition: str, gap: Interval) -> str:
+    """Points lost, of those that were there to lose."""
+    direct = reader.mean("thought", "found", condition, DIRECT)
+    assert direct is not None
+    return f"{100 * gap.mean:.0f} of {100 * direct.mean:.0f} points lost"

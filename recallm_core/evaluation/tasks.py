@@ -186,7 +186,7 @@ _SUITES = (
     Suite("missing-clapnq", "not in the documents: ClapNQ", "`clapnq_dev`: the answerable and unanswerable rows in turn.",
           200, _data(datasets.clapnq)),
     Suite("thought", "lost in thought", "Dictionaries of 24 numbers and codes. *Direct*: the code of a number; *after reasoning*: the same question, the output made to begin with some sentences of working, or with these and the mark that opens a span; *to be solved*: the number is the solution of an equation; *solution handed*: with the working; *line handed*: also with what stands before the code, and an open span.",
-          300, lambda scale: thought(), free=True, baselines=False),
+          180, lambda scale: thought(), free=True, baselines=False),
     Suite("speed", "speed", "Easy questions among generated pages, 2,000 tokens; no pages are shared, nothing is cached.",
           20, speeds, baselines=False, all_priors=False),
 )  # fmt: skip

@@ -21,7 +21,7 @@ DIRECT, AFTER, OPENED = "direct", "after reasoning", "after reasoning, span open
 SOLVE, HANDED, LINE = "to be solved", "solution handed", "line handed"
 CONDITIONS = (DIRECT, AFTER, OPENED, SOLVE, HANDED, LINE)
 _PAIRS = 24
-_DICTIONARIES = 50
+_DICTIONARIES = 30
 
 
 def thought() -> Iterator[Item]:
