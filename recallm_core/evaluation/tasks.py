@@ -18,7 +18,7 @@ from recallm_core.train.facts import two_hop
 from recallm_core.train.templates import make_page
 
 HANDBOOK = Path(__file__).resolve().parent / "handbook"
-_THOUSAND_TOKENS = 3500  # in characters
+_THOUSAND_TOKENS = 2500  # in characters; invented names take many tokens
 
 
 @dataclass(frozen=True, slots=True)
