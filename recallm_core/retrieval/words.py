@@ -55,13 +55,19 @@ class WordScores:
 
     def scores(self, question: str) -> list[Scores]:
         """Returns one score per chunk for each segment; 0 where no term matches."""
+        return [
+            chunk + section[part.chunk_parent] + DOCUMENT_WEIGHT * document[part.chunk_document]
+            for part, (chunk, section, document) in zip(
+                self._segments, self.levels(question), strict=True
+            )
+        ]
+
+    def levels(self, question: str) -> list[list[Scores]]:
+        """Returns for each segment the scores of its chunks, of its sections and documents."""
         totals = [[np.zeros(len(units.terms)) for units in levels] for levels in self._levels]
         for term in dict.fromkeys(terms(question)):
             self._add(term_key(term), totals)
-        return [
-            chunk + section[part.chunk_parent] + DOCUMENT_WEIGHT * document[part.chunk_document]
-            for part, (chunk, section, document) in zip(self._segments, totals, strict=True)
-        ]
+        return totals
 
     def _add(self, key: int, totals: Sequence[Sequence[Scores]]) -> None:
         """Adds the share of one term at every level of every segment."""
