@@ -531,10 +531,7 @@ def entries(table):
 @settings(max_examples=60, deadline=None)
 def test_postings_joined_and_filtered_say_what_naive_ones_do(texts, cuts, data):
     bounds = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
-    blocks = [
-        postings.collect(texts[first:end], first)[0]
-        for first, end in pairwise(bounds)
-    ]
+    blocks = [postings.collect(texts[first:end], first)[0] for first, end in pairwise(bounds)]
     whole, lengths = postings.collect(texts)
     naive = {}
     for place, text in enumerate(texts):
