@@ -23,11 +23,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from recallm_core.chunking import BYTES_PER_TOKEN
-from recallm_core.documents import Chunk, Document, Location, Passage
+from recallm_core.documents import Chunk, Document, Location, Passage, ScoredChunk
 from recallm_core.embedding import Embedder, StaticEmbedder, as_embedder
 from recallm_core.lexical import sentences, terms
 from recallm_core.retrieval import CorpusIndex, Mode, segment
@@ -160,9 +161,13 @@ def ours(index: CorpusIndex, count: Callable[[str], int], **settings: Any) -> Pa
 def unmerged(index: CorpusIndex, count: Callable[[str], int], mode: Mode) -> Packer:
     """Our best chunks, each with a header of its own, until the budget is full."""
 
+    @cache
+    def found(question: str) -> list[ScoredChunk]:
+        return index.search(question, 1000, mode=mode)
+
     def packed(question: str, budget: int) -> list[Passage]:
         passages, spent = [], 0
-        for hit in index.search(question, 1000, mode=mode):
+        for hit in found(question):
             spent += count(hit.text) + HEADER
             if spent > budget:
                 break

@@ -81,3 +81,15 @@ def test_mistakes_are_named(docs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("search", tmp_path / "index", "question", "-k", 0)
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_a_person_who_is_looking_sees_bars(docs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run("build", tmp_path / "index", docs) == 0
+    shown = capsys.readouterr().err
+    assert "Reading" in shown
+    assert "Indexing" in shown
+    assert "2/2" in shown
+    assert run("build", tmp_path / "index", docs, "--quiet") == 0
+    assert capsys.readouterr().err == ""

@@ -26,6 +26,7 @@ from recallm_core.retrieval import (
     words,
 )
 from recallm_core.retrieval.vectors import NearestVectors, train
+from recallm_core.tokenizer import HFTokenizer
 
 WORDS = [
     "red",
@@ -352,6 +353,23 @@ def test_pack_takes_a_tokenizer_and_a_default_budget():
     assert total <= packs.DEFAULT_BUDGET
     small = built.pack("stone", 100, Spaces())
     assert sum(words_of(passage.text) + 12 for passage in small) <= 100
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama3", "gemma", "unigram", "wordpiece"])
+def test_no_budget_is_exceeded_under_real_tokenizers(family, name):
+    tokenizer = HFTokenizer(family(name))
+    lines = [f"{a} {b}, {n}% 語学の部 👩\u200d💻 naïve" for n, a in enumerate(WORDS) for b in WORDS]
+    built = CorpusIndex.build(
+        [Document("\n".join(lines[n:] + lines[:n]), id=f"d{n}", title=lines[n]) for n in range(9)]
+    )
+    for budget in (0, 20, 90, 500, 2_500):
+        for counted in (False, True):
+            if counted:
+                built.count_tokens(tokenizer)
+            passages = built.pack("red ship 語学", budget, tokenizer)
+            total = sum(len(tokenizer.encode_plain(p.text).ids) + 12 for p in passages)
+            assert total <= budget
+            assert passages or budget < 500
 
 
 def test_without_the_shipped_model_pack_says_what_to_pass(monkeypatch, tmp_path):

@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -445,6 +447,39 @@ def test_a_folder_that_cant_be_written_keeps_its_index(saved, monkeypatch):
     assert len(CorpusIndex.open(saved, TINY).documents) == 4
     opened.save()
     assert len(CorpusIndex.open(saved, TINY).documents) == 5
+
+
+def test_a_read_only_folder_is_read_and_not_written():
+    # Not in tmp_path: root may write anywhere, so the script becomes another user, who must get in.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        path = Path(name) / "index"
+        CorpusIndex.build(sample(), TINY, path)
+        run(
+            """
+            import os, pathlib
+            import faiss, sqlite3, encodings.idna, xml  # what is imported late is imported as root
+            from recallm_core.errors import CorpusIndexError
+            path = pathlib.Path(sys.argv[1])
+            CorpusIndex.open(path, TINY).search("warm up")
+            for each in [*path.rglob("*"), path]:
+                each.chmod(0o555 if each.is_dir() else 0o444)
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            index = CorpusIndex.open(path, TINY)
+            assert index.search("red stone", 5)[0].document_id == "long"
+            assert index.pack_report("red stone", 40, len).passages
+            index.add(["more"])
+            try:
+                index.save()
+            except CorpusIndexError as error:
+                assert "Permission denied" in str(error) and "untouched" in str(error), error
+            else:
+                raise SystemExit("it was saved")
+            assert len(CorpusIndex.open(path, TINY).documents) == 4
+            """,
+            path,
+        )
 
 
 def test_metadata_that_json_would_change_is_refused_by_name(tmp_path):
