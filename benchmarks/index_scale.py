@@ -16,8 +16,9 @@ Times are core time, medians; packs hold 32K tokens and count the chunks that th
       101,626   28   s  0.48 GB   138 MB   0.15 s    25 ms    63 ms ( 67 ms)    0.27 GB
     1,016,626  164   s  2.09 GB  1377 MB   1.46 s   125 ms   120 ms (162 ms)    1.02 GB
 
-Search is wall time. A pack's wall time was 181 ms at 101,626 chunks, with a third of a core. The peak holds all texts, vectors and words; what is opened again maps its files. The last
-row's build doesn't embed texts, and its search by vector is approximate (2,016 lists, 64 read).
+Search is wall time. A pack's wall time was 181 ms at 101,626 chunks, with a third of a core. The
+peak holds all texts, vectors and words; what is opened again maps its files. The last row's build
+doesn't embed texts, and its search by vector is approximate (2,016 lists, 64 read).
 """
 
 from __future__ import annotations
