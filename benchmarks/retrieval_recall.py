@@ -23,15 +23,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from recallm_core.chunking import BYTES_PER_TOKEN
-from recallm_core.chunking import chunk as split_document
-from recallm_core.documents import Chunk, Document, Location, Passage
+from recallm_core.documents import Chunk, Document, Location, Passage, ScoredChunk
 from recallm_core.embedding import Embedder, StaticEmbedder, as_embedder
 from recallm_core.lexical import sentences, terms
-from recallm_core.retrieval import CorpusIndex, segment
+from recallm_core.retrieval import CorpusIndex, Mode, segment
 from recallm_core.retrieval.ranking import State, part
 
 DATA = Path(os.environ.get("RECALLM_DATA", Path(__file__).parents[1] / "../shared/data"))
@@ -100,9 +100,9 @@ def quotes(corpus: Corpus) -> Iterator[Question]:
             yield Question("quotesum", row["question"], tuple(gold))
 
 
-def hops(corpus: Corpus) -> Iterator[Question]:
+def hops(corpus: Corpus, name: str = "hotpotqa_dev") -> Iterator[Question]:
     """Yields questions whose gold is sentences of two passages."""
-    for row in rows("hotpotqa_dev"):
+    for row in rows(name):
         gold = []
         for paragraph in row["paragraphs"]:
             document = corpus.add(paragraph["title"], "".join(paragraph["sentences"]))
@@ -115,11 +115,14 @@ def hops(corpus: Corpus) -> Iterator[Question]:
 
 
 def peps() -> tuple[list[Document], list[Question]]:
+    """Returns the PEPs that didn't train the shipped embedder, and questions about them."""
+    return asked_peps(rows("docs_peps")[1::2])
+
+
+def asked_peps(picked: Sequence[Mapping[str, Any]]) -> tuple[list[Document], list[Question]]:
     """Returns long documents and questions made of words of one sentence."""
     generator = random.Random(7)
-    documents = [
-        Document(row["text"], id=row["id"], title=row["title"]) for row in rows("docs_peps")[1::2]
-    ]
+    documents = [Document(row["text"], id=row["id"], title=row["title"]) for row in picked]
     questions = []
     for document in documents:
         spans = [(s, e) for s, e in sentences(document.text) if 60 < e - s < 400 and s > 1500]
@@ -155,48 +158,106 @@ def ours(index: CorpusIndex, count: Callable[[str], int], **settings: Any) -> Pa
     return packed
 
 
-def top_k(
-    documents: Sequence[Document],
-    embedder: Embedder,
-    count: Callable[[str], int],
-    tokens: int,
-    *,
-    dense: bool,
-) -> Packer:
-    """The usual set-up: the best chunks of one size until the budget is full; nothing is merged."""
-    pieces = [
-        Document(each.text, id=f"{document.id}:{each.start}", metadata={"at": (document, each)})
-        for document in documents
-        for each in split_document(document, max_tokens=tokens, parent_tokens=tokens)
-    ]
+def unmerged(index: CorpusIndex, count: Callable[[str], int], mode: Mode) -> Packer:
+    """Our best chunks, each with a header of its own, until the budget is full."""
 
-    def with_title(piece: Document) -> list[Chunk]:
-        document, each = piece.metadata["at"]
-        text = f"{document.title}\n{each.text}"  # as LlamaIndex embeds a node's metadata
-        return [Chunk(piece.id, 0, len(piece.text), text)]
-
-    whole = segment.build(pieces, embedder, with_title)
-    state = State((part(whole),))
-    costs: dict[int, int] = {}
+    @cache
+    def found(question: str) -> list[ScoredChunk]:
+        return index.search(question, 1000, mode=mode)
 
     def packed(question: str, budget: int) -> list[Passage]:
-        if dense:
-            ranked, _ = state.parts[0].nearest.search(embedder.encode_query(question), 1000)
-        else:
-            ranked = (-state.words.scores(question)[0]).argsort(kind="stable")[:1000]
         passages, spent = [], 0
-        for number in ranked:
-            piece = pieces[int(number)]
-            if int(number) not in costs:
-                costs[int(number)] = count(piece.text) + HEADER
-            if spent + costs[int(number)] > budget:
+        for hit in found(question):
+            spent += count(hit.text) + HEADER
+            if spent > budget:
                 break
-            spent += costs[int(number)]
-            document, each = piece.metadata["at"]
-            passages.append(Passage(document.id, each.start, each.end, piece.text))
+            passages.append(Passage(hit.document_id, hit.start, hit.end, hit.text))
         return passages
 
     return packed
+
+
+Cut = Callable[[str], Sequence[str]]
+
+
+def langchain_cut(tokens: int) -> Cut:
+    """LangChain's splitter at its usual overlap: 200 characters of 4,000."""
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    size = BYTES_PER_TOKEN * tokens
+    made = RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=size // 20)
+    return made.split_text
+
+
+def llama_index_cut(tokens: int) -> Cut:
+    """LlamaIndex's splitter at its usual overlap: 200 tokens of 1,024."""
+    from llama_index.core.node_parser import SentenceSplitter
+
+    def estimated(text: str) -> list[int]:
+        return [0] * -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+    made = SentenceSplitter(
+        chunk_size=tokens, chunk_overlap=tokens * 200 // 1024, tokenizer=estimated
+    )
+    return made.split_text
+
+
+FRAMEWORKS = {"LangChain": langchain_cut, "LlamaIndex": llama_index_cut}
+
+
+def pieces_of(document: Document, cut: Cut) -> list[Document]:
+    """The chunks of a framework's splitter, each with its place in the document."""
+    found: list[Document] = []
+    start = -1
+    for text in cut(document.text):
+        start = document.text.find(text, start + 1)
+        if text and start >= 0:
+            place = Location(document.id, start, start + len(text))
+            name = f"{document.id}:{start}"
+            found.append(Document(text, id=name, title=document.title, metadata={"at": place}))
+    return found
+
+
+def usual(
+    documents: Sequence[Document], embedder: Embedder, count: Callable[[str], int], cut: Cut
+) -> tuple[Packer, Packer]:
+    """The usual set-up, by vectors and by BM25: the best chunks until the budget is full."""
+    pieces = [each for document in documents for each in pieces_of(document, cut)]
+
+    def whole(piece: Document) -> list[Chunk]:
+        return [Chunk(piece.id, 0, len(piece.text), piece.text)]  # embedded with its title
+
+    state = State((part(segment.build(pieces, embedder, whole)),))
+    costs: dict[int, int] = {}
+
+    def packed(ranked: Iterable[Any], budget: int) -> list[Passage]:
+        passages, spent = [], 0
+        for number in map(int, ranked):
+            piece = pieces[number]
+            if number not in costs:
+                costs[number] = count(piece.text) + HEADER
+            spent += costs[number]
+            if spent > budget:
+                break
+            place = piece.metadata["at"]
+            passages.append(Passage(place.document_id, place.start, place.end, piece.text))
+        return passages
+
+    def by_vectors(question: str, budget: int) -> list[Passage]:
+        query = embedder.encode_query(question)
+        return packed(state.parts[0].nearest.search(query, 1000)[0], budget)
+
+    def by_words(question: str, budget: int) -> list[Passage]:
+        scores = plain_scores(state, question)
+        return packed((-scores).argsort(kind="stable")[:1000], budget)
+
+    return by_vectors, by_words
+
+
+def plain_scores(state: State, question: str) -> Any:
+    """BM25 of the chunks alone, as in the frameworks' retrievers."""
+    totals = state.words.levels(question)
+    return totals[0][0]
 
 
 def recall(
@@ -236,16 +297,20 @@ def methods(
 ) -> dict[str, Packer]:
     """Returns ours and the usual set-ups by name."""
     bare = {"expand_top": 0, "gap_tokens": 0}
-    made = {
-        "ours, words and vectors": ours(index, count),
-        "ours, words": ours(index, count, mode="lexical"),
-        "ours, vectors": ours(index, count, mode="dense"),
-        "ours, no neighbours, no gaps": ours(index, count, **bare),
-    }
-    for tokens in sizes:
-        for dense in (True, False):
-            name = f"top k of {tokens} tokens, {'vectors' if dense else 'BM25'}"
-            made[name] = top_k(documents, embedder, count, tokens, dense=dense)
+    made: dict[str, Packer] = {}
+    for name, mode in (("words and vectors", "hybrid"), ("words", "lexical"), ("vectors", "dense")):
+        made[f"ours, {name}"] = ours(index, count, mode=mode)
+        made[f"ours, {name}, not expanded"] = ours(index, count, mode=mode, **bare)
+        made[f"ours, {name}, not merged"] = unmerged(index, count, mode)
+    for framework, cut in FRAMEWORKS.items():
+        for tokens in sizes:
+            try:
+                by_vectors, by_words = usual(documents, embedder, count, cut(tokens))
+            except ModuleNotFoundError as error:
+                print(f"{framework} left out: {error}")
+                continue
+            made[f"{framework}, {tokens:,} tokens, vectors"] = by_vectors
+            made[f"{framework}, {tokens:,} tokens, BM25"] = by_words
     return made
 
 

@@ -28,7 +28,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Keeps documents in a folder so that a question finds them at once.",
     )
     actions = index.add_subparsers(dest="action", metavar="ACTION", required=True)
-    build = _action(actions, "build", _build, "make an index, or make it anew")
+    build = _action(
+        actions, "build", _build, "make an index of these documents, or bring one up to date"
+    )
     add = _action(actions, "add", _add, "add documents, replacing those with the same id")
     for action in (build, add):
         action.add_argument(
@@ -76,13 +78,27 @@ def _positive(text: str) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from recallm_core.retrieval import CorpusIndex
-
     documents = _documents(args)
+    index, found = _there(args)
     with _progress(args, "Indexing") as progress:
-        index = CorpusIndex.build(documents, args.embedder, args.path, progress=progress)
+        changed = index.sync(documents, progress=progress)
+    if changed or not found:
+        index.save(args.path)
     _report(args, f"{len(index.documents):,} documents")
     return 0
+
+
+def _there(args: argparse.Namespace) -> tuple[CorpusIndex, bool]:
+    """The index that is there, so that only what changed is embedded; else an empty one."""
+    from recallm_core.embedding import as_embedder
+    from recallm_core.errors import CorpusIndexError
+    from recallm_core.retrieval import CorpusIndex
+
+    embedder = as_embedder(args.embedder)
+    try:
+        return CorpusIndex.open(args.path, embedder), True
+    except CorpusIndexError:  # none, or one that is damaged or another embedder's: made anew
+        return CorpusIndex(embedder), False
 
 
 def _add(args: argparse.Namespace) -> int:

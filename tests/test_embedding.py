@@ -180,3 +180,35 @@ def test_a_model_by_name_says_what_to_install(monkeypatch):
     assert as_embedder(None) is as_embedder("static") is default_embedder()
     with pytest.raises(MissingExtraError):
         as_embedder("all-MiniLM-L6-v2")
+
+
+def test_a_model_by_name_runs_no_code_of_its_own_and_tells_questions_apart(monkeypatch):
+    made = {}
+
+    class SentenceTransformer:
+        def __init__(self, name, **options):
+            made.update(options, name=name)
+
+        def encode(self, texts, show_progress_bar):
+            raise AssertionError("an older way, for models without one for each")
+
+        def encode_document(self, texts, show_progress_bar):
+            return letters(texts)
+
+        def encode_query(self, text, show_progress_bar):
+            return letters([text[::-1] + "cc"])[0]
+
+    module = type(sys)("sentence_transformers")
+    module.SentenceTransformer = SentenceTransformer
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    model = as_embedder("owner/model")
+    assert made == {
+        "name": "owner/model",
+        "device": "cpu",
+        "trust_remote_code": False,
+        "model_kwargs": {"use_safetensors": True},
+    }
+    assert model.dim == 3
+    assert model.fingerprint == "function-3-sentence-transformers:owner/model"
+    assert model.encode_documents(["aaa"])[0].argmax() == 0
+    assert model.encode_query("a").argmax() == 2

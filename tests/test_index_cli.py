@@ -6,6 +6,7 @@ import json
 import pytest
 
 from recallm_core import index_cli
+from recallm_core.embedding import StaticEmbedder
 from recallm_core.errors import CorpusIndexError, DocumentError
 from recallm_core.retrieval import CorpusIndex
 
@@ -81,3 +82,48 @@ def test_mistakes_are_named(docs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("search", tmp_path / "index", "question", "-k", 0)
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_a_person_who_is_looking_sees_bars(docs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run("build", tmp_path / "index", docs) == 0
+    shown = capsys.readouterr().err
+    assert "Reading" in shown
+    assert "Indexing" in shown
+    assert "2/2" in shown
+    assert run("build", tmp_path / "index", docs, "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_building_again_embeds_only_what_changed(docs, tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    embedded = []
+    encode = StaticEmbedder.encode_documents
+
+    def spy(self, texts):
+        embedded.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(StaticEmbedder, "encode_documents", spy)
+    assert run("build", path, docs, "--quiet") == 0
+    assert len(embedded) == 2
+    embedded.clear()
+    assert run("build", path, docs, "--quiet") == 0
+    assert embedded == []
+    assert CorpusIndex.open(path).stats().generation == 1
+    (docs / "bread.txt").unlink()
+    (docs / "river.txt").write_text("A river runs through it.\n")
+    assert run("build", path, docs, "--quiet") == 0
+    assert [text.split("\n")[-2] for text in embedded] == ["A river runs through it."]
+    assert sorted(CorpusIndex.open(path).documents) == ["river.txt", "skagen.md"]
+
+
+@pytest.mark.parametrize("damage", ["CURRENT", "vectors"])
+def test_building_over_a_damaged_index_makes_it_anew(docs, tmp_path, damage):
+    path = tmp_path / "index"
+    assert run("build", path, docs, "--quiet") == 0
+    (spoilt,) = [each for each in path.rglob("*") if damage in each.name]
+    spoilt.write_bytes(b"generation-000009" if damage == "CURRENT" else b"")
+    assert run("build", path, docs, "--quiet") == 0
+    assert len(CorpusIndex.open(path).documents) == 2

@@ -4,6 +4,7 @@ import math
 import threading
 import zlib
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,8 +15,18 @@ from recallm_core.documents import Document
 from recallm_core.embedding import FunctionEmbedder
 from recallm_core.errors import CheckpointError, DocumentError
 from recallm_core.lexical import terms
-from recallm_core.retrieval import CorpusIndex, index, packs, segment, words
+from recallm_core.retrieval import (
+    CorpusIndex,
+    VectorSearch,
+    index,
+    packs,
+    postings,
+    segment,
+    token_counts,
+    words,
+)
 from recallm_core.retrieval.vectors import NearestVectors, train
+from recallm_core.tokenizer import HFTokenizer
 
 WORDS = [
     "red",
@@ -180,8 +191,9 @@ def test_an_approximate_index_finds_most_of_what_an_exact_one_does():
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     exact = NearestVectors(vectors)
     assert train(vectors) is None
-    approximate = NearestVectors(vectors, train(vectors, exact_up_to=1000), probes=16)
-    again = NearestVectors(vectors, train(vectors, exact_up_to=1000), probes=16)
+    search = VectorSearch(exact_up_to=1000, probes=16)
+    approximate = NearestVectors(vectors, train(vectors, search), search)
+    again = NearestVectors(vectors, train(vectors, search), search)
     odd = np.arange(3000) % 2 == 1
     hits = 0
     for query in vectors[:50].astype(np.float32):
@@ -313,6 +325,19 @@ def test_bad_arguments_are_named():
         built.documents["nope"]
 
 
+def count_words(text):
+    return len(text.split())
+
+
+class Words:
+    """A tokenizer with one token per word, and a name for it."""
+
+    fingerprint = "words"
+
+    def encode_plain(self, text):
+        return type("Plain", (), {"ids": text.split()})
+
+
 class Spaces:
     """A tokenizer with one token per word."""
 
@@ -328,6 +353,23 @@ def test_pack_takes_a_tokenizer_and_a_default_budget():
     assert total <= packs.DEFAULT_BUDGET
     small = built.pack("stone", 100, Spaces())
     assert sum(words_of(passage.text) + 12 for passage in small) <= 100
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama3", "gemma", "unigram", "wordpiece"])
+def test_no_budget_is_exceeded_under_real_tokenizers(family, name):
+    tokenizer = HFTokenizer(family(name))
+    lines = [f"{a} {b}, {n}% 語学の部 👩\u200d💻 naïve" for n, a in enumerate(WORDS) for b in WORDS]
+    built = CorpusIndex.build(
+        [Document("\n".join(lines[n:] + lines[:n]), id=f"d{n}", title=lines[n]) for n in range(9)]
+    )
+    for budget in (0, 20, 90, 500, 2_500):
+        for counted in (False, True):
+            if counted:
+                built.count_tokens(tokenizer)
+            passages = built.pack("red ship 語学", budget, tokenizer)
+            total = sum(len(tokenizer.encode_plain(p.text).ids) + 12 for p in passages)
+            assert total <= budget
+            assert passages or budget < 500
 
 
 def test_without_the_shipped_model_pack_says_what_to_pass(monkeypatch, tmp_path):
@@ -390,17 +432,60 @@ def test_remembered_counts_change_neither_budget_nor_pack(found, asked, budget):
         assert report == again == built.pack_report(question, budget, len, **fresh)
 
 
+def counted_chunks(built, key):
+    """How many chunks of an index have been counted under a tokenizer."""
+    name = token_counts.counts_name(key)
+    return sum(int((part.tokens.named(name) >= 0).sum()) for part in built._state.parts)
+
+
 def test_a_chunk_is_counted_once_per_tokenizer():
     built = CorpusIndex.build([far_apart(number) for number in range(8)], TINY)
     count, asked = counting()
     first = built.pack_report("red river", 300, count, tokens_key="one")
-    tried, known = list(asked), len(built._counts)
+    tried, known = list(asked), counted_chunks(built, "one")
     asked.clear()
     assert built.pack_report("red river", 300, count, tokens_key="one") == first
     assert len(asked) < len(tried)
-    assert len(built._counts) == known > 0
+    assert counted_chunks(built, "one") == known > 0
+    assert counted_chunks(built, "two") == 0
     built.pack_report("red river", 300, count, tokens_key="two")
-    assert len(built._counts) > known
+    assert counted_chunks(built, "two") == known
+
+
+def test_what_was_counted_beforehand_isnt_counted_to_be_packed():
+    corpus = [far_apart(number) for number in range(8)]
+    built = CorpusIndex.build(corpus, TINY)
+    told = []
+    chunks = built.stats().chunks
+    assert built.count_tokens(Words(), progress=lambda *step: told.append(step)) == chunks
+    assert told[-1] == (chunks, chunks)
+    assert built.count_tokens(Words()) == 0
+    count, asked = counting()
+    report = built.pack_report("red river", 300, count, tokens_key="words", gap_tokens=0)
+    assert report == CorpusIndex.build(corpus, TINY).pack_report(
+        "red river", 300, count_words, tokens_key="words", gap_tokens=0
+    )
+    sampled = {document.text[: packs._SAMPLE_CHARACTERS] for document in corpus}
+    merged = {passage.text for passage in report.passages}
+    assert set(asked) - sampled - merged == set()
+    with pytest.raises(ValueError, match="fingerprint"):
+        built.count_tokens(Spaces())
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes)
+def test_counts_stay_with_their_chunks_whatever_is_added_or_deleted(steps):
+    changed = CorpusIndex(TINY)
+    for kind, what in steps:
+        if kind == "add":
+            changed.add(what)
+        elif what in changed.documents:
+            changed.delete([what])
+        changed.count_tokens(Words())
+    name = token_counts.counts_name("words")
+    for part in changed._state.parts:
+        texts = [packs.text_of(part.segment, n) for n in range(part.segment.chunk_count)]
+        assert part.tokens.named(name).tolist() == [len(text.split()) for text in texts]
 
 
 def test_wrong_counts_from_before_never_exceed_the_budget():
@@ -411,11 +496,12 @@ def test_wrong_counts_from_before_never_exceed_the_budget():
     assert 0 < report.tokens == sum(count(p.text) + 1 for p in report.passages) <= 300
 
 
-def test_counts_are_bounded():
-    counts = packs.TokenCounts(limit=3)
-    for number in range(20):
-        assert counts.of(f"text {number}", "key", len) == len(f"text {number}")
-        assert len(counts) <= 3
+def test_the_tokenizers_that_are_remembered_are_bounded():
+    counts = token_counts.TokenCounts(3)
+    for number in range(40):
+        counts.named(f"{number:016x}")[0] = number
+        assert len(counts.all()) <= token_counts._KEPT
+    assert counts.all()[f"{39:016x}"].tolist() == [39, -1, -1]
 
 
 def test_pack_remembers_under_the_tokenizers_fingerprint():
@@ -427,23 +513,72 @@ def test_pack_remembers_under_the_tokenizers_fingerprint():
 
     built = CorpusIndex.build([far_apart(number) for number in range(8)], TINY)
     assert built.pack("red river", 600, Letters())
-    assert len(built._counts) > 0
+    assert counted_chunks(built, "letters") > 0
 
 
-@given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 9))
+@given(corpora, st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_vectors_made_in_blocks_equal_those_made_at_once(sizes, block):
-    document = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
-    parent = np.arange(len(document), dtype=np.int32) // 2 + 100 * document
-    texts = [f"{WORDS[n % 13]} {WORDS[n % 5]}" for n in range(len(document))]
+def test_a_segment_made_in_blocks_equals_one_made_at_once(corpus, block):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segment, "_BLOCK", block)
         patch.setattr(segment, "_ENCODED_AT_ONCE", 4)
-        made = segment._vectors(
-            texts, TINY, parent, document, lambda done, total: told.append((done, total))
-        )
-    raw = TINY.encode_documents(texts) if texts else np.zeros((0, 16), np.float32)
-    whole = segment._in_context(raw, parent, document)
-    assert np.array_equal(made, whole.astype(np.float16))
-    assert not texts or told[-1] == (len(texts), len(texts))
+        made = segment.build(corpus, TINY, index.split, lambda *step: told.append(step))
+    whole = segment.build(corpus, TINY, index.split)
+    pairs = list(zip(segment.arrays(made), segment.arrays(whole), strict=True))
+    assert len(pairs) == 15
+    for (name, one), (other_name, other) in pairs:
+        assert name == other_name
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other), name
+    assert not made.chunk_count or told[-1] == (made.chunk_count, made.chunk_count)
+
+
+postings_texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), max_size=12)
+
+
+def entries(table):
+    """What a table says, as a dict of dicts."""
+    return {
+        int(key): dict(zip(*(column.tolist() for column in table.of(int(key))), strict=True))
+        for key in table.keys
+    }
+
+
+@given(postings_texts, st.lists(st.integers(0, 12), max_size=3), st.data())
+@settings(max_examples=60, deadline=None)
+def test_postings_joined_and_filtered_say_what_naive_ones_do(texts, cuts, data):
+    bounds = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
+    blocks = [postings.collect(texts[first:end], first)[0] for first, end in pairwise(bounds)]
+    whole, lengths = postings.collect(texts)
+    naive = {}
+    for place, text in enumerate(texts):
+        for term, times in Counter(terms(text)).items():
+            naive.setdefault(postings.term_key(term), {})[place] = times
+    assert entries(postings.joined(blocks)) == entries(whole) == naive
+    assert lengths.tolist() == [len(terms(text)) for text in texts]
+    rows = np.array([data.draw(st.booleans()) for _ in texts], bool)
+    numbers = {place: n + 5 for n, place in enumerate(np.flatnonzero(rows).tolist())}
+    left = {
+        key: {numbers[place]: times for place, times in places.items() if rows[place]}
+        for key, places in naive.items()
+    }
+    assert entries(postings.kept(whole, rows, 5)) == {k: v for k, v in left.items() if v}
+
+
+def test_how_vectors_are_searched_is_the_callers_choice():
+    texts = [f"{WORDS[n % 13]} {WORDS[n % 7]} number {n}" for n in range(500)]
+    loose = VectorSearch(exact_up_to=100, lists=20, probes=1)
+    built = CorpusIndex.build(texts, TINY, vector_search=loose)
+    (part,) = built._state.parts
+    assert part.segment.coarse.centroids.shape == (20, 16)
+    exact = CorpusIndex.build(texts, TINY).search("red stone number 7", 50, mode="dense")
+    thorough = CorpusIndex.build(
+        texts, TINY, vector_search=VectorSearch(exact_up_to=100, lists=20, probes=20)
+    )
+    assert thorough.search("red stone number 7", 50, mode="dense") == exact
+    few = built.search("red stone number 7", 50, mode="dense")
+    assert len(few) < len(exact) or few != exact
+    for wrong in ({"exact_up_to": -1}, {"lists": 0}, {"probes": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            VectorSearch(**wrong)

@@ -2,5 +2,6 @@
 
 from recallm_core.retrieval.index import CorpusIndex, IndexStats, Mode
 from recallm_core.retrieval.ranking import Where
+from recallm_core.retrieval.vectors import VectorSearch
 
-__all__ = ["CorpusIndex", "IndexStats", "Mode", "Where"]
+__all__ = ["CorpusIndex", "IndexStats", "Mode", "VectorSearch", "Where"]

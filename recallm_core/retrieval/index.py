@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,8 @@ from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
 from recallm_core.retrieval.files import FileRecord
 from recallm_core.retrieval.ranking import DocumentView, Part, State, Where
+from recallm_core.retrieval.token_counts import TokenCounts
+from recallm_core.retrieval.vectors import DEFAULT_SEARCH, VectorSearch
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Progress = Callable[[int, int], None]
@@ -70,12 +72,17 @@ class CorpusIndex:
     chunks with equal scores come by document id and offset.
     """
 
-    def __init__(self, embedder: Embedder | str | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder | str | None = None,
+        *,
+        vector_search: VectorSearch = DEFAULT_SEARCH,
+    ) -> None:
         self._embedder = as_embedder(embedder)
+        self._vector_search = vector_search
         self._state = State(())
         self._origin = _Origin()
         self._changing = threading.RLock()
-        self._counts = packs.TokenCounts()
 
     @classmethod
     def build(
@@ -85,6 +92,7 @@ class CorpusIndex:
         path: str | Path | None = None,
         *,
         progress: Progress | None = None,
+        vector_search: VectorSearch = DEFAULT_SEARCH,
     ) -> CorpusIndex:
         """Returns an index of some documents; saved to ``path`` if one is given.
 
@@ -94,34 +102,50 @@ class CorpusIndex:
                 names a ``sentence-transformers`` model.
             path: Folder to save to; an index that is there already is replaced.
             progress: Called with the chunks embedded so far and the total.
+            vector_search: From how many chunks on the search by vector is approximate, and how.
 
         Raises:
             DocumentError: Two documents have the same explicit id and different texts.
             CorpusIndexError: The index can't be saved to ``path``.
         """
-        index = cls(embedder)
+        index = cls(embedder, vector_search=vector_search)
         index.add(documents, progress=progress)
         if path is not None:
             index.save(path)
         return index
 
     @classmethod
-    def open(cls, path: str | Path, embedder: Embedder | str | None = None) -> CorpusIndex:
+    def open(
+        cls,
+        path: str | Path,
+        embedder: Embedder | str | None = None,
+        *,
+        vector_search: VectorSearch = DEFAULT_SEARCH,
+    ) -> CorpusIndex:
         """Returns the index saved in a folder; every file is checked before it is used.
 
         Args:
             path: The folder.
             embedder: The one that the index was built with; None: the one that ships.
+            vector_search: How its vectors are searched.
 
         Raises:
             CorpusIndexError: The folder holds no index, one of another version or embedder, or a
                 file that was changed since it was written.
         """
-        index = cls(embedder)
+        index = cls(embedder, vector_search=vector_search)
         loaded = store.load(Path(path), index._embedder)
         index._state = State(
             tuple(
-                Part(each.name, each.segment, each.live, ranking.nearest(each.segment))
+                replace(
+                    ranking.part(
+                        each.segment,
+                        vector_search,
+                        TokenCounts(each.segment.chunk_count, each.tokens),
+                    ),
+                    name=each.name,
+                    live=each.live,
+                )
                 for each in loaded.segments
             )
         )
@@ -146,7 +170,10 @@ class CorpusIndex:
             same = self._origin.path is not None and folder == self._origin.path
             saved = store.save(
                 folder,
-                [store.Part(part.name, part.segment, part.live) for part in self._state.parts],
+                [
+                    store.Part(part.name, part.segment, part.live, part.tokens.all())
+                    for part in self._state.parts
+                ],
                 self._embedder,
                 expected=self._origin.generation if same else None,
                 known=self._origin.files if same else {},
@@ -169,10 +196,13 @@ class CorpusIndex:
         fresh = [each for each in collect(documents) if not self._has(each)]
         if not fresh:
             return 0
-        built = segment.build(fresh, self._embedder, split, progress)
+        built = segment.build(fresh, self._embedder, split, progress, self._vector_search)
         with self._changing:
             replaced = {document.id for document in fresh}
-            parts = [*ranking.without(self._state, replaced), ranking.part(built)]
+            parts = [
+                *ranking.without(self._state, replaced),
+                ranking.part(built, self._vector_search),
+            ]
             self._become(parts)
         return len(fresh)
 
@@ -221,7 +251,7 @@ class CorpusIndex:
         return bool(changed or gone)
 
     def _become(self, parts: Sequence[Part]) -> None:
-        self._state = State(tuple(ranking.compacted(parts)))
+        self._state = State(tuple(ranking.compacted(parts, self._vector_search)))
 
     @property
     def documents(self) -> DocumentView:
@@ -294,6 +324,29 @@ class CorpusIndex:
     def _lexical_weight(self) -> float:
         return _LEXICAL_WEIGHT if self._embedder.fingerprint.startswith("static-") else 1.0
 
+    def count_tokens(
+        self, tokenizer: packs.Tokens | None = None, *, progress: Progress | None = None
+    ) -> int:
+        """Counts the tokens of all chunks, so that no pack has to; ``save`` keeps the counts.
+
+        Args:
+            tokenizer: Of the model that will read packs; None: the shipped model's.
+            progress: Called with the chunks counted so far and the total.
+
+        Returns:
+            How many chunks weren't counted before.
+
+        Raises:
+            ValueError: The tokenizer has no fingerprint.
+            CheckpointError: No tokenizer was given and the shipped model isn't there.
+        """
+        count, key = packs.known_counter(tokenizer)
+        if key is None:
+            raise ValueError(
+                "counts are kept by the tokenizer's fingerprint, and this one has none"
+            )
+        return packs.count_all(self._state, count, key, progress)
+
     def pack(
         self,
         question: str,
@@ -319,9 +372,9 @@ class CorpusIndex:
             ValueError: The budget is negative.
             CheckpointError: No tokenizer was given and the shipped model isn't there.
         """
-        count, usual = packs.shipped() if tokenizer is None else (packs.counter(tokenizer), None)
-        key = packs.shipped_key() if tokenizer is None else getattr(tokenizer, "fingerprint", None)
-        budget = token_budget if token_budget is not None else usual or packs.DEFAULT_BUDGET
+        count, key = packs.known_counter(tokenizer)
+        usual = packs.shipped()[1] if tokenizer is None else packs.DEFAULT_BUDGET
+        budget = usual if token_budget is None else token_budget
         return self.pack_report(
             question, budget, count, tokens_key=key, mode=mode, where=where, order=order
         ).passages
@@ -371,6 +424,5 @@ class CorpusIndex:
             order=order,
             expand_top=packs.expanded(token_budget) if expand_top is None else expand_top,
             gap_tokens=gap_tokens,
-            counts=self._counts,
             tokens_key=tokens_key,
         )

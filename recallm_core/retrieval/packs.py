@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from recallm_core.documents import ScoredChunk
 from recallm_core.errors import CheckpointError
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
 from recallm_core.packing.filling import memoised
-from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours
+from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours, text_of
+from recallm_core.retrieval.token_counts import counts_name
 
 if TYPE_CHECKING:
     from recallm_core.tokenizer import HFTokenizer
@@ -28,33 +30,8 @@ _CANDIDATES = (50, 5000)
 _EXPANSION = 4096  # tokens of budget per hit whose neighbours come in; at 2K they'd crowd out hits
 _SAMPLE = 24  # stretches of text from which characters per token are estimated
 _SAMPLE_CHARACTERS = 600
-_COUNTS_KEPT = 500_000  # some 80 MB
+_TOLD_EVERY = 1024  # chunks counted
 _ROOMY = 16  # characters per token that hardly any text has
-
-
-class TokenCounts:
-    """How many tokens chunks have, by tokenizer; a text is counted once for each of them.
-
-    Kept by content, so that counts outlive a change of other documents. They only estimate what a
-    pack costs; its passages are counted anew.
-    """
-
-    def __init__(self, limit: int = _COUNTS_KEPT) -> None:
-        self._known: dict[tuple[str, bytes], int] = {}
-        self._limit = limit
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def of(self, text: str, key: str, count: Count) -> int:
-        """Returns the tokens of a text under the tokenizer that ``key`` names."""
-        place = key, hashlib.blake2b(text.encode(), digest_size=12).digest()
-        tokens = self._known.get(place)
-        if tokens is None:
-            if len(self._known) >= self._limit:
-                self._known.clear()
-            tokens = self._known[place] = count(text)
-        return tokens
 
 
 class Tokens(Protocol):
@@ -104,6 +81,33 @@ def shipped() -> tuple[Count, int]:
     return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, window - _RESERVE))
 
 
+def known_counter(tokenizer: Tokens | None) -> tuple[Count, str | None]:
+    """Returns what counts for a tokenizer, None: the shipped model's, and its fingerprint."""
+    if tokenizer is None:
+        return shipped()[0], shipped_key()
+    return counter(tokenizer), getattr(tokenizer, "fingerprint", None)
+
+
+def count_all(
+    state: State, count: Count, key: str, progress: Callable[[int, int], None] | None
+) -> int:
+    """Counts the chunks that weren't counted yet; returns how many."""
+    name = counts_name(key)
+    todo = [
+        (part.segment, part.tokens.named(name), np.flatnonzero(part.tokens.named(name) < 0))
+        for part in state.parts
+    ]
+    total = sum(len(missing) for *_, missing in todo)
+    done = 0
+    for segment, counts, missing in todo:
+        for inner in map(int, missing):
+            counts[inner] = count(text_of(segment, inner))
+            done += 1
+            if progress is not None and (done % _TOLD_EVERY == 0 or done == total):
+                progress(done, total)
+    return total
+
+
 def candidates(token_budget: int) -> int:
     """Returns how many chunks are ranked: about twice as many as fit."""
     low, high = _CANDIDATES
@@ -148,28 +152,37 @@ def fill(
     order: Order,
     expand_top: int,
     gap_tokens: int,
-    counts: TokenCounts,
     tokens_key: str | None,
 ) -> Pack:
-    """Returns the pack of some ranked chunks; ``counts`` has what was counted before."""
-    numbers: dict[tuple[str, int], int] = {}
+    """Returns the pack of some ranked chunks; the parts have what was counted before."""
+    numbers: dict[tuple[str, int, int], int] = {}
     chunks: list[ScoredChunk] = []
     for number, score in ranked:
         each = chunk(state, number, score)
-        numbers[each.document_id, each.start] = number
+        numbers[each.document_id, each.start, each.end] = number
         chunks.append(each)
     counted = memoised(count)  # what was counted to be tried isn't counted again to be packed
     ratio = _ratio([each.text for each in chunks[:_SAMPLE]], counted) if tokens_key is None else 0.0
 
+    known_as = None if tokens_key is None else counts_name(tokens_key)
+
     def estimate(each: ScoredChunk) -> int:
-        if tokens_key is None:
+        if known_as is None:
             # The texts that end up in the pack are counted; those that don't needn't be.
             return round(len(each.text) / ratio)
-        return counts.of(each.text, tokens_key, counted)
+        number = numbers.get((each.document_id, each.start, each.end))
+        if number is None:  # a gap
+            return counted(each.text)
+        where, inner = state.locate(number)
+        return where.tokens.of(known_as, inner, lambda: each.text, counted)
 
     def beside(hit: ScoredChunk) -> list[ScoredChunk]:
-        found = neighbours(state, numbers[hit.document_id, hit.start])
-        return [chunk(state, number, 0.0) for number in found]
+        found = []
+        for number in neighbours(state, numbers[hit.document_id, hit.start, hit.end]):
+            each = chunk(state, number, 0.0)
+            numbers[each.document_id, each.start, each.end] = number
+            found.append(each)
+        return found
 
     return pack(
         chunks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from recallm_core.documents import Document, ScoredChunk
 from recallm_core.embedding import Floats
 from recallm_core.retrieval.segment import Segment, merge
-from recallm_core.retrieval.vectors import NearestVectors
+from recallm_core.retrieval.token_counts import TokenCounts, merged
+from recallm_core.retrieval.vectors import DEFAULT_SEARCH, NearestVectors, VectorSearch
 from recallm_core.retrieval.words import WordScores
 
 Mask = npt.NDArray[np.bool_]
@@ -33,12 +34,14 @@ class Part:
         segment: What was indexed.
         live: One bool per document.
         nearest: Its vectors.
+        tokens: How long its chunks are; the one thing that grows.
     """
 
     name: str
     segment: Segment
     live: Mask
     nearest: NearestVectors
+    tokens: TokenCounts
 
     @property
     def chunks_live(self) -> Mask:
@@ -115,15 +118,14 @@ class DocumentView(Mapping[str, Document]):
         return document_id in self._state.places
 
 
-def nearest(built: Segment) -> NearestVectors:
-    """Returns a segment's vectors, ready for search."""
-    return NearestVectors(built.vectors, built.coarse)
-
-
-def part(built: Segment) -> Part:
+def part(
+    built: Segment, search: VectorSearch = DEFAULT_SEARCH, tokens: TokenCounts | None = None
+) -> Part:
     """Returns a new segment, all alive."""
     live = np.ones(len(built.ids), np.bool_)
-    return Part("s" + uuid.uuid4().hex, built, live, nearest(built))
+    nearest = NearestVectors(built.vectors, built.coarse, search)
+    counts = TokenCounts(built.chunk_count) if tokens is None else tokens
+    return Part("s" + uuid.uuid4().hex, built, live, nearest, counts)
 
 
 def without(state: State, document_ids: set[str]) -> list[Part]:
@@ -137,11 +139,11 @@ def without(state: State, document_ids: set[str]) -> list[Part]:
         old = parts[number]
         live = old.live.copy()
         live[positions] = False
-        parts[number] = Part(old.name, old.segment, live, old.nearest)
+        parts[number] = replace(old, live=live)
     return parts
 
 
-def compacted(parts: Sequence[Part]) -> list[Part]:
+def compacted(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> list[Part]:
     """Returns the parts with small neighbours merged and mostly dead ones rewritten.
 
     Each part is left at least twice as large as the next, so there are few, and adding documents
@@ -152,13 +154,18 @@ def compacted(parts: Sequence[Part]) -> list[Part]:
         if not each.live.any():
             continue
         if 2 * int(each.live.sum()) < len(each.live):
-            each = part(merge([each.segment], [each.live]))
+            each = _merged([each], search)
         kept.append(each)
         while len(kept) > 1 and kept[-2].chunk_count < 2 * kept[-1].chunk_count:
             last, previous = kept.pop(), kept.pop()
-            segments = [previous.segment, last.segment]
-            kept.append(part(merge(segments, [previous.live, last.live])))
+            kept.append(_merged([previous, last], search))
     return kept
+
+
+def _merged(parts: Sequence[Part], search: VectorSearch) -> Part:
+    whole = merge([each.segment for each in parts], [each.live for each in parts], search)
+    tokens = merged([each.tokens for each in parts], [each.chunks_live for each in parts])
+    return part(whole, search, tokens)
 
 
 def equal(one: Document, other: Document) -> bool:
@@ -251,10 +258,15 @@ def ordered(state: State, scores: Mapping[int, float], k: int) -> list[tuple[int
 def chunk(state: State, number: int, score: float) -> ScoredChunk:
     """Returns a chunk with its text."""
     where, inner = state.locate(number)
-    position = int(where.segment.chunk_document[inner])
+    document = where.segment.ids[where.segment.chunk_document[inner]]
     start, end = int(where.segment.chunk_start[inner]), int(where.segment.chunk_end[inner])
-    text = where.segment.texts[position].text[start:end]
-    return ScoredChunk(where.segment.ids[position], start, end, text, score)
+    return ScoredChunk(document, start, end, text_of(where.segment, inner), score)
+
+
+def text_of(segment: Segment, inner: int) -> str:
+    """Returns the text of a segment's chunk."""
+    document = segment.texts[int(segment.chunk_document[inner])]
+    return document.text[int(segment.chunk_start[inner]) : int(segment.chunk_end[inner])]
 
 
 def neighbours(state: State, number: int) -> list[int]:

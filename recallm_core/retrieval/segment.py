@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -14,8 +12,9 @@ import numpy.typing as npt
 
 from recallm_core.documents import Chunk, Document
 from recallm_core.embedding import Embedder, Floats
-from recallm_core.lexical import terms
-from recallm_core.retrieval.vectors import Coarse, train
+from recallm_core.retrieval import postings
+from recallm_core.retrieval.postings import Postings
+from recallm_core.retrieval.vectors import DEFAULT_SEARCH, Coarse, VectorSearch, train
 
 Ints = npt.NDArray[np.int64]
 Split = Callable[[Document], Sequence[Chunk]]
@@ -32,31 +31,6 @@ class Texts(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int, /) -> Document: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Postings:
-    """For each term, sorted by its key, the places it occurs in and how often.
-
-    Attributes:
-        keys: 64-bit hash of each term, ascending, ``uint64[terms]``.
-        starts: First entry of each term, ``int64[terms + 1]``.
-        places: Number of the chunk or document, ascending within a term, ``int32[entries]``.
-        counts: Occurrences there, ``uint16[entries]``; stops at 65,535.
-    """
-
-    keys: npt.NDArray[np.uint64]
-    starts: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.uint16]
-
-    def of(self, key: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
-        """Returns the places of a term and how often it occurs in each."""
-        at = int(np.searchsorted(self.keys, np.uint64(key)))
-        if at == len(self.keys) or int(self.keys[at]) != key:
-            return self.places[:0], self.counts[:0]
-        entries = slice(int(self.starts[at]), int(self.starts[at + 1]))
-        return self.places[entries], self.counts[entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,105 +78,105 @@ def build(
     embedder: Embedder,
     split: Split,
     progress: Callable[[int, int], None] | None = None,
+    search: VectorSearch = DEFAULT_SEARCH,
 ) -> Segment:
     """Returns the segment of some documents with distinct ids.
+
+    Besides the result, only a block of chunks is in memory at a time.
 
     Args:
         documents: What to index.
         embedder: Makes the vectors.
         split: Gives the chunks of a document, ascending and disjoint.
         progress: Called with the chunks embedded so far and the total.
+        search: Says from how many vectors on a search needs trained parts.
     """
-    cut = [(number, chunk) for number, each in enumerate(documents) for chunk in split(each)]
-    texts = [chunk.text for _, chunk in cut]
-    words, chunk_terms = _postings(texts)
-    titles, title_terms = _postings([document.title or "" for document in documents])
-    chunk_document = np.array([number for number, _ in cut], np.int32)
-    chunk_parent = _numbered([(number, chunk.parent or chunk.start) for number, chunk in cut])
-    headed = [_headed(documents[number], chunk.text) for number, chunk in cut]
-    vectors = _vectors(headed, embedder, chunk_parent, chunk_document, progress)
+    cuts = _cut(documents, split)
+    words, lengths = [], [np.zeros(0, np.int32)]
+    vectors = np.zeros((cuts.chunks, embedder.dim), np.float16)
+    for first, end in _blocks(cuts.document):
+        texts = [
+            documents[cuts.document[n]].text[cuts.start[n] : cuts.end[n]] for n in range(first, end)
+        ]
+        found, held = postings.collect(texts, first)
+        words.append(found)
+        lengths.append(held)
+        titles = [documents[number].title for number in cuts.document[first:end]]
+        headed = [_headed(title, text) for title, text in zip(titles, texts, strict=True)]
+        raw = _encoded(headed, embedder, first, cuts.chunks, progress)
+        vectors[first:end] = _in_context(raw, cuts.parent[first:end], cuts.document[first:end])
+    titled, title_terms = postings.collect([document.title or "" for document in documents])
     return Segment(
         texts=tuple(documents),
         ids=tuple(document.id for document in documents),
         metadata=tuple(document.metadata for document in documents),
-        chunk_document=chunk_document,
-        chunk_start=np.array([chunk.start for _, chunk in cut], np.int64),
-        chunk_end=np.array([chunk.end for _, chunk in cut], np.int64),
-        chunk_parent=chunk_parent,
-        chunk_terms=chunk_terms,
+        chunk_document=cuts.document,
+        chunk_start=cuts.start,
+        chunk_end=cuts.end,
+        chunk_parent=cuts.parent,
+        chunk_terms=np.concatenate(lengths),
         title_terms=title_terms,
-        words=words,
-        titles=titles,
+        words=postings.joined(words),
+        titles=titled,
         vectors=vectors,
-        coarse=train(vectors),
+        coarse=train(vectors, search),
     )
 
 
-def _headed(document: Document, text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """Where the chunks of some documents are; columns as in ``Segment``."""
+
+    document: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    parent: npt.NDArray[np.int32]
+
+    @property
+    def chunks(self) -> int:
+        return len(self.start)
+
+
+def _cut(documents: Sequence[Document], split: Split) -> _Cuts:
+    document, start, end, parent = array("i"), array("q"), array("q"), array("i")
+    section, last = -1, None
+    for number, each in enumerate(documents):
+        for chunk in split(each):
+            inside = (number, chunk.parent or chunk.start)
+            section += inside != last
+            last = inside
+            document.append(number)
+            start.append(chunk.start)
+            end.append(chunk.end)
+            parent.append(section)
+    return _Cuts(
+        np.frombuffer(document, np.int32),
+        np.frombuffer(start, np.int64),
+        np.frombuffer(end, np.int64),
+        np.frombuffer(parent, np.int32),
+    )
+
+
+def _headed(title: str | None, text: str) -> str:
     """A chunk as it is embedded: the title says what a short passage leaves out."""
-    return f"{document.title}\n{text}" if document.title else text
+    return f"{title}\n{text}" if title else text
 
 
-def _numbered(sections: Sequence[object]) -> npt.NDArray[np.int32]:
-    """Numbers runs of equal values."""
-    changes = [n > 0 and each != sections[n - 1] for n, each in enumerate(sections)]
-    return np.cumsum(changes, dtype=np.int32)
-
-
-def term_key(term: str) -> int:
-    """Returns the 64-bit key under which a term is stored."""
-    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
-
-
-def _postings(texts: Iterable[str]) -> tuple[Postings, npt.NDArray[np.int32]]:
-    """Returns where each term occurs, and the terms of each text."""
-    numbers: dict[str, int] = {}
-    term, place, count, lengths = array("q"), array("q"), array("q"), array("i")
-    for position, text in enumerate(texts):
-        found = Counter(terms(text))
-        lengths.append(sum(found.values()))
-        for word, times in found.items():
-            term.append(numbers.setdefault(word, len(numbers)))
-            place.append(position)
-            count.append(times)
-    keys = np.array([term_key(word) for word in numbers], np.uint64)
-    entries = keys[np.frombuffer(term, np.int64)] if len(keys) else keys
-    places, counts = np.frombuffer(place, np.int64), np.frombuffer(count, np.int64)
-    return collect_postings(entries, places, counts), np.array(lengths, np.int32)
-
-
-def collect_postings(
-    keys: npt.NDArray[np.uint64], places: npt.NDArray[Any], counts: npt.NDArray[Any]
-) -> Postings:
-    """Returns entries, given in any order, grouped by term."""
-    order = np.lexsort((places, keys))
-    distinct, firsts = np.unique(keys[order], return_index=True)
-    return Postings(
-        keys=distinct,
-        starts=np.append(firsts, len(order)).astype(np.int64),
-        places=places[order].astype(np.int32),
-        counts=np.minimum(counts[order], 65535).astype(np.uint16),
-    )
-
-
-def _vectors(
+def _encoded(
     texts: Sequence[str],
     embedder: Embedder,
-    parent: npt.NDArray[Any],
-    document: npt.NDArray[Any],
+    done: int,
+    total: int,
     progress: Callable[[int, int], None] | None,
-) -> npt.NDArray[np.float16]:
-    """One vector per chunk; few are held in full precision at a time."""
-    vectors = np.zeros((len(texts), embedder.dim), np.float16)
-    for first, end in _blocks(document):
-        raw = np.zeros((end - first, embedder.dim), np.float32)
-        for at in range(first, end, _ENCODED_AT_ONCE):
-            batch = texts[at : min(at + _ENCODED_AT_ONCE, end)]
-            raw[at - first : at - first + len(batch)] = embedder.encode_documents(batch)
-            if progress is not None:
-                progress(at + len(batch), len(texts))
-        vectors[first:end] = _in_context(raw, parent[first:end], document[first:end])
-    return vectors
+) -> Floats:
+    """The vectors of one block, in full precision."""
+    raw = np.zeros((len(texts), embedder.dim), np.float32)
+    for at in range(0, len(texts), _ENCODED_AT_ONCE):
+        batch = texts[at : at + _ENCODED_AT_ONCE]
+        raw[at : at + len(batch)] = embedder.encode_documents(batch)
+        if progress is not None:
+            progress(done + at + len(batch), total)
+    return raw
 
 
 def _blocks(document: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
@@ -262,7 +236,11 @@ class _Joined:
         return texts[inner]
 
 
-def merge(segments: Sequence[Segment], live: Sequence[npt.NDArray[np.bool_]]) -> Segment:
+def merge(
+    segments: Sequence[Segment],
+    live: Sequence[npt.NDArray[np.bool_]],
+    search: VectorSearch = DEFAULT_SEARCH,
+) -> Segment:
     """Returns one segment with the living documents of several, in order; nothing is recomputed."""
     kept = [np.flatnonzero(alive) for alive in live]
     offsets = np.cumsum([0, *(len(each) for each in kept)])
@@ -283,7 +261,7 @@ def merge(segments: Sequence[Segment], live: Sequence[npt.NDArray[np.bool_]]) ->
     places = [(part.texts, int(n)) for part, each in zip(segments, kept, strict=True) for n in each]
     ids = (part.ids[n] for part, each in zip(segments, kept, strict=True) for n in each)
     metadata = (part.metadata[n] for part, each in zip(segments, kept, strict=True) for n in each)
-    columns["coarse"] = train(columns["vectors"])
+    columns["coarse"] = train(columns["vectors"], search)
     return Segment(texts=_Joined(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
 
 
@@ -315,16 +293,13 @@ def _sections(
     return np.concatenate([np.zeros(0, np.int32), *columns]).astype(np.int32)
 
 
-def _merged_postings(parts: Sequence[Postings], kept: Sequence[npt.NDArray[np.bool_]]) -> Postings:
-    keys, places, counts = [], [], []
-    first = 0
-    for part, rows in zip(parts, kept, strict=True):
-        inside = rows[part.places]
-        keys.append(np.repeat(part.keys, np.diff(part.starts))[inside])
-        places.append(_renumbered(rows)[part.places[inside]] + first)
-        counts.append(part.counts[inside])
-        first += int(rows.sum())
-    return collect_postings(np.concatenate(keys), np.concatenate(places), np.concatenate(counts))
+def _merged_postings(parts: Sequence[Postings], rows: Sequence[npt.NDArray[np.bool_]]) -> Postings:
+    firsts = np.cumsum([0, *(int(inside.sum()) for inside in rows)])
+    kept = [
+        postings.kept(part, inside, int(first))
+        for part, inside, first in zip(parts, rows, firsts, strict=False)
+    ]
+    return postings.joined(kept)
 
 
 def arrays(segment: Segment) -> Iterator[tuple[str, npt.NDArray[Any]]]:

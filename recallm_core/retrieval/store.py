@@ -26,29 +26,34 @@ from recallm_core.embedding import Embedder
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import files
 from recallm_core.retrieval.files import FileRecord, damaged
-from recallm_core.retrieval.segment import Postings, Segment, arrays
+from recallm_core.retrieval.postings import Postings
+from recallm_core.retrieval.segment import Segment, arrays
 from recallm_core.retrieval.texts import SavedTexts, write_texts
+from recallm_core.retrieval.token_counts import UNKNOWN, Counts
 from recallm_core.retrieval.vectors import Coarse
 
-VERSION = 1
+VERSION = 2
 _FORMAT = "recallm-index"
 _GENERATION = re.compile(r"generation-(\d{6,12})")
 _BUILDING = re.compile(r"building-\d+")
 _SEGMENT = re.compile(r"s[0-9a-f]{32}")
+_TOKENS = re.compile(r"(s[0-9a-f]{32})-tokens-([0-9a-f]{16})\.npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST = 1 << 24
 _KEPT = 2  # generations: readers that are just opening the previous one find it whole
 _ATTEMPTS = 5  # to open, while writers replace the generation that was about to be read
+_CHECKED_AT_ONCE = 1 << 16  # vectors
 _PATIENCE = 10.0  # seconds that a writer waits for another
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A segment as it is saved: its name, its data and which documents are alive."""
+    """A segment as it is saved: its name, its data, which documents are alive, token counts."""
 
     name: str
     segment: Segment
     live: npt.NDArray[np.bool_]
+    tokens: Mapping[str, Counts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +187,11 @@ def _write_part(
         if not keep(name):
             files.write_array(building / name, values)
             written[name] = files.record(building / name)
-    alive = f"{part.name}-live.npy"
-    files.write_array(building / alive, part.live)
-    written[alive] = files.record(building / alive)
+    growing = {f"tokens-{name}": counts for name, counts in part.tokens.items()}
+    for key, values in {"live": part.live, **growing}.items():  # a generation has its own
+        name = f"{part.name}-{key}.npy"
+        files.write_array(building / name, values)
+        written[name] = files.record(building / name)
     return written
 
 
@@ -333,7 +340,14 @@ def _well_formed(manifest: Mapping[str, Any]) -> bool:
 def _suffixes(name: str, listed: Collection[str]) -> tuple[str, ...]:
     """The files of a segment; those of an approximate search are there together or not at all."""
     approximate = any(f"{name}{suffix}" in listed for suffix in _COARSE)
-    return (*_SUFFIXES, *_COARSE) if approximate else _SUFFIXES
+    counted = (f"-tokens-{each}.npy" for each in _counted(name, listed))
+    return (*_SUFFIXES, *(_COARSE if approximate else ()), *counted)
+
+
+def _counted(name: str, listed: Collection[str]) -> list[str]:
+    """The tokenizers under which a segment's chunks were counted."""
+    found = (_TOKENS.fullmatch(each) for each in listed)
+    return [match[2] for match in found if match and match[1] == name]
 
 
 def _is_record(entry: object) -> bool:
@@ -408,10 +422,16 @@ def _load_segment(
         **postings,
     )
     live = array("live", "bool", sizes["documents"])
+    tokens = {
+        each: np.array(array(f"tokens-{each}", "int32", sizes["chunks"]))
+        for each in _counted(name, records)
+    }
     if len(texts) != sizes["documents"] or len(set(texts.ids)) != len(texts.ids):
         raise damaged(folder / f"{name}.db", f"hasn't {sizes['documents']} distinct documents")
     _check_segment(folder / name, segment, texts.characters)
-    return Part(name, segment, np.array(live))
+    if any((counts < UNKNOWN).any() for counts in tokens.values()):
+        raise damaged(folder / name, "has impossible values in its token counts")
+    return Part(name, segment, np.array(live), tokens)
 
 
 def _check_segment(path: Path, segment: Segment, characters: Sequence[int]) -> None:
@@ -429,7 +449,10 @@ def _check_segment(path: Path, segment: Segment, characters: Sequence[int]) -> N
         "lengths": bool((segment.chunk_terms >= 0).all() and (segment.title_terms >= 0).all()),
         "words": _sound(segment.words, chunks),
         "titles": _sound(segment.titles, documents),
-        "vectors": bool(np.isfinite(segment.vectors).all()),
+        "vectors": all(
+            bool(np.isfinite(segment.vectors[at : at + _CHECKED_AT_ONCE]).all())
+            for at in range(0, chunks, _CHECKED_AT_ONCE)
+        ),
         "lists": segment.coarse is None
         or (
             _within(segment.coarse.lists, len(segment.coarse.centroids))

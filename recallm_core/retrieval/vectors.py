@@ -11,10 +11,34 @@ import numpy.typing as npt
 
 from recallm_core.embedding import Floats
 
-EXACT_UP_TO = 1_000_000
 _ADDED_AT_ONCE = 1 << 16
 _TRAINED_ON = 64  # vectors per list of an approximate index
-_PROBES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSearch:
+    """How vectors are searched: exactly, or where there are many, only those in the nearest lists.
+
+    Attributes:
+        exact_up_to: Vectors of one segment up to which every one is compared with the question.
+        lists: Into how many lists more of them are sorted; None: twice the square root of their
+            number. Counts when an index is built.
+        probes: How many of the lists are read for a question; more is slower and misses less.
+            Counts when an index is searched, so it can be chosen anew each time one is opened.
+    """
+
+    exact_up_to: int = 1_000_000
+    lists: int | None = None
+    probes: int = 64
+
+    def __post_init__(self) -> None:
+        if self.exact_up_to < 0 or self.probes < 1 or (self.lists is not None and self.lists < 1):
+            raise ValueError(
+                f"exact_up_to must not be negative, lists and probes at least 1, got {self}"
+            )
+
+
+DEFAULT_SEARCH = VectorSearch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +54,7 @@ class Coarse:
     lists: npt.NDArray[np.int32]
 
 
-def train(vectors: npt.NDArray[np.float16], *, exact_up_to: int | None = None) -> Coarse | None:
+def train(vectors: npt.NDArray[np.float16], search: VectorSearch = DEFAULT_SEARCH) -> Coarse | None:
     """Returns what an approximate search over some vectors needs; None: they are few enough.
 
     Repeatable: the clustering starts from a fixed seed.
@@ -38,9 +62,9 @@ def train(vectors: npt.NDArray[np.float16], *, exact_up_to: int | None = None) -
     import faiss
 
     count, dim = vectors.shape
-    if count <= (EXACT_UP_TO if exact_up_to is None else exact_up_to):
+    if count <= search.exact_up_to:
         return None
-    lists = max(1, int(2 * np.sqrt(count)))
+    lists = min(count, search.lists or max(1, int(2 * np.sqrt(count))))
     clusters = faiss.Kmeans(dim, lists, niter=10, seed=1234, spherical=True)
     step = max(1, count // (lists * _TRAINED_ON))
     clusters.train(vectors[::step].astype(np.float32))
@@ -59,18 +83,18 @@ class NearestVectors:
 
     Args:
         vectors: ``float16[n, dim]``; may be memory-mapped.
-        coarse: If given, only the lists nearest to the question are read.
-        probes: How many of them; more is slower and misses less.
+        coarse: If given, and the vectors are many, only the lists nearest to the question are read.
+        search: How many are many, and how many lists are read.
     """
 
     def __init__(
         self,
         vectors: npt.NDArray[np.float16],
         coarse: Coarse | None = None,
-        *,
-        probes: int = _PROBES,
+        search: VectorSearch = DEFAULT_SEARCH,
     ) -> None:
-        self._vectors, self._coarse, self._probes = vectors, coarse, probes
+        self._vectors, self._probes = vectors, search.probes
+        self._coarse = coarse if len(vectors) > search.exact_up_to else None
         self._index: Any = None
         self._lock = threading.Lock()
 

@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from recallm_core.lexical import terms
-from recallm_core.retrieval.segment import Segment, group_starts, term_key
+from recallm_core.retrieval.postings import term_key
+from recallm_core.retrieval.segment import Segment, group_starts
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _K1 = 1.5
 _B = 0.75
-# Measured on natural questions, quotes, two-hop questions and long manuals: a heavy document level
-# with its title gains up to 12 points on short passages and costs under 1 on long documents.
-DOCUMENT_WEIGHT = 2.0  # of a document's score, beside those of the chunk and of its section
+# Chosen on training rows by benchmarks/ranking_weights.py: a heavier document level finds more
+# short passages of an encyclopedia and fewer places in long manuals.
+DOCUMENT_WEIGHT = 1.0  # of a document's score, beside those of the chunk and of its section
 TITLE_WEIGHT = 8  # times that a term of the title counts among those of its document
 
 
@@ -55,13 +56,19 @@ class WordScores:
 
     def scores(self, question: str) -> list[Scores]:
         """Returns one score per chunk for each segment; 0 where no term matches."""
+        return [
+            chunk + section[part.chunk_parent] + DOCUMENT_WEIGHT * document[part.chunk_document]
+            for part, (chunk, section, document) in zip(
+                self._segments, self.levels(question), strict=True
+            )
+        ]
+
+    def levels(self, question: str) -> list[list[Scores]]:
+        """Returns for each segment the scores of its chunks, of its sections and documents."""
         totals = [[np.zeros(len(units.terms)) for units in levels] for levels in self._levels]
         for term in dict.fromkeys(terms(question)):
             self._add(term_key(term), totals)
-        return [
-            chunk + section[part.chunk_parent] + DOCUMENT_WEIGHT * document[part.chunk_document]
-            for part, (chunk, section, document) in zip(self._segments, totals, strict=True)
-        ]
+        return totals
 
     def _add(self, key: int, totals: Sequence[Sequence[Scores]]) -> None:
         """Adds the share of one term at every level of every segment."""

@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from recallm_core.documents import Document, SourceMap
 from recallm_core.embedding import FunctionEmbedder
 from recallm_core.errors import CorpusIndexError
-from recallm_core.retrieval import CorpusIndex, store, vectors
+from recallm_core.retrieval import CorpusIndex, VectorSearch, store, token_counts
 
 TINY_SOURCE = """
 import sys, zlib
@@ -135,22 +137,65 @@ def test_saving_elsewhere_makes_a_whole_copy(saved, tmp_path):
 
 
 def test_the_trained_parts_of_an_approximate_index_are_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectors, "EXACT_UP_TO", 300)
+    search = VectorSearch(exact_up_to=300)
     texts = [f"red stone number {n} " * 20 for n in range(400)]
-    built = CorpusIndex.build(texts, TINY, tmp_path)
+    built = CorpusIndex.build(texts, TINY, tmp_path, vector_search=search)
     assert len(list((tmp_path / "generation-000001").glob("*-coarse-*.npy"))) == 2
 
     def never(*_, **__):
         raise AssertionError("trained again")
 
     monkeypatch.setattr("faiss.Kmeans.train", never)
-    opened = CorpusIndex.open(tmp_path, TINY)
+    opened = CorpusIndex.open(tmp_path, TINY, vector_search=search)
+    exact = CorpusIndex.open(tmp_path, TINY)
+    plain = CorpusIndex.build(texts, TINY)
     for mode in ("hybrid", "dense"):
         question = "stone number 7"
         assert opened.search(question, 20, mode=mode) == built.search(question, 20, mode=mode)
+        assert exact.search(question, 20, mode=mode) == plain.search(question, 20, mode=mode)
     forged(tmp_path / "generation-000001", "-coarse-lists.npy", np.full(400, 999, np.int32))
     with pytest.raises(CorpusIndexError, match="impossible values in its lists"):
         CorpusIndex.open(tmp_path, TINY)
+
+
+class Letters:
+    """A tokenizer that counts characters, and how often it was asked."""
+
+    fingerprint = "letters"
+    asked = 0
+
+    def encode_plain(self, text):
+        self.asked += 1
+        return type("Plain", (), {"ids": text})
+
+
+def test_token_counts_are_saved_with_the_index(saved):
+    opened = CorpusIndex.open(saved, TINY)
+    chunks = opened.stats().chunks
+    assert opened.count_tokens(Letters()) == chunks
+    opened.save()
+    assert len(list((saved / "generation-000002").glob("*-tokens-*.npy"))) == 1
+    again, tokenizer = CorpusIndex.open(saved, TINY), Letters()
+    assert again.count_tokens(tokenizer) == tokenizer.asked == 0
+    again.add([Document("one more text", id="more")])
+    assert again.count_tokens(tokenizer) == tokenizer.asked == 1
+    again.save()
+    assert CorpusIndex.open(saved, TINY).count_tokens(tokenizer) == 0
+    same(CorpusIndex.open(saved, TINY), again)
+
+
+@pytest.mark.parametrize("content", [np.full(1, 5, np.int32), np.full(1, 5, np.int64), b"", None])
+def test_forged_token_counts_are_refused(saved, content):
+    opened = CorpusIndex.open(saved, TINY)
+    opened.count_tokens(Letters())
+    opened.save()
+    folder = saved / "generation-000002"
+    name = token_counts.counts_name("letters")
+    if content is None:
+        content = np.full(opened.stats().chunks, -2, np.int32)
+    forged(folder, f"-tokens-{name}.npy", content)
+    with pytest.raises(CorpusIndexError, match=r"generation-000002.*(restore|build)"):
+        CorpusIndex.open(saved, TINY)
 
 
 def test_an_empty_index_can_be_saved(tmp_path):
@@ -176,7 +221,7 @@ def rewritten(folder, change):
 
 def test_another_version_is_refused_by_number(saved):
     rewritten(saved / "generation-000001", lambda manifest: manifest.update(version=7))
-    with pytest.raises(CorpusIndexError, match="version 7, this library reads version 1"):
+    with pytest.raises(CorpusIndexError, match="version 7, this library reads version 2"):
         CorpusIndex.open(saved, TINY)
 
 
@@ -402,6 +447,39 @@ def test_a_folder_that_cant_be_written_keeps_its_index(saved, monkeypatch):
     assert len(CorpusIndex.open(saved, TINY).documents) == 4
     opened.save()
     assert len(CorpusIndex.open(saved, TINY).documents) == 5
+
+
+def test_a_read_only_folder_is_read_and_not_written():
+    # Not in tmp_path: root may write anywhere, so the script becomes another user, who must get in.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        path = Path(name) / "index"
+        CorpusIndex.build(sample(), TINY, path)
+        run(
+            """
+            import os, pathlib
+            import faiss, sqlite3, encodings.idna, xml  # what is imported late is imported as root
+            from recallm_core.errors import CorpusIndexError
+            path = pathlib.Path(sys.argv[1])
+            CorpusIndex.open(path, TINY).search("warm up")
+            for each in [*path.rglob("*"), path]:
+                each.chmod(0o555 if each.is_dir() else 0o444)
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            index = CorpusIndex.open(path, TINY)
+            assert index.search("red stone", 5)[0].document_id == "long"
+            assert index.pack_report("red stone", 40, len).passages
+            index.add(["more"])
+            try:
+                index.save()
+            except CorpusIndexError as error:
+                assert "Permission denied" in str(error) and "untouched" in str(error), error
+            else:
+                raise SystemExit("it was saved")
+            assert len(CorpusIndex.open(path, TINY).documents) == 4
+            """,
+            path,
+        )
 
 
 def test_metadata_that_json_would_change_is_refused_by_name(tmp_path):
