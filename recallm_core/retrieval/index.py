@@ -324,9 +324,12 @@ class CorpusIndex:
             )
         state = self._state
         allowed = [ranking.allowed(part, where) for part in state.parts]
-        found = ranking.nearest_chunks(
-            state, unit(np.array([vector], np.float32))[0], max(2 * k, 200), allowed
-        )
+        asked = unit(np.array([vector], np.float32))[0]
+        depth, total = max(2 * k, 200), state.firsts[-1]
+        found = ranking.nearest_chunks(state, asked, depth, allowed)
+        while len(found) < k and depth < total:  # so many equal ones that all were left out
+            depth = min(4 * depth, total)
+            found = ranking.nearest_chunks(state, asked, depth, allowed)
         return [
             ranking.chunk(state, number, score)
             for number, score in ranking.ordered(state, found, k)

@@ -118,3 +118,12 @@ def test_an_index_of_given_vectors_opens_with_its_size_or_none(tmp_path: Path) -
     for other in (GivenVectors(3), None):
         with pytest.raises(CorpusIndexError, match="'given'"):
             CorpusIndex.open(tmp_path, other)
+
+
+def test_many_equal_vectors_are_found_beside_better_ones() -> None:
+    index = CorpusIndex(GivenVectors(2))
+    names = [f"n{number:04}" for number in range(900)]
+    index.add_vectors(
+        [Document(name, name) for name in names], array([1, 0], *[[1, 1]] * (len(names) - 1))
+    )
+    assert [hit.document_id for hit in index.search_vector(array(1, 0), 10)] == names[:10]
