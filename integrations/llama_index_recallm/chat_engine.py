@@ -27,7 +27,7 @@ from llama_index.core.tools import ToolOutput
 from llama_index.core.types import Thread
 
 from llama_index_recallm.anchors import Nodes
-from llama_index_recallm.engines import _retriever
+from llama_index_recallm.engines import retriever_of
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.responses import Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
@@ -129,7 +129,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         if documents is None and hasattr(source, "pack_report"):
             documents = source
         engine = cls(
-            retriever=_retriever(source),
+            retriever=retriever_of(source, model, token_budget),
             llm=model,
             memory=kept,
             system_prompt=system_prompt,

@@ -66,8 +66,8 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         model = chosen_llm(llm)
         if documents is None and isinstance(source, recallm.CorpusIndex):
             documents = source
-        retriever = _retriever(source)
         near = Nodes(source) if docstore is None else docstore
+        retriever = retriever_of(source, model, token_budget, callback_manager)
         if packed and not isinstance(retriever, PackedContextRetriever):
             retriever = PackedContextRetriever(
                 retriever,
@@ -95,14 +95,26 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         )
 
 
-def _retriever(source: Any) -> Any:
-    """What finds nodes: a retriever, or a ``CorpusIndex`` that becomes one by packing."""
+def retriever_of(
+    source: Any,
+    llm: RecaLLM,
+    token_budget: int | None = None,
+    callback_manager: CallbackManager | None = None,
+) -> BaseRetriever:
+    """Returns what finds nodes: a retriever, or a ``CorpusIndex`` that becomes one by packing.
+
+    Raises:
+        TypeError: The source is nothing that can be searched.
+    """
     if isinstance(source, BaseRetriever):
         return source
     if hasattr(source, "pack_report"):
-        return PackedContextRetriever(source)
+        return PackedContextRetriever(
+            source, llm=llm, token_budget=token_budget, callback_manager=callback_manager
+        )
     if hasattr(source, "as_retriever"):
-        return source.as_retriever()
+        found: BaseRetriever = source.as_retriever()
+        return found
     raise TypeError(
         f"source must be an index, a retriever or a CorpusIndex, got {type(source).__name__}"
     )

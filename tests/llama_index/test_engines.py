@@ -100,6 +100,8 @@ def test_a_corpus_index_is_a_source_with_its_documents(kit: Any) -> None:
     response = RecaLLMQueryEngine.build(index, kit.llm()).query(kit.question)
     citations = kit.check(response, kit.documents, least=3)
     assert {citation.level for citation in citations} == {"document"}
+    few = RecaLLMQueryEngine.build(index, kit.llm(), token_budget=100).query(kit.question)
+    assert sum(len(each.node.text) for each in few.source_nodes) <= 100
 
 
 @pytest.mark.parametrize("metadata", [False, True])
