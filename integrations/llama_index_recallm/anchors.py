@@ -93,12 +93,12 @@ def anchors(found: Sequence[Source], originals: Originals, nodes: Nodes) -> list
     out = [source.anchor(originals) for source in found]
     unsure: dict[str, list[int]] = {}
     for number, (source, anchor) in enumerate(zip(found, out, strict=True)):
-        if anchor.ambiguous and source.node.ref_doc_id is not None:
+        if anchor.ambiguous and source.whole and source.node.ref_doc_id is not None:
             unsure.setdefault(source.node.ref_doc_id, []).append(number)
     for document_id, numbers in unsure.items():
         text = originals.text(document_id)
         assert text is not None  # an anchor is only ambiguous in a text
-        same = [source for source in found if source.node.ref_doc_id == document_id]
+        same = [each for each in found if each.whole and each.node.ref_doc_id == document_id]
         places = _Order(text, same, nodes).places()
         for number in numbers:
             start = places.get(found[number].node.node_id, out[number].start)

@@ -130,6 +130,11 @@ class Source:
         return self.given.node
 
     @property
+    def whole(self) -> bool:
+        """Whether it is all of the node's text but for a label."""
+        return len(self.text) + self.shift + 1 >= len(self.node_text)
+
+    @property
     def readable(self) -> bool:
         """Whether there is anything to quote."""
         return bool(self.text.strip())

@@ -16,6 +16,7 @@ from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPro
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import BaseSynthesizer, CompactAndRefine
 from llama_index.core.schema import (
+    Document,
     ImageNode,
     MetadataMode,
     NodeWithScore,
@@ -308,13 +309,32 @@ def test_what_does_not_fit_is_left_out_lowest_score_first(kit: Any) -> None:
     assert len(response.source_nodes) == 3
 
 
-def test_a_budget_below_one_node_reads_the_passages_that_bear_on_the_question(kit: Any) -> None:
+@pytest.mark.parametrize("limit", [{"window": 9000}, {"token_budget": 2000}, {"token_budget": 800}])
+def test_a_budget_below_one_node_reads_the_passages_that_bear_on_the_question(
+    kit: Any, limit: Any
+) -> None:
     lines = [f"Paragraph {n} is about nothing at all.\n\n" for n in range(300)]
     lines[150] = "The harbour master is called Odalys Brandt.\n\n"
+    text = "".join(lines)
     script = "</think>She is <|start_recall|>Odalys Brandt<|end_recall|>."
-    synthesizer = kit.synthesizer(script, window=9000)
-    response = synthesizer.synthesize("Who is the harbour master?", [kit.node("".join(lines), 0)])
-    assert [citation.text for citation in kit.check(response)] == ["Odalys Brandt"]
+    synthesizer = kit.synthesizer(script, **limit, documents={"d": f"Head. {text}"})
+    nodes = [kit.node(text, 6, "d", id_="long"), kit.node("Nothing here. " * 999, id_="other")]
+    response = synthesizer.synthesize("Who is the harbour master?", nodes)
+    (citation,) = kit.check(response, [Document(id_="d", text=f"Head. {text}")])
+    assert (citation.text, citation.level) == ("Odalys Brandt", "document")
+    read = len(prompt_of(synthesizer))
+    assert read < limit.get("token_budget", 9000) + 2000
+    for left_out in response.metadata["recallm"]["left_out"]:
+        assert left_out == {"node_id": "other", "reason": "budget"}
+
+
+async def test_a_budget_without_room_for_any_passage_is_refused(kit: Any) -> None:
+    for budget in (0, 5):
+        synthesizer = kit.synthesizer(token_budget=budget)
+        with pytest.raises(ValueError, match="no room for any passage"):
+            synthesizer.synthesize(kit.question, kit.nodes())
+        with pytest.raises(ValueError, match="raise token_budget"):
+            await synthesizer.asynthesize(kit.question, kit.nodes())
 
 
 # bad input
