@@ -22,6 +22,7 @@ from llama_index.core.schema import (
     NodeWithScore,
     QueryBundle,
 )
+from llama_index.core.tools import ToolOutput
 
 from llama_index_recallm import RecaLLM, RecaLLMSynthesizer
 from recallm_core.errors import ContextOverflowError, DocumentError, GenerationError
@@ -101,6 +102,20 @@ async def test_what_is_streamed_can_be_read_again(kit: Any) -> None:
     assert kit.said(await other.get_response()) == kit.said(response)
 
 
+async def test_dumping_an_unread_stream_reads_nothing(kit: Any) -> None:
+    synthesizer = kit.synthesizer(streaming=True)
+    for response in (
+        synthesizer.synthesize(kit.question, kit.nodes()),
+        await synthesizer.asynthesize(kit.question, kit.nodes()),
+    ):
+        output = ToolOutput(content="", tool_name="t", raw_input={}, raw_output=response)
+        assert json.loads(output.model_dump_json())["raw_output"]["response_gen"] == ""
+        assert str(response) == "It leaves at 9:30; leave is 16 weeks."
+        dumped = json.loads(output.model_dump_json())["raw_output"]
+        assert dumped["response_gen"] == str(response)
+        assert dumped["metadata"]["recallm"]["citations"]
+
+
 def test_taking_one_piece_and_then_looping_goes_on(kit: Any) -> None:
     response = kit.synthesizer(streaming=True).synthesize(kit.question, kit.nodes())
     pieces = [next(response.response_gen), *response.response_gen]
@@ -168,14 +183,16 @@ async def test_a_failing_model_raises_for_every_reader(kit: Any) -> None:
 
 
 async def test_events_come_in_the_order_of_the_base_class(kit: Any, events: Any) -> None:
-    def names(synthesizer: Any) -> tuple[list[str], list[Any]]:
+    async def names(synthesizer: Any) -> tuple[list[str], list[Any]]:
         events.seen.clear()
         legacy = kit.legacy()
         synthesizer.callback_manager = legacy.manager()
         for streaming in (False, True):
             synthesizer._streaming = streaming
-            list(getattr(synthesizer.synthesize("Q?", kit.nodes()), "response_gen", ()))
+            await drained(synthesizer.synthesize("Q?", kit.nodes()))
             synthesizer.synthesize("Q?", [])
+            await drained(await synthesizer.asynthesize("Q?", kit.nodes()))
+            await synthesizer.asynthesize("Q?", [])
         kinds = ("SynthesizeStartEvent", "SynthesizeEndEvent", "LLMChatStartEvent")
         kept = [name for name in events.names if name in kinds or name == "LLMChatEndEvent"]
         seen = [each for each in legacy.seen if each[1] in (CBEventType.SYNTHESIZE, "llm")]
@@ -191,7 +208,21 @@ async def test_events_come_in_the_order_of_the_base_class(kit: Any, events: Any)
             stream = self._llm.stream_chat(asked)
             return (chunk.delta for chunk in stream)
 
-    assert names(kit.synthesizer()) == names(Plain(llm=kit.llm()))
+        async def aget_response(self, query_str: str, text_chunks: Any, **_: Any) -> Any:
+            asked = [ChatMessage(content=query_str)]
+            if not self._streaming:
+                return str((await self._llm.achat(asked)).message.content)
+            stream = await self._llm.astream_chat(asked)
+
+            async def pieces() -> Any:
+                async for chunk in stream:
+                    yield chunk.delta
+
+            return pieces()
+
+    ours, theirs = await names(kit.synthesizer()), await names(Plain(llm=kit.llm()))
+    assert ours == theirs
+    assert len(ours[0]) == 24
 
 
 async def test_a_tracer_sees_everything_once(kit: Any, events: Any) -> None:
