@@ -96,7 +96,7 @@ class StaticEmbedder:
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for first, batch in _batches(texts):
             vectors[first : first + len(batch)] = self._sums(batch)
-        return _unit(vectors)
+        return unit(vectors)
 
     def encode_query(self, text: str) -> Floats:
         """Returns the unit vector of a question."""
@@ -157,7 +157,7 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
         yield first, batch
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
     """Scales each row to length 1, in place; rows of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors /= np.where(lengths > 0, lengths, 1.0)
@@ -203,7 +203,7 @@ class FunctionEmbedder:
             return np.zeros((0, self.dim), np.float32)
         steps = range(0, len(texts), self._batch_size)
         parts = [self._vectors(list(texts[at : at + self._batch_size])) for at in steps]
-        return _unit(np.concatenate(parts))
+        return unit(np.concatenate(parts))
 
     def encode_query(self, text: str) -> Floats:
         """Returns the unit vector of a question."""
@@ -224,7 +224,31 @@ class FunctionEmbedder:
                 f"the embedding function {self._name!r} should return {expected} vectors of finite "
                 f"numbers, but returned an array of shape {vectors.shape}"
             )
-        return _unit(vectors)
+        return unit(vectors)
+
+
+class GivenVectors:
+    """Stands where an embedder would, in an index that is told its vectors.
+
+    Args:
+        dim: Numbers in a vector.
+    """
+
+    fingerprint = "given"
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Always raises: nothing here makes vectors."""
+        raise ValueError(
+            "this index is told its vectors: use add_vectors and search_vector, or search with "
+            "mode='lexical'"
+        )
+
+    def encode_query(self, text: str) -> Floats:
+        """Always raises: nothing here makes vectors."""
+        return self.encode_documents([text])
 
 
 def sentence_transformer(name: str, *, device: str = "cpu", batch_size: int = 32) -> Embedder:

@@ -9,7 +9,8 @@ from llama_index_recallm.engines import (
 )
 from llama_index_recallm.events import RecallSpanEvent
 from llama_index_recallm.llms import RecaLLM
-from llama_index_recallm.packing import PackedContextRetriever, RecaLLMContextPacker, pack_nodes
+from llama_index_recallm.packed_context import PackedContextRetriever, RecaLLMContextPacker
+from llama_index_recallm.packing import pack_nodes
 from llama_index_recallm.responses import (
     AsyncCitedStreamingResponse,
     Citation,

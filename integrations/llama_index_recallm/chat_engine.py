@@ -26,7 +26,8 @@ from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import ToolOutput
 from llama_index.core.types import Thread
 
-from llama_index_recallm.engines import _retriever
+from llama_index_recallm.anchors import Nodes
+from llama_index_recallm.engines import retriever_of
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.responses import Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
@@ -98,6 +99,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         node_postprocessors: Sequence[BaseNodePostprocessor] = (),
         skip_condense: bool = False,
         documents: Any = None,
+        docstore: Any = None,
         token_budget: int | None = None,
         **options: Any,
     ) -> RecaLLMChatEngine:
@@ -113,6 +115,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
             node_postprocessors: Applied to the nodes that were found.
             skip_condense: Whether to search for the last message as it is.
             documents: The original texts, as for ``RecaLLMSynthesizer``.
+            docstore: Where the nodes beside a node are found; None: in the index, if it has them.
             token_budget: Tokens of nodes at most.
             options: Further arguments of ``CondensePlusContextChatEngine``.
         """
@@ -126,7 +129,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         if documents is None and hasattr(source, "pack_report"):
             documents = source
         engine = cls(
-            retriever=_retriever(source),
+            retriever=retriever_of(source, model, token_budget),
             llm=model,
             memory=kept,
             system_prompt=system_prompt,
@@ -134,7 +137,11 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
             node_postprocessors=list(node_postprocessors),
             **options,
         )
-        engine._synthesizer_options = {"documents": documents, "token_budget": token_budget}
+        engine._synthesizer_options = {
+            "documents": documents,
+            "docstore": Nodes(source) if docstore is None else docstore,
+            "token_budget": token_budget,
+        }
         return engine
 
     def _get_response_synthesizer(  # type: ignore[override]

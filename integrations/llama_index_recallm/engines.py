@@ -14,8 +14,9 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.tools import QueryEngineTool, ToolMetadata, ToolOutput
 
 import recallm_core as recallm
+from llama_index_recallm.anchors import Nodes
 from llama_index_recallm.llms import RecaLLM
-from llama_index_recallm.packing import PackedContextRetriever
+from llama_index_recallm.packed_context import PackedContextRetriever
 from llama_index_recallm.responses import KEY, Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
 
@@ -37,6 +38,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         llm: RecaLLM | str | None = None,
         *,
         documents: Any = None,
+        docstore: Any = None,
         token_budget: int | None = None,
         streaming: bool = False,
         text_qa_template: BasePromptTemplate | None = None,
@@ -52,6 +54,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
             llm: A ``RecaLLM`` or its name; None: ``Settings.llm`` if it is one, else the model that
                 ships.
             documents: The original texts; with them, places in documents are checked.
+            docstore: Where the nodes beside a node are found; None: in the index, if it has them.
             token_budget: Tokens of nodes at most; None: what the window leaves.
             streaming: Whether answers are streamed.
             text_qa_template: As for ``RecaLLMSynthesizer``.
@@ -63,12 +66,14 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         model = chosen_llm(llm)
         if documents is None and isinstance(source, recallm.CorpusIndex):
             documents = source
-        retriever = _retriever(source)
+        near = Nodes(source) if docstore is None else docstore
+        retriever = retriever_of(source, model, token_budget, callback_manager)
         if packed and not isinstance(retriever, PackedContextRetriever):
             retriever = PackedContextRetriever(
                 retriever,
                 llm=model,
                 documents=documents,
+                docstore=near,
                 token_budget=token_budget,
                 callback_manager=callback_manager,
             )
@@ -76,6 +81,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
             model,
             callback_manager,
             documents=documents,
+            docstore=near,
             token_budget=token_budget,
             streaming=streaming,
             text_qa_template=text_qa_template,
@@ -89,14 +95,26 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         )
 
 
-def _retriever(source: Any) -> Any:
-    """What finds nodes: a retriever, or a ``CorpusIndex`` that becomes one by packing."""
+def retriever_of(
+    source: Any,
+    llm: RecaLLM,
+    token_budget: int | None = None,
+    callback_manager: CallbackManager | None = None,
+) -> BaseRetriever:
+    """Returns what finds nodes: a retriever, or a ``CorpusIndex`` that becomes one by packing.
+
+    Raises:
+        TypeError: The source is nothing that can be searched.
+    """
     if isinstance(source, BaseRetriever):
         return source
     if hasattr(source, "pack_report"):
-        return PackedContextRetriever(source)
+        return PackedContextRetriever(
+            source, llm=llm, token_budget=token_budget, callback_manager=callback_manager
+        )
     if hasattr(source, "as_retriever"):
-        return source.as_retriever()
+        found: BaseRetriever = source.as_retriever()
+        return found
     raise TypeError(
         f"source must be an index, a retriever or a CorpusIndex, got {type(source).__name__}"
     )

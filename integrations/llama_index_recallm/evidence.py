@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from llama_index.core.schema import BaseNode, NodeWithScore
 
+import recallm_core as recallm
 from llama_index_recallm import messages
+from llama_index_recallm.anchors import Nodes, anchors
 from llama_index_recallm.responses import Citation, Evidence, Level, NodeRange
 from llama_index_recallm.sources import (
     MEMBERS,
@@ -27,15 +30,20 @@ class Reader:
         sources: What the model reads, in the order of the call's citable blocks.
         originals: The documents that the nodes were cut from.
         additional: Nodes behind the sources, where these are sub-answers of another engine.
+        nodes: Where the nodes beside them are, to place those whose texts repeat.
     """
 
     def __init__(
-        self, sources: Sequence[Source], originals: Originals, additional: Sequence[Source] = ()
+        self,
+        sources: Sequence[Source],
+        originals: Originals,
+        additional: Sequence[Source] = (),
+        nodes: Nodes | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self._originals = originals
         self._additional = tuple(additional)
-        self._anchors: dict[int, Anchor] = {}
+        self._nodes = nodes or Nodes()
 
     def evidence(self, answer: Mapping[str, Any]) -> Evidence:
         """Returns the evidence of an answer.
@@ -89,6 +97,8 @@ class Reader:
                 "is a fault of the library, please report it"
             )
         level, doc_start, unsure = self._in_document(source, start, text)
+        doc_end = None if doc_start is None else doc_start + len(text)
+        node = recallm.Document(source.node_text, source.node.node_id)
         page = source.node.metadata.get("page_label")
         return Citation(
             n=number,
@@ -98,8 +108,11 @@ class Reader:
             node_end=end,
             ref_doc_id=source.node.ref_doc_id,
             doc_start=doc_start,
-            doc_end=None if doc_start is None else doc_start + len(text),
+            doc_end=doc_end,
             level=level,
+            node_utf16_range=node.utf16_range(start, end),
+            node_utf8_range=node.utf8_range(start, end),
+            **self._encoded(source, level, doc_start, doc_end),
             answer_start=found["answer_start"],
             answer_end=found["answer_end"],
             ambiguous=unsure or bool(found["ambiguous"]),
@@ -118,22 +131,35 @@ class Reader:
             node_end=source.shift + place["end"],
         )
 
-    def _anchor(self, source: Source) -> Anchor:
-        found = self._anchors.get(id(source))
-        if found is None:
-            found = self._anchors[id(source)] = source.anchor(self._originals)
-        return found
+    def _encoded(
+        self, source: Source, level: Level, start: int | None, end: int | None
+    ) -> dict[str, tuple[int, int]]:
+        """The range in the document as others count, where the document's text is known."""
+        original = self._originals.text(source.node.ref_doc_id)
+        if level != "document" or original is None or start is None or end is None:
+            return {}
+        document = recallm.Document(original, source.node.ref_doc_id)
+        return {
+            "utf16_range": document.utf16_range(start, end),
+            "utf8_range": document.utf8_range(start, end),
+        }
+
+    @cached_property
+    def _anchors(self) -> dict[int, Anchor]:
+        """Where each source begins in its document; looked up when the first quote comes."""
+        every = (*self.sources, *self._additional)
+        found = anchors(every, self._originals, self._nodes)
+        return {id(source): anchor for source, anchor in zip(every, found, strict=True)}
 
     def _in_document(self, source: Source, start: int, text: str) -> tuple[Level, int | None, bool]:
         """How far the place in the document is known, where it is, and whether it is unsure."""
-        anchor = self._anchor(source)
+        anchor = self._anchors[id(source)]
         within = start - source.shift
         if anchor.start is not None:
             level: Level = "document" if anchor.checked else "node"
             return level, anchor.start + within, anchor.ambiguous
         original = self._originals.text(source.node.ref_doc_id)
-        claimed = getattr(source.node, "start_char_idx", None)
-        found = None if original is None else nearest(text, original, claimed)
+        found = None if original is None else nearest(text, original, source.begins)
         if original is None or found is None:
             return "text", None, False
         return "document", found, len(list(occurrences(text, original, 2))) > 1

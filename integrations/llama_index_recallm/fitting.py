@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_recallm import messages, sources
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.sources import Source
 from recallm_core.documents import Document, Passage, ScoredChunk
-from recallm_core.packing import DEFAULT_OVERHEAD, pack
+from recallm_core.packing import DEFAULT_OVERHEAD, Overhead, pack
+from recallm_core.retrieval import CorpusIndex
 
 LeftOut = list[dict[str, str]]
 
@@ -28,11 +30,11 @@ def fit(
 ) -> tuple[list[Source], LeftOut]:
     """Returns the sources that fit, in the given order, and the nodes that don't, with reasons.
 
-    If not even one fits, all are returned: the core then reads the passages of them that bear on
-    the question.
+    If not even one fits, the passages of them that bear on the question are returned instead.
 
     Raises:
         ContextOverflowError: Even without any node the prompt doesn't fit.
+        ValueError: The budget is too small for any passage.
     """
     budget = llm.room(prompt)
     if token_budget is not None:
@@ -60,12 +62,42 @@ def fit(
     )
     kept = {passage.document_id for passage in packed.passages}
     if not kept:
-        return list(found), []
+        question = str(next(m for m in reversed(prompt) if m.role == MessageRole.USER).content)
+        return _passages(question, ids, texts, max(budget, 0), llm.count_tokens, overhead)
     dropped = [
         {"node_id": ids[each.chunk.document_id].node.node_id, "reason": each.reason}
         for each in packed.left_out
     ]
     return [source for key, source in ids.items() if key in kept], dropped
+
+
+def _passages(
+    question: str,
+    found: Mapping[str, Source],
+    texts: Mapping[str, Document],
+    budget: int,
+    count: Callable[[str], int],
+    overhead: Overhead,
+) -> tuple[list[Source], LeftOut]:
+    """The stretches of some nodes that bear on a question, within a budget too small for any."""
+    index = CorpusIndex.build(texts.values())
+    packed = index.pack_report(question, budget, count, overhead=overhead)
+    if not packed.passages:
+        raise ValueError(
+            f"a budget of {budget} tokens has no room for any passage of the nodes; raise "
+            "token_budget, or leave it out to use what the window leaves"
+        )
+    kept = {passage.document_id for passage in packed.passages}
+    dropped = [
+        {"node_id": source.node.node_id, "reason": "budget"}
+        for key, source in found.items()
+        if key not in kept
+    ]
+    return [_cut(found[each.document_id], each) for each in packed.passages], dropped
+
+
+def _cut(source: Source, passage: Passage) -> Source:
+    return replace(source, text=passage.text, shift=source.shift + passage.start)
 
 
 def unreadable(given: Sequence[NodeWithScore]) -> LeftOut:

@@ -1,46 +1,29 @@
-"""Packed context: the retrieved nodes that fit a token budget, neighbours merged, as exact slices.
-
-One pure function of the core does the packing. Around it stand a postprocessor, for any engine
-that takes one, and a retriever that fetches wider until the budget is full.
-"""
+"""Packs nodes: those that fit a token budget, neighbours merged, as exact slices of documents."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.callbacks import CallbackManager
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import (
-    NodeRelationship,
-    NodeWithScore,
-    QueryBundle,
-    RelatedNodeInfo,
-    TextNode,
-)
+from llama_index.core.schema import NodeRelationship, NodeWithScore, TextNode
 
 import recallm_core as recallm
 from llama_index_recallm import fitting, sources
-from llama_index_recallm.llms import RecaLLM
-from llama_index_recallm.sources import MEMBERS, Originals, Source
-from recallm_core.documents import Member, Passage, ScoredChunk
+from llama_index_recallm.anchors import Nodes, anchors, nodes_of
+from llama_index_recallm.sources import MEMBERS, Anchor, Originals, Source
+from recallm_core.documents import Passage, ScoredChunk
 from recallm_core.packing import DEFAULT_OVERHEAD, Pack, pack
 from recallm_core.retrieval import packs
 
+Place = tuple[str, int, int]
+_Member = tuple[int, int, Source]
 Order = Literal["document", "relevance", "edges"]
 Count = Callable[[str], int]
 
 GAP_TOKENS = 8
 """White space that splitters drop between neighbours is filled in again, so that they can meet."""
-
-_FIRST = 32  # nodes asked for at first
-_MOST = 4096
 
 
 def pack_nodes(
@@ -49,8 +32,10 @@ def pack_nodes(
     token_budget: int,
     count: Count,
     documents: Any = None,
+    docstore: Any = None,
     order: Order = "document",
     gap_tokens: int = GAP_TOKENS,
+    expand_top: int | None = None,
 ) -> list[NodeWithScore]:
     """Returns the best nodes that fit a budget, those of one document merged where they meet.
 
@@ -64,43 +49,81 @@ def pack_nodes(
         count: Tokens of a text.
         documents: The original texts, as for ``RecaLLMSynthesizer``. Without them, nodes are merged
             only where they overlap and agree on every shared character.
+        docstore: Where the nodes beside a node are found, by its ``PREVIOUS`` and ``NEXT``: a
+            docstore, an index, or a vector store that keeps texts. Those that come in this way
+            have no score.
         order: As in ``recallm_core.packing.pack``.
         gap_tokens: Gaps of at most so many tokens between two nodes are filled from the document.
+        expand_top: How many of the best nodes get those beside them, if the budget allows; None:
+            one for every 4,096 tokens of the budget.
     """
-    placed = _placed(nodes, Originals(documents))
-    found = _packed(placed, token_budget, count, order, gap_tokens)
+    placed = _Placed.of(nodes, Originals(documents), nodes_of(docstore, documents))
+    top = packs.expanded(token_budget) if expand_top is None else expand_top
+    found = _packed(placed, token_budget, count, order, gap_tokens, top)
     return [_node(passage, placed) for passage in found.passages]
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """The candidates as chunks, the texts they are chunks of, and the nodes behind them."""
+    """The candidates as chunks, and what is known of the documents that they are chunks of.
+
+    Attributes:
+        chunks: The candidates.
+        texts: The documents' texts, as far as they are known.
+        sources: The nodes behind the chunks; grows as the nodes beside them come in.
+        originals: Where texts come from.
+        nodes: Where nodes beside others come from.
+    """
 
     chunks: tuple[ScoredChunk, ...]
     texts: Mapping[str, recallm.Document]
-    sources: Mapping[tuple[str, int, int], Source]
+    sources: dict[Place, Source]
+    originals: Originals
+    nodes: Nodes
+
+    @classmethod
+    def of(cls, given: Sequence[NodeWithScore], originals: Originals, nodes: Nodes) -> _Placed:
+        """Returns nodes with their places."""
+        found = [source for source in map(sources.read, given) if source.readable]
+        chunks: list[ScoredChunk] = []
+        texts: dict[str, recallm.Document] = {}
+        behind: dict[Place, Source] = {}
+        every = zip(found, anchors(found, originals, nodes), fitting.ranks(found), strict=True)
+        for source, anchor, score in every:
+            key, start = _home(source, anchor, originals, texts)
+            chunk = ScoredChunk(key, start, start + len(source.text), source.text, score)
+            if _place(chunk) in behind:
+                continue  # the same slice again
+            chunks.append(chunk)
+            behind[_place(chunk)] = source
+        return cls(*_apart(tuple(chunks), behind, texts), originals, nodes)
+
+    def beside(self, hit: ScoredChunk) -> list[ScoredChunk]:
+        """Returns the chunks of the nodes before and after one, where they are known."""
+        source = self.sources[_place(hit)]
+        out = []
+        for kind in (NodeRelationship.PREVIOUS, NodeRelationship.NEXT):
+            node = self.nodes.beside(source.node, kind)
+            read = None if node is None else sources.read(NodeWithScore(node=node))
+            if read is None or not read.readable:
+                continue
+            start = anchors([source, read], self.originals, self.nodes)[1].start
+            if start is None or hit.document_id != source.node.ref_doc_id:
+                continue
+            chunk = ScoredChunk(hit.document_id, start, start + len(read.text), read.text, 0.0)
+            self.sources.setdefault(_place(chunk), read)
+            out.append(chunk)
+        return out
 
 
-def _placed(nodes: Sequence[NodeWithScore], originals: Originals) -> _Placed:
-    found = [source for source in map(sources.read, nodes) if source.readable]
-    chunks: list[ScoredChunk] = []
-    texts: dict[str, recallm.Document] = {}
-    behind: dict[tuple[str, int, int], Source] = {}
-    for source, score in zip(found, fitting.ranks(found), strict=True):
-        key, start = _home(source, originals, texts)
-        chunk = ScoredChunk(key, start, start + len(source.text), source.text, score)
-        if (key, chunk.start, chunk.end) in behind:
-            continue  # the same slice again
-        chunks.append(chunk)
-        behind[key, chunk.start, chunk.end] = source
-    return _Placed(*_apart(tuple(chunks), behind, texts))
+def _place(chunk: ScoredChunk) -> Place:
+    return chunk.document_id, chunk.start, chunk.end
 
 
 def _home(
-    source: Source, originals: Originals, texts: dict[str, recallm.Document]
+    source: Source, anchor: Anchor, originals: Originals, texts: dict[str, recallm.Document]
 ) -> tuple[str, int]:
     """The document that a node is a slice of, and where; a node of unknown place is its own."""
-    anchor = source.anchor(originals)
     document_id = source.node.ref_doc_id
     if document_id is None or anchor.start is None:
         return f"node:{source.node.node_id}", 0
@@ -113,12 +136,12 @@ def _home(
 
 def _apart(
     chunks: tuple[ScoredChunk, ...],
-    behind: Mapping[tuple[str, int, int], Source],
+    behind: Mapping[Place, Source],
     texts: Mapping[str, recallm.Document],
 ) -> tuple[
     tuple[ScoredChunk, ...],
     Mapping[str, recallm.Document],
-    Mapping[tuple[str, int, int], Source],
+    dict[Place, Source],
 ]:
     """Gives chunks whose claimed places contradict each other homes of their own."""
     by_document: dict[str, list[ScoredChunk]] = {}
@@ -133,7 +156,7 @@ def _apart(
     out, homes = [], dict(behind)
     for chunk in chunks:
         if chunk in wrong:
-            source = homes.pop((chunk.document_id, chunk.start, chunk.end))
+            source = homes.pop(_place(chunk))
             own = f"node:{source.node.node_id}"
             chunk = replace(chunk, document_id=own, start=0, end=len(chunk.text))
             homes[own, 0, chunk.end] = source
@@ -156,7 +179,7 @@ def _contradicting(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
 
 
 def _packed(
-    placed: _Placed, token_budget: int, count: Count, order: Order, gap_tokens: int
+    placed: _Placed, token_budget: int, count: Count, order: Order, gap_tokens: int, expand_top: int
 ) -> Pack:
     labels: dict[str, str] = {}
     for (key, _, _), source in placed.sources.items():
@@ -173,24 +196,32 @@ def _packed(
         count=count,
         overhead=overhead,
         order=order,
+        neighbours=placed.beside if placed.nodes else None,
+        expand_top=expand_top,
         gap_tokens=gap_tokens,
     )
 
 
 def _node(passage: Passage, placed: _Placed) -> NodeWithScore:
-    members = [
-        (member, placed.sources[passage.document_id, member.start, member.end])
-        for member in passage.members
-    ]
+    members = sorted(_members(passage, placed), key=lambda member: member[:2])
     if len(members) == 1:
-        only = members[0][1]
+        only = members[0][2]
         if only.shift == 0 and only.text == only.node_text == passage.text:
             return only.given
-    return NodeWithScore(node=_merged(passage, members), score=passage.score)
+    scores = [source.given.score for _, _, source in members if source.given.score is not None]
+    return NodeWithScore(node=_merged(passage, members), score=max(scores, default=None))
 
 
-def _merged(passage: Passage, members: Sequence[tuple[Member, Source]]) -> TextNode:
-    nodes = [source.node for _, source in members]
+def _members(passage: Passage, placed: _Placed) -> Iterator[_Member]:
+    """The nodes that lie in a passage, however they got there."""
+    for (document_id, start, end), source in placed.sources.items():
+        inside = document_id == passage.document_id and passage.start <= start <= end <= passage.end
+        if inside and passage.text.startswith(source.text, start - passage.start):
+            yield start, end, source
+
+
+def _merged(passage: Passage, members: Sequence[_Member]) -> TextNode:
+    nodes = [source.node for _, _, source in members]
     own = passage.document_id.startswith("node:")
     related: dict[Any, Any] = {}
     source = nodes[0].relationships.get(NodeRelationship.SOURCE)
@@ -223,218 +254,12 @@ def _merged(passage: Passage, members: Sequence[tuple[Member, Source]]) -> TextN
     )
 
 
-def _member(passage: Passage, member: Member, source: Source) -> dict[str, Any]:
+def _member(passage: Passage, start: int, end: int, source: Source) -> dict[str, Any]:
     """A merged node in the packed one: ``packed.text[start:end]`` begins at its ``node_start``."""
     return {
         "node_id": source.node.node_id,
-        "start": member.start - passage.start,
-        "end": member.end - passage.start,
+        "start": start - passage.start,
+        "end": end - passage.start,
         "node_start": source.shift,
-        "score": member.score,
+        "score": source.given.score,
     }
-
-
-def _measure(llm: RecaLLM | None, token_budget: int | None) -> tuple[Count, int]:
-    """How tokens are counted, and the budget."""
-    if llm is None:
-        count, usual = packs.shipped()
-        return count, usual if token_budget is None else token_budget
-    metadata = llm.metadata
-    left = metadata.context_window - metadata.num_output - _WORDING
-    usual = max(0, min(packs.DEFAULT_BUDGET, left))
-    return llm.count_tokens, usual if token_budget is None else token_budget
-
-
-_WORDING = 1024  # tokens of the window for wording and question; the synthesizer counts exactly
-
-
-class RecaLLMContextPacker(BaseNodePostprocessor):
-    """Packs retrieved nodes into a token budget; the last postprocessor of a list.
-
-    See ``pack_nodes``. Works in every engine that takes postprocessors.
-    """
-
-    token_budget: int | None = Field(
-        default=None, description="Tokens at most; None: what the model's window leaves.", ge=0
-    )
-    order: Order = "document"
-    gap_tokens: int = Field(default=GAP_TOKENS, ge=0)
-
-    _llm: RecaLLM | None = PrivateAttr(default=None)
-    _documents: Any = PrivateAttr(default=None)
-
-    def __init__(
-        self,
-        *,
-        llm: RecaLLM | None = None,
-        documents: Any = None,
-        token_budget: int | None = None,
-        **options: Any,
-    ) -> None:
-        """Takes the fields by name.
-
-        Args:
-            llm: Who reads the pack: its tokenizer counts. None: the model that ships.
-            documents: The original texts, as for ``RecaLLMSynthesizer``.
-            token_budget: Tokens at most.
-            options: The other fields.
-        """
-        super().__init__(**{"token_budget": token_budget, **options})
-        Originals(documents)
-        self._llm, self._documents = llm, documents
-
-    @classmethod
-    def class_name(cls) -> str:
-        """Returns the name under which the class is serialised."""
-        return "RecaLLMContextPacker"
-
-    def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
-        count, budget = _measure(self._llm, self.token_budget)
-        return pack_nodes(
-            nodes,
-            token_budget=budget,
-            count=count,
-            documents=self._documents,
-            order=self.order,
-            gap_tokens=self.gap_tokens,
-        )
-
-
-class PackedContextRetriever(BaseRetriever):
-    """Fetches nodes from another retriever, wider and wider, until a token budget is full.
-
-    Args:
-        retriever: A LlamaIndex retriever with ``similarity_top_k``, another one (asked once), or a
-            ``CorpusIndex`` of the core.
-        llm: Who reads the pack: its tokenizer counts. None: the model that ships.
-        documents: The original texts, as for ``RecaLLMSynthesizer``.
-        token_budget: Tokens at most; None: what the model's window leaves.
-        order: As in ``recallm_core.packing.pack``.
-        gap_tokens: Gaps of at most so many tokens between two nodes are filled from the document.
-        max_nodes: Nodes fetched at most.
-        callback_manager: As in every retriever.
-    """
-
-    def __init__(
-        self,
-        retriever: BaseRetriever | recallm.CorpusIndex,
-        *,
-        llm: RecaLLM | None = None,
-        documents: Any = None,
-        token_budget: int | None = None,
-        order: Order = "document",
-        gap_tokens: int = GAP_TOKENS,
-        max_nodes: int = _MOST,
-        callback_manager: CallbackManager | None = None,
-    ) -> None:
-        if not isinstance(retriever, BaseRetriever) and not hasattr(retriever, "pack_report"):
-            raise TypeError(
-                f"retriever must be a LlamaIndex retriever or a CorpusIndex, got "
-                f"{type(retriever).__name__}; give index.as_retriever()"
-            )
-        if token_budget is not None and token_budget < 0:
-            raise ValueError(f"token_budget must not be negative, got {token_budget}")
-        if max_nodes < 1:
-            raise ValueError(f"max_nodes must be at least 1, got {max_nodes}")
-        Originals(documents)
-        super().__init__(callback_manager=callback_manager)
-        self._base = retriever
-        self._llm, self._documents, self._token_budget = llm, documents, token_budget
-        self._order: Order = order
-        self._gap_tokens, self._max_nodes = gap_tokens, max_nodes
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        count, budget = _measure(self._llm, self._token_budget)
-        if not isinstance(self._base, BaseRetriever):
-            return self._from_corpus(query_bundle.query_str, count, budget)
-        wanted = min(_FIRST, self._max_nodes)
-        while True:
-            # not base.retrieve, which tells tracers of a second retrieval
-            base = self._wide(wanted)
-            found = base._retrieve(query_bundle)
-            nodes = base._handle_recursive_retrieval(query_bundle, found)
-            if self._enough(nodes, wanted, count, budget):
-                return self._pack(nodes, count, budget)
-            wanted = min(2 * wanted, self._max_nodes)
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        count, budget = await asyncio.to_thread(_measure, self._llm, self._token_budget)
-        if not isinstance(self._base, BaseRetriever):
-            question = query_bundle.query_str
-            return await asyncio.to_thread(self._from_corpus, question, count, budget)
-        wanted = min(_FIRST, self._max_nodes)
-        while True:
-            base = self._wide(wanted)
-            found = await base._aretrieve(query_bundle)
-            nodes = await base._ahandle_recursive_retrieval(query_bundle, found)
-            if await asyncio.to_thread(self._enough, nodes, wanted, count, budget):
-                return await asyncio.to_thread(self._pack, nodes, count, budget)
-            wanted = min(2 * wanted, self._max_nodes)
-
-    def _wide(self, wanted: int) -> BaseRetriever:
-        """The base retriever for so many nodes: a copy, as others may use it at the same time."""
-        base = self._base
-        assert isinstance(base, BaseRetriever)
-        if not hasattr(base, "similarity_top_k"):
-            return base
-        wide: Any = copy.copy(base)
-        wide.similarity_top_k = wanted
-        found: BaseRetriever = wide
-        return found
-
-    def _enough(
-        self, nodes: Sequence[NodeWithScore], wanted: int, count: Count, budget: int
-    ) -> bool:
-        if len(nodes) < wanted or wanted >= self._max_nodes:
-            return True
-        if not hasattr(self._base, "similarity_top_k"):
-            return True
-        return sum(count(sources.read(each).text) for each in nodes) >= budget
-
-    def _pack(
-        self, nodes: Sequence[NodeWithScore], count: Count, budget: int
-    ) -> list[NodeWithScore]:
-        return pack_nodes(
-            nodes,
-            token_budget=budget,
-            count=count,
-            documents=self._documents,
-            order=self._order,
-            gap_tokens=self._gap_tokens,
-        )
-
-    def _from_corpus(self, question: str, count: Count, budget: int) -> list[NodeWithScore]:
-        index: Any = self._base
-        report = index.pack_report(
-            question, budget, count, overhead=2 * DEFAULT_OVERHEAD, order=self._order
-        )
-        return [_corpus_node(passage, index.documents) for passage in report.passages]
-
-
-def _corpus_node(passage: Passage, documents: Mapping[str, recallm.Document]) -> NodeWithScore:
-    document = documents[passage.document_id]
-    metadata = {key: value for key, value in document.metadata.items() if _plain(value)}
-    if passage.title:
-        metadata.setdefault("title", passage.title)
-    if document.source_map is not None:
-        page = document.page_at(passage.start)
-        if page is not None:
-            metadata.setdefault("page_label", str(page))
-    said = f"{passage.document_id}\0{passage.start}\0{passage.end}"
-    node = TextNode(
-        id_="packed-" + hashlib.blake2b(said.encode("utf-8"), digest_size=10).hexdigest(),
-        text=passage.text,
-        start_char_idx=passage.start,
-        end_char_idx=passage.end,
-        relationships={
-            NodeRelationship.SOURCE: RelatedNodeInfo(node_id=passage.document_id),
-        },
-        metadata=metadata,
-    )
-    return NodeWithScore(node=node, score=passage.score)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)

@@ -6,6 +6,7 @@ import asyncio
 import html
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import quote
 
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
 from llama_index.core.base.response.schema import (
@@ -23,6 +24,14 @@ from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
 Level = Literal["document", "node", "text"]
 KEY = "recallm"
 """Key of a response's metadata under which the citations stand as plain data."""
+
+
+_FRAGMENT_WORDS = 16  # longer quotes are named by their first and last words
+
+
+def _escaped(text: str) -> str:
+    """A dash, too, has a meaning of its own in a text fragment."""
+    return quote(text, safe="").replace("-", "%2D")
 
 
 class NodeRange(BaseModel):
@@ -43,6 +52,11 @@ class Citation(NodeRange):
         ref_doc_id: The document the node was cut from.
         doc_start: First character in that document, where known.
         doc_end: One past the last.
+        utf16_range: The range in the document in UTF-16 units, as browsers and JavaScript count;
+            where the level is ``document``.
+        utf8_range: The same in bytes of the UTF-8 form.
+        node_utf16_range: The range in the node's text in UTF-16 units.
+        node_utf8_range: The same in bytes.
         level: ``document``: the range was checked in the document's own text. ``node``: it is what
             the node's offsets claim. ``text``: no offsets in a document are known.
         answer_start: First character of the answer that it supports; None: the whole answer.
@@ -61,6 +75,10 @@ class Citation(NodeRange):
     ref_doc_id: str | None = None
     doc_start: int | None = None
     doc_end: int | None = None
+    utf16_range: tuple[int, int] | None = None
+    utf8_range: tuple[int, int] | None = None
+    node_utf16_range: tuple[int, int] | None = None
+    node_utf8_range: tuple[int, int] | None = None
     level: Level = "text"
     answer_start: int | None = None
     answer_end: int | None = None
@@ -70,6 +88,15 @@ class Citation(NodeRange):
     derived: bool = False
     title: str | None = None
     page_label: str | None = None
+
+    def text_fragment(self) -> str:
+        """Returns what makes a browser show the quote, to be put behind the address of a page."""
+        words = self.text.split()
+        if len(words) <= _FRAGMENT_WORDS:
+            return f"#:~:text={_escaped(' '.join(words))}"
+        half = _FRAGMENT_WORDS // 2
+        first, last = (" ".join(part) for part in (words[:half], words[-half:]))
+        return f"#:~:text={_escaped(first)},{_escaped(last)}"
 
     def as_block(self) -> CitationBlock:
         """Returns the citation as a block of a LlamaIndex message."""
@@ -150,7 +177,7 @@ class Evidence:
 def plain(evidence: Evidence) -> dict[str, Any]:
     """Returns what is known of an answer as small plain data; the reasoning is left out."""
     return {
-        "citations": [c.model_dump(exclude_none=True) for c in evidence.citations],
+        "citations": [c.model_dump(mode="json", exclude_none=True) for c in evidence.citations],
         "cited_nodes": [each.node.node_id for each in evidence.cited_nodes],
         "abstained": evidence.abstained,
         "finish_reason": evidence.finish_reason,

@@ -130,6 +130,11 @@ class Source:
         return self.given.node
 
     @property
+    def whole(self) -> bool:
+        """Whether it is all of the node's text but for a label."""
+        return len(self.text) + self.shift + 1 >= len(self.node_text)
+
+    @property
     def readable(self) -> bool:
         """Whether there is anything to quote."""
         return bool(self.text.strip())
@@ -153,29 +158,35 @@ class Source:
         return "; ".join([name, *rest] if name else rest)
 
     def anchor(self, originals: Originals) -> Anchor:
-        """Returns where ``text`` begins in the node's document."""
-        claimed = self._claimed()
+        """Returns where ``text`` begins in the node's document, by the node alone."""
         original = originals.text(self.node.ref_doc_id)
         if original is None:
-            return Anchor(claimed)
+            return Anchor(self._claimed())
         places = list(occurrences(self.text, original, 2))
-        if claimed is not None and original.startswith(self.text, claimed):
-            return Anchor(claimed, checked=True, ambiguous=len(places) > 1)
         if not places:
             return Anchor(None, checked=True)
-        near = nearest(self.text, original, self._begins())
-        return Anchor(near, checked=True, ambiguous=len(places) > 1)
+        claim = self.claim(original)
+        start = nearest(self.text, original, self.begins) if claim is None else claim
+        return Anchor(start, checked=True, ambiguous=len(places) > 1)
 
-    def _begins(self) -> int | None:
+    def claim(self, original: str) -> int | None:
+        """The offset that the node claims, where its text does stand in the document."""
+        claimed = self._claimed()
+        fits = claimed is not None and original.startswith(self.text, claimed)
+        return claimed if fits else None
+
+    @property
+    def begins(self) -> int | None:
+        """The node's own offset, true or not."""
         start = getattr(self.node, "start_char_idx", None)
         return start if isinstance(start, int) else None
 
     def _claimed(self) -> int | None:
         """The offset that the node claims, unless it contradicts itself."""
-        start, end = self._begins(), getattr(self.node, "end_char_idx", None)
+        start, end = self.begins, getattr(self.node, "end_char_idx", None)
         if start is None or not isinstance(end, int) or end - start != len(self.node_text):
             return None
-        return start + self.shift
+        return start + self.shift if start >= 0 else None
 
 
 def read(given: NodeWithScore) -> Source:
@@ -211,9 +222,21 @@ def occurrences(text: str, original: str, most: int | None = None) -> Iterator[i
         at = original.find(text, at + 1)
 
 
-def nearest(text: str, original: str, expected: int | None) -> int | None:
-    """Returns the occurrence nearest to an expected offset; without one, the first."""
-    places = occurrences(text, original)
-    if expected is None:
-        return next(places, None)
-    return min(places, key=lambda at: (abs(at - expected), at), default=None)
+def nearest(
+    text: str, original: str, expected: int | None, *, low: int = 0, high: int | None = None
+) -> int | None:
+    """Returns the occurrence nearest to an expected offset; without one, the first.
+
+    Args:
+        text: What is looked for.
+        original: Where.
+        expected: Of two that are equally near, the first is taken.
+        low: The occurrence begins here or later.
+        high: And before this.
+    """
+    high = len(original) + 1 if high is None else high
+    middle = min(max(low, low if expected is None else expected), high - 1)
+    before = original.rfind(text, low, middle + len(text))
+    after = original.find(text, middle)
+    found = [at for at in (before, after) if low <= at < high]
+    return min(found, key=lambda at: abs(at - middle), default=None)

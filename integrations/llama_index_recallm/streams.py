@@ -12,6 +12,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any
 
+from pydantic_core import SchemaSerializer, core_schema
+
 
 class Recording:
     """The pieces of one stream: pulled on demand, each once, and kept.
@@ -81,8 +83,20 @@ class Recording:
                     close()
 
 
+def _so_far(stream: TextStream | AsyncTextStream) -> str:
+    return stream._recording.text
+
+
+# What dumps a response, such as the output of a tool, gets the text so far, and reads no further.
+_SERIALIZER = SchemaSerializer(
+    core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(_so_far))
+)
+
+
 class TextStream(Generator[str, None, None]):
     """A generator over a recording; once exhausted, a new loop over it starts from the top."""
+
+    __pydantic_serializer__ = _SERIALIZER
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -116,6 +130,8 @@ class TextStream(Generator[str, None, None]):
 
 class AsyncTextStream(AsyncGenerator[str, None]):
     """The same for asynchronous readers, on whatever event loop each of them runs."""
+
+    __pydantic_serializer__ = _SERIALIZER
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording

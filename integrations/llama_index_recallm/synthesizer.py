@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -25,23 +25,23 @@ from llama_index.core.instrumentation.events.synthesis import (
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextNode
+from llama_index.core.schema import NodeWithScore, QueryType, TextNode
 from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import fitting, sources
-from llama_index_recallm.answers import RAW, parsed
+from llama_index_recallm.anchors import nodes_of
+from llama_index_recallm.answers import parsed
 from llama_index_recallm.evidence import Reader
 from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.plans import Ending, Plan, raw_answer
 from llama_index_recallm.responses import (
-    KEY,
     AsyncCitedStreamingResponse,
     CitedPydanticResponse,
     CitedResponse,
     CitedStreamingResponse,
     Evidence,
-    plain,
 )
 from llama_index_recallm.sources import Originals, Source
 from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
@@ -52,32 +52,6 @@ QA_TEMPLATE = PromptTemplate("{query_str}")
 """The default prompt: the recipe of the model has its own wording around documents."""
 CONTEXT = "(the documents above)"
 """What ``{context_str}`` becomes in a prompt; the documents themselves are never pasted into it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One call: what the model is sent, and what its answer is made of."""
-
-    messages: list[ChatMessage]
-    reader: Reader
-    left_out: list[dict[str, str]]
-
-
-@dataclass(slots=True)
-class _Ending:
-    """Fills in a response when its stream ends, if anyone still has it."""
-
-    metadata: dict[str, Any]
-    left_out: list[dict[str, str]]
-    evidence: Evidence = field(default_factory=Evidence)
-    response: Any = None  # a weak reference, so that dropping the response stops the model
-
-    def __call__(self, text: str) -> None:
-        self.metadata[KEY] = {**plain(self.evidence), "left_out": self.left_out}
-        response = None if self.response is None else self.response()
-        if response is not None:
-            response.take(self.evidence)
-            response.response_txt = text
 
 
 class RecaLLMSynthesizer(BaseSynthesizer):
@@ -108,6 +82,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             becomes a few words: the nodes are handed over beside the prompt.
         documents: The original documents, a docstore, or a function from an id to a text; with it,
             places in documents are checked instead of claimed.
+        docstore: Where the nodes beside a node are found (a docstore or an index), so that one
+            whose text repeats in its document is placed by its neighbours.
         token_budget: Tokens of nodes at most; None: what the window leaves.
         show_metadata: Whether labels show the metadata that nodes show to models.
         citation_nodes: Whether to append each quote to ``source_nodes`` as a node of its own, for
@@ -127,6 +103,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         empty_response: str | None = None,
         text_qa_template: BasePromptTemplate | None = None,
         documents: Any = None,
+        docstore: Any = None,
         token_budget: int | None = None,
         show_metadata: bool = True,
         citation_nodes: bool = False,
@@ -144,6 +121,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._empty_response = empty_response or "Empty Response"
         self._text_qa_template = text_qa_template or QA_TEMPLATE
         self._originals = Originals(documents)
+        self._nodes = nodes_of(docstore, documents)
         self._token_budget = token_budget
         self._show_metadata = show_metadata
         self._citation_nodes = citation_nodes
@@ -173,20 +151,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """Answers from nodes; the base class's events fire in its order."""
-        dispatcher.event(SynthesizeStartEvent(query=query))
-        response: RESPONSE_TYPE
-        if not nodes:
-            response = self._empty([], asynchronous=False)
-        else:
-            bundle = QueryBundle(query) if isinstance(query, str) else query
-            with self._callback_manager.event(
-                CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: bundle.query_str}
-            ) as event:
-                behind = list(additional_source_nodes or [])
-                response = self._answer(bundle.query_str, nodes, behind, response_kwargs)
-                event.on_end(payload={EventPayload.RESPONSE: response})
-        dispatcher.event(SynthesizeEndEvent(query=query, response=response))
-        return response
+        with self._synthesis(query, nodes) as (question, done):
+            behind = list(additional_source_nodes or []) if nodes else []
+            return done(self._answer(question, nodes, behind, response_kwargs))
 
     async def asynthesize(
         self,
@@ -196,20 +163,35 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """``synthesize`` without blocking the event loop."""
+        with self._synthesis(query, nodes) as (question, done):
+            behind = list(additional_source_nodes or []) if nodes else []
+            return done(await self._aanswer(question, nodes, behind, response_kwargs))
+
+    @contextmanager
+    def _synthesis(
+        self, query: QueryType, nodes: Sequence[NodeWithScore]
+    ) -> Iterator[tuple[str, Callable[[RESPONSE_TYPE], RESPONSE_TYPE]]]:
+        """Tells handlers of a synthesis: yields the question, and what takes the response.
+
+        As in the base class, callbacks hear nothing of a question without nodes, and an error ends
+        without an end event.
+        """
         dispatcher.event(SynthesizeStartEvent(query=query))
-        response: RESPONSE_TYPE
-        if not nodes:
-            response = self._empty([], asynchronous=True)
+        question = query if isinstance(query, str) else query.query_str
+        made: list[RESPONSE_TYPE] = []
+
+        def done(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
+            made.append(response)
+            return response
+
+        if nodes:
+            payload: dict[str, Any] = {EventPayload.QUERY_STR: question}
+            with self._callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
+                yield question, done
+                event.on_end(payload={EventPayload.RESPONSE: made[0]})
         else:
-            bundle = QueryBundle(query) if isinstance(query, str) else query
-            with self._callback_manager.event(
-                CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: bundle.query_str}
-            ) as event:
-                behind = list(additional_source_nodes or [])
-                response = await self._aanswer(bundle.query_str, nodes, behind, response_kwargs)
-                event.on_end(payload={EventPayload.RESPONSE: response})
-        dispatcher.event(SynthesizeEndEvent(query=query, response=response))
-        return response
+            yield question, done
+        dispatcher.event(SynthesizeEndEvent(query=query, response=made[0]))
 
     def _answer(
         self,
@@ -218,14 +200,12 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> RESPONSE_TYPE:
-        streaming = self._check_streaming()
         plan = self._plan(question, nodes, behind, options)
-        given = [*nodes, *behind]
-        if plan is None:
-            return self._empty(given, asynchronous=False, streaming=streaming)
-        if streaming:
-            return self._streamed(self._recorded(plan, given), given, asynchronous=False)
-        return self._complete(self.llm.chat(plan.messages, **self._rules()), plan, given)
+        if not plan.messages:
+            return self._empty(plan, asynchronous=False)
+        if plan.streaming:
+            return self._streamed(self._recorded(plan), plan, asynchronous=False)
+        return self._complete(self.llm.chat(plan.messages, **plan.rules), plan)
 
     async def _aanswer(
         self,
@@ -234,18 +214,15 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> RESPONSE_TYPE:
-        streaming = self._check_streaming()
         plan = await asyncio.to_thread(self._plan, question, nodes, behind, options)
-        given = [*nodes, *behind]
-        if plan is None:
-            return self._empty(given, asynchronous=True, streaming=streaming)
-        if streaming:
+        if not plan.messages:
+            return self._empty(plan, asynchronous=True)
+        if plan.streaming:
             # The stream is read in worker threads, so that it belongs to no event loop: LlamaIndex
             # drains streams on another loop while it blocks the one that they were opened on.
-            recorded = await asyncio.to_thread(self._recorded, plan, given)
-            return self._streamed(recorded, given, asynchronous=True)
-        response = await self.llm.achat(plan.messages, **self._rules())
-        return self._complete(response, plan, given)
+            recorded = await asyncio.to_thread(self._recorded, plan)
+            return self._streamed(recorded, plan, asynchronous=True)
+        return self._complete(await self.llm.achat(plan.messages, **plan.rules), plan)
 
     def _rules(self) -> dict[str, Any]:
         """What every call asks for: only nodes may be quoted, whatever the model is set to."""
@@ -271,59 +248,53 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         return self._get_metadata_for_response([each.node for each in given]) or {}
 
     def _complete(
-        self, response: ChatResponse, plan: _Plan, given: list[NodeWithScore]
+        self, response: ChatResponse, plan: Plan
     ) -> CitedResponse | CitedPydanticResponse:
-        answer = _raw_answer(response)
-        ending = _Ending(self._metadata(given), plan.left_out, plan.reader.evidence(answer))
+        answer = raw_answer(response)
+        ending = Ending(self._metadata(plan.given), plan.left_out, plan.reader.evidence(answer))
         ending(answer["text"])
         out: CitedResponse | CitedPydanticResponse
         if self._output_cls is None:
-            out = CitedResponse(answer["text"], given, ending.metadata)
+            out = CitedResponse(answer["text"], plan.given, ending.metadata)
         else:
             filled = parsed(self._output_cls, response)
-            out = CitedPydanticResponse(filled, given, ending.metadata, text=answer["text"])
+            out = CitedPydanticResponse(filled, plan.given, ending.metadata, text=answer["text"])
         out.take(ending.evidence)
-        self._add_citation_nodes(given, ending.evidence)
+        self._add_citation_nodes(plan.given, ending.evidence)
         return out
 
-    def _recorded(self, plan: _Plan, given: list[NodeWithScore]) -> tuple[Recording, _Ending]:
-        ending = _Ending(self._metadata(given), plan.left_out)
-        chunks = self.llm.stream_chat(plan.messages, **self._rules())
+    def _recorded(self, plan: Plan) -> tuple[Recording, Ending]:
+        ending = Ending(self._metadata(plan.given), plan.left_out)
+        chunks = self.llm.stream_chat(plan.messages, **plan.rules)
 
         def texts() -> Iterator[str]:
             for chunk in chunks:
                 if chunk.raw is not None:
-                    ending.evidence = plan.reader.evidence(_raw_answer(chunk))
-                    self._add_citation_nodes(given, ending.evidence)
+                    ending.evidence = plan.reader.evidence(raw_answer(chunk))
+                    self._add_citation_nodes(plan.given, ending.evidence)
                 if chunk.delta:
                     yield chunk.delta
 
         return Recording(texts(), ending), ending
 
     def _streamed(
-        self,
-        recorded: tuple[Recording, _Ending],
-        given: list[NodeWithScore],
-        *,
-        asynchronous: bool,
+        self, recorded: tuple[Recording, Ending], plan: Plan, *, asynchronous: bool
     ) -> CitedStreamingResponse | AsyncCitedStreamingResponse:
         recording, ending = recorded
         kind = AsyncCitedStreamingResponse if asynchronous else CitedStreamingResponse
-        response = kind.of(recording, given, ending.metadata)
+        response = kind.of(recording, plan.given, ending.metadata)
         ending.response = weakref.ref(response)
         return response
 
-    def _empty(
-        self, given: list[NodeWithScore], *, asynchronous: bool, streaming: bool | None = None
-    ) -> RESPONSE_TYPE:
+    def _empty(self, plan: Plan, *, asynchronous: bool) -> RESPONSE_TYPE:
         """The answer where there is nothing to read."""
         evidence = Evidence(abstained=True, finish_reason="empty")
-        ending = _Ending(self._metadata(given), fitting.unreadable(given), evidence)
-        if self._streaming if streaming is None else streaming:
-            recording = Recording(iter([self._empty_response]), ending)
-            return self._streamed((recording, ending), given, asynchronous=asynchronous)
+        ending = Ending(self._metadata(plan.given), plan.left_out, evidence)
+        if plan.streaming:
+            recorded = Recording(iter([self._empty_response]), ending), ending
+            return self._streamed(recorded, plan, asynchronous=asynchronous)
         ending(self._empty_response)
-        response = CitedResponse(self._empty_response, given, ending.metadata)
+        response = CitedResponse(self._empty_response, plan.given, ending.metadata)
         response.take(evidence)
         return response
 
@@ -338,32 +309,17 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """Answers from bare strings; only the text comes back, so nothing is cited in it."""
-        plan = self._plan(query_str, _anonymous(text_chunks), (), response_kwargs)
-        if plan is None:
-            return TextStream(self._silence()) if self._streaming else self._empty_response
-        if self._check_streaming():
-            return TextStream(self._recorded(plan, [])[0])
-        return self._bare(self.llm.chat(plan.messages, **self._rules()))
+        response = self._answer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        recording = getattr(response, "recording", None)
+        return _bare(response) if recording is None else TextStream(recording)
 
     async def aget_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """``get_response`` without blocking the event loop."""
-        nodes = _anonymous(text_chunks)
-        plan = await asyncio.to_thread(self._plan, query_str, nodes, (), response_kwargs)
-        if plan is None:
-            return AsyncTextStream(self._silence()) if self._streaming else self._empty_response
-        if self._check_streaming():
-            return AsyncTextStream((await asyncio.to_thread(self._recorded, plan, []))[0])
-        return self._bare(await self.llm.achat(plan.messages, **self._rules()))
-
-    def _bare(self, response: ChatResponse) -> RESPONSE_TEXT_TYPE:
-        if self._output_cls is not None:
-            return parsed(self._output_cls, response)
-        return str(_raw_answer(response)["text"])
-
-    def _silence(self) -> Recording:
-        return Recording(iter([self._empty_response]))
+        response = await self._aanswer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        recording = getattr(response, "recording", None)
+        return _bare(response) if recording is None else AsyncTextStream(recording)
 
     # planning
 
@@ -373,11 +329,13 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         nodes: Sequence[NodeWithScore],
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
-    ) -> _Plan | None:
-        """What to send; None where no node has any text."""
+    ) -> Plan:
+        """What to send; no messages where no node has any text."""
+        streaming, rules = self._check_streaming(), self._rules()
+        given, empty = [*nodes, *behind], fitting.unreadable(nodes)
         found = [source for source in map(sources.read, nodes) if source.readable]
         if not found:
-            return None
+            return Plan([], Reader((), self._originals), given, empty, rules, streaming)
         prompt = self._prompt(question, options)
         kept, dropped = fitting.fit(
             self.llm,
@@ -387,11 +345,12 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             show_metadata=self._show_metadata,
         )
         blocks = [self._block(source) for source in kept]
-        reader = Reader(kept, self._originals, [sources.read(each) for each in behind])
+        further = [sources.read(each) for each in behind]
+        reader = Reader(kept, self._originals, further, self._nodes)
         last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
         asked = prompt[last]
         prompt[last] = asked.model_copy(update={"blocks": [*blocks, *asked.blocks]})
-        return _Plan(prompt, reader, [*fitting.unreadable(nodes), *dropped])
+        return Plan(prompt, reader, given, [*empty, *dropped], rules, streaming)
 
     def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
         """The messages without any node.
@@ -435,11 +394,8 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
     return found
 
 
-def _raw_answer(response: ChatResponse) -> dict[str, Any]:
-    raw = response.raw
-    if not isinstance(raw, dict) or RAW not in raw:
-        raise TypeError("the response has no raw['recallm']; was it made by another LLM?")
-    found: dict[str, Any] = raw[RAW]
+def _bare(response: Any) -> RESPONSE_TEXT_TYPE:
+    found: RESPONSE_TEXT_TYPE = response.response
     return found
 
 

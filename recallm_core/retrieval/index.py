@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from recallm_core.chunking import BYTES_PER_TOKEN
 from recallm_core.chunking import chunk as split_document
 from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_text, collect
-from recallm_core.embedding import Embedder, as_embedder
+from recallm_core.embedding import Embedder, Floats, GivenVectors, as_embedder, unit
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
 from recallm_core.retrieval.files import FileRecord
@@ -30,6 +32,11 @@ def split(document: Document) -> list[Chunk]:
     """Returns the chunks under which a document is found; a short document is one chunk."""
     short = len(document.text.encode()) <= BYTES_PER_TOKEN * _SHORT
     return split_document(document, max_tokens=_SHORT if short else 128, parent_tokens=512)
+
+
+def whole(document: Document) -> list[Chunk]:
+    """Returns a document as one chunk, however long it is."""
+    return [Chunk(document.id, 0, len(document.text), document.text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ class CorpusIndex:
         Args:
             path: The folder.
             embedder: The one that the index was built with; None: the one that ships.
+                ``GivenVectors(0)`` takes the size that was saved.
             vector_search: How its vectors are searched.
 
         Raises:
@@ -135,6 +143,8 @@ class CorpusIndex:
         """
         index = cls(embedder, vector_search=vector_search)
         loaded = store.load(Path(path), index._embedder)
+        if isinstance(embedder, GivenVectors):
+            index._embedder = GivenVectors(loaded.dim)
         index._state = State(
             tuple(
                 replace(
@@ -196,15 +206,40 @@ class CorpusIndex:
         fresh = [each for each in collect(documents) if not self._has(each)]
         if not fresh:
             return 0
-        built = segment.build(fresh, self._embedder, split, progress, self._vector_search)
+        self._put(segment.build(fresh, self._embedder, split, progress, self._vector_search))
+        return len(fresh)
+
+    def add_vectors(self, documents: Sequence[Document], vectors: Floats) -> None:
+        """Adds documents whose vectors were made elsewhere; each is found as a whole.
+
+        Those whose id is there already are replaced. The vectors are kept as ``float16``.
+
+        Args:
+            documents: Documents with distinct ids.
+            vectors: One for each, ``float32[n, dim]``; they are scaled to length 1.
+
+        Raises:
+            ValueError: Ids are given twice, or the vectors aren't one of ``dim`` finite numbers for
+                each document.
+        """
+        if vectors.shape != (len(documents), self._embedder.dim) or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"expected {len(documents)} vectors of {self._embedder.dim} finite numbers, got "
+                f"shape {vectors.shape}"
+            )
+        if len({document.id for document in documents}) < len(documents):
+            raise ValueError("each id may be given once; leave out all but the last of equal ones")
+        if documents:
+            made = segment.Made(vectors)
+            self._put(segment.build(documents, made, whole, search=self._vector_search))
+
+    def _put(self, built: segment.Segment) -> None:
         with self._changing:
-            replaced = {document.id for document in fresh}
             parts = [
-                *ranking.without(self._state, replaced),
+                *ranking.without(self._state, set(built.ids)),
                 ranking.part(built, self._vector_search),
             ]
             self._become(parts)
-        return len(fresh)
 
     def _has(self, document: Document) -> bool:
         """Whether exactly this document is in the index."""
@@ -296,6 +331,49 @@ class CorpusIndex:
         return [
             ranking.chunk(state, number, score)
             for number, score in self._ranked(state, question, k, mode, where)
+        ]
+
+    def search_vector(
+        self, vector: Floats, k: int = 20, *, where: Where | None = None
+    ) -> list[ScoredChunk]:
+        """Returns the chunks whose vectors have the highest cosine with a vector, best first.
+
+        Args:
+            vector: ``float32[dim]``; its length doesn't matter.
+            k: At most so many.
+            where: As in ``search``.
+
+        Raises:
+            ValueError: ``k`` is negative, or it isn't a vector of ``dim`` finite numbers.
+        """
+        if k < 0:
+            raise ValueError(f"k must not be negative, got {k}")
+        if vector.shape != (self._embedder.dim,) or not np.isfinite(vector).all():
+            raise ValueError(
+                f"expected a vector of {self._embedder.dim} finite numbers, got shape "
+                f"{vector.shape}"
+            )
+        state = self._state
+        allowed = [ranking.allowed(part, where) for part in state.parts]
+        asked = unit(np.array([vector], np.float32))[0]
+        depth, total = max(2 * k, 200), state.firsts[-1]
+        found = ranking.nearest_chunks(state, asked, depth, allowed)
+        while len(found) < k and depth < total:  # so many equal ones that all were left out
+            depth = min(4 * depth, total)
+            found = ranking.nearest_chunks(state, asked, depth, allowed)
+        return [
+            ranking.chunk(state, number, score)
+            for number, score in ranking.ordered(state, found, k)
+        ]
+
+    def matching(self, where: Where | None = None) -> list[str]:
+        """Returns the ids of the documents whose metadata fit, without reading their texts."""
+        state = self._state
+        fits = [ranking.fitting(part, where) for part in state.parts]
+        return [
+            part.segment.ids[position]
+            for part, fit in zip(state.parts, fits, strict=True)
+            for position in np.flatnonzero(fit)
         ]
 
     def _ranked(

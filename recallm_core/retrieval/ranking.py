@@ -175,13 +175,17 @@ def equal(one: Document, other: Document) -> bool:
 
 def allowed(candidate: Part, where: Where | None) -> Mask | None:
     """Which chunks of a part may be found; None: all."""
-    documents = candidate.live
-    if where is not None:
-        wanted = where if callable(where) else _has_values(where)
-        documents = documents & np.array(
-            [bool(wanted(each)) for each in candidate.segment.metadata], np.bool_
-        )
+    documents = fitting(candidate, where)
     return None if documents.all() else documents[candidate.segment.chunk_document]
+
+
+def fitting(candidate: Part, where: Where | None) -> Mask:
+    """Which documents of a part are alive and have the metadata asked for."""
+    if where is None:
+        return candidate.live
+    wanted = where if callable(where) else _has_values(where)
+    fit = [bool(wanted(each)) for each in candidate.segment.metadata]
+    return candidate.live & np.array(fit, np.bool_)
 
 
 def _has_values(values: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
@@ -204,9 +208,14 @@ def by_words(
 def by_vectors(
     state: State, query: Floats, depth: int, masks: Sequence[Mask | None]
 ) -> dict[int, float]:
-    """Returns the chunks with the best scores by vector."""
-    if not query.any():
-        return {}
+    """Returns the chunks with the best scores by vector; none for a question without one."""
+    return nearest_chunks(state, query, depth, masks) if query.any() else {}
+
+
+def nearest_chunks(
+    state: State, query: Floats, depth: int, masks: Sequence[Mask | None]
+) -> dict[int, float]:
+    """Returns the chunks whose vectors have the highest products with a vector."""
     rows, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for candidate, first, mask in zip(state.parts, state.firsts, masks, strict=False):
         found, products = candidate.nearest.search(query, depth + 1, mask)

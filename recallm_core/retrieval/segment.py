@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recallm_core.documents import Chunk, Document
-from recallm_core.embedding import Embedder, Floats
+from recallm_core.embedding import Embedder, Floats, unit
 from recallm_core.retrieval import postings
 from recallm_core.retrieval.postings import Postings
 from recallm_core.retrieval.vectors import DEFAULT_SEARCH, Coarse, VectorSearch, train
@@ -71,6 +71,25 @@ class Segment:
     def chunk_count(self) -> int:
         """Chunks in this segment."""
         return len(self.chunk_start)
+
+
+class Made:
+    """An embedder for documents whose vectors are there already, in the order of the documents."""
+
+    fingerprint = "made"
+
+    def __init__(self, vectors: Floats) -> None:
+        self._waiting = vectors
+        self.dim = int(vectors.shape[1])
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Returns the next vectors, scaled to length 1."""
+        given, self._waiting = self._waiting[: len(texts)], self._waiting[len(texts) :]
+        return unit(np.array(given, np.float32))
+
+    def encode_query(self, text: str) -> Floats:
+        """Always raises: nobody asks while a segment is built."""
+        raise AssertionError("only documents are encoded here")
 
 
 def build(

@@ -71,6 +71,7 @@ class Loaded:
     generation: int
     files: Mapping[str, FileRecord]
     segments: tuple[Part, ...]
+    dim: int
 
 
 def save(
@@ -287,14 +288,12 @@ def _load_generation(folder: Path, number: int, embedder: Embedder) -> Loaded:
     if folder.is_symlink():
         raise damaged(folder, "is a symbolic link, which an index never has")
     manifest = _read_manifest(folder)
-    _check_maker(folder, manifest, embedder)
+    dim = _check_maker(folder, manifest, embedder)
     records = {name: FileRecord(*each) for name, each in manifest["files"].items()}
     for name, each in records.items():
         files.check(folder / name, each)
-    segments = tuple(
-        _load_segment(folder, entry, records, embedder.dim) for entry in manifest["segments"]
-    )
-    return Loaded(number, records, segments)
+    segments = tuple(_load_segment(folder, entry, records, dim) for entry in manifest["segments"])
+    return Loaded(number, records, segments, dim)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -358,14 +357,17 @@ def _is_record(entry: object) -> bool:
     return sized and isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None
 
 
-def _check_maker(folder: Path, manifest: Mapping[str, Any], embedder: Embedder) -> None:
+def _check_maker(folder: Path, manifest: Mapping[str, Any], embedder: Embedder) -> int:
+    """The numbers in a vector; an embedder without a size of its own takes the saved one."""
     made_by, dim = manifest.get("embedder"), manifest.get("dim")
-    if (made_by, dim) != (embedder.fingerprint, embedder.dim):
+    expected = (embedder.fingerprint, embedder.dim or dim)
+    if not isinstance(dim, int) or dim < 0 or (made_by, dim) != expected:
         raise CorpusIndexError(
             f"the index {folder.parent} was made by the embedder {made_by!r} ({dim} numbers), but "
             f"it is opened with {embedder.fingerprint!r} ({embedder.dim}); open it with its own, "
             "CorpusIndex.open(path, embedder=...), or build it again"
         )
+    return dim
 
 
 _COLUMNS = {

@@ -157,14 +157,25 @@ class Kit:
             if citation.level == "document":
                 original = texts[citation.ref_doc_id]
                 assert original[citation.doc_start : citation.doc_end] == citation.text
+                self._encoded(original, citation.utf16_range, citation.utf8_range, citation.text)
+            else:
+                assert citation.utf16_range is citation.utf8_range is None
+            self._encoded(text, citation.node_utf16_range, citation.node_utf8_range, citation.text)
             if citation.level == "text":
                 assert citation.doc_start is None
         cited = {citation.node_id for citation in response.citations}
         assert {each.node.node_id for each in response.cited_nodes} == cited
         assert response.metadata["recallm"]["citations"] == [
-            citation.model_dump(exclude_none=True) for citation in response.citations
+            citation.model_dump(mode="json", exclude_none=True) for citation in response.citations
         ]
         return list(response.citations)
+
+    @staticmethod
+    def _encoded(text: str, utf16: Any, utf8: Any, quote: str) -> None:
+        """The ranges are those of others who count in UTF-16 units and in bytes."""
+        units = text.encode("utf-16-le")[2 * utf16[0] : 2 * utf16[1]]
+        assert units.decode("utf-16-le") == quote
+        assert text.encode()[utf8[0] : utf8[1]].decode() == quote
 
     @staticmethod
     def said(response: Any) -> tuple[Any, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.node_parser import (
     HierarchicalNodeParser,
@@ -15,10 +17,12 @@ from llama_index.core.node_parser import (
     SentenceWindowNodeParser,
 )
 from llama_index.core.postprocessor import MetadataReplacementPostProcessor
-from llama_index.core.schema import Document, NodeWithScore
+from llama_index.core.schema import Document, NodeRelationship, NodeWithScore, RelatedNodeInfo
 from llama_index.core.storage.docstore import SimpleDocumentStore
 
-from llama_index_recallm.sources import Originals, read
+from llama_index_recallm import RecaLLMEmbedding, RecaLLMVectorStore
+from llama_index_recallm.anchors import Nodes, anchors, nodes_of
+from llama_index_recallm.sources import Originals, nearest, occurrences, read
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
 
@@ -150,3 +154,189 @@ def test_an_anchor_is_a_place_where_the_text_stands(
         assert anchor.start == claim
     unknown = source.anchor(Originals())
     assert (unknown.start, unknown.checked) == (claim, False)
+
+
+@given(
+    original=st.text("ab", max_size=30),
+    text=st.text("ab", min_size=1, max_size=4),
+    expected=st.none() | st.integers(0, 40),
+    low=st.integers(0, 20),
+    size=st.none() | st.integers(1, 20),
+)
+def test_the_nearest_occurrence_is_the_one_that_looking_at_all_finds(
+    original: str, text: str, expected: int | None, low: int, size: int | None
+) -> None:
+    high = None if size is None else low + size
+    places = [at for at in occurrences(text, original) if low <= at < (high or len(original) + 1)]
+    wanted = low if expected is None else expected
+    best = min(places, key=lambda at: (abs(at - wanted), at), default=None)
+    assert nearest(text, original, expected, low=low, high=high) == best
+
+
+# the order of the nodes
+
+
+def tiles(nodes: list[Any], text: str) -> list[int]:
+    """Where nodes that cover a document without overlaps begin, by laying them end to end."""
+    out, at = [], 0
+    for node in nodes:
+        at = text.index(node.text, at)
+        out.append(at)
+        at += len(node.text)
+    return out
+
+
+def repeated(chained: bool) -> tuple[list[Any], str]:
+    """A document of a sentence that repeats between headings, and its nodes in order."""
+    section = SAME * 40
+    text = (
+        f"# Valves\n\nA first word.\n\n## North\n\n{section}\n\n## South\n\n{section}\n\nThe end."
+    )
+    steps: list[Any] = [MarkdownNodeParser()] if chained else []
+    steps.append(SentenceSplitter(chunk_size=64, chunk_overlap=0))
+    document = Document(id_="doc", text=text)
+    return list(IngestionPipeline(transformations=steps).run(documents=[document])), text
+
+
+def starts(nodes: list[Any], text: str, store: Any = None) -> list[Any]:
+    found = [read(NodeWithScore(node=node)) for node in nodes]
+    return anchors(found, Originals({"doc": text}), Nodes(store))
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_repeated_sentences_are_placed_in_the_order_of_their_nodes(chained: bool) -> None:
+    nodes, text = repeated(chained)
+    expected = tiles(nodes, text)
+    first_matches = [text.find(node.text) for node in nodes]
+    assert first_matches != expected
+    found = starts(nodes, text)
+    assert [anchor.start for anchor in found] == expected
+    shuffled = nodes[::2] + nodes[1::2]
+    again = dict(zip([n.node_id for n in shuffled], starts(shuffled, text), strict=True))
+    assert [again[node.node_id] for node in nodes] == found
+    repeats = [text.count(node.text) > 1 for node in nodes]
+    assert [anchor.ambiguous for anchor in found] == repeats
+    assert any(repeats)
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_one_node_of_many_equal_ones_is_placed_by_those_in_the_docstore(chained: bool) -> None:
+    nodes, text = repeated(chained)
+    expected = tiles(nodes, text)
+    store = SimpleDocumentStore()
+    store.add_documents(nodes)
+    for number, node in enumerate(nodes):
+        (anchor,) = starts([node], text, store)
+        if chained and all(text.count(other.text) > 1 for other in nodes[number:]):
+            continue
+        assert anchor.start == expected[number]
+
+
+def test_children_are_placed_in_their_parents() -> None:
+    section = PROSE[: 30 * 80]
+    text = f"North. {section}\n\nSouth. {section} End."
+    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[512, 64], chunk_overlap=0)
+    nodes = parser.get_nodes_from_documents([Document(id_="doc", text=text)])
+    store = SimpleDocumentStore()
+    store.add_documents(nodes)
+    parents = {n.node_id: n for n in nodes if NodeRelationship.PARENT not in n.relationships}
+    checked = 0
+    for node in nodes:
+        if node.node_id in parents:
+            continue
+        parent = parents[node.relationships[NodeRelationship.PARENT].node_id]
+        if text.count(node.text) > 1 and text.count(parent.text) == 1:
+            checked += parent.text.count(node.text) == 1
+            (anchor,) = starts([node], text, store)
+            assert anchor.start == text.index(parent.text) + parent.text.index(node.text)
+    assert checked
+
+
+def test_equal_nodes_without_neighbours_get_places_of_their_own(kit: Any) -> None:
+    text = f"{SAME}x {SAME}y {SAME}"
+    nodes = [kit.node(SAME, None, "doc").node for _ in range(4)]
+    assert [anchor.start for anchor in starts(nodes, text)] == [0, 31, 62, 0]
+    claims = [kit.node(SAME, start, "doc").node for start in (62, 62, 31)]
+    assert [anchor.start for anchor in starts(claims, text)] == [62, 62, 31]
+
+
+@given(
+    order=st.permutations(range(5)),
+    cuts=st.lists(st.integers(1, 40), min_size=4, max_size=4, unique=True),
+    text=st.text(st.sampled_from("ab \u00e9\U0001f476"), min_size=41, max_size=60),
+    claims=st.lists(st.none() | st.integers(-3, 70), min_size=5, max_size=5),
+    loop=st.booleans(),
+)
+def test_whatever_nodes_claim_their_places_hold_their_texts(
+    kit: Any, order: Any, cuts: Any, text: str, claims: Any, loop: bool
+) -> None:
+    edges = [0, *sorted(cuts), len(text)]
+    pieces = [text[a:b] for a, b in pairwise(edges)]
+    nodes = [
+        kit.node(piece, claim, "doc").node for piece, claim in zip(pieces, claims, strict=True)
+    ]
+    for left, right in pairwise([*nodes, nodes[0]] if loop else nodes):
+        right.relationships[NodeRelationship.PREVIOUS] = RelatedNodeInfo(node_id=left.node_id)
+    found = starts([nodes[n] for n in order], text)
+    for number, anchor in zip(order, found, strict=True):
+        assert anchor.start is not None
+        assert text.startswith(pieces[number], anchor.start)
+
+
+def test_a_document_that_only_ends_in_something_new_is_laid_out_from_its_end() -> None:
+    text = f"{SAME * 30}The end."
+    splitter = SentenceSplitter(chunk_size=64, chunk_overlap=0)
+    nodes = splitter.get_nodes_from_documents([Document(id_="doc", text=text)])
+    assert [anchor.start for anchor in starts(nodes, text)] == tiles(nodes, text)
+    endless = SAME * 30
+    nodes = splitter.get_nodes_from_documents([Document(id_="doc", text=endless)])
+    assert [anchor.start for anchor in starts(nodes, endless)] == tiles(nodes, endless)
+
+
+def test_offsets_that_fit_are_kept_where_neighbours_overlap() -> None:
+    splitter = SentenceSplitter(chunk_size=64, chunk_overlap=24)
+    text = "".join(f"{SAME}{SAME}{word} " for word in ("One.", "Two.", "Three.") * 9)
+    nodes = splitter.get_nodes_from_documents([Document(id_="doc", text=text)])
+    claimed = [node.start_char_idx for node in nodes]
+    assert all(text.startswith(n.text, at) for n, at in zip(nodes, claimed, strict=True))
+    found = [anchor.start for anchor in starts(nodes, text)]
+    assert found == claimed
+
+
+def test_nodes_come_from_wherever_they_are_kept(kit: Any) -> None:
+    node = kit.node("text", 0, "d", id_="n", embedding=[1.0, 0.0]).node
+    store, vectors = SimpleDocumentStore(), RecaLLMVectorStore()
+    store.add_documents([node])
+    vectors.add([node])
+    kept = VectorStoreIndex([node], embed_model=RecaLLMEmbedding())
+    told = VectorStoreIndex.from_vector_store(vectors, embed_model=RecaLLMEmbedding())
+    for held in (store, vectors, kept, told, Nodes(store)):
+        found = nodes_of(held).get("n")
+        assert found is not None
+        assert found.text == "text"
+        assert nodes_of(held).get("m") is None
+    assert nodes_of(None, store).get("n") is not None
+    assert not nodes_of(None, [node])
+
+    class Silent(RecaLLMVectorStore):
+        def get_nodes(self, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError
+
+    assert nodes_of(Silent()).get("n") is None
+    with pytest.raises(TypeError, match="docstore must be"):
+        kit.synthesizer(docstore={"n": node})
+
+
+def test_a_synthesizer_places_one_of_many_equal_nodes_by_its_docstore(kit: Any) -> None:
+    nodes, text = repeated(chained=True)
+    store = SimpleDocumentStore()
+    store.add_documents(nodes)
+    expected = dict(zip([n.node_id for n in nodes], tiles(nodes, text), strict=True))
+    script = "</think>So <|start_recall|>The valve is closed by hand<|end_recall|>."
+    synthesizer = kit.synthesizer(script, documents={"doc": text}, docstore=store)
+    for node in nodes[3:-1:3]:
+        response = synthesizer.synthesize("Q?", [NodeWithScore(node=node)])
+        (citation,) = kit.check(response, [Document(id_="doc", text=text)])
+        within = node.text.index(citation.text)
+        assert citation.doc_start == expected[node.node_id] + within
+        assert citation.ambiguous

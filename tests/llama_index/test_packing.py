@@ -6,15 +6,23 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llama_index.core import VectorStoreIndex
+from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import Document, NodeRelationship, NodeWithScore, QueryBundle
+from llama_index.core.schema import (
+    Document,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+)
+from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from llama_index_recallm import (
     PackedContextRetriever,
     RecaLLMContextPacker,
     RecaLLMEmbedding,
+    RecaLLMVectorStore,
     pack_nodes,
 )
 from llama_index_recallm.sources import MEMBERS
@@ -206,3 +214,126 @@ def test_bad_arguments_are_refused_with_words(kit: Any) -> None:
         RecaLLMContextPacker(documents=3)
     with pytest.raises(TypeError, match="documents must"):
         PackedContextRetriever(kit.retriever([]), documents=3)
+
+
+# the nodes beside those that were found
+
+
+def store_of(nodes: list[NodeWithScore]) -> SimpleDocumentStore:
+    store = SimpleDocumentStore()
+    store.add_documents([each.node for each in nodes])
+    return store
+
+
+@pytest.mark.parametrize("overlap", [0, 20])
+def test_the_nodes_beside_the_best_ones_come_in_from_the_docstore(overlap: int) -> None:
+    nodes = split(overlap)
+    hits = [nodes[5], nodes[12]]
+    before = [each.model_dump_json() for each in nodes]
+    found = pack(hits, documents=[DOCUMENT], docstore=store_of(nodes), expand_top=1)
+    assert [each.node.text for each in found[1:]] == [nodes[12].node.text]
+    node = found[0].node
+    assert TEXT[node.start_char_idx : node.end_char_idx] == node.text
+    assert [m["node_id"] for m in node.metadata[MEMBERS]] == [n.node.node_id for n in nodes[4:7]]
+    assert [m["score"] for m in node.metadata[MEMBERS]] == [None, hits[0].score, None]
+    assert found[0].score == hits[0].score
+    assert node.relationships[NodeRelationship.PREVIOUS] == nodes[4].node.prev_node
+    assert node.relationships[NodeRelationship.NEXT] == nodes[6].node.next_node
+    assert [each.model_dump_json() for each in nodes] == before
+    assert pack(hits, documents=[DOCUMENT], docstore=store_of(nodes), expand_top=0) == hits
+
+
+def test_neighbours_come_in_only_while_the_budget_lasts() -> None:
+    nodes = split()
+    for budget in (150, 250, 400, 700):
+        found = pack(
+            [nodes[5]],
+            token_budget=budget,
+            documents=[DOCUMENT],
+            docstore=store_of(nodes),
+            expand_top=5,
+        )
+        assert sum(len(each.node.text) for each in found) <= budget
+        assert all(nodes[5].node.text in each.node.text for each in found)
+
+
+def test_without_documents_neighbours_stand_beside_their_nodes() -> None:
+    nodes = split(0)
+    found = pack([nodes[5]], docstore=store_of(nodes), expand_top=1)
+    assert [each.node for each in found] == [each.node for each in nodes[4:7]]
+    assert [each.score for each in found] == [None, nodes[5].score, None]
+
+
+def test_neighbours_of_other_documents_and_unknown_ones_stay_out(kit: Any) -> None:
+    node, stranger = kit.node("Here it is.", 0, "d"), kit.node("Not here.", 0, "e", id_="x")
+    node.node.relationships[NodeRelationship.NEXT] = RelatedNodeInfo(node_id="x")
+    node.node.relationships[NodeRelationship.PREVIOUS] = RelatedNodeInfo(node_id="gone")
+    assert pack([node], docstore=store_of([stranger]), expand_top=1) == [node]
+
+
+async def test_a_quote_from_a_neighbour_names_the_neighbour(kit: Any) -> None:
+    nodes = split(0)
+    hit, beside = nodes[5], nodes[6].node
+    quote = beside.text[10:40].strip()
+    quote = quote[quote.index(" ") + 1 : quote.rindex(" ")]
+    script = f"</think>See <|start_recall|>{quote}<|end_recall|>."
+    synthesizer = kit.synthesizer(script, documents=[DOCUMENT])
+    packer = RecaLLMContextPacker(
+        llm=kit.llm(), documents=[DOCUMENT], docstore=store_of(nodes), expand_top=1
+    )
+    engine = RetrieverQueryEngine(kit.retriever([hit]), synthesizer, [packer])
+    for response in (engine.query("Which?"), await engine.aquery("Which?")):
+        (citation,) = kit.check(response, [DOCUMENT])
+        assert [part.node_id for part in citation.parts] == [beside.node_id]
+        (part,) = citation.parts
+        assert beside.text[part.node_start : part.node_end] == citation.text
+
+
+def test_the_retriever_looks_in_the_index_that_it_is_given(kit: Any) -> None:
+    nodes = split(0)
+    plain = VectorStoreIndex([each.node for each in nodes], embed_model=RecaLLMEmbedding())
+    store = RecaLLMVectorStore()
+    kept = VectorStoreIndex(
+        [each.node for each in nodes],
+        embed_model=RecaLLMEmbedding(),
+        storage_context=StorageContext.from_defaults(vector_store=store),
+    )
+    question = "Which box holds 49 pears?"
+    for index in (plain, kept):
+        for documents in ([DOCUMENT], None):
+            alone, wide = (
+                PackedContextRetriever(
+                    kit.retriever(index.as_retriever(similarity_top_k=1).retrieve(question)),
+                    llm=kit.llm(),
+                    documents=documents,
+                    docstore=docstore,
+                    token_budget=8192,
+                ).retrieve(question)
+                for docstore in (None, index)
+            )
+            sizes = [sum(len(each.node.text) for each in found) for found in (alone, wide)]
+            assert sizes[0] < sizes[1]
+
+
+@settings(max_examples=25)
+@given(
+    picks=st.lists(st.integers(0, 10), max_size=6),
+    budget=st.integers(0, 3000),
+    top=st.integers(0, 4),
+)
+def test_packs_with_neighbours_are_slices_within_the_budget(
+    picks: list[int], budget: int, top: int
+) -> None:
+    nodes = split()
+    chosen = [nodes[n % len(nodes)] for n in picks]
+    found = pack(
+        chosen,
+        token_budget=budget,
+        documents=[DOCUMENT],
+        docstore=store_of(nodes),
+        expand_top=top,
+    )
+    assert sum(len(each.node.text) for each in found) <= budget
+    for each in found:
+        node = each.node
+        assert TEXT[node.start_char_idx : node.end_char_idx] == node.text

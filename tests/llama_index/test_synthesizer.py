@@ -16,11 +16,13 @@ from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPro
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import BaseSynthesizer, CompactAndRefine
 from llama_index.core.schema import (
+    Document,
     ImageNode,
     MetadataMode,
     NodeWithScore,
     QueryBundle,
 )
+from llama_index.core.tools import ToolOutput
 
 from llama_index_recallm import RecaLLM, RecaLLMSynthesizer
 from recallm_core.errors import ContextOverflowError, DocumentError, GenerationError
@@ -100,6 +102,20 @@ async def test_what_is_streamed_can_be_read_again(kit: Any) -> None:
     assert kit.said(await other.get_response()) == kit.said(response)
 
 
+async def test_dumping_an_unread_stream_reads_nothing(kit: Any) -> None:
+    synthesizer = kit.synthesizer(streaming=True)
+    for response in (
+        synthesizer.synthesize(kit.question, kit.nodes()),
+        await synthesizer.asynthesize(kit.question, kit.nodes()),
+    ):
+        output = ToolOutput(content="", tool_name="t", raw_input={}, raw_output=response)
+        assert json.loads(output.model_dump_json())["raw_output"]["response_gen"] == ""
+        assert str(response) == "It leaves at 9:30; leave is 16 weeks."
+        dumped = json.loads(output.model_dump_json())["raw_output"]
+        assert dumped["response_gen"] == str(response)
+        assert dumped["metadata"]["recallm"]["citations"]
+
+
 def test_taking_one_piece_and_then_looping_goes_on(kit: Any) -> None:
     response = kit.synthesizer(streaming=True).synthesize(kit.question, kit.nodes())
     pieces = [next(response.response_gen), *response.response_gen]
@@ -167,14 +183,16 @@ async def test_a_failing_model_raises_for_every_reader(kit: Any) -> None:
 
 
 async def test_events_come_in_the_order_of_the_base_class(kit: Any, events: Any) -> None:
-    def names(synthesizer: Any) -> tuple[list[str], list[Any]]:
+    async def names(synthesizer: Any) -> tuple[list[str], list[Any]]:
         events.seen.clear()
         legacy = kit.legacy()
         synthesizer.callback_manager = legacy.manager()
         for streaming in (False, True):
             synthesizer._streaming = streaming
-            list(getattr(synthesizer.synthesize("Q?", kit.nodes()), "response_gen", ()))
+            await drained(synthesizer.synthesize("Q?", kit.nodes()))
             synthesizer.synthesize("Q?", [])
+            await drained(await synthesizer.asynthesize("Q?", kit.nodes()))
+            await synthesizer.asynthesize("Q?", [])
         kinds = ("SynthesizeStartEvent", "SynthesizeEndEvent", "LLMChatStartEvent")
         kept = [name for name in events.names if name in kinds or name == "LLMChatEndEvent"]
         seen = [each for each in legacy.seen if each[1] in (CBEventType.SYNTHESIZE, "llm")]
@@ -190,7 +208,21 @@ async def test_events_come_in_the_order_of_the_base_class(kit: Any, events: Any)
             stream = self._llm.stream_chat(asked)
             return (chunk.delta for chunk in stream)
 
-    assert names(kit.synthesizer()) == names(Plain(llm=kit.llm()))
+        async def aget_response(self, query_str: str, text_chunks: Any, **_: Any) -> Any:
+            asked = [ChatMessage(content=query_str)]
+            if not self._streaming:
+                return str((await self._llm.achat(asked)).message.content)
+            stream = await self._llm.astream_chat(asked)
+
+            async def pieces() -> Any:
+                async for chunk in stream:
+                    yield chunk.delta
+
+            return pieces()
+
+    ours, theirs = await names(kit.synthesizer()), await names(Plain(llm=kit.llm()))
+    assert ours == theirs
+    assert len(ours[0]) == 24
 
 
 async def test_a_tracer_sees_everything_once(kit: Any, events: Any) -> None:
@@ -308,13 +340,32 @@ def test_what_does_not_fit_is_left_out_lowest_score_first(kit: Any) -> None:
     assert len(response.source_nodes) == 3
 
 
-def test_a_budget_below_one_node_reads_the_passages_that_bear_on_the_question(kit: Any) -> None:
+@pytest.mark.parametrize("limit", [{"window": 9000}, {"token_budget": 2000}, {"token_budget": 800}])
+def test_a_budget_below_one_node_reads_the_passages_that_bear_on_the_question(
+    kit: Any, limit: Any
+) -> None:
     lines = [f"Paragraph {n} is about nothing at all.\n\n" for n in range(300)]
     lines[150] = "The harbour master is called Odalys Brandt.\n\n"
+    text = "".join(lines)
     script = "</think>She is <|start_recall|>Odalys Brandt<|end_recall|>."
-    synthesizer = kit.synthesizer(script, window=9000)
-    response = synthesizer.synthesize("Who is the harbour master?", [kit.node("".join(lines), 0)])
-    assert [citation.text for citation in kit.check(response)] == ["Odalys Brandt"]
+    synthesizer = kit.synthesizer(script, **limit, documents={"d": f"Head. {text}"})
+    nodes = [kit.node(text, 6, "d", id_="long"), kit.node("Nothing here. " * 999, id_="other")]
+    response = synthesizer.synthesize("Who is the harbour master?", nodes)
+    (citation,) = kit.check(response, [Document(id_="d", text=f"Head. {text}")])
+    assert (citation.text, citation.level) == ("Odalys Brandt", "document")
+    read = len(prompt_of(synthesizer))
+    assert read < limit.get("token_budget", 9000) + 2000
+    for left_out in response.metadata["recallm"]["left_out"]:
+        assert left_out == {"node_id": "other", "reason": "budget"}
+
+
+async def test_a_budget_without_room_for_any_passage_is_refused(kit: Any) -> None:
+    for budget in (0, 5):
+        synthesizer = kit.synthesizer(token_budget=budget)
+        with pytest.raises(ValueError, match="no room for any passage"):
+            synthesizer.synthesize(kit.question, kit.nodes())
+        with pytest.raises(ValueError, match="raise token_budget"):
+            await synthesizer.asynthesize(kit.question, kit.nodes())
 
 
 # bad input

@@ -3,13 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.postprocessor import SimilarityPostprocessor
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    ImageNode,
+    IndexNode,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.vector_stores.types import (
     MetadataFilter,
     MetadataFilters,
@@ -18,6 +25,9 @@ from llama_index.core.vector_stores.types import (
 )
 
 from llama_index_recallm import RecaLLMEmbedding, RecaLLMVectorStore
+from recallm_core import CorpusIndex
+from recallm_core import Document as CoreDocument
+from recallm_core.embedding import GivenVectors
 from recallm_core.errors import CorpusIndexError
 
 
@@ -51,7 +61,7 @@ def filled() -> RecaLLMVectorStore:
 def test_scores_are_cosines() -> None:
     found = asked(filled(), [10.0, 0.0])
     assert found.ids == ["a", "b", "c"]
-    assert found.similarities == pytest.approx([1.0, 0.6, 0.0])
+    assert found.similarities == pytest.approx([1.0, 0.6, 0.0], abs=1e-3)
     assert found.nodes[0].text == "text a \U0001f476\r\n\x00"
     assert found.nodes[0].embedding is None
 
@@ -116,9 +126,9 @@ def test_any_changes_leave_what_brute_force_finds(operations: Any, question: Any
         return float(vector @ asked_for / length) if length > 1e-30 else 0.0
 
     best = sorted((cosine(row[0]) for row in known.values()), reverse=True)[:4]
-    assert found.similarities == pytest.approx(best, abs=1e-5)
+    assert found.similarities == pytest.approx(best, abs=1e-3)
     for name, score in zip(found.ids, found.similarities, strict=True):
-        assert cosine(known[name][0]) == pytest.approx(score, abs=1e-5)
+        assert cosine(known[name][0]) == pytest.approx(score, abs=1e-3)
 
 
 def test_it_works_in_an_index_without_a_docstore(tmp_path: Path) -> None:
@@ -130,15 +140,15 @@ def test_it_works_in_an_index_without_a_docstore(tmp_path: Path) -> None:
         embed_model=RecaLLMEmbedding(),
     )
     assert index.vector_store is store  # an empty one is still a store
-    store.persist(tmp_path / "sub" / "store.safetensors")
+    store.persist(tmp_path / "sub" / "store")
     again = VectorStoreIndex.from_vector_store(
-        RecaLLMVectorStore.from_persist_path(tmp_path / "sub" / "store.safetensors"),
+        RecaLLMVectorStore.from_persist_path(tmp_path / "sub" / "store"),
         embed_model=RecaLLMEmbedding(),
     )
     question = "The ferry leaves at nine."
     found = again.as_retriever(similarity_top_k=1).retrieve(question)
     assert found == index.as_retriever(similarity_top_k=1).retrieve(question)
-    assert found[0].score == pytest.approx(1.0, abs=1e-5)
+    assert found[0].score == pytest.approx(1.0, abs=1e-3)
     assert SimilarityPostprocessor(similarity_cutoff=0.5).postprocess_nodes(found) == found
     index.delete_ref_doc("d1")
     assert [each.node.text for each in index.as_retriever().retrieve(question)] == ["Tea is hot."]
@@ -149,31 +159,74 @@ def test_what_was_saved_comes_back_and_damage_is_seen(tmp_path: Path) -> None:
     store = filled()
     store.persist(path)
     store.persist(path)  # again, over the first
-    back = RecaLLMVectorStore.from_persist_path(path)
+    back = RecaLLMVectorStore.from_persist_path(str(path))
     assert back.get_nodes() == store.get_nodes()
     assert asked(back, [0.3, 0.7]) == asked(store, [0.3, 0.7])
-    assert list(tmp_path.iterdir()) == [path]
-    content = path.read_bytes()
-    for place in (3, 40, len(content) // 2, len(content) - 2):
+    back.delete("d1")
+    back.add([node("z", [1.0, 1.0])])
+    back.persist(path)
+    again = RecaLLMVectorStore.from_persist_path(path)
+    assert [each.node_id for each in again.get_nodes()] == ["c", "z"]
+    newest = sorted(path.glob("generation-*"))[-1]
+    for file in sorted(newest.iterdir()):
+        content = file.read_bytes()
         broken = bytearray(content)
-        broken[place] ^= 1
-        path.write_bytes(bytes(broken))
+        broken[len(content) // 2] ^= 1
+        file.unlink()  # files of generations are links to each other
+        file.write_bytes(bytes(broken))
         with pytest.raises(CorpusIndexError):
             RecaLLMVectorStore.from_persist_path(path)
-    for other in (b"", b"\x80\x04K\x01.", content[:-5]):
-        path.write_bytes(other)
-        with pytest.raises(CorpusIndexError):
-            RecaLLMVectorStore.from_persist_path(path)
-    path.write_bytes(content)
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    with pytest.raises(CorpusIndexError, match="symbolic link"):
-        RecaLLMVectorStore.from_persist_path(link)
-    with pytest.raises(FileNotFoundError):
-        RecaLLMVectorStore.from_persist_path(tmp_path / "none")
+        file.write_bytes(content)
     empty = RecaLLMVectorStore()
     empty.persist(path)
     assert RecaLLMVectorStore.from_persist_path(path).get_nodes() == []
+
+
+def test_only_stores_are_opened_and_only_local_folders_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="persist"):
+        RecaLLMVectorStore.from_persist_path(tmp_path / "none")
+    file = tmp_path / "file"
+    file.write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(CorpusIndexError):
+        RecaLLMVectorStore.from_persist_path(file)
+    with pytest.raises(CorpusIndexError):
+        filled().persist(file)
+    CorpusIndex.build(["text"], path=tmp_path / "words")
+    with pytest.raises(CorpusIndexError, match="embedder"):
+        RecaLLMVectorStore.from_persist_path(tmp_path / "words")
+    bare = CorpusIndex(GivenVectors(2))
+    bare.add_vectors([CoreDocument("x", "x")], np.ones((1, 2), np.float32))
+    bare.save(tmp_path / "bare")
+    with pytest.raises(CorpusIndexError, match="not nodes"):
+        RecaLLMVectorStore.from_persist_path(tmp_path / "bare")
+    with pytest.raises(ValueError, match="local file system"):
+        filled().persist(tmp_path / "store", fs=fsspec.filesystem("memory"))
+
+
+def test_a_storage_context_saves_and_opens_it(tmp_path: Path) -> None:
+    store = filled()
+    storage = StorageContext.from_defaults(vector_store=store)
+    storage.persist(str(tmp_path / "all"))
+    (path,) = (tmp_path / "all").glob("default__vector_store*")
+    back = RecaLLMVectorStore.from_persist_path(path, fs=fsspec.filesystem("file"))
+    assert back.get_nodes() == store.get_nodes()
+
+
+def test_nodes_of_every_kind_come_back_as_they_were() -> None:
+    nodes: list[Any] = [
+        ImageNode(id_="image", image="eA==", embedding=[1.0, 0.0]),
+        IndexNode(id_="index", text="points", index_id="e", embedding=[0.0, 1.0]),
+        node("text", [1.0, 1.0], tags=["a", {"b": None}], excluded=1.5),
+        node("same", [1.0, 1.0]),
+    ]
+    store = RecaLLMVectorStore()
+    store.add(nodes)
+    bare = [each.model_copy(update={"embedding": None}) for each in nodes]
+    assert store.get_nodes() == bare
+    assert store.get_nodes(["same", "image", "unknown"]) == [bare[3], bare[0]]
+    assert all(each.embedding for each in nodes)
+    with pytest.raises(ValueError, match="'odd' can't be kept as JSON"):
+        store.add([node("odd", [1.0, 1.0], thing=object())])
 
 
 def test_wrong_vectors_and_queries_are_refused_with_words() -> None:
