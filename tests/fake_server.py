@@ -7,6 +7,7 @@ the way is told to it by name: see ``FakeServer.faults``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -57,7 +58,7 @@ FIELDS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """HTTP 400."""
 
 
@@ -112,7 +113,8 @@ class FakeServer:
         self.release = threading.Event()  # ends what hangs
         self.files = offers_files(self.folder)
         self.edit_offer: Callable[[dict[str, Any]], Any] = lambda data: data
-        self._http = _Http(("127.0.0.1", 0), _handler(self))
+        self._http = _Http(("127.0.0.1", 0), _Handler)
+        self._http.fake = self
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=lambda: self._http.serve_forever(0.02), daemon=True)
         self._thread.start()
@@ -155,22 +157,22 @@ class FakeServer:
         """Refuses what vLLM refuses, and what it would silently ignore."""
         unknown = sorted(set(body) - set(FIELDS))
         if unknown:
-            raise Refused(f"unknown members {unknown}")
+            raise RefusedError(f"unknown members {unknown}")
         for name, value in body.items():
             if not isinstance(value, FIELDS[name]):  # type: ignore[arg-type] # a table of types
-                raise Refused(f"{name} is a {type(value).__name__}")
+                raise RefusedError(f"{name} is a {type(value).__name__}")
         prompt, asked = body["prompt"], body["max_tokens"]
         if not prompt or not all(type(i) is int and 0 <= i < self.width for i in prompt):
-            raise Refused("the prompt must be token ids of the vocabulary")
+            raise RefusedError("the prompt must be token ids of the vocabulary")
         if body["model"] != self.name:
-            raise Refused(f"the model {body['model']!r} does not exist")
+            raise RefusedError(f"the model {body['model']!r} does not exist")
         if not 1 <= asked <= self.window - len(prompt):
-            raise Refused("this model's maximum context length is exceeded")
+            raise RefusedError("this model's maximum context length is exceeded")
         if not body["stream"] or not body["return_token_ids"] or body["skip_special_tokens"]:
-            raise Refused("this stand-in only streams token ids")
+            raise RefusedError("this stand-in only streams token ids")
         for value in body.get("vllm_xargs", {}).values():
             if not isinstance(value, str | int | float | list):
-                raise Refused("vllm_xargs holds plain values only")
+                raise RefusedError("vllm_xargs holds plain values only")
         return body
 
     def generate(self, body: dict[str, Any]) -> Iterator[int]:
@@ -193,7 +195,7 @@ class FakeServer:
         try:
             spec = ConstraintSpec.from_json(text)
         except ConstraintError as error:
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         if spec.grammar is not None and self.grammars is None:
             self.grammars = GrammarEngine(self.tokenizer, vocab_size=self.width)
         return ConstraintRules.from_spec(spec, ids, self.grammars)
@@ -209,6 +211,7 @@ class FakeServer:
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    fake: FakeServer
 
 
 def offers_files(folder: Path) -> dict[str, bytes]:
@@ -253,184 +256,190 @@ def _nudged(rules: ConstraintRules, wished: int, *, free: bool) -> Iterator[int]
         yield token
 
 
-def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        timeout = 20
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 20
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    @property
+    def fake(self) -> FakeServer:
+        return self.server.fake
 
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except (ConnectionError, TimeoutError):
-                pass
+    def log_message(self, *_: Any) -> None:
+        pass
 
-        def do_GET(self) -> None:
-            server.paths.append(self.path)
-            name = self.path.removeprefix(FILES_PATH)
-            if self._locked():
-                return
-            if self.path == "/v1/models":
-                card = {"id": server.name, "max_model_len": server.window}
-                self._json(200, {"object": "list", "data": [card]})
-            elif self.path == "/version":
-                self._json(200, {"version": "0.0"})
-            elif self.path == OFFER_PATH and server.offers:
-                self._send(200, server.offer())
-            elif self.path.startswith(FILES_PATH) and server.offers and name in server.files:
-                self._send(200, server.files[name])
-            else:
-                self._json(404, {"detail": "Not Found"})
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            super().handle()
 
-        def do_POST(self) -> None:
-            server.paths.append(self.path)
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if self._locked():
-                return
-            if self.path == "/tokenize":
-                ids = server.tokenizer.tokenizer.encode(body["prompt"], add_special_tokens=False)
-                self._json(200, {"tokens": ids, "count": len(ids)})
-            elif self.path == "/v1/completions":
-                self._complete(body)
-            else:
-                self._json(404, {"detail": "Not Found"})
+    def do_GET(self) -> None:
+        self.fake.paths.append(self.path)
+        name = self.path.removeprefix(FILES_PATH)
+        if self._locked():
+            return
+        if self.path == "/v1/models":
+            card = {"id": self.fake.name, "max_model_len": self.fake.window}
+            self._json(200, {"object": "list", "data": [card]})
+        elif self.path == "/version":
+            self._json(200, {"version": "0.0"})
+        elif self.path == OFFER_PATH and self.fake.offers:
+            self._send(200, self.fake.offer())
+        elif self.path.startswith(FILES_PATH) and self.fake.offers and name in self.fake.files:
+            self._send(200, self.fake.files[name])
+        else:
+            self._json(404, {"detail": "Not Found"})
 
-        def _locked(self) -> bool:
-            wrong = server.key and self.headers.get("Authorization") != f"Bearer {server.key}"
-            if wrong:
-                self._json(401, {"error": "Unauthorized"})
-            return bool(wrong)
+    def do_POST(self) -> None:
+        self.fake.paths.append(self.path)
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self._locked():
+            return
+        if self.path == "/tokenize":
+            ids = self.fake.tokenizer.tokenizer.encode(body["prompt"], add_special_tokens=False)
+            self._json(200, {"tokens": ids, "count": len(ids)})
+        elif self.path == "/v1/completions":
+            self._complete(body)
+        else:
+            self._json(404, {"detail": "Not Found"})
 
-        def _complete(self, body: dict[str, Any]) -> None:
-            fault = server.faults.popleft() if server.faults else "none"
-            server.requests.append(body)
-            server.count("running", 0)
-            if self._failed_at_once(fault):
-                return
-            try:
-                tokens = server.generate(server.checked(body))
-            except Refused as error:
-                detail = {"message": str(error), "type": "BadRequestError", "code": 400}
-                self._json(400, {"error": detail})
-                return
-            server.count("running")
-            try:
-                self._stream(body, tokens, fault)
-                server.count("finished")
-            except (ConnectionError, TimeoutError):
-                server.count("aborted")
-                self.close_connection = True
-            finally:
-                server.count("running", -1)
+    def _locked(self) -> bool:
+        wrong = self.fake.key and self.headers.get("Authorization") != f"Bearer {self.fake.key}"
+        if wrong:
+            self._json(401, {"error": "Unauthorized"})
+        return bool(wrong)
 
-        def _failed_at_once(self, fault: str) -> bool:
-            statuses = {"busy": 503, "limited": 429, "broken": 500}
-            if fault in statuses:
-                self._json(statuses[fault], {"error": {"message": "told \x1b[31mto"}})
-            elif fault == "redirect":
-                self._send(307, b"", location="http://127.0.0.1:9/v1/completions")
-            elif fault == "html":
-                self._send(200, b"<html>a proxy's page</html>", kind="text/html")
-            elif fault == "unheard":  # ends before anything was answered
-                self.close_connection = True
-            elif fault == "hang":
-                server.release.wait(20)
-            else:
-                return False
-            return True
+    def _complete(self, body: dict[str, Any]) -> None:
+        fault = self.fake.faults.popleft() if self.fake.faults else "none"
+        self.fake.requests.append(body)
+        self.fake.count("running", 0)
+        if self._failed_at_once(fault):
+            return
+        try:
+            tokens = self.fake.generate(self.fake.checked(body))
+        except RefusedError as error:
+            detail = {"message": str(error), "type": "BadRequestError", "code": 400}
+            self._json(400, {"error": detail})
+            return
+        self.fake.count("running")
+        try:
+            self._stream(body, tokens, fault)
+            self.fake.count("finished")
+        except (ConnectionError, TimeoutError):
+            self.fake.count("aborted")
+            self.close_connection = True
+        finally:
+            self.fake.count("running", -1)
 
-        def _stream(self, body: dict[str, Any], tokens: Iterator[int], fault: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            sent = 0
-            reason: str | None = None
-            while reason is None:
-                ids = []
-                while len(ids) < server.per_event and reason is None:
-                    ids.append(next(tokens))
-                    sent += 1
-                    if ids[-1] in body["stop_token_ids"]:
-                        reason = "stop"
-                    elif sent == body["max_tokens"]:
-                        reason = "length"
-                if server.pause:
-                    time.sleep(server.pause)
-                first = sent == len(ids)
-                event = _event(body, ids, reason, first)
-                self._spoil(fault, event, first)
-                self._event(event)
-            usage = {
-                "prompt_tokens": len(body["prompt"]),
-                "completion_tokens": sent,
-                "prompt_tokens_details": {"cached_tokens": len(body["prompt"]) // 2},
-            }
-            self._event({"choices": [], "usage": usage})
-            self._chunk(b"data: [DONE]\n\n")
-            self._chunk(b"")
+    def _failed_at_once(self, fault: str) -> bool:
+        statuses = {"busy": 503, "limited": 429, "broken": 500}
+        if fault in statuses:
+            self._json(statuses[fault], {"error": {"message": "told \x1b[31mto"}})
+        elif fault == "redirect":
+            self._send(307, b"", location="http://127.0.0.1:9/v1/completions")
+        elif fault == "html":
+            self._send(200, b"<html>a proxy's page</html>", kind="text/html")
+        elif fault == "unheard":  # ends before anything was answered
+            self.close_connection = True
+        elif fault == "hang":
+            self.fake.release.wait(20)
+        else:
+            return False
+        return True
 
-        def _spoil(self, fault: str, event: dict[str, Any], first: bool) -> None:
-            """What goes wrong with one event."""
-            choice = event["choices"][0]
-            if fault == "mute" and not first:
-                server.release.wait(20)
-            elif fault == "cut" and not first:
-                self.connection.shutdown(2)
-                raise ConnectionError
-            elif fault == "early":  # a tidy end that comes too soon
+    def _stream(self, body: dict[str, Any], tokens: Iterator[int], fault: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        sent = 0
+        reason: str | None = None
+        while reason is None:
+            ids = []
+            while len(ids) < self.fake.per_event and reason is None:
+                ids.append(next(tokens))
+                sent += 1
+                if ids[-1] in body["stop_token_ids"]:
+                    reason = "stop"
+                elif sent == body["max_tokens"]:
+                    reason = "length"
+            if self.fake.pause:
+                time.sleep(self.fake.pause)
+            first = sent == len(ids)
+            event = _event(body, ids, reason, first)
+            self._spoil(fault, event, first)
+            self._event(event)
+        usage = {
+            "prompt_tokens": len(body["prompt"]),
+            "completion_tokens": sent,
+            "prompt_tokens_details": {"cached_tokens": len(body["prompt"]) // 2},
+        }
+        self._event({"choices": [], "usage": usage})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _spoil(self, fault: str, event: dict[str, Any], first: bool) -> None:
+        """What goes wrong with one event."""
+        if fault in _IN_CHOICE:
+            _IN_CHOICE[fault](event["choices"][0], self.fake)
+        elif fault == "other prompt" and first:
+            del event["choices"][0]["prompt_token_ids"][0]
+        elif fault in _IN_STREAM:
+            self._chunk(_IN_STREAM[fault])
+        elif fault == "mute" and not first:
+            self.fake.release.wait(20)
+        elif fault == "early" or (fault == "cut" and not first):
+            if fault == "early":  # a tidy end that comes too soon
                 self._chunk(b"")
-                raise ConnectionError
-            elif fault == "noise":
-                self._chunk(b"data: {not json\n\n")
-            elif fault == "flood":
-                for _ in range(40):
-                    self._chunk(b"x" * 2**18)
-            elif fault == "error":
-                self._event({"error": {"message": "EngineCore encountered an issue", "code": 500}})
-            elif fault == "no echo":
-                choice["prompt_token_ids"] = None
-            elif fault == "other prompt" and first:
-                choice["prompt_token_ids"] = choice["prompt_token_ids"][1:]
-            elif fault == "texts":
-                choice["token_ids"] = ["a"]
-            elif fault == "beyond":
-                choice["token_ids"] = [server.width]
-            elif fault == "too many":
-                choice["token_ids"] = choice["token_ids"] * 5000
-            elif fault == "abort":
-                choice["finish_reason"] = "abort"
-            elif fault == "illegal":  # a quote's mark where the grammar of the output forbids it
-                closing = server.tokenizer.control_id("<|end_recall|>")
-                choice["token_ids"] = [closing, *choice["token_ids"]]
-            elif fault == "named apart" and choice["finish_reason"] == "stop":
-                choice["stop_reason"] = choice["token_ids"].pop()
+            self.connection.shutdown(2)
+            raise ConnectionError
 
-        def _event(self, event: dict[str, Any]) -> None:
-            self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+    def _event(self, event: dict[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
-        def _chunk(self, data: bytes) -> None:
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-            self.wfile.flush()
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
 
-        def _json(self, status: int, data: Any) -> None:
-            self._send(status, json.dumps(data).encode())
+    def _json(self, status: int, data: Any) -> None:
+        self._send(status, json.dumps(data).encode())
 
-        def _send(
-            self, status: int, data: bytes, kind: str = "application/json", **headers: str
-        ) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers.items():
-                self.send_header(name.title(), value)
-            self.end_headers()
-            self.wfile.write(data)
+    def _send(
+        self, status: int, data: bytes, kind: str = "application/json", **headers: str
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            self.send_header(name.title(), value)
+        self.end_headers()
+        self.wfile.write(data)
 
-    return Handler
+
+def _named_apart(choice: dict[str, Any], _: FakeServer) -> None:
+    if choice["finish_reason"] == "stop":
+        choice["stop_reason"] = choice["token_ids"].pop()
+
+
+def _illegal(choice: dict[str, Any], server: FakeServer) -> None:
+    """The mark that ends a quote, where none is open."""
+    choice["token_ids"].insert(0, server.tokenizer.control_id("<|end_recall|>"))
+
+
+_IN_CHOICE: dict[str, Callable[[dict[str, Any], FakeServer], Any]] = {
+    "no echo": lambda choice, _: choice.update(prompt_token_ids=None),
+    "texts": lambda choice, _: choice.update(token_ids=["a"]),
+    "beyond": lambda choice, server: choice.update(token_ids=[server.width]),
+    "too many": lambda choice, _: choice.update(token_ids=choice["token_ids"] * 5000),
+    "abort": lambda choice, _: choice.update(finish_reason="abort"),
+    "named apart": _named_apart,
+    "illegal": _illegal,
+}
+_IN_STREAM = {
+    "noise": b"data: {not json\n\n",
+    "flood": b"x" * 2**23,
+    "error": b'data: {"error": {"message": "EngineCore encountered an issue", "code": 500}}\n\n',
+}
 
 
 def _event(
@@ -443,6 +452,6 @@ def _event(
         "finish_reason": reason,
         "stop_reason": None,
         "token_ids": ids,
-        "prompt_token_ids": body["prompt"] if first else None,
+        "prompt_token_ids": list(body["prompt"]) if first else None,
     }
     return {"id": "cmpl-1", "object": "text_completion", "choices": [choice], "usage": None}

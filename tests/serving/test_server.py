@@ -197,7 +197,7 @@ def test_many_threads_at_once(serve: Any) -> None:
 
 
 async def test_asynchronous_callers(serve: Any) -> None:
-    server, llm = await asyncio.to_thread(serve, SCRIPT)
+    _, llm = await asyncio.to_thread(serve, SCRIPT)
     answers = await asyncio.gather(*(llm.aanswer(QUESTION, [FERRY, LEAVE]) for _ in range(5)))
     assert {a.text for a in answers} == {"It leaves at 9:30; leave is 16 weeks."}
     kinds = [type(e).__name__ async for e in llm.astream(QUESTION, [FERRY, LEAVE])]
@@ -353,7 +353,7 @@ def test_a_server_that_says_nothing_is_given_up(serve: Any, fault: str) -> None:
 def test_a_server_that_is_gone(serve: Any) -> None:
     server, llm = serve(SCRIPT)
     server.stop()
-    with pytest.raises(ServerError, match="no model server answers at .*recallm serve MODEL"):
+    with pytest.raises(ServerError, match=r"no model server answers at .*recallm serve MODEL"):
         llm.answer(QUESTION, [FERRY])
 
 
@@ -408,7 +408,9 @@ def test_connecting_names_what_is_there(standing: Any) -> None:
 
 def test_a_server_that_ignores_the_constraint_is_refused(fake_server: Any) -> None:
     server = fake_server(SCRIPT, acts=False)
-    with pytest.raises(ServerError, match="doesn't hold its output to a constraint.*recallm serve"):
+    with pytest.raises(
+        ServerError, match=r"doesn't hold its output.*recallm serve"
+    ):
         RecaLLM.load(server.url)
 
 
