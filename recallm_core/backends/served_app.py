@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -61,7 +62,9 @@ class RecallMiddleware:
             await self._app(scope, receive, send)
             return
         key = _bearer(scope)
-        if self._keys and not self._knows(key):
+        if not self._keys and _is_foreign(scope):
+            await _reply(send, 403, _error("a server without keys answers only this machine"))
+        elif self._keys and not self._knows(key):
             await _reply(send, 401, _error("this server wants a key: Authorization: Bearer ..."))
         elif path.startswith("/recallm/"):
             await self._own(scope, send)
@@ -164,6 +167,26 @@ def _bearer(scope: Scope) -> bytes:
     scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
     found: bytes = key.strip() if scheme.lower() == b"bearer" else b""
     return found
+
+
+def _is_foreign(scope: Scope) -> bool:
+    """Whether a web page, or a name that points here, is behind a request.
+
+    A browser on this machine can reach loopback for any page that it shows; it says so by an
+    ``Origin``, or after a trick with names by a ``Host`` that isn't this machine's.
+    """
+    headers = dict(scope["headers"])
+    host = headers.get(b"host", b"localhost").decode("latin-1").rpartition("@")[2]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return b"origin" in headers or not is_loopback(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address means this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _engine_config(scope: Scope) -> Any:

@@ -408,9 +408,7 @@ def test_connecting_names_what_is_there(standing: Any) -> None:
 
 def test_a_server_that_ignores_the_constraint_is_refused(fake_server: Any) -> None:
     server = fake_server(SCRIPT, acts=False)
-    with pytest.raises(
-        ServerError, match=r"doesn't hold its output.*recallm serve"
-    ):
+    with pytest.raises(ServerError, match=r"doesn't hold its output.*recallm serve"):
         RecaLLM.load(server.url)
 
 
