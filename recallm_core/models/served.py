@@ -25,6 +25,42 @@ _MAX_REPLY = 1_000_000
 _DROPPED = ("auto_map", "name_or_path", "vocab_file", "merges_file", "tokenizer_file")
 
 
+def is_address(model: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return model.startswith(("http://", "https://"))
+
+
+def loading(
+    model: str | None,
+    *,
+    base_url: str | None,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    max_retries: int | None = None,
+) -> tuple[str | None, dict[str, Any]]:
+    """What frameworks say of a model, as a name and options for ``RecaLLM.load``.
+
+    Args:
+        model: A name, or the address of a server; None: nothing was said.
+        base_url: A server's address; ``model`` is then the name that it is served under.
+        api_key: The server's key; without effect, like what follows, on a model in process.
+        timeout: Seconds that the server may say nothing.
+        max_retries: How often a request is sent again that the server was too busy for.
+
+    Raises:
+        ValueError: There are two addresses.
+    """
+    served = model is not None and is_address(model)
+    if served and base_url is not None:
+        raise ValueError(f"model is the address {model!r} already; leave base_url out")
+    if base_url is None and not served:
+        return model, {}
+    given: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": max_retries}
+    if base_url is not None:
+        given["served_model"] = model
+    return base_url or model, {name: value for name, value in given.items() if value is not None}
+
+
 def connect(
     url: str,
     *,
