@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import json
+import random
 import threading
 import time
 from collections import deque
@@ -29,7 +30,7 @@ from recallm_core.constraint_spec import ConstraintSpec, Tag
 from recallm_core.errors import ConstraintError
 from recallm_core.grammar import GrammarEngine
 from recallm_core.models import shipped
-from recallm_core.testing import _follow
+from recallm_core.testing import _follow, random_walk
 from recallm_core.tokenizer import HFTokenizer
 
 Script = str | Callable[[str], str]
@@ -66,7 +67,8 @@ class FakeServer:
     """Listens on 127.0.0.1 until ``stop``.
 
     Args:
-        script: What the model would like to say, or a function of the prompt's text.
+        script: What the model would like to say, or a function of the prompt's text; None: anything
+            that is legal, by the request's seed.
         folder: The model's folder; None: the shipped one.
         engine: A transformers backend that generates in place of the script.
         acts: Whether the constraint is obeyed.
@@ -84,7 +86,7 @@ class FakeServer:
 
     def __init__(
         self,
-        script: Script = "",
+        script: Script | None = "",
         *,
         folder: Path | None = None,
         engine: Any = None,
@@ -184,6 +186,8 @@ class FakeServer:
         if self.engine is not None:
             return self._of_engine(rules, ids, body)
         script = self.script
+        if script is None:
+            return random_walk(rules.start(), random.Random(body["seed"]))
         if callable(script):
             known = (self.tokenizer.token_bytes(i) or b"" for i in ids.tolist())
             script = script(b"".join(known).decode("utf-8", "replace"))

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recallm_core import Document, Finished, GenerationParams, RecallDelta, RecaLLM
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
@@ -304,6 +306,35 @@ def test_the_same_tokens_as_in_process(fake_server: Any) -> None:
                 there = llm.answer(QUESTION, documents, **settings)
                 assert there.trace == here.trace
                 assert there.citations == here.citations
+
+
+_PIECES = st.sampled_from(
+    ["leave", " 16", " weeks", ".", " ", "\r\n", "é", "e\u0301", "\U0001f476", "日本",
+     "<|end_recall|>", "</think>", "1,234.5", "<recall>", "\u200d", "A ticket", " ticket"]
+)  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(_PIECES, min_size=1, max_size=12), min_size=1, max_size=4), st.integers())
+def test_whatever_the_server_says_legally_is_quoted_exactly(
+    walking: Any, texts: list[list[str]], seed: int
+) -> None:
+    documents = [Document("".join(pieces), id=str(n)) for n, pieces in enumerate(texts)]
+    answer = walking.answer("?", documents, seed=seed % 2**31, max_new_tokens=120)
+    by_id = {d.id: d.text for d in documents}
+    for c in answer.citations:
+        assert by_id[c.document_id][c.start : c.end] == c.text
+        for place in c.occurrences:
+            assert by_id[place.document_id][place.start : place.end] == c.text
+    for span in answer.trace.spans:
+        assert by_id[span.document_id][span.start : span.end] == span.text
+
+
+@pytest.fixture
+def walking(serve: Any) -> RecaLLM:
+    _, llm = serve(None, per_event=4)
+    found: RecaLLM = llm
+    return found
 
 
 # what goes wrong
