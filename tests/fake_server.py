@@ -63,6 +63,10 @@ class RefusedError(Exception):
     """HTTP 400."""
 
 
+class BadSpecError(RefusedError):
+    """Found out by the processor: in a stream, vLLM has begun to answer by then."""
+
+
 class FakeServer:
     """Listens on 127.0.0.1 until ``stop``.
 
@@ -199,7 +203,7 @@ class FakeServer:
         try:
             spec = ConstraintSpec.from_json(text)
         except ConstraintError as error:
-            raise RefusedError(str(error)) from error
+            raise BadSpecError(str(error)) from error
         if spec.grammar is not None and self.grammars is None:
             self.grammars = GrammarEngine(self.tokenizer, vocab_size=self.width)
         return ConstraintRules.from_spec(spec, ids, self.grammars)
@@ -323,7 +327,11 @@ class _Handler(BaseHTTPRequestHandler):
             tokens = self.fake.generate(self.fake.checked(body))
         except RefusedError as error:
             detail = {"message": str(error), "type": "BadRequestError", "code": 400}
-            self._json(400, {"error": detail})
+            if isinstance(error, BadSpecError):
+                event = b"data: " + json.dumps({"error": detail}).encode() + b"\n\n"
+                self._send(200, event + b"data: [DONE]\n\n", kind="text/event-stream")
+            else:
+                self._json(400, {"error": detail})
             return
         self.fake.count("running")
         try:

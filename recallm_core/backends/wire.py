@@ -122,7 +122,7 @@ def read_event(data: bytes, *, vocab_size: int) -> Piece:
             f"the server's answer isn't JSON: {message_of(data[:2000])}"
         ) from error  # fmt: skip
     if isinstance(found, dict) and "error" in found:
-        raise ServerError(f"the server failed while it generated: {message_of(data)}")
+        raise ServerError(f"{_failure(found['error'])}: {message_of(data)}")
     try:
         return _piece(found, vocab_size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -130,6 +130,14 @@ def read_event(data: bytes, *, vocab_size: int) -> Piece:
             f"the server's answer hasn't the form of a vLLM completion with token ids ({error}); "
             "it needs vLLM 0.31 or newer"
         ) from error
+
+
+def _failure(error: Any) -> str:
+    """What an error event means: vLLM checks a streamed request after it has begun to answer."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if type(code) is int and 400 <= code < 500:
+        return f"the server refused the request ({code})"
+    return "the server failed while it generated"
 
 
 def _piece(data: Mapping[str, Any], vocab_size: int) -> Piece:

@@ -420,6 +420,13 @@ def test_a_refused_request_says_why(serve: Any) -> None:
         llm.answer(QUESTION, [FERRY])
 
 
+@pytest.mark.parametrize("spec", ["", "{}", '{"version": 99}'])
+def test_a_bad_constraint_is_refused(standing: Any, spec: str) -> None:
+    _, llm = standing
+    with pytest.raises(ServerError, match=r"refused the request \(400\): .*constraint spec"):
+        llm.backend.complete([1, 2, 3], 4, spec=spec)
+
+
 # connecting
 
 

@@ -47,6 +47,14 @@ QUESTIONS = (
     "Who can I ask about leave?",
 )
 PLAIN: dict[str, Any] = {"temperature": 0.0, "prior": "none"}  # what is equal in and out of process
+LONG: dict[str, Any] = {  # noise, which goes on until its limit
+    "temperature": 2.0,
+    "top_p": 1.0,
+    "recall_in": "none",
+    "seed": 1,
+    "max_new_tokens": 3500,
+    "max_thinking_tokens": 3400,
+}
 TOOL = {
     "type": "function",
     "function": {
@@ -82,6 +90,7 @@ class Server:
             "RECALLM_API_KEY": KEY,
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",  # threads that wait for each other starve on a busy machine
             "TORCH_COMPILE_DISABLE": "1",
         }
         python = os.environ.get("RECALLM_VLLM_PYTHON", sys.executable)
@@ -104,12 +113,15 @@ class Server:
         text = self.log.read_text(errors="replace")[-6000:]
         raise AssertionError(f"the server didn't start (rc {self.process.poll()}):\n{text}")
 
-    def get(self, path: str, key: str = "") -> tuple[int, str]:
-        request = urllib.request.Request(self.url + path)
+    def get(self, path: str, key: str = "", body: Any = None) -> tuple[int, str]:
+        """Status and text of a reply; with a body, to a POST."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data)
+        request.add_header("Content-Type", "application/json")
         if key:
             request.add_header("Authorization", f"Bearer {key}")
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""
@@ -305,6 +317,12 @@ def test_a_bad_constraint_is_refused_before_it_runs(llm: RecaLLM, spec: str) -> 
     check(llm.answer(QUESTIONS[0], [FERRY, LEAVE], **PLAIN))
 
 
+def test_a_bad_constraint_is_http_400(server: Server) -> None:
+    body = {"model": "mini", "prompt": [1, 2], "max_tokens": 2, "vllm_xargs": {"recallm": "{}"}}
+    assert server.get("/v1/completions", KEY, body)[0] == 400
+    assert server.get("/v1/completions", KEY, body | {"vllm_xargs": {}})[0] == 200
+
+
 def test_a_constraint_of_another_prompt_keeps_recall_closed(llm: RecaLLM) -> None:
     """The worker itself finds out; nothing can be opened, whatever the model wants."""
     prompt, _ = llm.prepare([{"role": "user", "content": QUESTIONS[0]}], [FERRY])
@@ -330,15 +348,14 @@ def test_keys_are_wanted_everywhere(server: Server) -> None:
 
 
 def test_closing_a_stream_stops_the_engine(server: Server, llm: RecaLLM) -> None:
-    stream = llm.stream(
-        QUESTIONS[0], [FERRY], max_new_tokens=3000, max_thinking_tokens=2900, temperature=5.0
-    )
+    stream = llm.stream(QUESTIONS[0], [FERRY], **LONG)
     next(stream)
+    assert server.running() == 1
     stream.close()
     end = time.monotonic() + 30
     while server.running() and time.monotonic() < end:
         time.sleep(0.2)
-    assert server.running() == 0
+    assert server.running() == 0  # long before its limit: some 20 s on one core
     with pytest.raises(GenerationCancelledError):
         stream.result()
 
@@ -360,9 +377,7 @@ def test_interrupting_ends_every_process(folder: Path, tmp_path: Path) -> None:
 
 def test_a_killed_server_is_an_error_at_once(server: Server, llm: RecaLLM) -> None:
     """The last one: the server doesn't come back."""
-    stream = llm.stream(
-        QUESTIONS[0], [FERRY], max_new_tokens=3000, max_thinking_tokens=2900, temperature=5.0
-    )
+    stream = llm.stream(QUESTIONS[0], [FERRY], **LONG)
     next(stream)
     server.kill()
     with pytest.raises(ServerError, match="broke off in the middle"):
