@@ -67,6 +67,10 @@ class BadSpecError(RefusedError):
     """Found out by the processor: in a stream, vLLM has begun to answer by then."""
 
 
+class EarlyEndError(Exception):
+    """A tidy end of a reply that comes too soon."""
+
+
 class FakeServer:
     """Listens on 127.0.0.1 until ``stop``.
 
@@ -335,7 +339,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.fake.count("running")
         try:
-            self._stream(body, tokens, fault)
+            with contextlib.suppress(EarlyEndError):
+                self._stream(body, tokens, fault)
             self.fake.count("finished")
         except (ConnectionError, TimeoutError):
             self.fake.count("aborted")
@@ -400,9 +405,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(_IN_STREAM[fault])
         elif fault == "mute" and not first:
             self.fake.release.wait(20)
-        elif fault == "early" or (fault == "cut" and not first):
-            if fault == "early":  # a tidy end that comes too soon
-                self._chunk(b"")
+        elif fault == "early":
+            self._chunk(b"")
+            raise EarlyEndError
+        elif fault == "cut" and not first:
             self.connection.shutdown(2)
             raise ConnectionError
 
