@@ -79,7 +79,8 @@ def connect(
         recipe: Overrides the one that the server, or the folder, has.
         tokenizer: The served model's folder; None: the server offers what is needed.
         served_model: Which model, where a server has several.
-        cache_salt: Only requests with the same salt share the server's prefix cache.
+        cache_salt: Only requests with the same salt share the server's prefix cache; it takes the
+            place of the one that a server with keys makes from the caller's, so keep it secret.
         options: ``api_key``, ``timeout``, ``max_retries`` and ``max_connections`` of the
             connection.
 

@@ -29,8 +29,11 @@ from pydantic import BaseModel
 import llama_index_recallm
 from langchain_recallm import ChatRecaLLM, message_citations
 from recallm_core import Document, Finished, RecaLLM
+from recallm_core.backends.server import ServerBackend
+from recallm_core.backends.server_check import check_tokenizer
 from recallm_core.errors import GenerationCancelledError, ServerError
 from recallm_core.models import shipped
+from recallm_core.tokenizer import HFTokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.enable_socket, pytest.mark.timeout(900)]
 
@@ -202,6 +205,31 @@ def test_connecting_says_what_is_there(llm: RecaLLM, local: RecaLLM) -> None:
     assert llm.recipe == local.recipe
     assert llm.tokenizer.fingerprint == local.tokenizer.fingerprint
     assert llm.tokenizer.eos_ids == local.tokenizer.eos_ids
+
+
+def test_a_local_folder_is_compared_with_the_server(
+    server: Server, llm: RecaLLM, folder: Path
+) -> None:
+    RecaLLM.load(server.url, api_key=KEY, tokenizer=folder).close()
+    backend, tokenizer = llm.backend, llm.tokenizer
+    assert isinstance(backend, ServerBackend)
+    assert isinstance(tokenizer, HFTokenizer)
+    check_tokenizer(backend, tokenizer)  # by what the server makes of texts, without an offer
+    other = HFTokenizer(family_of_another_model())
+    with pytest.raises(ServerError, match="isn't the one of"):
+        check_tokenizer(backend, other)
+
+
+def family_of_another_model() -> Any:
+    """A tokenizer that knows next to nothing."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({c: n for n, c in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
 
 
 def test_the_same_tokens_as_transformers(llm: RecaLLM, local: RecaLLM) -> None:
