@@ -54,7 +54,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
     ask.add_argument(
-        "--model", default="recallm-mini", help="the shipped model, a folder or a hub id"
+        "--model",
+        default="recallm-mini",
+        help="the shipped model, a folder, a hub id or a server's address",
     )
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")

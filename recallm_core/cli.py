@@ -30,10 +30,12 @@ exit codes:
 MODULES = {
     "index": "recallm_core.index_cli",  # add_parser(subparsers); sets args.run
     "model": "recallm_core.models.commands",
-    "train": "recallm_core.train",  # main(argv), with a parser of its own
+    "serve": "recallm_core.serve_cli",  # main(argv), with a parser of its own
+    "train": "recallm_core.train",
     "eval": "recallm_core.evaluation",
 }
 DELEGATES = {
+    "serve": "serve a model to many with vLLM",
     "train": "train a model to recall",
     "eval": "measure a model's answers and quotes",
 }

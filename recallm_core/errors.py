@@ -57,6 +57,10 @@ class GenerationCancelledError(GenerationError):
     """The caller cancelled, or closed the stream, before the answer was complete."""
 
 
+class ServerError(GenerationError):
+    """A model server can't be reached, refuses, isn't set up for recall, or broke off."""
+
+
 class CorpusIndexError(RecallmError):
     """A saved index is corrupt, of another version, made by another embedder, or locked."""
 

@@ -52,17 +52,20 @@ def load(
     """Loads a model; see ``RecaLLM.load``.
 
     Args:
-        model: ``recallm-mini``, a local folder or a hub id.
+        model: ``recallm-mini``, a local folder, a hub id, or the address of a server that
+            ``recallm serve`` started.
         mode: ``trained`` wants the four tokens in the tokenizer, ``prompted`` drives any instruct
             or reasoning model by text marks, ``auto`` looks.
         recipe: Overrides the one saved beside the checkpoint.
         backend: ``transformers``.
         tokenizer: A folder or hub id to take the tokenizer from instead.
         options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
-            ``model_kwargs`` and so on).
+            ``model_kwargs`` and so on), or for a server to ``models.served.connect`` (``api_key``,
+            ``timeout``, ``max_retries``).
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
+        ServerError: The server can't be reached, or isn't set up for recall.
         ValueError: An argument is of the wrong kind.
     """
     model = _name(model)
@@ -73,9 +76,14 @@ def load(
             f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
             "Recipe.load(folder)"
         )
-    if model.startswith(("http://", "https://")) or backend != "transformers":
+    if model.startswith(("http://", "https://")):
+        from recallm_core.models.served import connect
+
+        served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
+        return RecaLLM(*served, name=served[1].model)
+    if backend != "transformers":
         raise MissingExtraError(
-            "served and vLLM models aren't part of this release; load a local folder or a hub id "
+            "vLLM models aren't part of this release; load a local folder or a hub id "
             "with the transformers backend"
         )
     from recallm_core.backends.checkpoint import find_folder

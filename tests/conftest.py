@@ -3,7 +3,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,34 @@ def data_folder() -> Path:
 @pytest.fixture(scope="session")
 def family() -> Callable[[str], Any]:
     """Returns the tokenizer of a family by name (see tokenizer_families.py), trained once."""
-    path = Path(__file__).parent / "tokenizer_families.py"
-    spec = importlib.util.spec_from_file_location("tokenizer_families", path)
+    module = _beside("tokenizer_families")
+    return functools.cache(lambda name: module.FAMILIES[name]())
+
+
+@pytest.fixture
+def fake_server(socket_enabled: None) -> Iterator[Callable[..., Any]]:
+    """Starts stand-ins for a vLLM server (see fake_server.py) on loopback; ended with the test."""
+    module = _beside("fake_server")
+    started: list[Any] = []
+
+    def start(*args: Any, keep: bool = False, **options: Any) -> Any:
+        server = module.FakeServer(*args, **options)
+        if not keep:
+            started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@functools.cache
+def _beside(name: str) -> Any:
+    """A module of this folder: what several folders of tests use."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    return functools.cache(lambda name: module.FAMILIES[name]())
+    return module

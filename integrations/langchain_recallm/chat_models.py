@@ -30,12 +30,14 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_recallm import answers, conversation, engines, structured, tool_calls
 from langchain_recallm.calls import Call, parts_of
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
+from recallm_core.backends.connection import KEY_VARIABLE
+from recallm_core.models.served import loading
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -48,7 +50,6 @@ _RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
 _NO_EFFECT = frozenset(
     {"stream", "model", "strict"}
 )  # asked of a call by frameworks; always strict
-_UNUSED = frozenset({"api_key", "base_url", "max_retries"})  # served models only
 
 
 class ChatRecaLLM(BaseChatModel):
@@ -80,7 +81,14 @@ class ChatRecaLLM(BaseChatModel):
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
 
     model: str = Field(default="recallm-mini", alias="model_name")
-    """``recallm-mini`` (shipped), a hub id or a local folder; or a ready ``RecaLLM``."""
+    """``recallm-mini`` (shipped), a hub id, a local folder, or the address of a server
+    (``recallm serve``); or a ready ``RecaLLM``."""
+    base_url: str | None = None
+    """The address of a server; ``model``, if given, is then the name that it is served under."""
+    api_key: SecretStr | None = None
+    """The server's key; None: the environment's ``RECALLM_API_KEY``."""
+    max_retries: int | None = Field(default=None, ge=0)
+    """How often a request is sent again that the server was too busy for (2)."""
     mode: Literal["auto", "trained", "prompted"] = "auto"
     """How the model is driven; ``auto`` looks what its tokenizer has."""
     load_options: dict[str, Any] = Field(default_factory=dict)
@@ -116,7 +124,8 @@ class ChatRecaLLM(BaseChatModel):
     streaming: bool = False
     """Whether ``invoke`` streams inside, for callbacks that want tokens."""
     timeout: float | None = None
-    """Seconds after which a call is stopped, at the next token, with ``TimeoutError``."""
+    """Seconds after which a call is stopped, at the next token, with ``TimeoutError``; also how
+    long a server may say nothing."""
     output_version: str | None = Field(default_factory=from_env("LC_OUTPUT_VERSION", default="v1"))
     """``v1``: standard content blocks; ``v0``: plain text, the rest in ``additional_kwargs``."""
 
@@ -144,13 +153,14 @@ class ChatRecaLLM(BaseChatModel):
     def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict):
             known = {*cls.model_fields, *(f.alias for f in cls.model_fields.values() if f.alias)}
-            unknown = sorted(set(values) - known - _UNUSED)
+            unknown = sorted(set(values) - known)
             if unknown:
                 raise ValueError(f"unknown settings {unknown}; known: {sorted(known)}")
         return values
 
     @model_validator(mode="after")
     def _set_recallm_version(self) -> Self:
+        self._loading()  # refuses two addresses
         self._add_version("langchain-recallm", __version__)
         return self
 
@@ -162,7 +172,13 @@ class ChatRecaLLM(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = ("model", "mode", "max_tokens", *sorted(_PARAMS & set(type(self).model_fields)))
+        names = (
+            "model",
+            "base_url",
+            "mode",
+            "max_tokens",
+            *sorted(_PARAMS & set(type(self).model_fields)),
+        )
         found = {name: getattr(self, name) for name in dict.fromkeys(names)}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -170,6 +186,11 @@ class ChatRecaLLM(BaseChatModel):
     def is_lc_serializable(cls) -> bool:
         """The settings can be saved; the model is loaded again by its name."""
         return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """A key is saved as the name of the environment's variable."""
+        return {"api_key": KEY_VARIABLE}
 
     def to_json(self) -> Any:
         """Saves the settings; a ready model that was handed over can't be."""
@@ -200,8 +221,9 @@ class ChatRecaLLM(BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         engine = self.engine
-        found = engine.backend.window if engine is not None else engines.window(self.model)
-        tools = engine is not None or engines.knows_tools(self.model)
+        loaded, _ = self._loading()
+        found = engine.backend.window if engine is not None else engines.window(loaded)
+        tools = engine is not None or engines.knows_tools(loaded)
         profile = ModelProfile(
             name=self.model,
             open_weights=True,
@@ -230,9 +252,22 @@ class ChatRecaLLM(BaseChatModel):
         if self.engine is None and self._loaded is None:
             from recallm_core.loader import load_shared
 
-            self._loaded = load_shared(self.model, mode=self.mode, **self.load_options)
+            model, options = self._loading()
+            self._loaded = load_shared(model, mode=self.mode, **{**options, **self.load_options})
         found: RecaLLM = self._loaded if self.engine is None else self.engine
         return found
+
+    def _loading(self) -> tuple[str, dict[str, Any]]:
+        """What is loaded, and with which options."""
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        model, options = loading(
+            self.model if "model" in self.model_fields_set else None,
+            base_url=self.base_url,
+            api_key=key,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+        )
+        return model or self.model, options
 
     def get_token_ids(self, text: str) -> list[int]:
         """Returns the token ids of a text; nothing in it is a control token."""

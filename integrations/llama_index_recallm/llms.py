@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
@@ -28,6 +28,7 @@ from llama_index.core.types import Model
 
 from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
+from recallm_core.models.served import loading
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -88,7 +89,20 @@ class RecaLLM(FunctionCallingLLM):
     """
 
     model: str = Field(
-        default="recallm-mini", description="recallm-mini (shipped), a hub id or a local folder."
+        default="recallm-mini",
+        description="recallm-mini (shipped), a hub id, a local folder or a server's address.",
+    )
+    base_url: str | None = Field(
+        default=None, description="A server's address; model is then its name there."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The server's key; or RECALLM_API_KEY.", exclude=True
+    )
+    timeout: float | None = Field(
+        default=None, description="Seconds that a server may say nothing (300)."
+    )
+    max_retries: int | None = Field(
+        default=None, ge=0, description="Further tries where a server was too busy (2)."
     )
     mode: Literal["auto", "trained", "prompted"] = Field(
         default="auto", description="How the model is driven; auto looks at its tokenizer."
@@ -164,7 +178,15 @@ class RecaLLM(FunctionCallingLLM):
         if self._engine is None:
             from recallm_core.loader import load_shared
 
-            self._engine = load_shared(self.model, mode=self.mode, **self.load_options)
+            model, options = loading(
+                self.model if "model" in self.model_fields_set else None,
+                base_url=self.base_url,
+                api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+                timeout=self.timeout,
+                max_retries=self.max_retries,
+            )
+            options |= self.load_options
+            self._engine = load_shared(model or self.model, mode=self.mode, **options)
         engine: CoreLLM = self._engine
         return engine
 

@@ -166,7 +166,7 @@ def read_config(folder: Path) -> Any:
     data = _read_json(path)
     kind = data.get("model_type")
     if kind in RECALLM_TYPES:
-        data = _plain(data, RECALLM_TYPES[str(kind)])
+        data = plain_config(data, RECALLM_TYPES[str(kind)])
     kind = data.get("model_type")
     data.pop("auto_map", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
@@ -194,7 +194,7 @@ def _check_counts(data: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _plain(data: dict[str, Any], kind: str) -> dict[str, Any]:
+def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
     """The config of the plain architecture underneath a RecaLLM one."""
     kept = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
     names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from recallm_core.backends import GenerationRequest, Sampling
+from recallm_core.backends import GenerationRequest
 from recallm_core.backends.checkpoint import (
     choose_device,
     find_folder,
@@ -21,11 +19,12 @@ from recallm_core.backends.checkpoint import (
     memory_bytes,
     window_of,
 )
+from recallm_core.backends.checks import check_request
 from recallm_core.backends.engine import Engine, OnPrefill
 from recallm_core.backends.prefix_cache import PrefixCache
 from recallm_core.backends.runner import choose_runner
 from recallm_core.backends.stream import EngineStream, Job
-from recallm_core.errors import CheckpointError, ConstraintError, ContextOverflowError
+from recallm_core.errors import CheckpointError
 
 DRAFT_TOKENS = 16
 
@@ -116,54 +115,16 @@ class TransformersBackend:
             ConstraintError: The request's rules were made for another vocabulary or prompt.
             ValueError: The prompt is empty, or a sampling value is out of range.
         """
-        self._check(request)
+        check_request(request, vocab_size=self.vocab_size, window=self.window)
         job = Job(request)
         stream = EngineStream(job, self)
         self._engine.submit(job)
         return stream
 
-    def _check(self, request: GenerationRequest) -> None:
-        ids, spec = request.token_ids, request.rules.spec
-        if not len(ids):
-            raise ValueError("the prompt has no tokens; there is nothing to continue")
-        if int(np.min(ids)) < 0 or int(np.max(ids)) >= self.vocab_size:
-            raise ValueError(
-                f"prompt token ids must be in [0, {self.vocab_size}), the model's vocabulary, got "
-                f"{int(np.min(ids))} to {int(np.max(ids))}; tokenizer and model don't belong "
-                "together"
-            )
-        check_sampling(request.sampling)
-        if len(ids) + request.sampling.max_new_tokens > self.window:
-            raise ContextOverflowError(len(ids), request.sampling.max_new_tokens, self.window)
-        if spec.vocab_size != self.vocab_size:
-            raise ConstraintError(
-                f"the rules were made for logits {spec.vocab_size:,} wide, the model's are "
-                f"{self.vocab_size:,} wide; build them with this backend's vocab_size"
-            )
-        if not 0 <= request.prefix_length <= len(ids):
-            raise ValueError(
-                f"prefix_length must be between 0 and the {len(ids)} tokens of the prompt, "
-                f"got {request.prefix_length}"
-            )
-
     def close(self) -> None:
         """Ends all streams and frees the caches; safe to call twice."""
         self._stop()
         self.prefix_cache.clear()
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Checks that sampling values make sense.
-
-    Raises:
-        ValueError: One doesn't.
-    """
-    if sampling.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {sampling.max_new_tokens}")
-    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-        raise ValueError(f"temperature must be 0 (greedy) or more, got {sampling.temperature}")
-    if not 0 < sampling.top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {sampling.top_p}")
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -56,6 +56,6 @@ def test_unknown_modes_servers_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mode must be one of"):
         RecaLLM.load(str(tmp_path), mode="magic")
     with pytest.raises(MissingExtraError, match="aren't part of this release"):
-        RecaLLM.load("http://localhost:8000")
+        RecaLLM.load(str(tmp_path), backend="vllm")
     with pytest.raises(CheckpointError):
         RecaLLM.load(str(tmp_path / "nowhere"))

@@ -1,0 +1,362 @@
+"""HTTP to one model server: pooled, patient within limits, and never silent about a failure.
+
+All traffic runs on one event loop in a thread of its own, so that any thread, and any other event
+loop, can wait for it or cancel it; a cancelled request closes its connection, which is how a vLLM
+server learns that nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
+
+T = TypeVar("T")
+
+KEY_VARIABLE = "RECALLM_API_KEY"
+_BUSY = (429, 503)
+_CONNECT_SECONDS = 10.0
+_LONGEST_WAIT = 20.0  # seconds between two tries, whatever the server asks for
+_KEPT_SECONDS = 4.0  # vLLM closes idle connections after five
+_MAX_ERROR = 65_536  # bytes read of a reply that says what went wrong
+_STOP_SECONDS = 5.0
+
+
+def normalized(url: str) -> str:
+    """Returns a server's address without a trailing slash or ``/v1``.
+
+    Raises:
+        ValueError: It isn't an http or https address of a host, or holds a password.
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(
+            f"a server's address looks like http://host:8000, got {url[:200]!r}"
+        )  # fmt: skip
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a server's address holds no user or password; give api_key= instead")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+class Connection:
+    """One server's address with a pool of connections to it; safe to use from many threads.
+
+    Args:
+        url: Such as ``http://127.0.0.1:8000``.
+        api_key: Sent as a bearer token; None: the environment's ``RECALLM_API_KEY``, if it is set.
+        timeout: Seconds without a byte from the server after which a request fails; the wait for a
+            free place on the server and the reading of the prompt count.
+        max_retries: How often a request is sent again that the server was too busy for, or that
+            broke off before anything of its answer had come.
+        max_connections: Requests at once; further ones wait here.
+
+    Raises:
+        MissingExtraError: ``httpx2`` isn't installed.
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 300.0,
+        max_retries: int = 2,
+        max_connections: int = 256,
+    ) -> None:
+        if not timeout > 0 or max_retries < 0 or max_connections < 1:
+            raise ValueError(
+                "timeout must be above 0, max_retries at least 0 and max_connections at least 1, "
+                f"got {timeout}, {max_retries} and {max_connections}"
+            )
+        self.url = normalized(url)
+        self._http = _httpx2()
+        self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
+        self._timeout = float(timeout)
+        self._retries = max_retries
+        self._most = max_connections
+        self._lock = threading.Lock()
+        self._thread: _LoopThread | None = None
+        self._closed = False
+
+    # the loop
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the connection's own loop.
+
+        Raises:
+            GenerationCancelledError: The connection was closed.
+        """
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise GenerationCancelledError("the connection to the server was closed")
+            if self._thread is None:
+                self._thread = _LoopThread(self._client(), self._most)
+                weakref.finalize(self, self._thread.stop)
+            return self._thread.run(work)
+
+    def close(self) -> None:
+        """Cancels what runs and closes all connections; safe to call twice."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            thread.stop()
+
+    def _client(self) -> Any:
+        http = self._http
+        headers = {"Accept-Encoding": "identity", "User-Agent": "recallm-core"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        connect = min(_CONNECT_SECONDS, self._timeout)
+        return http.AsyncClient(
+            headers=headers,
+            timeout=http.Timeout(self._timeout, connect=connect, pool=None),
+            limits=http.Limits(max_connections=None, keepalive_expiry=_KEPT_SECONDS),
+            follow_redirects=False,
+            trust_env=urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1"),
+        )
+
+    # requests
+
+    def get(self, path: str, *, limit: int) -> bytes | None:
+        """Returns a reply's body; None where the server has nothing there.
+
+        Raises:
+            ServerError: It can't be reached, refuses, or sends more than ``limit`` bytes.
+        """
+        return self.start(self._read("GET", path, None, limit)).result()
+
+    def post(self, path: str, body: Mapping[str, Any], *, limit: int) -> bytes | None:
+        """Like ``get``, with a JSON body."""
+        data = json.dumps(body).encode()
+        return self.start(self._read("POST", path, data, limit)).result()
+
+    async def _read(self, method: str, path: str, data: bytes | None, limit: int) -> bytes | None:
+        async with self.opened(method, path, data, missing_ok=True) as response:
+            if response.status_code == 404:
+                return None
+            body = bytearray()
+            async for piece in self.pieces(response):
+                body += piece
+                if len(body) > limit:
+                    raise ServerError(f"{self.url}{path} sent more than {limit:,} bytes")
+            return bytes(body)
+
+    @asynccontextmanager
+    async def opened(
+        self, method: str, path: str, data: bytes | None, *, missing_ok: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """A reply whose head has come and is fine; what failed before that is tried again.
+
+        Generating has no side effects, so a request is safe to repeat until its answer begins.
+
+        Raises:
+            ServerError: The server can't be reached or refuses.
+        """
+        assert self._thread is not None
+        async with self._thread.places:
+            response = await self._sent(method, path, data)
+            try:
+                if not (missing_ok and response.status_code == 404):
+                    await self._check(response)
+                yield response
+            finally:
+                await response.aclose()
+
+    async def _sent(self, method: str, path: str, data: bytes | None) -> Any:
+        for tried in range(self._retries + 1):
+            last = tried == self._retries
+            try:
+                response = await self._send(method, path, data)
+            except self._http.TimeoutException as error:
+                if last or not isinstance(error, self._http.ConnectTimeout):
+                    raise self._failed(error) from error
+                asked = None
+            except self._http.TransportError as error:
+                if last:
+                    raise self._failed(error) from error
+                asked = None
+            else:
+                if response.status_code not in _BUSY or last:
+                    return response
+                asked = response.headers.get("retry-after")
+                await response.aclose()
+            await asyncio.sleep(_pause(tried, asked))
+        raise AssertionError("the last try returns or raises")
+
+    async def _send(self, method: str, path: str, data: bytes | None) -> Any:
+        assert self._thread is not None
+        client = self._thread.client
+        kind = {"Content-Type": "application/json"} if data is not None else {}
+        request = client.build_request(method, self.url + path, content=data, headers=kind)
+        return await client.send(request, stream=True)
+
+    async def pieces(self, response: Any) -> AsyncGenerator[bytes, None]:
+        """The bytes of a reply as they come.
+
+        Raises:
+            ServerError: The connection broke, or nothing came for too long.
+        """
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise ServerError(f"{self.url} sent a compressed reply, which wasn't asked for")
+        try:
+            async for piece in response.aiter_raw():
+                yield piece
+        except self._http.TransportError as error:
+            raise self._failed(error, begun=True) from error
+
+    async def _check(self, response: Any) -> None:
+        status = response.status_code
+        if status == 200:
+            return
+        if 300 <= status < 400:
+            target = _plain(response.headers.get("location", "elsewhere"))
+            raise ServerError(
+                f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
+                "would go along: give the address that answers itself"
+            )
+        said = await self._said(response)
+        raise ServerError(
+            f"{self.url} {_MEANINGS.get(status, 'refused the request')} ({status}){said}"
+        )
+
+    async def _said(self, response: Any) -> str:
+        """What a reply says of its failure, made harmless."""
+        body = b""
+        try:
+            async for piece in self.pieces(response):
+                body += piece[: _MAX_ERROR - len(body)]
+                if len(body) >= _MAX_ERROR:
+                    break
+        except ServerError:
+            pass  # the status is known; what else it wanted to say is lost
+        found = message_of(body)
+        return f": {found}" if found else ""
+
+    def _failed(self, error: Exception, *, begun: bool = False) -> ServerError:
+        http, kind = self._http, type(error).__name__
+        if isinstance(error, http.TimeoutException) and not isinstance(error, http.ConnectTimeout):
+            return ServerError(
+                f"{self.url} sent nothing for {self._timeout:g} s, so the request was given up; "
+                "it may be overloaded: raise timeout=, or send fewer requests at once"
+            )
+        if begun or not isinstance(error, (http.ConnectError, http.ConnectTimeout)):
+            when = "in the middle of its answer" if begun else "before it answered"
+            return ServerError(
+                f"{self.url} broke off {when} ({kind}); the server or something between may have "
+                "ended: ask again, and look at the server's log"
+            )
+        return ServerError(
+            f"no model server answers at {self.url} ({kind}: {_plain(str(error))}); check the "
+            "address, and that the server runs: recallm serve MODEL"
+        )
+
+
+_MEANINGS = {
+    400: "refused the request",
+    401: f"wants another key: give api_key= or set {KEY_VARIABLE}",
+    403: f"wants another key: give api_key= or set {KEY_VARIABLE}",
+    404: "has no such model or path",
+    413: "refused the request as too large",
+    429: "is too busy, also after further tries",
+    500: "failed",
+    503: "is too busy or not ready, also after further tries",
+}
+
+
+class _LoopThread:
+    """An event loop in a thread, and the client whose connections belong to it."""
+
+    def __init__(self, client: Any, places: int) -> None:
+        self.client = client
+        self.places = asyncio.Semaphore(places)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="recallm-server", daemon=True
+        )
+        self._thread.start()
+        self._stopping = threading.Lock()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def stop(self) -> None:
+        """Cancels all work, closes the connections and ends the thread."""
+        with self._stopping:
+            if self._loop.is_closed():
+                return
+            if threading.current_thread() is self._thread:  # dropped by a callback of its own
+                self._loop.stop()
+                return
+            self.run(self._wind_up()).add_done_callback(lambda _: self._end())
+            self._thread.join(_STOP_SECONDS)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+    async def _wind_up(self) -> None:
+        own = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not own]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.client.aclose()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _httpx2() -> Any:
+    try:
+        import httpx2
+    except ModuleNotFoundError as error:
+        if error.name != "httpx2":
+            raise
+        raise MissingExtraError(
+            "served models need httpx2; run: pip install 'recallm-core[server]'"
+        ) from error
+    return httpx2
+
+
+def _key(key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("api_key must be printable ASCII characters")
+    return key.strip()
+
+
+def _pause(tried: int, asked: str | None) -> float:
+    """Seconds before the next try: what the server asks for, or doubling with some chance."""
+    if asked is not None and asked.isdigit():
+        return min(float(asked[:6]), _LONGEST_WAIT)
+    return min(0.25 * 2.0**tried, _LONGEST_WAIT) * random.uniform(0.8, 1.2)
+
+
+def message_of(body: bytes) -> str:
+    """What an error reply says: vLLM's and OpenAI's forms, or its beginning as text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return _plain(text)
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+    return _plain(found if isinstance(found, str) else json.dumps(found))
+
+
+def _plain(text: str) -> str:
+    """At most 500 printable characters on one line: errors may be shown in a terminal."""
+    line = " ".join(text[:2000].split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:500]

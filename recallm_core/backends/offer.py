@@ -1,0 +1,205 @@
+"""What a model server offers to its clients: tokenizer, recipe and sizes, with their digests.
+
+``recallm serve`` fills an ``Offer`` and the client reads it, both with this module. To the client
+everything in it is a stranger's until it is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recallm_core.constraint_spec import MAX_IDS, SPEC_VERSION
+from recallm_core.errors import ServerError
+
+VERSION = 1
+OFFER_PATH = "/recallm/v1/offer"
+FILES_PATH = "/recallm/v1/files/"
+MAX_OFFER = 100_000  # bytes
+# Nothing else is offered or fetched; sizes in bytes. The largest vocabularies take 35 MB.
+FILES: Mapping[str, int] = {
+    "tokenizer.json": 128 * 2**20,
+    "tokenizer_config.json": 8 * 2**20,
+    "chat_template.jinja": 2**20,
+    "recallm.json": 1_000_000,
+}
+PROCESSOR = "recallm_core.backends.vllm_processor:RecallProcessor"
+_NAME = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}")
+_TYPE = re.compile(r"[A-Za-z0-9_.-]{0,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MAX_CONFIG = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One file: its bytes are known by size and SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A server's description of itself.
+
+    Attributes:
+        model: The name under which the model is served.
+        window: Tokens of input and output together.
+        vocab_size: Width of the logits.
+        eos_ids: Ids that end an output, as the checkpoint's configuration names them.
+        model_type: The architecture's name; transformers chooses tokenizer classes by it.
+        files: What can be fetched, by name.
+        engine: The engine and its version.
+        runner: Which of the engine's model runners is active.
+        release: Version of this library on the server.
+        spec_version: Version of the constraint specs that the server reads.
+    """
+
+    model: str
+    window: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    model_type: str
+    files: Mapping[str, Offered] = field(default_factory=dict)
+    engine: str = "unknown"
+    runner: str = "unknown"
+    release: str = "unknown"
+    spec_version: int = SPEC_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal tokenizers, recipes and sizes, whoever serves them."""
+        named = sorted((name, found.sha256) for name, found in self.files.items())
+        described = [named, self.vocab_size, sorted(self.eos_ids), self.model_type]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Returns the offer as the server sends it."""
+        files = {name: {"size": f.size, "sha256": f.sha256} for name, f in self.files.items()}
+        plain = {name: getattr(self, name) for name in (*_TEXTS, *_NUMBERS)}
+        eos = list(self.eos_ids)
+        more = {"eos_ids": eos, "files": files, "fingerprint": self.fingerprint}
+        return json.dumps({"version": VERSION, **plain, **more})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Offer:
+        """Reads what a server sent, trusting none of it.
+
+        Raises:
+            ServerError: It isn't an offer of this version, or contradicts itself.
+        """
+        try:
+            found = json.loads(data)
+            offer = cls._from_plain(found)
+            if offer.fingerprint != found["fingerprint"]:
+                raise ValueError("its fingerprint isn't that of its own files and sizes")
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ServerError(
+                f"the server's description of itself can't be used: {error}; run the same "
+                "recallm-core release on both sides"
+            ) from error
+        return offer
+
+    @classmethod
+    def _from_plain(cls, data: Mapping[str, Any]) -> Offer:
+        if type(data["version"]) is not int or data["version"] != VERSION:
+            raise ValueError(f"version {str(data['version'])[:20]}, this library reads {VERSION}")
+        if data["spec_version"] != SPEC_VERSION:
+            raise ValueError(
+                f"its constraint specs have version {str(data['spec_version'])[:20]}, this "
+                f"library's have {SPEC_VERSION}"
+            )
+        plain: dict[str, Any] = {n: _text(n, data[n], _TEXTS[n]) for n in _TEXTS}
+        plain |= {name: _number(name, data[name]) for name in _NUMBERS}
+        eos = tuple(_number("eos_ids", i, 0) for i in data["eos_ids"][:1000])
+        files = {name: _offered(name, each) for name, each in data["files"].items()}
+        return cls(eos_ids=eos, files=files, **plain)
+
+
+_TEXTS = {"model": _NAME, "model_type": _TYPE, "engine": _NAME, "runner": _NAME, "release": _NAME}
+_NUMBERS = ("window", "vocab_size", "spec_version")
+
+
+def _text(name: str, value: Any, pattern: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{name} is no plain short text")
+    return value
+
+
+def _number(name: str, value: Any, low: int = 1) -> int:
+    if type(value) is not int or not low <= value <= MAX_IDS:
+        raise ValueError(f"{name} is no number in [{low}, {MAX_IDS}]")
+    return value
+
+
+def _offered(name: str, data: Mapping[str, Any]) -> Offered:
+    if name not in FILES:
+        raise ValueError(f"it offers a file that isn't one of {sorted(FILES)}")
+    size = _number(name, data["size"], 0)
+    if size > FILES[name]:
+        raise ValueError(f"{name} has {size:,} bytes, over the limit of {FILES[name]:,}")
+    return Offered(size, _text(name, data["sha256"], _DIGEST))
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a model folder that clients need.
+
+    Raises:
+        ServerError: There is no ``tokenizer.json``, or a file is absurdly large.
+    """
+    found: dict[str, bytes] = {}
+    for name, limit in FILES.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.stat().st_size > limit:
+            raise ServerError(f"{path} is over {limit:,} bytes: not a file of a tokenizer")
+        found[name] = path.read_bytes()
+    if "tokenizer.json" not in found:
+        raise ServerError(
+            f"{folder} has no tokenizer.json; convert its tokenizer with "
+            "AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)"
+        )
+    return found
+
+
+def described(files: Mapping[str, bytes]) -> dict[str, Offered]:
+    """Returns sizes and digests of files."""
+    return {n: Offered(len(b), hashlib.sha256(b).hexdigest()) for n, b in files.items()}
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Returns a JSON object of a model folder; an empty one where there is none."""
+    path = folder / name
+    if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ServerError(f"{path} can't be read as JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def eos_ids(folder: Path) -> tuple[int, ...]:
+    """Returns the ids that a checkpoint's configuration says end an output."""
+    for name in ("generation_config.json", "config.json"):
+        named = read_config(folder, name).get("eos_token_id")
+        if named is not None:
+            listed = named if isinstance(named, list) else [named]
+            return tuple(i for i in listed if type(i) is int and i >= 0)
+    return ()
+
+
+def vocab_size(folder: Path) -> int | None:
+    """Returns the width of the logits that a checkpoint's configuration names."""
+    config = read_config(folder)
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        if type(part.get("vocab_size")) is int:
+            return int(part["vocab_size"])
+    return None

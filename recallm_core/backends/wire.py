@@ -1,0 +1,168 @@
+"""What is said to a vLLM server and what it answers: request bodies out, checked token ids in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recallm_core.backends import Sampling
+from recallm_core.backends.connection import message_of
+from recallm_core.errors import ServerError
+
+COMPLETIONS_PATH = "/v1/completions"
+ARGUMENT = "recallm"  # the key below vllm_xargs, fixed between server and client
+_LINE = 2**20  # bytes of one event, beside the echo of the prompt
+_PER_ID = 16  # bytes at most that one id takes in JSON, with separators and white space
+
+
+def completion(
+    model: str,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    eos: Sequence[int],
+    spec: str | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Returns the body of a request: token ids in and out, every setting said.
+
+    What is left out would be filled from the server's own defaults, which the checkpoint's
+    ``generation_config.json`` may have set.
+
+    Args:
+        model: The name under which the model is served.
+        prompt: Token ids.
+        sampling: How tokens are chosen.
+        eos: Ids that end the output.
+        spec: The constraint as JSON; None: none.
+        more: Further members.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "prompt": list(prompt),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "n": 1,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop_token_ids": list(eos),
+        "skip_special_tokens": False,
+        "return_token_ids": True,
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if spec is not None:
+        body["vllm_xargs"] = {ARGUMENT: spec}
+    return body | {name: value for name, value in more.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One event of an answer.
+
+    Attributes:
+        tokens: New ids.
+        prompt: The prompt as the server understood it; None where the event doesn't say.
+        finish_reason: Why the output ended; None: it goes on.
+        stop_id: The id that ended it, where the server names it apart.
+        cached_tokens: Prompt tokens that a cache spared; None where the event doesn't say.
+    """
+
+    tokens: tuple[int, ...] = ()
+    prompt: tuple[int, ...] | None = None
+    finish_reason: str | None = None
+    stop_id: int | None = None
+    cached_tokens: int | None = None
+
+
+async def events(
+    pieces: AsyncIterable[bytes], *, prompt_tokens: int
+) -> AsyncGenerator[bytes, None]:
+    """Yields the data of server-sent events, without the ``[DONE]`` at their end.
+
+    Raises:
+        ServerError: An event is absurdly long, or the stream ends without ``[DONE]``.
+    """
+    limit = _LINE + _PER_ID * prompt_tokens
+    held = b""
+    async for piece in pieces:
+        *lines, held = (held + piece).split(b"\n") if b"\n" in piece else (held + piece,)
+        if len(held) > limit or any(len(line) > limit for line in lines):
+            raise ServerError(f"the server sent an event of more than {limit:,} bytes")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip() if line[:5] == b"data:" else b""
+            if data == b"[DONE]":
+                return
+            if data:
+                yield data
+    raise ServerError(
+        "the server ended its answer too early: the connection was cut, or what answers isn't a "
+        f"vLLM server's event stream; the last it said: {message_of(held[:2000]) or 'nothing'}"
+    )
+
+
+def read_event(data: bytes, *, vocab_size: int) -> Piece:
+    """Reads one event, trusting none of it.
+
+    Raises:
+        ServerError: It reports an error, or isn't what ``return_token_ids`` promises.
+    """
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ServerError(
+            f"the server's answer isn't JSON: {message_of(data[:2000])}"
+        ) from error  # fmt: skip
+    if isinstance(found, dict) and "error" in found:
+        raise ServerError(f"{_failure(found['error'])}: {message_of(data)}")
+    try:
+        return _piece(found, vocab_size)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ServerError(
+            f"the server's answer hasn't the form of a vLLM completion with token ids ({error}); "
+            "it needs vLLM 0.31 or newer"
+        ) from error
+
+
+def _failure(error: Any) -> str:
+    """What an error event means: vLLM checks a streamed request after it has begun to answer."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if type(code) is int and 400 <= code < 500:
+        return f"the server refused the request ({code})"
+    return "the server failed while it generated"
+
+
+def _piece(data: Mapping[str, Any], vocab_size: int) -> Piece:
+    usage = data.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens")
+    spared = cached if type(cached) is int and cached >= 0 else None
+    choices = data["choices"]
+    if not choices:
+        return Piece(cached_tokens=spared)
+    (choice,) = choices
+    reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
+    if reason is not None and not isinstance(reason, str):
+        raise ValueError(f"finish_reason is a {type(reason).__name__}")
+    prompt = choice.get("prompt_token_ids")
+    return Piece(
+        tokens=_ids(choice.get("token_ids") or [], vocab_size),
+        prompt=None if prompt is None else _ids(prompt, vocab_size),
+        finish_reason=reason,
+        stop_id=stop if type(stop) is int and 0 <= stop < vocab_size else None,
+        cached_tokens=spared,
+    )
+
+
+def _ids(values: Any, vocab_size: int) -> tuple[int, ...]:
+    if type(values) is not list or not all(type(i) is int and 0 <= i < vocab_size for i in values):
+        raise ValueError(f"token ids must be a list of numbers below {vocab_size:,}")
+    return tuple(values)

@@ -1,0 +1,257 @@
+"""From a server's address to what drives it: its tokenizer and recipe, checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recallm_core.backends import offer as offers
+from recallm_core.backends.connection import Connection
+from recallm_core.backends.offer import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
+from recallm_core.backends.server import ServerBackend
+from recallm_core.backends.server_check import START, check_processor, check_tokenizer
+from recallm_core.errors import CheckpointError, RecallmError, ServerError
+from recallm_core.models.recipes import choose_recipe
+from recallm_core.recipe import Recipe
+from recallm_core.tokenizer import HFTokenizer
+
+OPTIONS = ("api_key", "max_connections", "max_retries", "timeout")
+_MAX_REPLY = 1_000_000
+# What a tokenizer_config.json may not do: name other files, or code.
+_DROPPED = ("auto_map", "name_or_path", "vocab_file", "merges_file", "tokenizer_file")
+
+
+def is_address(model: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return model.startswith(("http://", "https://"))
+
+
+def loading(
+    model: str | None,
+    *,
+    base_url: str | None,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    max_retries: int | None = None,
+) -> tuple[str | None, dict[str, Any]]:
+    """What frameworks say of a model, as a name and options for ``RecaLLM.load``.
+
+    Args:
+        model: A name, or the address of a server; None: nothing was said.
+        base_url: A server's address; ``model`` is then the name that it is served under.
+        api_key: The server's key; without effect, like what follows, on a model in process.
+        timeout: Seconds that the server may say nothing.
+        max_retries: How often a request is sent again that the server was too busy for.
+
+    Raises:
+        ValueError: There are two addresses.
+    """
+    served = model is not None and is_address(model)
+    if served and base_url is not None:
+        raise ValueError(f"model is the address {model!r} already; leave base_url out")
+    if base_url is None and not served:
+        return model, {}
+    given: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": max_retries}
+    if base_url is not None:
+        given["served_model"] = model
+    return base_url or model, {name: value for name, value in given.items() if value is not None}
+
+
+def connect(
+    url: str,
+    *,
+    mode: str = "auto",
+    recipe: Recipe | None = None,
+    tokenizer: str | Path | None = None,
+    served_model: str | None = None,
+    cache_salt: str | None = None,
+    **options: Any,
+) -> tuple[HFTokenizer, ServerBackend, Recipe]:
+    """Connects to a server and checks it.
+
+    Args:
+        url: Such as ``http://127.0.0.1:8000``.
+        mode: As in ``RecaLLM.load``.
+        recipe: Overrides the one that the server, or the folder, has.
+        tokenizer: The served model's folder; None: the server offers what is needed.
+        served_model: Which model, where a server has several.
+        cache_salt: Only requests with the same salt share the server's prefix cache; it takes the
+            place of the one that a server with keys makes from the caller's, so keep it secret.
+        options: ``api_key``, ``timeout``, ``max_retries`` and ``max_connections`` of the
+            connection.
+
+    Raises:
+        ServerError: The server can't be reached, refuses, ignores the constraint, or doesn't fit
+            what was given here.
+        CheckpointError: The tokenizer's folder or recipe can't be used.
+        MissingExtraError: ``httpx2`` isn't installed.
+    """
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        known = sorted((*OPTIONS, "cache_salt", "mode", "recipe", "served_model", "tokenizer"))
+        raise TypeError(f"unknown options {unknown} of a served model; known: {known}")
+    connection = Connection(url, **options)
+    try:
+        return _opened(connection, mode, recipe, tokenizer, served_model, cache_salt)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _opened(
+    connection: Connection,
+    mode: str,
+    recipe: Recipe | None,
+    folder: str | Path | None,
+    served_model: str | None,
+    salt: str | None,
+) -> tuple[HFTokenizer, ServerBackend, Recipe]:
+    name, window = _model(connection, served_model)
+    reply = connection.get(OFFER_PATH, limit=MAX_OFFER)
+    offer = None if reply is None else Offer.from_json(reply)
+    if offer is not None:
+        _check_offer(offer, name, window)
+        found, chosen = _from_offer(connection, offer, mode, folder)
+        width = offer.vocab_size
+    elif folder is not None:
+        found, chosen, width = _from_folder(Path(folder), mode)
+    else:
+        raise ServerError(
+            f"{connection.url} offers no tokenizer and recipe; {START}; with the second, say where "
+            "the served model's folder is: tokenizer=..."
+        )
+    if found.vocab_size > width:
+        raise ServerError(
+            f"the tokenizer has {found.vocab_size:,} ids but the served model {width:,} logits"
+        )
+    backend = ServerBackend(
+        connection, model=name, window=window, vocab_size=width, cache_salt=salt
+    )
+    backend.about = _about(connection, offer, name)
+    if offer is None:
+        check_tokenizer(backend, found)
+    check_processor(backend, found)
+    return found, backend, recipe or chosen
+
+
+def _model(connection: Connection, wanted: str | None) -> tuple[str, int]:
+    """The served model's name and window, as the server lists them."""
+    reply = connection.get("/v1/models", limit=_MAX_REPLY)
+    try:
+        listed = [(each["id"], each["max_model_len"]) for each in json.loads(reply or b"")["data"]]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ServerError(
+            f"{connection.url} isn't a vLLM server: its list of models (/v1/models) has another "
+            f"form; {START}"
+        ) from error
+    fine = [m for m in listed if isinstance(m[0], str) and type(m[1]) is int and m[1] > 0]
+    chosen = [m for m in fine if wanted is None or m[0] == wanted]
+    if len(chosen) != 1:
+        names = [name[:100] for name, _ in fine[:20]]
+        raise ServerError(
+            f"{connection.url} serves {names}; "
+            + ("say which with served_model=" if wanted is None else f"not {wanted!r}")
+        )
+    return chosen[0]
+
+
+def _check_offer(offer: Offer, name: str, window: int) -> None:
+    if (offer.model, offer.window) != (name, window):
+        raise ServerError(
+            f"the server describes {offer.model!r} with a window of {offer.window:,} but serves "
+            f"{name!r} with {window:,}; something between here and there mixes two servers"
+        )
+
+
+def _from_offer(
+    connection: Connection, offer: Offer, mode: str, folder: str | Path | None
+) -> tuple[HFTokenizer, Recipe]:
+    """Tokenizer and recipe as offered; a folder that was given has to be equal."""
+    with tempfile.TemporaryDirectory(prefix="recallm-") as made:
+        place = Path(made)
+        _write(place, _fetched(connection, offer), offer.model_type)
+        found = HFTokenizer.from_folder(place, eos_ids=offer.eos_ids)
+        chosen = choose_recipe(place, mode, found)
+    if folder is not None:
+        local, own, _ = _from_folder(Path(folder), mode)
+        if local.fingerprint != found.fingerprint or set(local.eos_ids) != set(found.eos_ids):
+            raise ServerError(
+                f"the tokenizer of {folder} isn't the one of {connection.url} (or their chat "
+                "templates differ); leave tokenizer= out to use the server's"
+            )
+        if own != chosen:
+            raise ServerError(
+                f"the recipe of {folder} isn't the one of {connection.url}; to use it all the "
+                f"same, give recipe=Recipe.load({str(folder)!r})"
+            )
+    return found, chosen
+
+
+def _fetched(connection: Connection, offer: Offer) -> dict[str, bytes]:
+    """The offered files, each as long and with the digest that the offer says."""
+    files: dict[str, bytes] = {}
+    for name, told in offer.files.items():
+        data = connection.get(FILES_PATH + name, limit=told.size)
+        if data is None or len(data) != told.size or _sha256(data) != told.sha256:
+            raise ServerError(f"{connection.url} sent another {name} than it describes")
+        files[name] = data
+    if "tokenizer.json" not in files:
+        raise ServerError(f"{connection.url} offers no tokenizer.json")
+    return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(place: Path, files: Mapping[str, bytes], model_type: str) -> None:
+    """Writes the files of a stranger's tokenizer, less what could lead elsewhere."""
+    for name, data in files.items():
+        (place / name).write_bytes(data)
+    config: dict[str, Any] = {}
+    if "tokenizer_config.json" in files:
+        try:
+            config = dict(json.loads(files["tokenizer_config.json"]))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ServerError(
+                f"the server's tokenizer_config.json can't be read: {error}"
+            ) from error  # fmt: skip
+    kept = {k: v for k, v in config.items() if k not in _DROPPED and not k.endswith("_file")}
+    (place / "tokenizer_config.json").write_text(json.dumps(kept), "utf-8")
+    if model_type:  # transformers chooses a tokenizer's class by it, as it does in process
+        (place / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
+
+
+def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
+    """Tokenizer, recipe and width of the logits of a local model folder."""
+    if not folder.is_dir():
+        raise CheckpointError(f"tokenizer={str(folder)!r} is no folder")
+    found = HFTokenizer.from_folder(folder, eos_ids=offers.eos_ids(folder))
+    width = offers.vocab_size(folder)
+    if width is None:
+        raise CheckpointError(
+            f"{folder} has no config.json that names vocab_size; give the whole model's folder "
+            "(its weights aren't read)"
+        )
+    return found, choose_recipe(folder, mode, found), width
+
+
+def _about(connection: Connection, offer: Offer | None, name: str) -> dict[str, str]:
+    """What a person wants to know of a server, for messages and logs."""
+    if offer is not None:
+        return {
+            "engine": offer.engine,
+            "runner": offer.runner,
+            "model": name,
+            "release": offer.release,
+        }
+    try:
+        reply = connection.get("/version", limit=_MAX_REPLY)
+        version = str(json.loads(reply or b"{}").get("version", "unknown"))[:60]
+    except (RecallmError, ValueError, AttributeError, RecursionError):
+        version = "unknown"
+    return {"engine": f"vLLM {version}", "runner": "unknown", "model": name, "release": "unknown"}

@@ -1,0 +1,317 @@
+"""``recallm serve``: a vLLM server that holds its output to the documents, started safely."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recallm_core.backends.connection import KEY_VARIABLE
+from recallm_core.backends.offer import PROCESSOR
+from recallm_core.backends.served_app import SETTINGS, is_loopback
+from recallm_core.errors import CheckpointError, MissingExtraError, RecallmError
+
+MIDDLEWARE = "recallm_core.backends.served_app.RecallMiddleware"
+_LEAST_KEY = 16  # characters: keys are also what cache salts are made of
+_MAX_KEYS = 1_000_000  # bytes of a file of keys
+
+_EPILOG = """\
+Everything else is handed to vLLM, such as --max-model-len, --gpu-memory-utilization, --dtype or
+--quantization (vllm serve --help=all lists them). What would run a checkpoint's code, or loosen
+what the server promises, is refused.
+
+examples:
+  recallm serve recallm-mini
+  recallm serve Qwen/Qwen3-8B --tensor-parallel-size 2 --max-model-len 131072
+  RECALLM_API_KEY=... recallm serve ./model --host 0.0.0.0 --data-parallel-size 4
+
+Then, anywhere: RecaLLM.load("http://127.0.0.1:8000")
+"""
+
+_CODE = "code of a checkpoint never runs"
+_OURS = "this command sets it"
+REFUSED: Mapping[str, str] = {
+    "--trust-remote-code": _CODE,
+    "--code-revision": _CODE,
+    "--hf-config-path": "the model's own configuration is the one that was checked",
+    "--api-key": f"keys don't belong in a command line; set {KEY_VARIABLE} or give --api-key-file",
+    "--config": "a file could set what is refused here; give its flags themselves",
+    "--load-format": "only safetensors are loaded",
+    "--model": "it is the first argument",
+    "--tokenizer": "clients build prompts with the tokenizer of the model's own folder",
+    "--tokenizer-mode": "clients build prompts with the tokenizer of the model's own folder",
+    "--tokenizer-revision": "clients build prompts with the tokenizer of the model's own folder",
+    "--skip-tokenizer-init": "grammars of tools and schemas need the tokenizer",
+    "--logits-processors": _OURS,
+    "--generation-config": "sampling settings come with each request",
+    "--override-generation-config": "sampling settings come with each request",
+    "--speculative-config": "drafted tokens aren't held to the documents; start without it",
+    "--enable-lora": "merge the adapter into the model: adapters are neither checked nor offered",
+    "--lora-modules": "merge the adapter into the model: adapters are neither checked nor offered",
+    "--enable-prompt-embeds": "a constraint is bound to the token ids of its prompt",
+    "--trust-request-chat-template": "a client's template would run on the server",
+    "--grpc": "it would answer without keys and without the offer to clients",
+    "--grpc-port": "it would answer without keys and without the offer to clients",
+    "--omni": "only text models are served",
+}
+_SHORT = {"-sc": "--speculative-config"}
+_SPECULATIVE = re.compile(r"--(spec-|speculative|draft)")
+# Each would open a way around what is refused above, or around the keys.
+_UNSET = (
+    "VLLM_ALLOW_INSECURE_SERIALIZATION",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+    "VLLM_LORA_RESOLVER_CACHE_DIR",
+    "VLLM_RUST_FRONTEND_PATH",
+    "VLLM_SERVER_DEV_MODE",
+    "VLLM_USE_MODELSCOPE",
+    "VLLM_USE_RUST_FRONTEND",
+)
+_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of what this command itself understands."""
+    made = argparse.ArgumentParser(
+        prog="recallm serve",
+        usage="recallm serve MODEL [options] [flags of vllm serve]",
+        description="Starts a vLLM server for RecaLLM.load('http://...').",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
+    what = ("GPUs that share each layer", "stages of layers", "copies of the model")
+    for name, text in zip(_SIZES, what, strict=True):
+        made.add_argument(f"--{name}", type=int, metavar="N", default=1, help=text)
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    made.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    made.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        type=Path,
+        help=f"keys that clients may use, one a line; or one key in {KEY_VARIABLE}",
+    )
+    made.add_argument("--served-model-name", metavar="NAME", help="what clients see (MODEL)")
+    made.add_argument("--revision", help="branch, tag or commit of a hub id")
+    made.add_argument("--dry-run", action="store_true", help="check, show the command, and stop")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Checks everything, then becomes the server: signals reach it directly.
+
+    Raises:
+        MissingExtraError: vLLM isn't installed.
+        RecallmError: The model can't be served safely, or a flag is refused.
+    """
+    args, extra = _read(argv)
+    check_flags(extra)
+    keys = _keys(args)
+    check_host(args.host, keys)
+    if not args.dry_run:
+        _check_installed()
+    folder = _checked_folder(args.model, args.revision)
+    name = args.served_model_name or str(args.model)
+    command = _command(args, folder, name, extra)
+    if args.dry_run:
+        print(shlex.join(command))
+        return 0
+    environment = settings(os.environ, folder=folder, name=name, keys=keys)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, environment)
+
+
+def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    made = parser()
+    given = [_dashed(word) for word in argv]
+    if given and given[0].startswith("-") and not {"-h", "--help"} & set(given):
+        made.error("give the model first: recallm serve MODEL [options]")
+    args, extra = made.parse_known_args(given)
+    if any(getattr(args, size.replace("-", "_")) < 1 for size in _SIZES):
+        made.error(f"--{', --'.join(_SIZES)} must be at least 1")
+    return args, extra
+
+
+def _dashed(word: str) -> str:
+    """A flag as vLLM reads it: underscores in its name are dashes."""
+    flag, mark, rest = re.match(r"([^=.]*)([=.]?)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr] # matches any text
+    return (flag.replace("_", "-") if flag.startswith("--") else flag) + mark + rest
+
+
+def check_flags(extra: Sequence[str]) -> None:
+    """Checks the flags that are handed to vLLM.
+
+    Raises:
+        RecallmError: One is refused; also where it is shortened, as vLLM would complete it.
+    """
+    for word in extra:
+        flag = re.split(r"[=.]", word, maxsplit=1)[0] if word.startswith("-") else ""
+        flag = _SHORT.get(flag, flag)
+        if flag == "--":
+            raise RecallmError("give the flags of vLLM directly, without '--' before them")
+        if _SPECULATIVE.match(flag):
+            flag = "--speculative-config"
+        refused = [name for name in REFUSED if len(flag) > 2 and name.startswith(flag)]
+        if refused:
+            meant = "" if flag == refused[0] else f" (short for {refused[0]})"
+            raise RecallmError(f"{flag}{meant} is refused: {REFUSED[refused[0]]}")
+
+
+def check_host(host: str, keys: Sequence[str]) -> None:
+    """Checks that whoever can reach the server needs a key, unless it is only this machine.
+
+    Raises:
+        RecallmError: The address is reachable from elsewhere and there is no key, or a short one.
+    """
+    short = [key for key in keys if len(key) < _LEAST_KEY]
+    if short:
+        raise RecallmError(
+            f"a key has only {len(short[0])} characters; use at least {_LEAST_KEY} random ones, "
+            "for instance from: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    if not keys and not is_loopback(host.strip("[]")):
+        raise RecallmError(
+            f"a server on {host} can be reached from other machines, so it wants a key: set "
+            f"{KEY_VARIABLE} or give --api-key-file, or listen on 127.0.0.1 only"
+        )
+
+
+def _keys(args: argparse.Namespace) -> tuple[str, ...]:
+    """The keys that clients may use; they never stand in the command line."""
+    found = [os.environ.get(KEY_VARIABLE, ""), os.environ.get("VLLM_API_KEY", "")]
+    if args.api_key_file is not None:
+        if args.api_key_file.stat().st_size > _MAX_KEYS:
+            raise RecallmError(f"{args.api_key_file} is too large for a file of keys")
+        found += args.api_key_file.read_text("utf-8").splitlines()
+        if not any(line.strip() for line in found):
+            raise RecallmError(f"{args.api_key_file} holds no key")
+    return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
+
+
+def _checked_folder(model: str, revision: str | None) -> Path:
+    """The model's local folder, checked as for loading in process; nothing of it runs.
+
+    Raises:
+        CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code.
+        TokenizerError: Its tokenizer gives no exact offsets.
+    """
+    from recallm_core.backends import checkpoint
+    from recallm_core.models import shipped
+    from recallm_core.tokenizer import HFTokenizer
+
+    folder = checkpoint.find_folder(shipped(model) or model, revision=revision).resolve()
+    files = checkpoint.check_folder(folder)
+    checkpoint.check_sizes(checkpoint.read_config(folder), files)
+    HFTokenizer.from_folder(folder)
+    return _plain_folder(folder)
+
+
+def _plain_folder(folder: Path) -> Path:
+    """The folder, or for the paper's checkpoints one that calls them what they are underneath."""
+    from recallm_core.backends import checkpoint
+    from recallm_core.backends.offer import read_config
+
+    data = read_config(folder)
+    kind = checkpoint.RECALLM_TYPES.get(str(data.get("model_type")))
+    if kind is None and "auto_map" not in data:
+        return folder
+    plain = checkpoint.plain_config(data, kind) if kind is not None else dict(data)
+    plain.pop("auto_map", None)
+    made = _place_of(folder)
+    for path in folder.iterdir():
+        link = made / path.name
+        if path.is_file() and path.name != "config.json" and path.suffix != ".py":
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.resolve())
+    (made / "config.json").write_text(json.dumps(plain, indent=2), "utf-8")
+    return made
+
+
+def _place_of(folder: Path) -> Path:
+    """A private folder for links to a model's files, the same each time."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    made = base / "recallm" / "served" / f"{folder.name}-{digest}"
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if made.is_symlink() or made.stat().st_uid != os.getuid():
+        raise CheckpointError(f"{made} belongs to somebody else; set XDG_CACHE_HOME")
+    return made
+
+
+def _command(
+    args: argparse.Namespace, folder: Path, name: str, extra: Sequence[str]
+) -> list[str]:  # fmt: skip
+    sizes = {size: getattr(args, size.replace("-", "_")) for size in _SIZES}
+    return [
+        sys.executable,
+        "-P",  # no module of the folder that this was started in
+        *_entry(folder),
+        *("--served-model-name", name),
+        *("--host", args.host),
+        *("--port", str(args.port)),
+        *(word for size, n in sizes.items() if n > 1 for word in (f"--{size}", str(n))),
+        *("--load-format", "safetensors"),
+        *("--generation-config", "vllm"),
+        *("--logits-processors", PROCESSOR),
+        *("--middleware", MIDDLEWARE),
+        "--enable-prefix-caching",
+        "--enable-prompt-tokens-details",
+        *extra,
+    ]
+
+
+def _entry(folder: Path) -> list[str]:
+    """How vLLM is started: its command looks itself up as the distribution ``vllm``.
+
+    Repackaged builds, such as those for CPUs, have another name and only the older module.
+    """
+    if _installed() and not _is_named_vllm():
+        return ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    return ["-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
+
+
+def _is_named_vllm() -> bool:
+    try:
+        metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def settings(
+    environment: Mapping[str, str], *, folder: Path, name: str, keys: Sequence[str]
+) -> dict[str, str]:
+    """Returns the server's environment: what its middleware needs, and nothing that loosens it."""
+    found: MutableMapping[str, str] = {k: v for k, v in environment.items() if k not in _UNSET}
+    for variable in (KEY_VARIABLE, "VLLM_API_KEY"):  # its middleware checks keys by their digests
+        found.pop(variable, None)
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    own: dict[str, Any] = {"folder": str(folder), "model": name, "keys": digests}
+    found[SETTINGS] = json.dumps(own)
+    found["HF_HUB_OFFLINE"] = "1"  # everything is in the folder
+    found["PYTHONSAFEPATH"] = "1"
+    found.setdefault("VLLM_NO_USAGE_STATS", "1")
+    return dict(found)
+
+
+def _installed() -> bool:
+    return find_spec("vllm") is not None
+
+
+def _check_installed() -> None:
+    if not _installed():
+        raise MissingExtraError(
+            "serving needs vLLM; run: pip install 'recallm-core[vllm]' in an environment of its "
+            "own, for it pins other packages (deploy/Dockerfile is a ready one)"
+        )
