@@ -95,6 +95,8 @@ class Answer:
         model: Which model answered.
         sources: The documents that the model could quote from, by id.
         cut_call: Text of a tool call that the output was cut off in.
+        support: How well the evidence fits the question, on the scale of the prior in use
+            (``reader``: the probability that the documents hold an answer); None without a prior.
     """
 
     text: str
@@ -108,6 +110,7 @@ class Answer:
     model: str = ""
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
     cut_call: str | None = None
+    support: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

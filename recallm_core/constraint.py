@@ -22,7 +22,7 @@ from recallm_core.recall_index import RecallIndex, RecallMatcher
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Section = Literal["thinking", "answer", "done"]
-Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Floats | None"]
+Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Tilt | Floats | None"]
 
 
 class Effect(Enum):
@@ -53,6 +53,20 @@ class ClosedSpan:
     tokens: tuple[int, ...]
     occurrences: tuple[tuple[int, int], ...]
     section: Section
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tilt:
+    """What a prior thinks of the places where one span may start and end; it forbids nothing.
+
+    Attributes:
+        starts: A log score per run position, runs concatenated.
+        ends: Added to the logit of the closing mark after the token at a run position; None:
+            nothing.
+    """
+
+    starts: Floats
+    ends: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +276,23 @@ class Constraint:
             return self._grammar_mask(cursor.grammar)
         if cursor.calls:
             return self._after_call_mask()
+        if spec.answer_form == "quote" and spec.grammar is None:
+            return self._quote_mask(cursor)
         return self.rules.outside_mask(cursor, self._may_open())
+
+    def _quote_mask(self, cursor: _Cursor) -> Mask:
+        """Only marks: spans while thinking, the last of them kept for the answer, then one span."""
+        spec, thinking = self.rules.spec, cursor.section == "thinking"
+        quoted = any(span.section == "answer" for span in cursor.spans)
+        left = spec.max_spans - len(cursor.spans)
+        may_open = self._may_open() and not quoted and left > (1 if thinking else 0)
+        opening = spec.open.ids if may_open else ()
+        if thinking:
+            assert spec.think_close is not None
+            ending: tuple[int, ...] = spec.think_close.ids
+        else:
+            ending = () if opening else spec.eos
+        return Mask(only=np.array(sorted({*opening, *ending}), dtype=np.int64))
 
     def _may_open(self) -> bool:
         spec, cursor = self.rules.spec, self._cursor
@@ -334,9 +364,12 @@ class Constraint:
         if not extra:
             return Mask(only=allowed, bias=bias)
         only = np.concatenate([allowed, np.array(extra, dtype=np.int64)])
-        if bias is not None:
-            bias = np.concatenate([bias, np.zeros(len(extra))])
-        return Mask(only=only, bias=bias)
+        closing = matcher.close_tilt() * self.rules.spec.prior_weight if ids[0] in extra else 0.0
+        if bias is None and not closing:
+            return Mask(only=only)
+        bias = np.zeros(len(allowed)) if bias is None else bias
+        tilt = np.array([closing if i == ids[0] and ends else 0.0 for i in extra])
+        return Mask(only=only, bias=np.concatenate([bias, tilt]))
 
     def _copyable(self, matcher: RecallMatcher) -> Ints:
         """What continues the copy; nothing at a legal end once thinking has to end."""
@@ -448,7 +481,12 @@ class Constraint:
         if token in spec.eos and not cursor.forced:
             return replace(cursor, section="done"), Effect.ENDED
         if self._completes(spec.open, cursor.watch[0], token) and self._may_open():
-            matcher = self.rules.index.matcher(spec.max_span_tokens, self._start_prior(cursor))
+            tilt = self._tilted(cursor)
+            matcher = self.rules.index.matcher(
+                spec.max_span_tokens,
+                None if tilt is None else tilt.starts,
+                None if tilt is None else tilt.ends,
+            )
             return replace(cursor, matcher=matcher, forced=(), watch=_NOT_BEGUN), Effect.OPENED
         if spec.think_close is not None and self._completes(
             spec.think_close, cursor.watch[2], token
@@ -503,10 +541,13 @@ class Constraint:
             return token == tag.ids[0]
         return tag.advance(state, token) == len(tag.text)
 
-    def _start_prior(self, cursor: _Cursor) -> Floats | None:
-        if self._prior is not None:
-            return self._prior(cursor.section, cursor.spans)
-        return self.rules.static_prior
+    def _tilted(self, cursor: _Cursor) -> Tilt | None:
+        """The tilt of the span that opens now."""
+        if self._prior is None:
+            found: Tilt | Floats | None = self.rules.static_prior
+        else:
+            found = self._prior(cursor.section, cursor.spans)
+        return Tilt(found) if isinstance(found, np.ndarray) else found
 
     def _limit_thinking(self) -> None:
         """Forces the end of thinking once its budget is spent; an open span closes first."""

@@ -19,6 +19,7 @@ SPEC_VERSION = 1
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
 MAX_IDS = 2**31 - 1  # ids and positions are 32-bit integers
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
+AnswerForm = Literal["words", "quote"]
 RECALL_IN: tuple[RecallIn, ...] = ("thinking", "answer", "thinking+answer", "none")
 
 PAST = -1  # in a watch table: this token carries text past the end of the tag
@@ -206,6 +207,8 @@ class ConstraintSpec:
         prior: A log score per run position that tilts where a span starts, or None.
         prior_weight: What the tilt is multiplied with.
         grammar: What rules the answer besides; None: nothing.
+        answer_form: ``quote``: outside spans only marks and the end are legal, and the answer is
+            one span; needs control tokens as marks.
     """
 
     prompt_length: int
@@ -228,6 +231,7 @@ class ConstraintSpec:
     prior: NDArray[np.float32] | None = None
     prior_weight: float = 1.0
     grammar: GrammarSpec | None = None
+    answer_form: AnswerForm = "words"
     version: int = field(default=SPEC_VERSION)
 
     def __post_init__(self) -> None:
@@ -240,8 +244,19 @@ class ConstraintSpec:
                 "max_span_tokens must be at least 1, max_spans and max_thinking_tokens at least 0, "
                 f"got {self.max_span_tokens}, {self.max_spans} and {self.max_thinking_tokens}"
             )
+        self._check_form()
         if not math.isfinite(self.prior_weight):
             raise ConstraintError(f"prior_weight must be finite, got {self.prior_weight}")
+
+    def _check_form(self) -> None:
+        if self.answer_form not in ("words", "quote"):
+            raise ConstraintError(f"answer_form must be words or quote, got {self.answer_form!r}")
+        marks = (self.open, self.think_close) if self.thinking else (self.open,)
+        if self.answer_form == "quote" and not all(mark and mark.control for mark in marks):
+            raise ConstraintError(
+                "answer_form='quote' needs control tokens as marks; a prompted model, which writes "
+                "its marks as text, answers in words"
+            )
 
     def _check_runs(self) -> None:
         last = 0
@@ -366,6 +381,7 @@ class ConstraintSpec:
             prior=None if data["prior"] is None else _unpack_floats(data["prior"], size),
             prior_weight=float(_checked(data["prior_weight"], (int, float))),
             grammar=None if grammar is None else GrammarSpec.from_dict(_checked(grammar, dict)),
+            answer_form=_checked(data["answer_form"], str),
         )
 
 
@@ -382,6 +398,7 @@ _PLAIN = (
     "max_spans",
     "max_thinking_tokens",
     "prior_weight",
+    "answer_form",
 )
 
 

@@ -12,10 +12,11 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from recallm_core import conversation
+from recallm_core.abstention import abstained, evidence_support, says_nothing
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
-from recallm_core.citations import Answer, Citation
+from recallm_core.citations import Answer
+from recallm_core.constraint import Prior
 from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
-from recallm_core.embedding import default_embedder
 from recallm_core.errors import (
     ContextOverflowError,
     GenerationCancelledError,
@@ -23,17 +24,17 @@ from recallm_core.errors import (
     RecallmError,
 )
 from recallm_core.grammar import OutputRules, tool_spec
-from recallm_core.lexical import terms
 from recallm_core.linking import resolve
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
-from recallm_core.prior import support
-from recallm_core.prompt import Prompt, PromptBuilder, SentencePrior
+from recallm_core.prompt import Prompt, PromptBuilder
+from recallm_core.reader_prior import ReaderPrior
 from recallm_core.recipe import Recipe
 from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
+from recallm_core.span_prior import SentencePrior
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import AnswerText, RecallSpan, ToolCallDelta, Trace, TraceEvent
+from recallm_core.trace import ToolCallDelta, TraceEvent
 from recallm_core.trace_parser import TraceParser
 
 _MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
@@ -531,12 +532,13 @@ class AnswerStream:
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
         calls = self._parser.tool_calls
-        said = _says_nothing(trace, self._prompt.recipe.abstain)
+        said = says_nothing(trace, self._prompt.recipe.abstain)
+        fit = evidence_support(self._prompt, trace)
         citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
         return Answer(
             text=trace.answer,
             citations=citations,
-            abstained=not calls and _abstained(self._prompt, trace, citations, said),
+            abstained=not calls and abstained(self._prompt, trace, citations, said=said, fit=fit),
             trace=trace,
             usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
             finish_reason="tool_calls" if calls and reason == "stop" else reason,
@@ -545,6 +547,7 @@ class AnswerStream:
             question=self._prompt.question,
             model=self._llm.name,
             sources=self._sources,
+            support=fit,
         )
 
     def result(self) -> Answer:
@@ -561,11 +564,17 @@ class AnswerStream:
         self._tokens.close()
 
 
+_PRIORS: Mapping[str | None, Callable[[Prompt], Prior]] = {
+    "sentences": SentencePrior,
+    "reader": ReaderPrior,
+}
+
+
 def _request(prompt: Prompt, backend: Backend) -> GenerationRequest:
     settings = prompt.params
     prior = None
-    if settings.prior == "sentences" and backend.in_process:
-        prior = SentencePrior(prompt)
+    if settings.prior in _PRIORS and backend.in_process:
+        prior = _PRIORS[settings.prior](prompt)
     return GenerationRequest(
         token_ids=prompt.token_ids,
         rules=prompt.rules,
@@ -674,37 +683,6 @@ def _output(
         raise ValueError(f"tools must be a list, got {type(tools).__name__}")
     specs = tuple(tool_spec(tool) for tool in tools or ())
     return OutputRules(specs, choice or "auto", schema, parallel)
-
-
-def _says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
-    """Whether the model says, in its own words, that the documents hold no answer."""
-    own = "\0".join(s.text for s in trace.segments if isinstance(s, AnswerText))
-    folded = _folded(own)
-    return any(_folded(phrase) in folded for phrase in phrases if _folded(phrase))
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.replace("\u2019", "'").casefold().rstrip(" .!").split())
-
-
-def _abstained(prompt: Prompt, trace: Trace, citations: tuple[Citation, ...], said: bool) -> bool:
-    policy = prompt.params.abstain_policy
-    unsupported = not citations and prompt.params.recall_in != "none"
-    if not trace.answer:
-        return True
-    unsupported = unsupported or _doubtful(prompt, trace)
-    return (said and policy != "unsupported") or (unsupported and policy != "said")
-
-
-def _doubtful(prompt: Prompt, trace: Trace) -> bool:
-    """Whether the evidence fits the question less than the model's recipe asks for."""
-    least = prompt.recipe.min_support
-    if not least or prompt.params.recall_in == "none" or not terms(prompt.question):
-        return False
-    spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section == "thinking"]
-    title = prompt.passages[spans[-1].passage].title if spans else None
-    texts = [span.text for span in spans]
-    return support(prompt.question, texts, title, embedder=default_embedder()) < least
 
 
 def _close_late(opening: asyncio.Task[AnswerStream]) -> None:

@@ -13,14 +13,16 @@ from recallm_core.constraint_spec import RecallIn
 Boundary = Literal["word", "character"]
 Scope = Literal["documents", "prompt"]
 AbstainPolicy = Literal["said", "unsupported", "either"]
-PriorName = Literal["none", "sentences"]
+AnswerForm = Literal["words", "quote"]
+PriorName = Literal["none", "sentences", "reader"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "recall_in": ("thinking", "answer", "thinking+answer", "none"),
     "boundary": ("word", "character"),
     "scope": ("documents", "prompt"),
     "abstain_policy": ("said", "unsupported", "either"),
-    "prior": ("none", "sentences"),
+    "prior": ("none", "sentences", "reader"),
+    "answer_form": ("words", "quote"),
 }
 
 
@@ -44,8 +46,13 @@ class GenerationParams:
             adds the messages of the user, as documents named ``message:0`` and so on.
         abstain_policy: When ``answer.abstained`` is set: the model ``said`` that the documents
             hold no answer, gave no evidence (``unsupported``), or ``either``.
-        prior: Lexical scores that tilt where a quote starts: ``none`` or ``sentences``.
+        prior: Scores that tilt where a quote starts: ``none``, ``sentences`` (by words and
+            meaning) or ``reader`` (by a small encoder that reads the likeliest passages; it tilts
+            where a quote ends, too).
         prior_weight: Strength of that tilt.
+        answer_form: ``words``, or ``quote``: thinking is nothing but quotes, and the answer is one
+            (``words``). Needs a model with control tokens; with tools, a schema, or no quotes
+            allowed in answers, ``words`` it is.
     """
 
     max_new_tokens: int | None = None
@@ -62,6 +69,7 @@ class GenerationParams:
     abstain_policy: AbstainPolicy | None = None
     prior: PriorName | None = None
     prior_weight: float | None = None
+    answer_form: AnswerForm | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -138,4 +146,5 @@ BASE: Mapping[str, Any] = {
     "boundary": "word",
     "scope": "documents",
     "abstain_policy": "either",
+    "answer_form": "words",
 }

@@ -128,6 +128,10 @@ class SentenceScorer:
         """
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
+        return log_softmax(self.totals(question, recalled) / temperature)
+
+    def totals(self, question: str, recalled: Sequence[str] = ()) -> np.ndarray:
+        """Returns a score for each sentence, in points of BM25."""
         query = terms(question)
         total = self._index.scores(query)
         around = np.zeros(len(total))
@@ -142,7 +146,7 @@ class SentenceScorer:
             total += 0.5 * self._index.scores(fresh)
         for text in {text.strip() for text in recalled}:
             total[self._rows.get(text, [])] -= 10.0
-        return _log_softmax(total / temperature)
+        return total
 
 
 def _collect(
@@ -164,7 +168,8 @@ def _collect(
         context.append([*title, *heading])
 
 
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Returns the scores less the logarithm of their exponentials' sum."""
     if not len(scores):
         return scores
     shifted = scores - scores.max()

@@ -20,8 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import ConstraintRules, build_index
-from recallm_core.constraint_spec import ConstraintSpec, GrammarSpec, Tag, hash_tokens
+from recallm_core.constraint import ClosedSpan, ConstraintRules, build_index
+from recallm_core.constraint_spec import (
+    AnswerForm,
+    ConstraintSpec,
+    GrammarSpec,
+    Tag,
+    hash_tokens,
+)
 from recallm_core.conversation import (
     Field,
     Fields,
@@ -36,12 +42,14 @@ from recallm_core.errors import TokenizerError
 from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
+from recallm_core.reader import default_reader
+from recallm_core.reader_prior import ReaderScorer
 from recallm_core.recipe import JSON_ANSWER, Recipe
-from recallm_core.span_prior import SentenceMap, SentencePrior
+from recallm_core.span_prior import Scorer, SentenceMap
 from recallm_core.token_tables import Limits, Placed, Run, copyable_runs, limits
 from recallm_core.tokenizer import PlainTokens, Tokenizer, control_tag, encode_all, text_tag
 
-__all__ = ["Prompt", "PromptBuilder", "Run", "SentencePrior"]
+__all__ = ["Prompt", "PromptBuilder", "Run"]
 
 Ints32 = NDArray[np.int32]
 
@@ -89,6 +97,14 @@ class Prompt:
         start += len(quote) - len(quote.lstrip())
         return found.passage, start, start + len(quote.strip())
 
+    def recalled(self, spans: Sequence[ClosedSpan]) -> list[tuple[int, int, int]]:
+        """Returns (passage, start, end) of closed spans, each at its first occurrence."""
+        return [
+            self.locate(run, position, len(span.tokens))
+            for span in spans
+            for run, position in span.occurrences[:1]
+        ]
+
     def place(self, passage: int, start: int, end: int) -> Location:
         """Returns a passage's character range as a range of its document."""
         found = self.passages[passage]
@@ -113,9 +129,7 @@ class PromptBuilder:
         self.vocab_size = vocab_size
         self._tags: dict[tuple[str, str], tuple[Tag, Tag]] = {}
         self._cache = _Cache(tokenizer)
-        self._scorers: OrderedDict[tuple[tuple[str, str | None], ...], SentenceScorer] = (
-            OrderedDict()
-        )
+        self._scorers: OrderedDict[tuple[object, ...], Scorer] = OrderedDict()
         self._label_costs: dict[tuple[int, bool], int] = {}
         self._labels = _PLACE.split(recipe.document)
         self._think_close = self._thinking_tag()
@@ -351,8 +365,8 @@ class PromptBuilder:
         runs, bits = copyable_runs(places)
         sentences: SentenceMap | None = None
         prior: NDArray[np.float32] | None = None
-        if settings.prior == "sentences":
-            sentences = SentenceMap(runs, passages, self._scorer(passages))
+        if settings.prior in ("sentences", "reader"):
+            sentences = SentenceMap(runs, passages, self._scorer(passages, str(settings.prior)))
             prior = sentences.scores(question).astype(np.float32)
         spec = self._spec(ids, runs, bits, settings, suffix, prior, grammar)
         return Prompt(
@@ -405,6 +419,7 @@ class PromptBuilder:
             max_thinking_tokens=_thinking_budget(settings),
             prior=prior,
             grammar=grammar,
+            answer_form=_form(settings, grammar),
             prior_weight=1.0 if settings.prior_weight is None else settings.prior_weight,
         )
 
@@ -447,14 +462,15 @@ class PromptBuilder:
                 f"a branch for tools, or ask without them ({error})"
             ) from error
 
-    def _scorer(self, passages: Sequence[Passage]) -> SentenceScorer:
+    def _scorer(self, passages: Sequence[Passage], prior: str) -> Scorer:
         """The sentences of these passages; the last few packs are remembered."""
-        key = tuple((p.text, p.title) for p in passages)
+        key = (prior, *((p.text, p.title) for p in passages))
         found = self._scorers.pop(key, None)
         if found is None:
-            found = SentenceScorer(
-                [p.text for p in passages], [p.title for p in passages], default_embedder()
-            )
+            texts, titles = [p.text for p in passages], [p.title for p in passages]
+            found = SentenceScorer(texts, titles, default_embedder())
+            if prior == "reader":
+                found = ReaderScorer(found, default_reader(), texts, titles)
         self._scorers[key] = found
         while len(self._scorers) > _CACHED_SCORERS:
             self._scorers.popitem(last=False)
@@ -571,3 +587,9 @@ def _thinking_budget(settings: GenerationParams) -> int:
 def _variant(mark: str, suffix: str) -> str:
     """``<recall>`` with suffix 2 is ``<recall2>``."""
     return f"{mark[:-1]}{suffix}{mark[-1]}" if suffix else mark
+
+
+def _form(settings: GenerationParams, grammar: GrammarSpec | None) -> AnswerForm:
+    """The form of the answer: words wherever a quote can't be all of it."""
+    quotable = "answer" in (settings.recall_in or "thinking+answer")
+    return (settings.answer_form or "words") if quotable and grammar is None else "words"

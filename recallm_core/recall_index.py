@@ -132,6 +132,7 @@ class RecallIndex:
         self,
         max_span_tokens: int = 128,
         start_log_prior: Sequence[float] | Floats | None = None,
+        end_log_odds: Sequence[float] | Floats | None = None,
     ) -> RecallMatcher:
         """Returns a fresh cursor at the beginning of a span.
 
@@ -140,22 +141,28 @@ class RecallIndex:
                 end, from twice this length on at the next hard end.
             start_log_prior: A log score per run position, runs concatenated; it tilts where a
                 span starts and changes no allowed set.
+            end_log_odds: Per run position, how much to prefer closing after its token; likewise.
         """
         if max_span_tokens < 1:
             raise ConstraintError(f"max_span_tokens must be at least 1, got {max_span_tokens}")
-        prior = None if start_log_prior is None else self._check_prior(start_log_prior)
-        return RecallMatcher(self, max_span_tokens, prior)
+        starts, ends = (
+            None if scores is None else self._check_prior(name, scores)
+            for name, scores in (
+                ("start_log_prior", start_log_prior),
+                ("end_log_odds", end_log_odds),
+            )
+        )
+        return RecallMatcher(self, max_span_tokens, starts, ends)
 
-    def _check_prior(self, scores: Sequence[float] | Floats) -> Floats:
+    def _check_prior(self, name: str, scores: Sequence[float] | Floats) -> Floats:
         array = np.asarray(scores, dtype=np.float64)
         if array.shape != (self.size,):
             raise ConstraintError(
-                f"start_log_prior needs one score per run position ({self.size:,}), "
-                f"got {array.shape}"
+                f"{name} needs one score per run position ({self.size:,}), got {array.shape}"
             )
         if not np.isfinite(array).all():
             raise ConstraintError(
-                "start_log_prior must be finite: a prior tilts, it never forbids; "
+                f"{name} must be finite: a prior tilts, it never forbids; "
                 "use a low score such as -30 instead of -inf"
             )
         out = np.zeros(len(self.tokens), dtype=np.float64)
@@ -190,12 +197,19 @@ class RecallMatcher:
     never hold an end marker; whether the span may end here is ``can_close``.
     """
 
-    __slots__ = ("_history", "_index", "_max", "_prior", "_tokens")
+    __slots__ = ("_ends", "_history", "_index", "_max", "_prior", "_tokens")
 
-    def __init__(self, index: RecallIndex, max_span_tokens: int, prior: Floats | None) -> None:
+    def __init__(
+        self,
+        index: RecallIndex,
+        max_span_tokens: int,
+        prior: Floats | None,
+        ends: Floats | None = None,
+    ) -> None:
         self._index = index
         self._max = max_span_tokens
         self._prior = prior
+        self._ends = ends
         self._tokens: list[int] = []
         self._history: list[_State | None] = []  # one per token; None: replay it
 
@@ -305,7 +319,7 @@ class RecallMatcher:
 
     def _replay(self) -> None:
         """Rebuilds the newest state, which an earlier memory limit dropped."""
-        fresh = RecallMatcher(self._index, self._max, self._prior)
+        fresh = RecallMatcher(self._index, self._max, self._prior, self._ends)
         for token in self._tokens:
             fresh.consume_token(token)
         self._history = fresh._history
@@ -353,7 +367,7 @@ class RecallMatcher:
 
     def copy(self) -> RecallMatcher:
         """Returns an independent cursor at the same place."""
-        other = RecallMatcher(self._index, self._max, self._prior)
+        other = RecallMatcher(self._index, self._max, self._prior, self._ends)
         other._tokens = list(self._tokens)
         other._history = list(self._history)
         return other
@@ -406,6 +420,24 @@ class RecallMatcher:
         sums = np.bincount(places[hit], weights=mass[hit], minlength=len(tokens))
         floor = np.finfo(np.float64).tiny
         return np.asarray(np.log(np.maximum(sums, floor)) - np.log(mass.sum()), dtype=np.float64)
+
+    def close_tilt(self) -> float:
+        """How much closing now is to be preferred: over the live ends, weighted by their starts.
+
+        The logarithm of the mean of ``exp(end_log_odds)``; 0 without them, or where the span can't
+        close. Changes no allowed set.
+        """
+        if self._ends is None or not self._tokens or not self.can_close:
+            return 0.0
+        nexts = self._live()
+        kept = nexts[self._index.ends[nexts - 1]]
+        if not kept.size:
+            return 0.0
+        odds = self._ends[kept - 1]
+        if self._prior is None:
+            return float(np.logaddexp.reduce(odds) - np.log(len(odds)))
+        shares = self._prior[kept - len(self._tokens)]
+        return float(np.logaddexp.reduce(odds + shares) - np.logaddexp.reduce(shares))
 
     def draft(self, count: int) -> Ints:
         """Returns the forced continuation: at most ``count`` tokens with one choice at each step.

@@ -20,7 +20,7 @@ Mode = Literal["trained", "prompted"]
 _CHOICES = {
     "mode": ("trained", "prompted"),
     "layout": ("question-last", "question-first", "both"),
-    "prior": ("none", "sentences"),
+    "prior": ("none", "sentences", "reader"),
 }
 
 SYSTEM_TRAINED = """\
@@ -76,11 +76,14 @@ class Recipe:
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
-        prior: Scores that tilt where a span starts: ``none`` or ``sentences`` (lexical sentence
-            scores of the question, recomputed after each recall).
+        prior: Scores that tilt where a span starts: ``none``, ``sentences`` (by words and
+            meaning) or ``reader`` (by an encoder that reads the likeliest passages), recomputed
+            after each recall.
         prior_weight: Strength of the tilt.
         min_support: Where what was recalled while thinking fits the question less than this
             (``prior.support``: unrelated pages are below 0.4), the answer counts as abstained.
+        min_answerable: The same with the prior ``reader``: where the probability that the documents
+            hold an answer is less than this (``Answer.support``).
         sampling: Defaults for GenerationParams, by field name.
         advice: One line for people: what the model is good for, and what to use instead.
     """
@@ -100,9 +103,10 @@ class Recipe:
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)
-    prior: Literal["none", "sentences"] = "none"
+    prior: Literal["none", "sentences", "reader"] = "none"
     prior_weight: float = 1.0
     min_support: float = 0.0
+    min_answerable: float = 0.0
     sampling: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
     version: int = VERSION
@@ -123,6 +127,8 @@ class Recipe:
         _require(sayable, "abstain", "one or more phrases with words in them", phrases)
         weight = self.prior_weight
         _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
+        least = self.min_answerable
+        _require(0 <= least <= 1, "min_answerable", "a probability", least)
         try:
             GenerationParams().over(self.sampling)
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,23 @@ NO_SENTENCE = -30.0
 _KEPT = 8
 
 
+class Scorer(Protocol):
+    """Scores the sentences of some passages for a question; see ``prior.SentenceScorer``."""
+
+    spans: list[list[tuple[int, int]]]
+    begins: list[tuple[int, np.ndarray]]
+
+    def scores(
+        self, question: str, recalled: Sequence[str] = (), *, temperature: float = 1.0
+    ) -> Floats:
+        """Returns a log probability for each sentence of all passages."""
+
+
 class SentenceMap:
     """Which sentence each token of the runs begins in, and whether at its beginning."""
 
-    def __init__(
-        self, runs: Sequence[Run], passages: Sequence[Passage], scorer: SentenceScorer
-    ) -> None:
-        self._scorer = scorer
+    def __init__(self, runs: Sequence[Run], passages: Sequence[Passage], scorer: Scorer) -> None:
+        self.scorer = scorer
         which, tilts = [], []
         for run in runs:
             first, begins = scorer.begins[run.passage]
@@ -53,7 +63,7 @@ class SentenceMap:
 
     def scores(self, question: str, recalled: Sequence[str] = ()) -> Floats:
         """Returns a log score per run position, runs concatenated."""
-        sentences = self._scorer.scores(question, recalled, temperature=1 / SHARPNESS)
+        sentences = self.scorer.scores(question, recalled, temperature=1 / SHARPNESS)
         if not len(sentences):
             return self._tilts
         found: Floats = np.where(
@@ -88,11 +98,7 @@ class SentencePrior:
 
     def _scores(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
         prompt = self._prompt
-        evidence = [
-            prompt.locate(run, position, len(span.tokens))
-            for span in spans
-            for run, position in span.occurrences[:1]
-        ]
+        evidence = prompt.recalled(spans)
         if section == "answer" and evidence:
             return self._within(evidence)
         if not evidence and prompt.spec.prior is not None:

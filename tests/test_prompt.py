@@ -16,9 +16,9 @@ from recallm_core.embedding import default_embedder
 from recallm_core.errors import DocumentError, TokenizerError
 from recallm_core.params import GenerationParams
 from recallm_core.prior import sentence_prior
-from recallm_core.prompt import PromptBuilder, SentencePrior
+from recallm_core.prompt import PromptBuilder
 from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.span_prior import SHARPNESS, WITHIN_EVIDENCE, WITHIN_SENTENCE
+from recallm_core.span_prior import SHARPNESS, WITHIN_EVIDENCE, WITHIN_SENTENCE, SentencePrior
 from recallm_core.testing import ByteTokenizer
 from recallm_core.tokenizer import HFTokenizer
 

@@ -26,6 +26,7 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "text": answer.text,
         "abstained": answer.abstained,
+        "support": answer.support,
         "finish_reason": answer.finish_reason,
         "citations": [_citation(n, c) for n, c in enumerate(answer.citations, 1)],
         "tool_calls": [

@@ -71,10 +71,16 @@ def mini_recipe() -> Recipe:
         question=f"{QUESTION}{{question}}",
         answer_prefix="",
         abstain=(ABSTAIN,),
-        prior="sentences",
+        prior="reader",
         prior_weight=1.0,
         min_support=0.25,
-        sampling={"temperature": 0.0, "max_new_tokens": 512, "max_spans": 6},
+        min_answerable=0.05,
+        sampling={
+            "temperature": 0.0,
+            "max_new_tokens": 512,
+            "max_spans": 6,
+            "answer_form": "quote",
+        },
         advice=ADVICE,
     )
 

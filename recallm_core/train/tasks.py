@@ -85,7 +85,7 @@ class Mixture:
         assert self.pool is not None
         fact = rng.choice(self.pool.facts)
         if rng.random() < 0.25:
-            fact = self._swapped(fact, rng)
+            fact = self.swapped(fact, rng)
         return self.around(fact, rng, size)
 
     def around(self, fact: Fact, rng: random.Random, size: Size) -> Example | None:
@@ -111,7 +111,7 @@ class Mixture:
             "fact",
         )
 
-    def _swapped(self, fact: Fact, rng: random.Random) -> Fact:
+    def swapped(self, fact: Fact, rng: random.Random) -> Fact:
         """Puts another answer of the same shape in place of the answer, everywhere."""
         assert self.pool is not None
         shape = answer_shape(fact.answer)

@@ -39,7 +39,8 @@ def test_keys_are_stable() -> None:
     )
     plain = to_dict(answer)
     assert list(plain) == [
-        *("schema", "question", "model", "text", "abstained", "finish_reason", "citations"),
+        *("schema", "question", "model", "text", "abstained", "support"),
+        *("finish_reason", "citations"),
         *("tool_calls", "usage", "trace", "sources"),
     ]
     assert plain["tool_calls"] == [

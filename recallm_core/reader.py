@@ -1,0 +1,256 @@
+"""The evidence reader: a small encoder that says where in a passage an answer may stand.
+
+It reads a question beside windows of the passages, and gives each token a score as the first and
+as the last of an answer, and each sentence one as the evidence, against "not in this window". Its
+scores become a tilt over where a model's quotes start and end (``reader_prior``); they never make
+anything legal or illegal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from recallm_core.errors import CheckpointError
+from recallm_core.reader_windows import RowMaker, Rows, Window, cut
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float64]
+
+START, END, EVIDENCE = range(3)
+_BUILT_IN = Path(__file__).parent / "models" / "evidence-reader"
+_MAX_FILE = 1 << 27  # bytes of any file of a reader
+SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "vocab_size": 1 << 18,
+    "max_position_embeddings": 1024,
+    "type_vocab_size": 2,
+}
+_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What the reader says of one window; all scores are against "not here", 0.
+
+    Attributes:
+        window: The window.
+        start: For each token of it, how well an answer would start there.
+        end: For each token of it, how well an answer would end there.
+        evidence: For each sentence of it, how well it would be the evidence, by itself and by its
+            likeliest answer.
+    """
+
+    window: Window
+    start: Floats
+    end: Floats
+    evidence: Floats
+
+    @property
+    def answerable(self) -> float:
+        """Log odds that the window holds an answer: that of its likeliest start and end."""
+        return float((self.start.max() + self.end.max()) / 2)
+
+
+class EvidenceReader:
+    """A loaded reader; safe to call from many threads.
+
+    Args:
+        folder: A folder written by ``recallm_core.train.reader``; None: the one shipped.
+
+    Raises:
+        CheckpointError: The folder is incomplete, or its arrays have other shapes or types.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = _BUILT_IN if folder is None else Path(folder)
+        try:
+            self.tokenizer = Tokenizer.from_file(str(self._file("tokenizer.json")))
+        except CheckpointError:
+            raise
+        except Exception as error:  # the library raises bare Exceptions
+            raise CheckpointError(f"the reader's tokenizer can't be read: {error}") from error
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self._rows = RowMaker(self.tokenizer)
+        config = _config(self._file("config.json"))
+        if config["vocab_size"] != self.tokenizer.get_vocab_size():
+            raise CheckpointError(
+                f"the reader's tokenizer has {self.tokenizer.get_vocab_size():,} pieces but its "
+                f"config says {config['vocab_size']:,}; the folder mixes two models"
+            )
+        self._model = _model(config, self._file("model.safetensors"))
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.is_file() or path.stat().st_size > _MAX_FILE:
+            raise CheckpointError(
+                f"the reader's folder {self._folder} has no usable {name}; reinstall the package "
+                "or train a reader with python -m recallm_core.train.reader"
+            )
+        return path
+
+    def windows(self, texts: Sequence[str]) -> list[Window]:
+        """Returns the windows of some passages, in order."""
+        return [window for n, text in enumerate(texts) for window in cut(text, n, self.tokenizer)]
+
+    def read(
+        self,
+        question: str,
+        windows: Sequence[Window],
+        titles: Sequence[str | None],
+        recalled: Sequence[str] = (),
+    ) -> list[Reading]:
+        """Reads some windows beside a question.
+
+        Args:
+            question: What is asked.
+            windows: What to read, as ``windows`` returned it.
+            titles: The titles of all passages.
+            recalled: What was recalled so far: the question is then about what follows from it.
+        """
+        rows = self._rows.rows(question, windows, titles, recalled)
+        found: list[Reading | None] = [None] * len(windows)
+        by_length = sorted(range(len(windows)), key=lambda n: len(rows.ids[n]))
+        for part in _parts(by_length, rows):
+            for n, logits in zip(part, self._logits(rows, part), strict=True):
+                found[n] = _reading(windows[n], logits, rows.begins[n])
+        return [reading for reading in found if reading is not None]
+
+    def _logits(self, rows: Rows, part: Sequence[int]) -> list[Floats]:
+        import torch
+
+        width = max(len(rows.ids[n]) for n in part)
+        ids = torch.zeros((len(part), width), dtype=torch.long)
+        kinds, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, n in enumerate(part):
+            length = len(rows.ids[n])
+            ids[row, :length] = torch.tensor(rows.ids[n])
+            kinds[row, :length] = torch.tensor(rows.kinds[n])
+            mask[row, :length] = 1
+        with torch.inference_mode():
+            out = self._model(input_ids=ids, token_type_ids=kinds, attention_mask=mask).logits
+        return list(out.double().numpy())
+
+
+def _parts(order: Sequence[int], rows: Rows) -> list[list[int]]:
+    """Batches of rows of like length."""
+    parts: list[list[int]] = []
+    for n in order:
+        if not parts or len(rows.ids[n]) * (len(parts[-1]) + 1) > _BATCH_TOKENS:
+            parts.append([])
+        parts[-1].append(n)
+    return parts
+
+
+def _reading(window: Window, logits: Floats, begin: int) -> Reading:
+    text = logits[begin : begin + len(window.ids)] - logits[0]
+    bounds = [*window.heads, len(window.ids)]
+    answers = [_best_answer(text[low : max(high, low + 1)]) for low, high in pairwise(bounds)]
+    evidence = (text[list(window.heads), EVIDENCE] + np.array(answers)) / 2
+    return Reading(window, text[:, START], text[:, END], evidence)
+
+
+def _best_answer(text: Floats) -> float:
+    """The score of the likeliest start and end, in this order, within some tokens."""
+    starts = np.maximum.accumulate(text[:, START])
+    return float((starts + text[:, END]).max() / 2)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The encoder's sizes, checked.
+
+    Raises:
+        CheckpointError: One is missing or out of range.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    for name, most in SIZE_LIMITS.items():
+        value = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise CheckpointError(f"{path} should say {name} from 1 to {most}, but says {value!r}")
+    return {name: found[name] for name in SIZE_LIMITS}
+
+
+def _model(config: dict[str, Any], weights: Path) -> Any:
+    import torch
+    from transformers import BertConfig, BertForTokenClassification
+
+    with torch.device("meta"):
+        model = BertForTokenClassification(
+            BertConfig(**config, num_labels=3, attn_implementation="sdpa")
+        )
+    dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    state = {k: v.to(dtype) for k, v in _weights(weights, model.state_dict()).items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    embeddings = model.bert.embeddings
+    embeddings.position_ids = torch.arange(config["max_position_embeddings"])[None]
+    embeddings.token_type_ids = torch.zeros(
+        (1, config["max_position_embeddings"]), dtype=torch.long
+    )
+    return model.eval()
+
+
+def _weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
+
+    Raises:
+        CheckpointError: A tensor is missing, or has another shape or type.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    try:
+        with safe_open(str(path), framework="pt") as tensors:
+            names = set(tensors.keys())
+            for name, like in wanted.items():
+                scale = f"{name}.scale"
+                if name not in names or (like.ndim == 2) != (scale in names):
+                    raise CheckpointError(f"{path} has no usable {name}")
+                part = tensors.get_slice(name)
+                types = ("I8",) if like.ndim == 2 else ("F16", "F32")
+                if part.get_dtype() not in types or part.get_shape() != list(like.shape):
+                    raise CheckpointError(
+                        f"{name} in {path} should be {types} {list(like.shape)}, but is "
+                        f"{part.get_dtype()} {part.get_shape()}"
+                    )
+                value = tensors.get_tensor(name).float()
+                if like.ndim == 2:
+                    if tensors.get_slice(scale).get_shape() != [like.shape[0]]:
+                        raise CheckpointError(f"{scale} in {path} should have a scale per row")
+                    value *= tensors.get_tensor(scale).float()[:, None]
+                found[name] = value
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+    return found
+
+
+_LOADING = threading.Lock()
+
+
+@cache
+def _default() -> EvidenceReader:
+    return EvidenceReader()
+
+
+def default_reader() -> EvidenceReader:
+    """Returns the reader that ships with the library, loaded once."""
+    with _LOADING:
+        return _default()

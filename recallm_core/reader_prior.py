@@ -1,0 +1,237 @@
+"""The tilt ``reader``: where quotes start and end, by the evidence reader's scores."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.constraint import ClosedSpan, Section, Tilt
+from recallm_core.prior import TEMPERATURE, SentenceScorer, log_softmax
+from recallm_core.reader import EvidenceReader, Reading
+from recallm_core.span_prior import WITHIN_EVIDENCE, SentencePrior
+
+if TYPE_CHECKING:
+    from recallm_core.prompt import Prompt
+    from recallm_core.token_tables import Run
+
+Floats = NDArray[np.float64]
+
+READ_WINDOWS = (
+    12  # read beside one question: about 2,000 tokens, the likeliest by words and meaning
+)
+WORDS_WEIGHT = 0.25  # log odds for a point of BM25
+SHARPNESS = 1.0  # of the reader's choice of an answer within the evidence
+SPREAD = 0.1  # how much less a later end counts, per token
+LONGEST = 32  # tokens of an answer that the reader looks for
+WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a sentence
+MOST_ODDS = 10.0
+_KEPT = 16
+
+Spans = tuple[tuple[int, int, int], ...]
+
+
+class ReaderScorer:
+    """Scores sentences by their words, their meaning and the reader's opinion.
+
+    Args:
+        scorer: The sentences of the passages, and their scores by words and meaning.
+        reader: The reader.
+        texts: The passages.
+        titles: Their titles.
+    """
+
+    def __init__(
+        self,
+        scorer: SentenceScorer,
+        reader: EvidenceReader,
+        texts: Sequence[str],
+        titles: Sequence[str | None],
+    ) -> None:
+        self._scorer = scorer
+        self._reader = reader
+        self._titles = list(titles)
+        self._windows = reader.windows(texts)
+        self.spans, self.begins = scorer.spans, scorer.begins
+        self._rows = [
+            self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
+        ]
+        self._kept: OrderedDict[tuple[str, tuple[str, ...]], list[Reading]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def scores(
+        self, question: str, recalled: Sequence[str] = (), *, temperature: float = TEMPERATURE
+    ) -> Floats:
+        """Returns a log probability for each sentence of all texts; see ``SentenceScorer``."""
+        totals = self._scorer.totals(question, recalled)
+        if len(totals):
+            totals = WORDS_WEIGHT * totals + self._opinions(question, recalled, len(totals))
+        return np.asarray(log_softmax(totals / temperature))
+
+    def _opinions(self, question: str, recalled: Sequence[str], count: int) -> Floats:
+        """The reader's score of each sentence; those not read get the lowest of those read."""
+        found = np.full(count, -np.inf)
+        for number, reading in self._numbered(question, recalled):
+            rows = self._rows[number]
+            found[rows] = np.maximum(found[rows], reading.evidence)
+        read = np.isfinite(found)
+        found[~read] = found[read].min() if read.any() else 0.0
+        return found
+
+    def readings(self, question: str, recalled: Sequence[str] = ()) -> list[Reading]:
+        """Returns what the reader says of the windows that most likely hold the evidence."""
+        return [reading for _, reading in self._numbered(question, recalled)]
+
+    def _numbered(self, question: str, recalled: Sequence[str]) -> list[tuple[int, Reading]]:
+        chosen = self._likeliest(question, recalled)
+        key = (question, tuple(recalled))
+        with self._lock:
+            found = self._kept.get(key)
+        if found is None:
+            windows = [self._windows[n] for n in chosen]
+            found = self._reader.read(question, windows, self._titles, recalled)
+            with self._lock:
+                self._kept[key] = found
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        return list(zip(chosen, found, strict=True))
+
+    def _likeliest(self, question: str, recalled: Sequence[str]) -> list[int]:
+        """The numbers of the windows to read, ascending."""
+        if len(self._windows) <= READ_WINDOWS:
+            return list(range(len(self._windows)))
+        totals = self._scorer.totals(question, recalled)
+        best = np.array([totals[rows].max() for rows in self._rows])
+        return sorted(np.argsort(-best, kind="stable")[:READ_WINDOWS].tolist())
+
+
+class ReaderPrior:
+    """The tilt ``reader``.
+
+    While thinking, quotes start at the sentence that the reader, with the words, thinks is the
+    evidence, and end where a sentence ends. In the answer they start and end inside the recalled
+    evidence where the reader thinks the answer does.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._sentences = SentencePrior(prompt)
+        self._ends = np.concatenate(
+            [np.empty(0), *(_sentence_ends(prompt, run) for run in prompt.runs)]
+        )
+
+    def __call__(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Tilt:
+        """Returns log scores of starts and log odds of ends, per run position."""
+        prompt = self._prompt
+        scorer = None if prompt.sentences is None else prompt.sentences.scorer
+        evidence = prompt.recalled(spans)
+        if section != "answer" or not evidence or not isinstance(scorer, ReaderScorer):
+            return Tilt(self._sentences(section, spans), self._ends)
+        before = [prompt.passages[p].text[a:b] for p, a, b in evidence[:-1]]
+        readings = scorer.readings(prompt.question, before)
+        starts, ends = [np.empty(0)], [np.empty(0)]
+        at = 0
+        for run in prompt.runs:
+            stop = at + len(run.starts)
+            tilt, odds = _within(
+                run,
+                evidence,
+                readings,
+                prompt.spec.can_start[at:stop],
+                prompt.spec.can_end[at:stop],
+            )
+            starts.append(tilt)
+            ends.append(odds)
+            at = stop
+        return Tilt(np.concatenate(starts), np.concatenate(ends))
+
+
+def _sentence_ends(prompt: Prompt, run: Run) -> Floats:
+    """Log odds that favour the ends of sentences."""
+    assert prompt.sentences is not None
+    stops = np.array([b for _, b in prompt.sentences.scorer.spans[run.passage]], dtype=np.int64)
+    if not len(stops):
+        return np.zeros(len(run.ends))
+    following = stops[np.minimum(np.searchsorted(stops, run.starts, side="right"), len(stops) - 1)]
+    return np.where(run.ends >= following, WHOLE, -WHOLE)
+
+
+def _within(
+    run: Run,
+    evidence: Sequence[tuple[int, int, int]],
+    readings: Sequence[Reading],
+    can_start: NDArray[np.bool_],
+    can_end: NDArray[np.bool_],
+) -> tuple[Floats, Floats]:
+    """Tilts for one run: outside the evidence little, in the last of it by the reader."""
+    size = len(run.starts)
+    tilt, odds = np.full(size, WITHIN_EVIDENCE), np.zeros(size)
+    for passage, start, end in evidence:
+        if passage == run.passage:
+            tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = WITHIN_EVIDENCE / 2
+    passage, low, high = evidence[-1]
+    if passage != run.passage:
+        return tilt, odds
+    found = _reading_of(readings, passage, low, high)
+    inside = np.flatnonzero((run.ends > low) & (run.starts < high))
+    if found is None or not inside.size:
+        return tilt, odds
+    begins = inside[can_start[inside]]
+    stops = inside[can_end[inside]]
+    if begins.size and stops.size:
+        _tilt_answer(tilt, odds, run, found, (low, high), begins, stops)
+    return tilt, odds
+
+
+def _reading_of(readings: Sequence[Reading], passage: int, low: int, high: int) -> Reading | None:
+    """The reading of the window that holds most of a range."""
+    best, most = None, 0
+    for reading in readings:
+        window = reading.window
+        if window.passage == passage:
+            held = min(high, int(window.ends[-1])) - max(low, int(window.starts[0]))
+            if held > most:
+                best, most = reading, held
+    return best
+
+
+def _tilt_answer(
+    tilt: Floats,
+    odds: Floats,
+    run: Run,
+    reading: Reading,
+    evidence: tuple[int, int],
+    begins: NDArray[np.int64],
+    stops: NDArray[np.int64],
+) -> None:
+    """Writes the reader's starts, and the odds of its ends, of one piece of evidence."""
+    window = reading.window
+    kept = (window.starts >= evidence[0]) & (window.ends <= evidence[1])
+    if not kept.any():
+        return
+    begin, end = SHARPNESS * reading.start[kept], SHARPNESS * reading.end[kept]
+    begin = begin + _following(end, SPREAD)
+    begin = begin - np.logaddexp.reduce(begin)
+    at = np.searchsorted(run.starts[begins], window.starts[kept], side="right") - 1
+    mass = np.full(len(begins), -np.inf)
+    np.logaddexp.at(mass, np.maximum(at, 0), begin)
+    tilt[begins] = np.maximum(mass, WITHIN_EVIDENCE / 2)
+    at = np.searchsorted(run.ends[stops], window.ends[kept], side="left")
+    mass = np.full(len(stops), -30.0)
+    np.logaddexp.at(mass, np.minimum(at, len(stops) - 1), end - end.max())
+    later = np.append(_following(mass, SPREAD)[1:] - SPREAD, -30.0)
+    odds[stops] = np.clip(mass - later, -MOST_ODDS, MOST_ODDS)
+
+
+def _following(scores: Floats, spread: float) -> Floats:
+    """For each place, the log of the sum over it and the next ones, later ones counting less."""
+    out = np.empty(len(scores))
+    steps = spread * np.arange(LONGEST)
+    for n in range(len(scores)):
+        ahead = scores[n : n + LONGEST]
+        out[n] = np.logaddexp.reduce(ahead - steps[: len(ahead)])
+    return out

@@ -1,0 +1,153 @@
+"""Passages cut into windows that a small encoder reads beside a question, offsets kept."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from recallm_core.errors import CheckpointError
+from recallm_core.lexical import sentences
+
+Ints = NDArray[np.int64]
+
+WINDOW_TOKENS = 176  # of a passage's text
+QUESTION_TOKENS = 48
+RECALLED_TOKENS = 64
+TITLE_TOKENS = 16
+_OVERLAP = 48  # a sentence of at most so many tokens is repeated in the next window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A run of whole sentences of one passage.
+
+    Attributes:
+        passage: Number of the passage.
+        ids: Token ids of the text.
+        starts: First character of each token, in the passage.
+        ends: One past its last character.
+        first: Number, in the passage, of the first sentence of the window.
+        heads: For each sentence of the window, its first token; a sentence that was cut has a
+            head in each of its windows.
+    """
+
+    passage: int
+    ids: tuple[int, ...]
+    starts: Ints
+    ends: Ints
+    first: int
+    heads: tuple[int, ...]
+
+
+def cut(
+    text: str,
+    passage: int,
+    tokenizer: Tokenizer,
+    *,
+    limit: int = WINDOW_TOKENS,
+    units: Sequence[tuple[int, int]] | None = None,
+) -> list[Window]:
+    """Returns the windows of one passage; together they hold every token of it.
+
+    Args:
+        text: The passage.
+        passage: Its number.
+        tokenizer: Without truncation and padding.
+        limit: Most tokens of a window.
+        units: The passage's sentences; None: as ``lexical.sentences`` finds them.
+    """
+    units = sentences(text) if units is None else units
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    firsts = [bisect_right(offsets[:, 1], start) for start, _ in units]
+    bounds = [*firsts, len(encoding.ids)]
+    windows: list[Window] = []
+    number = 0
+    while number < len(units):
+        low = bounds[number]
+        stop = number + 1
+        while stop < len(units) and bounds[stop + 1] - low <= limit:
+            stop += 1
+        for begin in range(low, max(bounds[stop], low + 1), limit):
+            end = min(begin + limit, bounds[stop])
+            heads = [max(0, bounds[n] - begin) for n in range(number, stop)]
+            windows.append(
+                Window(
+                    passage,
+                    tuple(encoding.ids[begin:end]),
+                    offsets[begin:end, 0],
+                    offsets[begin:end, 1],
+                    number,
+                    tuple(min(head, max(0, end - begin - 1)) for head in heads),
+                )
+            )
+        is_short = stop - number > 1 and bounds[stop] - bounds[stop - 1] <= _OVERLAP
+        number = stop - 1 if is_short and stop < len(units) else stop
+    return [window for window in windows if window.ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The ids that the encoder reads; the text of row ``i`` begins at ``begins[i]``."""
+
+    ids: list[list[int]]
+    kinds: list[list[int]]
+    begins: list[int]
+
+
+class RowMaker:
+    """Lays a question, what was recalled, a title and a window out as one row.
+
+    ``[CLS] question [SEP] recalled [SEP] title : text [SEP]``, the second part only where
+    something was recalled, the title only where there is one.
+
+    Args:
+        tokenizer: BERT's, without truncation and padding.
+
+    Raises:
+        CheckpointError: The tokenizer lacks a mark.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.cls, self.sep, self.colon = (self._mark(token) for token in ("[CLS]", "[SEP]", ":"))
+
+    def _mark(self, token: str) -> int:
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"the reader's tokenizer has no {token}; it needs one of BERT's")
+        return int(found)
+
+    def ids(self, text: str, limit: int) -> list[int]:
+        """Returns the ids of a text, at most ``limit``."""
+        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids[:limit]
+        return found
+
+    def rows(
+        self,
+        question: str,
+        windows: Sequence[Window],
+        titles: Sequence[str | None],
+        recalled: Sequence[str] = (),
+    ) -> Rows:
+        """Returns one row for each window; ``titles`` are those of the passages."""
+        head = [self.cls, *self.ids(question, QUESTION_TOKENS), self.sep]
+        if recalled:
+            head += [*self.ids(" ".join(recalled), RECALLED_TOKENS), self.sep]
+        named = {w.passage: self._title(titles[w.passage]) for w in windows}
+        made = Rows([], [], [])
+        for window in windows:
+            title = named[window.passage]
+            tail = [*title, *window.ids, self.sep]
+            made.ids.append(head + tail)
+            made.kinds.append([0] * len(head) + [1] * len(tail))
+            made.begins.append(len(head) + len(title))
+        return made
+
+    def _title(self, title: str | None) -> list[int]:
+        return [*self.ids(title, TITLE_TOKENS), self.colon] if title and title.strip() else []

@@ -1,0 +1,204 @@
+"""Rows that the evidence reader learns from: a question beside one window, and what is right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from recallm_core.lexical import BM25, terms
+from recallm_core.reader_windows import RowMaker, Window, cut
+from recallm_core.train.readers import Fact, Pool
+from recallm_core.train.tasks import SIZES, Mixture
+from recallm_core.train.traces import Example
+
+TASKS = {
+    "page": 0.36,
+    "cloze": 0.12,
+    "missing": 0.10,
+    "lookup": 0.10,
+    "two_hop": 0.18,
+    "hops": 0.14,
+}
+REAL = 0.62  # share of real questions; the rest comes from TASKS
+MISSING = 0.2  # share of real questions that their passage doesn't answer
+SWAPPED = 0.2  # share of the others whose answer another one of its shape took the place of
+SIZE_WEIGHTS = {"short": 0.35, "paragraph": 0.45, "several": 0.2}
+BATCH_TOKENS = 3072
+POOL_ROWS = 320
+LONGEST_ROW = 400
+_CHARACTERS = 6000  # of a passage that are cut into windows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One window beside its question, and what is right about it.
+
+    Attributes:
+        ids: What the encoder reads.
+        kinds: Its token types.
+        heads: First token of each sentence.
+        start: The answer's first token; 0, the row's first, where it isn't here; -1: not asked.
+        end: Its last token, likewise.
+        evidence: Which of ``heads`` holds the evidence; -1 where none does.
+    """
+
+    ids: list[int]
+    kinds: list[int]
+    heads: tuple[int, ...]
+    start: int
+    end: int
+    evidence: int
+
+
+class RowSource:
+    """Draws rows: real questions among hard distractors, and what the generators make."""
+
+    def __init__(self, pool: Pool, tokenizer: Tokenizer) -> None:
+        self._pool = pool
+        self._maker = RowMaker(tokenizer)
+        self._tokenizer = tokenizer
+        self._mixture = Mixture(pool, TASKS)
+        self._hard = hard_passages(pool)
+
+    def draw(self, rng: random.Random) -> Iterator[Row]:
+        """Yields the rows of one question."""
+        if rng.random() > REAL:
+            size = rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
+            yield from self.of_example(self._mixture.draw(rng, SIZES[size]), rng)
+        elif rng.random() < MISSING:
+            yield from self.of_fact(rng.choice(self._pool.missing), rng)
+        else:
+            fact = rng.choice(self._pool.facts)
+            is_swapped = rng.random() < SWAPPED
+            yield from self.of_fact(self._mixture.swapped(fact, rng) if is_swapped else fact, rng)
+
+    def of_fact(self, fact: Fact, rng: random.Random) -> Iterator[Row]:
+        """Yields the window with the answer, and at times one of another passage."""
+        windows = self._windows(fact.text, 0)
+        title = fact.title if rng.random() < 0.85 else None
+        good = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
+        chosen = good[:1] if fact.start >= 0 else [rng.choice(windows)] if windows else []
+        others = [w for w in windows if w not in good]
+        if fact.start >= 0 and others and rng.random() < 0.25:
+            chosen.append(rng.choice(others))
+        yield from self._rows(fact.question, chosen, [title], fact)
+        hard = self._hard.get(fact.question, ())
+        if hard and rng.random() < 0.55:
+            name, text = self._pool.passages[rng.choice(hard)]
+            if not fact.answer or fact.answer.casefold() not in text.casefold():
+                other = Fact(name, text, fact.question, "", -1)
+                found = self._windows(text, 0)
+                if found:
+                    yield from self._rows(fact.question, [rng.choice(found)], [name], other)
+
+    def of_example(self, example: Example, rng: random.Random) -> Iterator[Row]:
+        """Yields each hop's window with the evidence, and one without."""
+        windows = [
+            w for n, (_, text) in enumerate(example.passages) for w in self._windows(text, n)
+        ]
+        titles = [title for title, _ in example.passages]
+        recalled: list[str] = []
+        hops: Sequence[tuple[int, int, int] | None] = example.evidence or (None,)
+        if example.answer is None:
+            hops = (None,)
+        for number, hop in enumerate(hops):
+            is_last = number == len(hops) - 1
+            yield from self._hop(example, windows, titles, hop, recalled, is_last, rng)
+            if hop is not None:
+                recalled.append(example.passages[hop[0]][1][hop[1] : hop[2]])
+
+    def _hop(
+        self,
+        example: Example,
+        windows: list[Window],
+        titles: list[str],
+        hop: tuple[int, int, int] | None,
+        recalled: list[str],
+        is_last: bool,
+        rng: random.Random,
+    ) -> Iterator[Row]:
+        good = [
+            w
+            for w in windows
+            if hop is not None and w.passage == hop[0] and _holds(w, hop[1], hop[2])
+        ]
+        others = [w for w in windows if w not in good]
+        chosen = good[:1]
+        if others and (not chosen or rng.random() < 0.4):
+            chosen.append(rng.choice(others))
+        made = self._maker.rows(example.question, chosen, titles, recalled)
+        for n, window in enumerate(chosen):
+            begin = made.begins[n]
+            is_good = n == 0 and bool(good)
+            start = end = 0
+            if is_good and is_last and example.answer is not None:
+                start, end = _token_range(window, *example.answer[1:])
+                start, end = start + begin, end + begin
+            elif is_good:
+                start = end = -1
+            evidence = _sentence(window, hop[1]) if is_good and hop is not None else -1
+            heads = tuple(h + begin for h in window.heads)
+            yield Row(made.ids[n], made.kinds[n], heads, start, end, evidence)
+
+    def _windows(self, text: str, passage: int) -> list[Window]:
+        return cut(text[:_CHARACTERS], passage, self._tokenizer)
+
+    def _rows(
+        self, question: str, windows: list[Window], titles: list[str | None], fact: Fact
+    ) -> Iterator[Row]:
+        made = self._maker.rows(question, windows, titles)
+        for n, window in enumerate(windows):
+            begin, start, end, evidence = made.begins[n], 0, 0, -1
+            stop = fact.start + len(fact.answer)
+            if fact.start >= 0 and _holds(window, fact.start, stop):
+                start, end = _token_range(window, fact.start, stop)
+                start, end = start + begin, end + begin
+                evidence = _sentence(window, fact.start)
+            heads = tuple(h + begin for h in window.heads)
+            yield Row(made.ids[n], made.kinds[n], heads, start, end, evidence)
+
+
+def _holds(window: Window, start: int, end: int) -> bool:
+    return start >= 0 and bool(window.starts[0] <= start and end <= window.ends[-1])
+
+
+def _token_range(window: Window, start: int, end: int) -> tuple[int, int]:
+    first = int(np.searchsorted(window.ends, start, side="right"))
+    last = int(np.searchsorted(window.starts, end, side="left")) - 1
+    return first, max(first, last)
+
+
+def _sentence(window: Window, start: int) -> int:
+    token = int(np.searchsorted(window.ends, start, side="right"))
+    return max(0, int(np.searchsorted(window.heads, token, side="right")) - 1)
+
+
+def hard_passages(pool: Pool, most: int = 6) -> dict[str, tuple[int, ...]]:
+    """For each real question, passages of others that share its words."""
+    index = BM25([terms(f"{title} {text[:1200]}") for title, text in pool.passages])
+    found: dict[str, tuple[int, ...]] = {}
+    for fact in (*pool.facts, *pool.missing):
+        if fact.question not in found:
+            scores = index.scores(terms(fact.question))
+            best = np.argpartition(-scores, most)[:most]
+            found[fact.question] = tuple(int(n) for n in best)
+    return found
+
+
+def batches(source: RowSource, rng: random.Random) -> list[list[Row]]:
+    """Returns some batches of rows of like length."""
+    rows: list[Row] = []
+    while len(rows) < POOL_ROWS:
+        rows.extend(row for row in source.draw(rng) if len(row.ids) <= LONGEST_ROW)
+    rows.sort(key=lambda row: len(row.ids))
+    made: list[list[Row]] = [[]]
+    for row in rows:
+        if len(row.ids) * (len(made[-1]) + 1) > BATCH_TOKENS and made[-1]:
+            made.append([])
+        made[-1].append(row)
+    rng.shuffle(made)
+    return made

@@ -1,0 +1,178 @@
+"""Windows hold every token once or twice, scores don't depend on the batch, folders are checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from recallm_core.errors import CheckpointError
+from recallm_core.lexical import sentences
+from recallm_core.models import shipped
+from recallm_core.reader import EvidenceReader
+from recallm_core.reader_windows import Window, cut
+from tests.readers import tokenizer, write_reader
+
+PIECES = [
+    "The ferry leaves at nine. ",
+    "Ann Lee runs it.\n",
+    "é",
+    "\n\n",
+    "东京塔。",
+    "x" * 30,
+    "1,5 ",
+]
+TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join)
+TOKENIZER = tokenizer()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> EvidenceReader:
+    return EvidenceReader(write_reader(tmp_path_factory.mktemp("reader")))
+
+
+@given(TEXT, st.integers(1, 40))
+def test_windows_hold_every_token_of_a_passage(text: str, limit: int) -> None:
+    windows = cut(text, 3, TOKENIZER, limit=limit)
+    whole = TOKENIZER.encode(text, add_special_tokens=False)
+    held = {
+        (a, b) for w in windows for a, b in zip(w.starts.tolist(), w.ends.tolist(), strict=True)
+    }
+    assert held == set(whole.offsets)
+    units = sentences(text)
+    for window in windows:
+        assert window.passage == 3
+        assert 0 < len(window.ids) <= limit or len(window.heads) == 1
+        assert len(window.ids) == len(window.starts) == len(window.ends)
+        assert list(window.heads) == sorted(window.heads)
+        assert max(window.heads) < len(window.ids)
+        assert window.first + len(window.heads) <= len(units)
+
+
+@given(TEXT)
+def test_a_head_is_where_its_sentence_begins(text: str) -> None:
+    units = sentences(text)
+    for window in cut(text, 0, TOKENIZER, limit=10_000):
+        for number, head in enumerate(window.heads):
+            start, end = units[window.first + number]
+            spelt = TOKENIZER.encode(text[start:end], add_special_tokens=False).ids
+            assert not spelt or start <= window.starts[head] < end
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=4), st.sampled_from([(), ("Ann",)]))
+def test_a_window_is_read_alike_alone_and_among_others(
+    reader: EvidenceReader, texts: list[str], recalled: tuple[str, ...]
+) -> None:
+    windows = reader.windows(texts)
+    titles = ["Ferry", None, "", "Pier 7"]
+    together = reader.read("When does it leave?", windows, titles, recalled)
+    assert [r.window for r in together] == windows
+    for window, reading in zip(windows, together, strict=True):
+        (alone,) = reader.read("When does it leave?", [window], titles, recalled)
+        for name in ("start", "end", "evidence"):
+            found, wanted = getattr(reading, name), getattr(alone, name)
+            assert np.isfinite(found).all()
+            np.testing.assert_allclose(found, wanted, atol=0.25)  # 16-bit sums, other orders
+        assert len(reading.start) == len(reading.end) == len(window.ids)
+        assert len(reading.evidence) == len(window.heads)
+
+
+def test_evidence_counts_the_likeliest_answer_in_its_own_sentence(reader: EvidenceReader) -> None:
+    (window,) = reader.windows(["The ferry leaves at nine. Ann Lee runs it. 9 1 9 1."])
+    (reading,) = reader.read("who runs it ?", [window], [None])
+    bounds = [*window.heads, len(window.ids)]
+    for number in range(len(window.heads)):
+        part = range(bounds[number], bounds[number + 1])
+        best = max(reading.start[i] + reading.end[j] for i in part for j in part if i <= j) / 2
+        alone = 2 * reading.evidence[number] - best  # the sentence's own score
+        assert np.isfinite(alone)
+    assert reading.answerable == max(reading.start.max() + reading.end.max(), -np.inf) / 2
+
+
+def test_no_window_is_no_reading(reader: EvidenceReader) -> None:
+    assert reader.windows(["", "  \n"]) == []
+    assert reader.read("q", [], []) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_incomplete_folders_are_refused(tmp_path: Path, name: str) -> None:
+    write_reader(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match="reinstall"):
+        EvidenceReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hidden_size": 1 << 20}, "hidden_size from 1 to"),
+        ({"num_hidden_layers": "6"}, "num_hidden_layers"),
+        ({"vocab_size": 9}, "mixes two models"),
+    ],
+)
+def test_odd_configs_are_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    write_reader(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), "utf-8")
+    with pytest.raises(CheckpointError, match=says):
+        EvidenceReader(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "type", "scale", "cut"])
+def test_odd_weights_are_refused(tmp_path: Path, damage: str) -> None:
+    path = write_reader(tmp_path) / "model.safetensors"
+    arrays = load_file(path)
+    if damage == "missing":
+        del arrays["classifier.weight"]
+    elif damage == "shape":
+        arrays["classifier.weight"] = np.zeros((4, 16), np.int8)
+    elif damage == "type":
+        arrays["classifier.weight"] = np.zeros((3, 16), np.float32)
+    elif damage == "scale":
+        arrays["classifier.weight.scale"] = np.zeros(7, np.float32)
+    save_file(arrays, path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError):
+        EvidenceReader(tmp_path)
+
+
+def test_a_tokenizer_without_its_marks_is_refused(tmp_path: Path) -> None:
+    write_reader(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text("utf-8").replace("[CLS]", "[ABC]"), "utf-8")
+    with pytest.raises(CheckpointError, match="CLS"):
+        EvidenceReader(tmp_path)
+
+
+def test_the_shipped_reader_finds_answers_and_their_absence() -> None:
+    reader = EvidenceReader()
+    texts = [
+        "The harbour was built in 1904. The ferry to Skerry leaves at nine. Tickets cost 4 euros."
+    ]
+    windows = reader.windows(texts)
+    for question, answer in [
+        ("When does the ferry leave?", "nine"),
+        ("How much is a ticket?", "4 euros"),
+        ("In which year was the harbour built?", "1904"),
+    ]:
+        (reading,) = reader.read(question, windows, [None])
+        window: Window = reading.window
+        start, end = window.starts[reading.start.argmax()], window.ends[reading.end.argmax()]
+        assert texts[0][start:end] == answer
+        assert reading.answerable > 0
+    (unrelated,) = reader.read("Which planets did Galileo observe?", windows, [None])
+    assert unrelated.answerable < 0
+
+
+def test_reader_and_mini_take_little_room() -> None:
+    mini = shipped("recallm-mini")
+    assert mini is not None
+    folders = (Path(mini), Path(mini).parent / "evidence-reader")
+    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < 50_000_000

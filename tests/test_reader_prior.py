@@ -1,0 +1,190 @@
+"""The tilt ``reader`` prefers, and never forbids: places, ends, and answers of one quote."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recallm_core import Document, GenerationParams, RecaLLM
+from recallm_core.constraint import Constraint, Effect, Tilt
+from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.errors import ConstraintError
+from recallm_core.prompt import Prompt
+from recallm_core.reader_prior import ReaderPrior, ReaderScorer
+from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
+
+PAGE = (
+    "# Ferry\n\nThe ferry to Skerry leaves at nine. It takes two hours. Ann Lee runs the harbour."
+)
+TEXTS = st.lists(
+    st.sampled_from([PAGE, "The ferry leaves.", "x", "é 日本 1,5", "a\nb\n\nc", "the the the"]),
+    min_size=1,
+    max_size=3,
+)
+
+
+def prepared(texts: list[str], question: str = "When does the ferry leave?", **options) -> Prompt:  # type: ignore[no-untyped-def]
+    backend = ScriptedBackend(tokenizer=ByteTokenizer(["ferry ", " the", "Lee"]))
+    recipe = trained_recipe(system="{open}{close}", think_open="<think>", think_close="</think>")
+    llm = RecaLLM(backend.tokenizer, backend, recipe)
+    documents = [Document(text, str(n)) for n, text in enumerate(texts)]
+    return llm.prepare([{"role": "user", "content": question}], documents, **options)[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(TEXTS, st.integers(0, 2**32), st.sampled_from(["words", "quote"]))
+def test_the_tilt_changes_no_allowed_set(texts: list[str], seed: int, form: str) -> None:
+    plain = prepared(texts, answer_form=form)
+    tilted = prepared(texts, answer_form=form, prior="reader")
+    assert plain.token_ids.tolist() == tilted.token_ids.tolist()
+    ours = tilted.rules.start(ReaderPrior(tilted))
+    theirs = plain.rules.start()
+    for token in islice(random_walk(theirs, random.Random(seed), marks=0.4), 60):
+        ours.consume(token)
+        mine, other = ours.mask(), theirs.mask()
+        for a, b in ((mine.only, other.only), (mine.forbid, other.forbid)):
+            assert (a is None) == (b is None)
+            assert a is None or b is None or sorted(a.tolist()) == sorted(b.tolist())
+        assert mine.bias is None or np.isfinite(mine.bias).all()
+        assert mine.bias is None or len(mine.bias) == len(mine.only)
+
+
+def at(prompt: Prompt, text: str, *, end: bool = False) -> int:
+    run = prompt.runs[0]
+    place = prompt.passages[0].text.index(text) + (len(text) if end else 0)
+    return int((run.ends if end else run.starts).tolist().index(place))
+
+
+def favourite(prompt: Prompt, tilt: Tilt) -> int:
+    return int(np.where(prompt.spec.can_start, tilt.starts, -np.inf).argmax())
+
+
+def walk(prompt: Prompt, prior: ReaderPrior, choose: str) -> Constraint:
+    """Opens a span and copies a text."""
+    constraint = prompt.rules.start(prior)
+    constraint.consume(prompt.spec.open.ids[0])
+    copy(prompt, constraint, choose)
+    return constraint
+
+
+def copy(prompt: Prompt, constraint: Constraint, text: str) -> None:
+    first, last = at(prompt, text), at(prompt, text, end=True)
+    for token in prompt.token_ids[prompt.runs[0].first :][first : last + 1].tolist():
+        constraint.consume(token)
+
+
+def test_quotes_start_and_end_where_the_reader_says() -> None:
+    prompt = prepared([PAGE], prior="reader")
+    prior = ReaderPrior(prompt)
+    thinking = prior("thinking", ())
+    sentence = "The ferry to Skerry leaves at nine."
+    assert favourite(prompt, thinking) == at(prompt, sentence)
+    assert thinking.ends is not None
+    assert (
+        thinking.ends[at(prompt, sentence, end=True)]
+        > 0
+        > thinking.ends[at(prompt, "leaves", end=True)]
+    )
+    constraint = walk(prompt, prior, sentence)
+    assert constraint.consume(prompt.spec.close.ids[0]) is Effect.CLOSED
+    answer = prior("answer", constraint.spans)
+    assert favourite(prompt, answer) == at(prompt, "nine")
+    assert answer.ends is not None
+    assert answer.ends[at(prompt, "nine", end=True)] > 0
+
+
+def test_closing_is_tilted_where_it_is_legal() -> None:
+    prompt = prepared([PAGE], prior="reader")
+    constraint = walk(prompt, ReaderPrior(prompt), "The ferry to Skerry leaves at nine.")
+    mask = constraint.mask()
+    assert mask.only is not None
+    assert mask.bias is not None
+    closing = mask.only.tolist().index(prompt.spec.close.ids[0])
+    assert mask.bias[closing] > 0
+    bare = prepared([PAGE], prior="none")
+    again = bare.rules.start()
+    again.consume(bare.spec.open.ids[0])
+    copy(bare, again, "The ferry to Skerry leaves at nine.")
+    assert again.mask().bias is None
+    assert sorted(again.mask().only.tolist()) == sorted(mask.only.tolist())  # type: ignore[union-attr]
+
+
+def test_a_bare_array_is_a_tilt_of_starts() -> None:
+    prompt = prepared([PAGE])
+    scores = np.linspace(0.0, -1.0, len(prompt.runs[0].starts))
+    masks = []
+    for given_ in (scores, Tilt(scores)):
+        constraint = prompt.rules.start(lambda *_, found=given_: found)
+        constraint.consume(prompt.spec.open.ids[0])
+        masks.append(constraint.mask())
+    assert masks[0].bias is not None
+    assert masks[0].bias.tolist() == masks[1].bias.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS, st.integers(0, 2**32), st.integers(0, 4), st.sampled_from([None, 0, 5, 40]))
+def test_a_quote_form_writes_quotes_and_nothing_else(
+    texts: list[str], seed: int, most: int, thinking: int | None
+) -> None:
+    prompt = prepared(texts, answer_form="quote", max_spans=most, max_thinking_tokens=thinking)
+    spec = prompt.spec
+    again = ConstraintSpec.from_json(spec.to_json())
+    assert again.answer_form == "quote"
+    constraint = prompt.rules.start()
+    structure = {*spec.open.ids, *spec.close.ids, *spec.think_close.ids, *spec.eos}  # type: ignore[union-attr]
+    inside = False
+    for token in islice(random_walk(constraint, random.Random(seed), marks=0.5), 400):
+        assert inside or token in structure
+        inside = constraint.in_span
+    answers = [span for span in constraint.spans if span.section == "answer"]
+    assert len(answers) <= 1
+    assert len(constraint.spans) <= most
+    if constraint.done and most and prompt.rules.index.copyable:
+        assert len(answers) == 1
+
+
+def test_a_prompted_model_answers_in_words_only() -> None:
+    backend = ScriptedBackend()
+    llm = RecaLLM(backend.tokenizer, backend, Recipe(system="{open}{close}"))
+    with pytest.raises(ConstraintError, match="control tokens"):
+        llm.prepare([{"role": "user", "content": "q"}], [Document("x")], answer_form="quote")
+
+
+def test_where_no_quote_may_be_the_answer_it_is_words() -> None:
+    for options in ({"recall_in": "thinking"}, {"recall_in": "none"}):
+        assert prepared(["x"], answer_form="quote", **options).spec.answer_form == "words"
+    with pytest.raises(ValueError, match="answer_form"):
+        GenerationParams(answer_form="poem")  # type: ignore[arg-type]
+
+
+def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    text = "".join(f"Line {n} says that the number is {n * n}.\n" for n in range(900))
+    text += "The ferry leaves at nine.\n" + text
+    prompt = prepared([text], prior="none")
+    from recallm_core.embedding import default_embedder
+    from recallm_core.prior import SentenceScorer
+    from recallm_core.reader import default_reader
+
+    reader = default_reader()
+    whole = reader.read
+
+    def counted(question, windows, titles, recalled=()):  # type: ignore[no-untyped-def]
+        read.append(len(windows))
+        return whole(question, windows, titles, recalled)
+
+    monkeypatch.setattr(reader, "read", counted)
+    scorer = ReaderScorer(
+        SentenceScorer([text], [None], default_embedder()), reader, [text], [None]
+    )
+    scores = scorer.scores("When does the ferry leave?")
+    assert prompt.passages[0].text == text
+    assert int(scores.argmax()) == 900
+    scorer.scores("When does the ferry leave?")
+    assert read == [12]  # read once, and not all of it
