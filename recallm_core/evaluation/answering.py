@@ -272,15 +272,21 @@ def _found(text: str, item: Item) -> Quote:
 def answerability(answer: Answer) -> float:
     """Returns how much speaks for the documents holding an answer.
 
-    That is ``prior.support`` of what was recalled while thinking (all spans where none was): words
-    and meaning shared with the question; an answer marked as abstained ranks below all others.
+    That is ``Answer.support``, on the scale of the prior in use. Without a prior it is
+    ``prior.support`` of what was recalled while thinking (all spans where none was): words and
+    meaning shared with the question. An answer marked as abstained ranks below all others.
     """
+    return _fit(answer) - _SAID_SO * answer.abstained
+
+
+def _fit(answer: Answer) -> float:
+    if answer.support is not None:
+        return answer.support
     thought = [span for span in answer.trace.spans if span.section == "thinking"]
     spans = thought or list(answer.trace.spans)
     title = answer.sources[spans[-1].document_id].title if spans else None
     texts = [span.text for span in spans]
-    fit = support(answer.question, texts, title, embedder=default_embedder())
-    return fit - _SAID_SO * answer.abstained
+    return support(answer.question, texts, title, embedder=default_embedder())
 
 
 class ByPrior:

@@ -39,7 +39,12 @@ class FreeIndex(RecallIndex):
         """Whether a span may be opened: always."""
         return True
 
-    def matcher(self, max_span_tokens: int = 128, start_log_prior: object = None) -> RecallMatcher:
+    def matcher(
+        self,
+        max_span_tokens: int = 128,
+        start_log_prior: object = None,
+        end_log_odds: object = None,
+    ) -> RecallMatcher:
         """Returns a matcher that lets everything through; a prior has nothing to tilt."""
         return FreeMatcher(self, max_span_tokens)
 
