@@ -6,7 +6,7 @@ the shipped embedder, or with ``--vectors random`` from a generator: a million c
 built without waiting for text to be tokenized.
 
 machine: 2 shared cores of an AMD EPYC virtual machine, one thread
-commit: 2640cb3; the last row 011e52c, with the same package, at the lowest priority of many jobs
+commit: 2640cb3; the last row 011e52c (same indexing), lowest priority of many jobs
 command: ``python benchmarks/index_scale.py 1000``, ``100000`` and ``1000000 --vectors random``
 
 Build and open in core time; search and pack: median wall time (core time); packs hold 32K tokens
