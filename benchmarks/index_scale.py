@@ -5,20 +5,20 @@ distribution in paragraphs, about 600 characters a chunk and 60 chunks a documen
 the shipped embedder, or with ``--vectors random`` from a generator: a million chunks are then
 built without waiting for text to be tokenized.
 
-machine: 2 shared cores of an AMD EPYC virtual machine, one thread, lowest priority of many jobs
-commit: 011e52c (1,016,626 chunks) and 5fb4edd, which differ in tests and other benchmarks only
-command: ``python benchmarks/index_scale.py 1000 100000``, and ``1000000 --vectors random``
+machine: 2 shared cores of an AMD EPYC virtual machine, one thread
+commit: 2640cb3; the last row 011e52c (same indexing), lowest priority of many jobs
+command: ``python benchmarks/index_scale.py 1000``, ``100000`` and ``1000000 --vectors random``
 
-Times are core time, medians; packs hold 32K tokens and count the chunks that they try:
+Build and open in core time; search and pack: median wall time (core time); packs hold 32K tokens
+and count each chunk that they try, and their time includes the search and embedding the question:
 
-    chunks     build    peak     saved     opened   search   pack (at most)     held, searching
-          976    0.4 s  0.11 GB     2 MB   0.01 s     2 ms    65 ms ( 87 ms)    0.08 GB
-      101,626   28   s  0.48 GB   138 MB   0.15 s    25 ms    63 ms ( 67 ms)    0.27 GB
-    1,016,626  164   s  2.09 GB  1377 MB   1.46 s   125 ms   120 ms (162 ms)    1.02 GB
+    chunks     build    peak     saved    opened  search   pack         at most      held, searching
+          976    0.3 s  0.11 GB     2 MB  0.01 s    1 ms    47 ( 47) ms  63 ( 63) ms  0.08 GB
+      101,626   24   s  0.45 GB   138 MB  0.15 s    8 ms    58 ( 55) ms  76 ( 58) ms  0.24 GB
+    1,016,626  164   s  2.09 GB  1377 MB  1.46 s  125 ms   247 (120) ms 328 (162) ms  1.02 GB
 
-Search is wall time. A pack's wall time was 181 ms at 101,626 chunks, with a third of a core. The
-peak holds all texts, vectors and words; what is opened again maps its files. The last row's build
-doesn't embed texts, and its search by vector is approximate (2,016 lists, 64 read).
+The peak holds all texts, vectors and words; what is opened again maps its files. The last row's
+build doesn't embed texts, and its search by vector is approximate (2,016 lists, 64 read).
 """
 
 from __future__ import annotations

@@ -206,15 +206,15 @@ FRAMEWORKS = {"LangChain": langchain_cut, "LlamaIndex": llama_index_cut}
 
 
 def pieces_of(document: Document, cut: Cut) -> list[Document]:
-    """The chunks of a framework's splitter, each with its place in the document."""
+    """The chunks of a framework's splitter, with title and place, as LlamaIndex indexes nodes."""
     found: list[Document] = []
     start = -1
     for text in cut(document.text):
         start = document.text.find(text, start + 1)
         if text and start >= 0:
             place = Location(document.id, start, start + len(text))
-            name = f"{document.id}:{start}"
-            found.append(Document(text, id=name, title=document.title, metadata={"at": place}))
+            titled = f"{document.title}\n{text}"
+            found.append(Document(titled, id=f"{document.id}:{start}", metadata={"at": place}))
     return found
 
 
@@ -225,7 +225,7 @@ def usual(
     pieces = [each for document in documents for each in pieces_of(document, cut)]
 
     def whole(piece: Document) -> list[Chunk]:
-        return [Chunk(piece.id, 0, len(piece.text), piece.text)]  # embedded with its title
+        return [Chunk(piece.id, 0, len(piece.text), piece.text)]
 
     state = State((part(segment.build(pieces, embedder, whole)),))
     costs: dict[int, int] = {}
@@ -233,14 +233,14 @@ def usual(
     def packed(ranked: Iterable[Any], budget: int) -> list[Passage]:
         passages, spent = [], 0
         for number in map(int, ranked):
-            piece = pieces[number]
+            place = pieces[number].metadata["at"]
+            text = pieces[number].text[place.start - place.end :]
             if number not in costs:
-                costs[number] = count(piece.text) + HEADER
+                costs[number] = count(text) + HEADER
             spent += costs[number]
             if spent > budget:
                 break
-            place = piece.metadata["at"]
-            passages.append(Passage(place.document_id, place.start, place.end, piece.text))
+            passages.append(Passage(place.document_id, place.start, place.end, text))
         return passages
 
     def by_vectors(question: str, budget: int) -> list[Passage]:

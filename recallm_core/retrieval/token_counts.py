@@ -54,7 +54,8 @@ class TokenCounts:
 
     def all(self) -> dict[str, Counts]:
         """Returns what is known, by name."""
-        return {name: counts for name, counts in self._known.items() if (counts >= 0).any()}
+        known = list(self._known.items())  # a search in another thread may add to it
+        return {name: counts for name, counts in known if (counts >= 0).any()}
 
 
 def merged(parts: Sequence[TokenCounts], rows: Sequence[npt.NDArray[np.bool_]]) -> TokenCounts:
