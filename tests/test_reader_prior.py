@@ -20,7 +20,7 @@ from recallm_core.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
 
 PAGE = (
-    "# Ferry\n\nThe ferry to Skerry leaves at nine. It takes two hours. Ann Lee runs the harbour."
+    "# Ferry\n\nThe ferry to Skerry leaves at 9:30. It takes two hours. Ann Lee runs the harbour."
 )
 TEXTS = st.lists(
     st.sampled_from([PAGE, "The ferry leaves.", "x", "é 日本 1,5", "a\nb\n\nc", "the the the"]),
@@ -83,7 +83,7 @@ def test_quotes_start_and_end_where_the_reader_says() -> None:
     prompt = prepared([PAGE], prior="reader")
     prior = ReaderPrior(prompt)
     thinking = prior("thinking", ())
-    sentence = "The ferry to Skerry leaves at nine."
+    sentence = "The ferry to Skerry leaves at 9:30."
     assert favourite(prompt, thinking) == at(prompt, sentence)
     assert thinking.ends is not None
     assert (
@@ -94,14 +94,14 @@ def test_quotes_start_and_end_where_the_reader_says() -> None:
     constraint = walk(prompt, prior, sentence)
     assert constraint.consume(prompt.spec.close.ids[0]) is Effect.CLOSED
     answer = prior("answer", constraint.spans)
-    assert favourite(prompt, answer) == at(prompt, "nine")
+    assert favourite(prompt, answer) == at(prompt, "9:30")
     assert answer.ends is not None
-    assert answer.ends[at(prompt, "nine", end=True)] > 0
+    assert answer.ends[at(prompt, "9:30", end=True)] > 0
 
 
 def test_closing_is_tilted_where_it_is_legal() -> None:
     prompt = prepared([PAGE], prior="reader")
-    constraint = walk(prompt, ReaderPrior(prompt), "The ferry to Skerry leaves at nine.")
+    constraint = walk(prompt, ReaderPrior(prompt), "The ferry to Skerry leaves at 9:30.")
     mask = constraint.mask()
     assert mask.only is not None
     assert mask.bias is not None
@@ -110,7 +110,7 @@ def test_closing_is_tilted_where_it_is_legal() -> None:
     bare = prepared([PAGE], prior="none")
     again = bare.rules.start()
     again.consume(bare.spec.open.ids[0])
-    copy(bare, again, "The ferry to Skerry leaves at nine.")
+    copy(bare, again, "The ferry to Skerry leaves at 9:30.")
     assert again.mask().bias is None
     assert sorted(again.mask().only.tolist()) == sorted(mask.only.tolist())  # type: ignore[union-attr]
 
@@ -166,7 +166,7 @@ def test_where_no_quote_may_be_the_answer_it_is_words() -> None:
 def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     text = "".join(f"Line {n} says that the number is {n * n}.\n" for n in range(900))
-    text += "The ferry leaves at nine.\n" + text
+    text += "The ferry leaves at 9:30.\n" + text
     prompt = prepared([text], prior="none")
     from recallm_core.embedding import default_embedder
     from recallm_core.prior import SentenceScorer
