@@ -154,7 +154,8 @@ def test_a_tokenizer_without_its_marks_is_refused(tmp_path: Path) -> None:
 def test_the_shipped_reader_finds_answers_and_their_absence() -> None:
     reader = EvidenceReader()
     texts = [
-        "The harbour was built in 1904. The ferry leaves Port Hallow at 9:30. A ticket costs 4 euros."
+        "The harbour was built in 1904. The ferry leaves Port Hallow at 9:30. "
+        "A ticket costs 4 euros."
     ]
     windows = reader.windows(texts)
     for question, answer in [

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
+from recallm_core.backends.mask_rows import write_mask
 from recallm_core.constraint import Constraint, ConstraintRules, Mask, Prior
 from recallm_core.errors import ConstraintError
 
@@ -147,19 +148,7 @@ def _common(one: Ids, other: Ids) -> int:
 
 def _apply(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
     out = scores.clone()
-    for row, mask in enumerate(masks):
-        if mask is None:
-            continue
-        if mask.only is None:
-            assert mask.forbid is not None
-            out[row, torch.tensor(mask.forbid, device=out.device)] = -torch.inf
-            continue
-        ids = torch.tensor(mask.only, device=out.device)
-        kept = scores[row, ids]
-        if mask.bias is not None:
-            kept = kept + torch.tensor(mask.bias, dtype=kept.dtype, device=kept.device)
-        if not torch.isfinite(kept).any():
-            kept = torch.zeros_like(kept)  # others forbade all that is legal; a copy must go on
-        out[row] = -torch.inf
-        out[row, ids] = kept
+    for row, mask in zip(out, masks, strict=True):
+        if mask is not None:
+            write_mask(row, mask, scores.shape[-1])
     return out

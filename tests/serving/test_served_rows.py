@@ -1,0 +1,148 @@
+"""A worker's rows against a fresh replay, whatever the worker forgets, moves or shows twice."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recallm_core.backends.mask_rows import write_mask
+from recallm_core.backends.served_rows import ARGUMENT, ServedRow, read_spec
+from recallm_core.constraint import ConstraintRules, Mask
+from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.documents import Document
+from recallm_core.errors import TokenizerError
+from recallm_core.generator import RecaLLM
+from recallm_core.grammar import GrammarEngine, OutputRules
+from recallm_core.prompt import Prompt
+from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
+
+TOKENIZER = ByteTokenizer(["<rec", "all>", " the"])
+RECIPES = {
+    "trained": trained_recipe(system="{open}{close}", think_open="<think>", think_close="</think>"),
+    "prompted": Recipe(system="{open}{close}"),
+}
+TEXTS = ["Paris is the capital.", "12,5 é🇫🇷 日本 </rec", "the the the"]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+RULES = OutputRules((), "auto", SCHEMA, True)
+
+
+def prepared(kind: str, **options: Any) -> Prompt:
+    backend = ScriptedBackend(tokenizer=TOKENIZER)
+    llm = RecaLLM(backend.tokenizer, backend, RECIPES[kind])
+    documents = [Document(text, str(n)) for n, text in enumerate(TEXTS)]
+    return llm.prepare([{"role": "user", "content": "q"}], documents, **options)[0]
+
+
+def engines(spec: ConstraintSpec) -> GrammarEngine:
+    return GrammarEngine(TOKENIZER, vocab_size=spec.vocab_size)
+
+
+def plain(mask: Mask | None) -> object:
+    assert mask is not None
+    arrays = (mask.only, mask.forbid, mask.bias)
+    return tuple(None if a is None else a.tolist() for a in arrays)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(sorted(RECIPES)),
+    st.sampled_from(["none", "sentences"]),
+    st.booleans(),
+    st.integers(0, 2**32),
+    st.data(),
+)
+def test_masks_are_those_of_a_fresh_replay(
+    kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
+) -> None:
+    prompt = prepared(kind, prior=prior, output=RULES if schema else None)
+    spec, ids = ConstraintSpec.from_json(prompt.spec.to_json()), prompt.token_ids.tolist()
+    walk = list(islice(random_walk(prompt.rules.start(), random.Random(seed), marks=0.4), 50))
+    row = ServedRow(spec, engines)
+    rules = ConstraintRules.from_spec(spec, ids, engines(spec) if schema else None)
+    lengths = data.draw(st.lists(st.integers(0, len(walk)), min_size=1, max_size=8))
+    for length in lengths:  # forward, back, twice: as a worker may ask
+        if data.draw(st.booleans()):
+            row = ServedRow(spec, engines)  # preempted, and met again with an output
+        wanted = rules.start()
+        for token in walk[:length]:
+            wanted.consume(token)
+        assert plain(row.mask(ids, walk[:length], spec.vocab_size)) == plain(wanted.mask())
+
+
+def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises() -> None:
+    prompt = prepared("trained")
+    row, ids, width = ServedRow(prompt.spec, engines), prompt.token_ids.tolist(), 400
+    opened = prompt.spec.open.ids[0]
+    assert row.mask(ids, [opened, opened], width) is None
+    assert row.mask(ids, [opened, -1], width) is None
+    assert row.mask(ids, [10**9], width) is None
+    assert row.mask(ids, [opened], width) is not None  # told the truth again
+
+
+def test_another_prompt_keeps_recall_closed() -> None:
+    prompt = prepared("trained")
+    row = ServedRow(prompt.spec, engines)
+    mask = row.mask([1, 2, 3], [], prompt.spec.vocab_size)
+    assert mask is not None
+    assert not mask.allows(prompt.spec.open.ids[0])
+
+
+def no_engine(spec: ConstraintSpec) -> GrammarEngine:
+    raise TokenizerError("no tokenizer here")
+
+
+def test_rules_that_cannot_be_built_end_the_output_at_once() -> None:
+    prompt = prepared("trained")
+    ids, spec = prompt.token_ids.tolist(), prompt.spec
+    narrow = ServedRow(spec, engines).mask(ids, [], spec.vocab_size - 1)
+    schema = prepared("trained", output=RULES)
+    lost = ServedRow(schema.spec, no_engine).mask(schema.token_ids.tolist(), [], 1000)
+    for mask in (narrow, lost):
+        assert mask is not None
+        assert mask.only is not None
+        assert mask.only.tolist() == list(spec.eos[:1])
+
+
+def test_arguments_are_checked_before_a_request_is_queued() -> None:
+    good = prepared("trained").spec.to_json()
+    assert read_spec(None) is None
+    assert read_spec({}) is None
+    assert read_spec({"other": 1}) is None
+    found = read_spec({ARGUMENT: good})
+    assert found is not None
+    assert found.to_json() == good
+    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":1', '"version":0')):
+        with pytest.raises(ValueError, match="recallm"):
+            read_spec({ARGUMENT: bad})
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, unique=True),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_legal_logits_keep_their_bits_and_all_others_are_gone(
+    ids: list[int], allow: bool, forbidden_by_others: bool, seed: int
+) -> None:
+    before = torch.randn(13, generator=torch.Generator().manual_seed(seed))
+    if forbidden_by_others:
+        before[:] = -torch.inf
+    after = before.clone()
+    array = np.array(sorted(ids), dtype=np.int64)
+    mask = Mask(only=array) if allow else Mask(only=None, forbid=array)
+    write_mask(after, mask, 10)
+    for token in range(13):
+        if token < 10 and mask.allows(token):
+            lifted = allow and forbidden_by_others
+            assert after[token] == (0.0 if lifted else before[token])
+        else:
+            assert after[token] == -torch.inf
