@@ -15,7 +15,7 @@ from recallm_core.params import BASE, GenerationParams
 NAMES = [f.name for f in fields(GenerationParams)]
 WHOLE = ["max_new_tokens", "max_thinking_tokens", "max_span_tokens", "max_spans", "seed"]
 REAL = ["temperature", "top_p", "prior_weight"]
-CHOICES = ["recall_in", "boundary", "scope", "abstain_policy", "prior"]
+CHOICES = ["recall_in", "boundary", "scope", "abstain_policy", "prior", "answer_form"]
 
 SET = st.fixed_dictionaries(
     {},
@@ -28,7 +28,8 @@ SET = st.fixed_dictionaries(
         "max_spans": st.integers(0, 9),
         "recall_in": st.sampled_from(["thinking", "answer", "none"]),
         "scope": st.sampled_from(["documents", "prompt"]),
-        "prior": st.sampled_from(["none", "sentences"]),
+        "prior": st.sampled_from(["none", "sentences", "reader"]),
+        "answer_form": st.sampled_from(["words", "quote"]),
     },
 )
 

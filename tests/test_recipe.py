@@ -33,6 +33,8 @@ def recipes(draw):
         layout=draw(st.sampled_from(["question-last", "question-first", "both"])),
         abstain=("Not said.", draw(WORDING) + "x"),
         prior_weight=draw(st.floats(0, 9)),
+        prior=draw(st.sampled_from(["none", "sentences", "reader"])),
+        min_answerable=draw(st.floats(0, 1)),
         sampling=draw(st.sampled_from([{}, {"temperature": 0.0}, {"stop": ["a"], "seed": 3}])),
         advice=draw(WORDING),
     )
@@ -81,6 +83,8 @@ def test_a_folder_may_have_none(tmp_path):
         b'{"prior_weight": Infinity}',
         b'{"prior_weight": -1}',
         b'{"prior_weight": true}',
+        b'{"min_answerable": 1.5}',
+        b'{"min_answerable": -0.1}',
         b'{"abstain": []}',
         b'{"abstain": [""]}',
         b'{"abstain": [" . "]}',

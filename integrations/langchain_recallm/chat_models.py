@@ -117,10 +117,12 @@ class ChatRecaLLM(BaseChatModel):
     """What may be quoted; None: the documents, or the user's messages where there are none."""
     abstain_policy: Literal["said", "unsupported", "either"] | None = None
     """When ``response_metadata["abstained"]`` is set."""
-    prior: Literal["none", "sentences"] | None = None
+    prior: Literal["none", "sentences", "reader"] | None = None
     """Scores that tilt where a quote starts."""
     prior_weight: float | None = None
     """Strength of that tilt."""
+    answer_form: Literal["words", "quote"] | None = None
+    """``quote``: thinking is nothing but quotes, and the answer is one."""
     streaming: bool = False
     """Whether ``invoke`` streams inside, for callbacks that want tokens."""
     timeout: float | None = None

@@ -126,8 +126,9 @@ class RecaLLM(FunctionCallingLLM):
         default=None, description="What may be quoted; None: documents where there are any."
     )
     abstain_policy: Literal["said", "unsupported", "either"] | None = None
-    prior: Literal["none", "sentences"] | None = None
+    prior: Literal["none", "sentences", "reader"] | None = None
     prior_weight: float | None = None
+    answer_form: Literal["words", "quote"] | None = None
     citation_blocks: bool = Field(
         default=True, description="Off for a memory shared with models that refuse such blocks."
     )
