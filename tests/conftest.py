@@ -55,6 +55,13 @@ def fake_server(socket_enabled: None) -> Iterator[Callable[..., Any]]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def wordy_folder() -> Path:
+    """The shipped model's tokenizer and recipe, but for answers in words."""
+    folder: Path = _beside("fake_server").wordy_folder()
+    return folder
+
+
 @functools.cache
 def _beside(name: str) -> Any:
     """A module of this folder: what several folders of tests use."""

@@ -12,6 +12,8 @@ import functools
 import itertools
 import json
 import random
+import shutil
+import tempfile
 import threading
 import time
 from collections import deque
@@ -107,7 +109,7 @@ class FakeServer:
         name: str = "fake",
         width: int | None = None,
     ) -> None:
-        self.folder = folder or shipped("recallm-mini") or Path()
+        self.folder = folder or wordy_folder()
         self.script, self.engine, self.acts, self.offers = script, engine, acts, offers
         self.key, self.window, self.per_event, self.pause = key, window, per_event, pause
         self.name = name
@@ -228,6 +230,22 @@ class _Http(ThreadingHTTPServer):
 
 def offers_files(folder: Path) -> dict[str, bytes]:
     return offers.read_files(folder)
+
+
+_FOLDERS = tempfile.TemporaryDirectory(prefix="recallm-served-")
+
+
+@functools.cache
+def wordy_folder() -> Path:
+    """The shipped model's tokenizer and recipe, but for answers in words: scripts are words."""
+    mini, folder = shipped("recallm-mini"), Path(_FOLDERS.name)
+    assert mini is not None
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(mini / name, folder / name)
+    recipe = json.loads((mini / "recallm.json").read_text("utf-8"))
+    recipe["sampling"]["answer_form"] = "words"
+    (folder / "recallm.json").write_text(json.dumps(recipe), "utf-8")
+    return folder
 
 
 @functools.cache

@@ -7,16 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import BertConfig, BertForTokenClassification
 
 from recallm_core.errors import CheckpointError
 from recallm_core.lexical import sentences
 from recallm_core.models import shipped
 from recallm_core.reader import EvidenceReader
 from recallm_core.reader_windows import Window, cut
-from tests.readers import tokenizer, write_reader
+from recallm_core.train.reader import write_folder
 
 PIECES = [
     "The ferry leaves at nine. ",
@@ -28,6 +34,42 @@ PIECES = [
     "1,5 ",
 ]
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join)
+WORDS = "the ferry leaves at nine from pier 7 when does it leave who runs ann lee ? . : , 9 1"
+
+
+def tokenizer() -> Tokenizer:
+    """Words, and single characters for the rest."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *dict.fromkeys([*WORDS.split(), *letters])]
+    pieces += [f"##{letter}" for letter in letters]
+    vocab = {piece: n for n, piece in enumerate(pieces)}
+    made = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
+    made.normalizer = BertNormalizer()
+    made.pre_tokenizer = BertPreTokenizer()
+    return made
+
+
+def config() -> dict[str, int]:
+    return {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": tokenizer().get_vocab_size(),
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+    }
+
+
+def write_reader(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    model = BertForTokenClassification(BertConfig(**config(), num_labels=3))
+    torch.nn.init.normal_(model.classifier.weight, std=2.0)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    write_folder(weights, config(), tokenizer(), folder)
+    return folder
+
+
 TOKENIZER = tokenizer()
 
 

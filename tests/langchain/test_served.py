@@ -14,17 +14,15 @@ from pydantic import BaseModel, ValidationError
 from langchain_recallm import ChatRecaLLM
 from recallm_core import RecaLLM
 from recallm_core.errors import ServerError
-from recallm_core.models import shipped
 from recallm_core.testing import scripted_llm
 
 QUESTION = "When does it leave, what does it cost, how long is leave?"
 
 
 @pytest.fixture
-def tools_folder(tmp_path: Path) -> Path:
+def tools_folder(tmp_path: Path, wordy_folder: Path) -> Path:
     """The shipped model's tokenizer with a template that shows tools."""
-    mini = shipped("recallm-mini")
-    assert mini is not None
+    mini = wordy_folder
     for name in ("tokenizer.json", "recallm.json", "config.json"):
         shutil.copy(mini / name, tmp_path / name)
     config = json.loads((mini / "tokenizer_config.json").read_text())

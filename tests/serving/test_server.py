@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import shutil
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ from recallm_core.errors import (
     GenerationError,
     ServerError,
 )
+from recallm_core.models import shipped
 
 FERRY = Document("The ferry leaves Port Hallow at 9:30. A ticket costs 14 euros.", id="ferry")
 LEAVE = Document("Parental leave is 16 weeks, paid in full. \U0001f476\r\nAsk Ines.", id="leave")
@@ -158,17 +160,11 @@ FOLDERS: dict[str, Path] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
-    import shutil
-
-    from recallm_core.models import shipped
-
-    mini = shipped("recallm-mini")
-    assert mini is not None
+def _folders(tmp_path_factory: pytest.TempPathFactory, wordy_folder: Path) -> None:
     for name in ("tools", "own"):
         folder = tmp_path_factory.mktemp(name)
         for file in ("tokenizer.json", "tokenizer_config.json", "recallm.json", "config.json"):
-            shutil.copy(mini / file, folder / file)
+            shutil.copy(wordy_folder / file, folder / file)
         FOLDERS[name] = folder
     path = FOLDERS["tools"] / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -296,7 +292,7 @@ def test_what_does_not_fit_is_refused_here(serve: Any) -> None:
 
 def test_the_same_tokens_as_in_process(fake_server: Any) -> None:
     with RecaLLM.load("recallm-mini") as local:
-        server = fake_server(engine=local.backend)
+        server = fake_server(engine=local.backend, folder=shipped("recallm-mini"))
         with RecaLLM.load(server.url) as llm:
             assert llm.recipe == local.recipe
             assert llm.tokenizer.fingerprint == local.tokenizer.fingerprint
