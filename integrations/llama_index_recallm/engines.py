@@ -11,6 +11,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.tools import QueryEngineTool, ToolMetadata, ToolOutput
 
 import recallm_core as recallm
@@ -93,6 +94,30 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
             node_postprocessors=list(node_postprocessors),
             callback_manager=callback_manager,
         )
+
+    @classmethod
+    def from_args(  # type: ignore[override]  # the base class names each option
+        cls,
+        retriever: BaseRetriever,
+        llm: RecaLLM | str | None = None,
+        response_synthesizer: BaseSynthesizer | None = None,
+        **options: Any,
+    ) -> RecaLLMQueryEngine:
+        """Returns an engine over a retriever as LlamaIndex makes them, with cited answers.
+
+        ``streaming``, ``output_cls`` and ``text_qa_template`` go to the synthesizer.
+        """
+        model = chosen_llm(llm)
+        names = ("streaming", "output_cls", "text_qa_template", "callback_manager")
+        given = {name: options[name] for name in names if name in options}
+        engine = super().from_args(
+            retriever=retriever,
+            llm=model,
+            response_synthesizer=response_synthesizer or RecaLLMSynthesizer(model, **given),
+            **options,
+        )
+        assert isinstance(engine, cls)
+        return engine
 
 
 def retriever_of(
@@ -179,8 +204,9 @@ def collect_citations(found: Any) -> list[Citation]:
     """Returns every citation in what an engine, a chat or an agent gave back, each once.
 
     Args:
-        found: A response, an ``AgentOutput``, a ``ToolOutput``, a chat response, a list of such
-            things, or a response's metadata.
+        found: A response, an ``AgentOutput`` (what awaiting the handler of a run gives), a
+            ``ToolOutput``, a chat response, a list of such things, or a response's metadata. A
+            stream that wasn't read to its end has none yet.
     """
     out: list[Citation] = []
     for citation in _walk(found, _DEPTH):

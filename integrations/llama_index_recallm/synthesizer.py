@@ -110,6 +110,11 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         prefix_messages: Sequence[ChatMessage] = (),
         output_cls: type[Any] | None = None,
     ) -> None:
+        if callback_manager is not None and not isinstance(callback_manager, CallbackManager):
+            raise TypeError(
+                "the second argument is a callback manager, got "
+                f"{type(callback_manager).__name__}; give everything but the model by name"
+            )
         if token_budget is not None and token_budget < 0:
             raise ValueError(f"token_budget must not be negative, got {token_budget}")
         super().__init__(

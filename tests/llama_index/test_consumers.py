@@ -118,6 +118,18 @@ async def test_our_factory_forwards_prompts_and_classes(kit: Any) -> None:
     assert "response_synthesizer:text_qa_template" in engine.get_prompts()
 
 
+def test_our_engine_is_cited_however_it_is_made(kit: Any) -> None:
+    engine = RecaLLMQueryEngine.from_args(kit.retriever(kit.nodes()), kit.llm(), streaming=True)
+    response = engine.query(kit.question)
+    assert "".join(response.response_gen) == ANSWER
+    assert kit.check(response, kit.documents, least=3)
+    own = kit.synthesizer(documents=kit.documents)
+    engine = RecaLLMQueryEngine.from_args(
+        kit.retriever(kit.nodes()), kit.llm(), response_synthesizer=own
+    )
+    assert kit.check(engine.query(kit.question), kit.documents, least=3)
+
+
 async def test_the_stock_factory_ignores_what_it_is_told_beside_a_synthesizer(kit: Any) -> None:
     """Documented: give ``streaming``, ``output_cls`` and the prompt to the synthesizer."""
     engine = index_of(kit).as_query_engine(

@@ -407,6 +407,8 @@ def test_a_node_without_a_source_is_cited_by_itself(kit: Any) -> None:
 async def test_bad_input_is_refused_with_words(kit: Any) -> None:
     with pytest.raises(TypeError, match="MockLLM"):
         RecaLLMSynthesizer(MockLLM())
+    with pytest.raises(TypeError, match="by name"):
+        RecaLLMSynthesizer(kit.llm(), kit.documents)
     with pytest.raises(ValueError, match="token_budget"):
         kit.synthesizer(token_budget=-1)
     with pytest.raises(TypeError, match="documents must"):
