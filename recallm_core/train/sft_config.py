@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +205,8 @@ def _check(config: SftConfig) -> None:
         )
     if not any(config.tasks.values()):
         raise ValueError(f"[tasks] must give a share to at least one of {sorted(TASKS)}")
+
+
+def with_model(config: SftConfig, model: str | None) -> SftConfig:
+    """Returns the config for another model, where one is given."""
+    return config if model is None else replace(config, model=model)

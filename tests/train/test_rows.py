@@ -38,9 +38,7 @@ def row_maker(family: Callable[[str], Any]) -> Callable[..., RowMaker]:
         if name not in known:
             known[name] = HFTokenizer(family(name))
         tokenizer = known[name]
-        return RowMaker(
-            tokenizer, trained_recipe(), vocab_size=tokenizer.vocab_size + 8, **options
-        )
+        return RowMaker(tokenizer, trained_recipe(), vocab_size=tokenizer.vocab_size + 8, **options)
 
     return make
 
