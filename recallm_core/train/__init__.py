@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from recallm_core.errors import RecallmError
+from recallm_core.errors import MissingExtraError, RecallmError
 
+INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
 _CONFIGS = Path(__file__).with_name("configs")
 
 
@@ -22,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     mini.add_argument("--export", type=Path, help="model folder to write (default: OUT/model)")
     mini.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     mini.add_argument("--export-only", action="store_true", help="export the saved run as it is")
+    _add_sft(kinds)
+    kinds.add_parser("configs", help="list the shipped settings, with their paths")
     arguments = parser.parse_args(argv)
     try:
-        return _mini(arguments)
+        return _COMMANDS[arguments.kind](arguments)
     except RecallmError as error:
         sys.stderr.write(f"recallm train: {error}\n")
         return 1
@@ -43,6 +48,61 @@ def _mini(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_sft(kinds: Any) -> None:
+    sft = kinds.add_parser(
+        "sft",
+        help="post-train a checkpoint of recallm model create",
+        description="Post-trains a checkpoint in two stages: the new rows, then all weights.",
+        epilog="Several GPUs: accelerate launch --config_file FILE -m recallm_core.train sft ...",
+    )
+    sft.add_argument(
+        "--config", default="sft", help="a TOML file, or a shipped one's name (default: sft)"
+    )
+    sft.add_argument("--model", help="a folder of recallm model create (default: the config's)")
+    sft.add_argument("--out", type=Path, help="run folder; a run there goes on")
+    stages = ("embeddings", "all-weights", "both")
+    sft.add_argument("--stage", choices=stages, default="both", help="which to run (default: both)")
+    sft.add_argument("--dry-run", action="store_true", help="show counts, lengths and one row")
+
+
+def _sft(arguments: argparse.Namespace) -> int:
+    for module in ("accelerate", "matplotlib"):
+        if find_spec(module) is None:
+            raise MissingExtraError(
+                f"recallm train sft needs {module}: pip install 'recallm-core[train]'"
+            )
+    if arguments.out is None and not arguments.dry_run:
+        raise RecallmError("say where the run goes with --out FOLDER (or look first: --dry-run)")
+    from recallm_core.train.sft_config import read_sft_config, with_model
+
+    config = with_model(read_sft_config(_config_path(arguments.config)), arguments.model)
+    from recallm_core.train.sft import STAGES, open_run, train
+    from recallm_core.train.sft_report import report
+    from recallm_core.train.sft_trainer import InterruptedRunError
+
+    run = open_run(config, arguments.out or Path())
+    if arguments.dry_run:
+        sys.stdout.write(report(run))
+        return 0
+    try:
+        made = train(run, tuple(s for s in STAGES if arguments.stage in (s, "both")))
+    except InterruptedRunError as stopped:
+        sys.stderr.write(f"recallm train: {stopped}\n")
+        return INTERRUPTED
+    told = f"model in {made}" if made else f"stage 1 done; next: --stage {STAGES[1]}"
+    sys.stdout.write(f"{told}; curves in {arguments.out / 'curve.png'}\n")
+    return 0
+
+
 def _config_path(name: str) -> Path:
     shipped = _CONFIGS / f"{name}.toml"
     return shipped if shipped.is_file() else Path(name)
+
+
+def _configs(_: argparse.Namespace) -> int:
+    found = (path for path in _CONFIGS.iterdir() if path.suffix in (".toml", ".yaml"))
+    sys.stdout.writelines(f"{path}\n" for path in sorted(found))
+    return 0
+
+
+_COMMANDS = {"mini": _mini, "sft": _sft, "configs": _configs}

@@ -44,6 +44,7 @@ class Lesson:
         answer: The short answer in words; None: the documents don't hold it.
         task: Where the lesson comes from.
         answer_at: Where the answer stands word for word, if it does.
+        reason: A sentence or two that justify the answer, said before it.
     """
 
     passages: tuple[tuple[str, str], ...]
@@ -52,6 +53,7 @@ class Lesson:
     answer: str | None
     task: str
     answer_at: Quote | None = None
+    reason: str = ""
 
     def __post_init__(self) -> None:
         at = () if self.answer_at is None else (self.answer_at,)
@@ -86,6 +88,8 @@ class Lesson:
         }
         if self.answer_at is not None:
             plain["answer_at"] = self._plain(self.answer_at)
+        if self.reason:
+            plain["reason"] = self.reason
         return plain
 
     def _plain(self, quote: Quote) -> dict[str, Any]:
@@ -98,7 +102,7 @@ class Lesson:
         Raises:
             ValueError: Something is missing, unknown, or not word for word in its document.
         """
-        known = {"documents", "question", "thinking", "answer", "task", "answer_at"}
+        known = {"documents", "question", "thinking", "answer", "task", "answer_at", "reason"}
         unknown = sorted(set(data) - known)
         if unknown:
             raise ValueError(f"unknown fields {unknown}; known are {sorted(known)}")
@@ -114,7 +118,8 @@ class Lesson:
             raise ValueError(f"not a lesson, {type(error).__name__}: {error}") from error
         if not isinstance(question, str) or not (answer is None or isinstance(answer, str)):
             raise ValueError("question must be a string, answer a string or null")
-        return cls(passages, question, parts, answer, str(data.get("task", "own")), where)
+        task, reason = str(data.get("task", "own")), str(data.get("reason", ""))
+        return cls(passages, question, parts, answer, task, where, reason)
 
 
 def _quote(data: Mapping[str, Any], passages: tuple[tuple[str, str], ...]) -> Quote:

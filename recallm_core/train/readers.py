@@ -252,11 +252,11 @@ def _passages(folder: Path) -> Iterator[tuple[str, str]]:
         yield row["title"], row["text"]
     for name in ("docs_18f_handbook", "docs_peps"):
         for row in read_rows(folder, name):
-            for block in _windows(row["text"], 900):
+            for block in pieces(row["text"], 900):
                 yield row["title"], block
 
 
-def _windows(text: str, size: int) -> Iterator[str]:
+def pieces(text: str, size: int) -> Iterator[str]:
     """Cuts a long text at blank lines into pieces of about ``size`` characters."""
     piece = ""
     for paragraph in re.split(r"\n\s*\n", text):

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -13,3 +17,28 @@ from recallm_core.train.templates import make_page
 def tokenizer() -> Tokenizer:
     rng = random.Random(0)
     return train_tokenizer((make_page(rng, 4).text for _ in range(200)), 700)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable[..., Path]:
+    """Writes a tiny trainable checkpoint of a real class (see tiny.py)."""
+    path = Path(__file__).with_name("tiny.py")
+    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[..., Path] = module.make_checkpoint
+    return made
+
+
+@pytest.fixture(scope="session")
+def checkpoints(
+    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Qwen2 with tied embeddings and Llama with untied ones, as the 7B and 8B have them or not."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "qwen2": make_checkpoint(folder, "qwen2", tied=True),
+        "llama": make_checkpoint(folder, "llama", tied=False),
+    }

@@ -1,0 +1,153 @@
+"""Which lesson comes when: every lesson of a run follows from the seed and its number alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from recallm_core.errors import RecallmError
+from recallm_core.train import facts, keyed, plain_text
+from recallm_core.train.lesson import Lesson, Quote, Split, from_example
+from recallm_core.train.readers import Pool
+from recallm_core.train.tasks import SIZES, Mixture, Size
+
+Passage = tuple[str, str]
+Make = Callable[[random.Random, int], Lesson | None]
+
+GENERATED: Mapping[str, Callable[..., Lesson]] = {
+    "one_fact": facts.one_fact,
+    "two_hop": facts.two_hop,
+    "absent": facts.absent,
+    "key_value": keyed.key_value,
+    "multi_needle": keyed.multi_needle,
+    "compute_then_retrieve": keyed.compute_then_retrieve,
+}
+FROM_TEXT: Mapping[str, Callable[..., Lesson | None]] = {
+    "cloze": plain_text.cloze,
+    "sentence_with": plain_text.sentence_with,
+    "next_sentence": plain_text.next_sentence,
+}
+FROM_DATA = ("fact", "hops", "missing")
+OWN = "own"
+TASKS = (*GENERATED, *FROM_TEXT, *FROM_DATA, OWN)
+_TRIES = 200
+
+
+class Curriculum:
+    """Draws lessons of many kinds and lengths.
+
+    Args:
+        weights: Share of each task by name.
+        pool: The data folder's questions and passages, for ``fact``, ``hops`` and ``missing``.
+        texts: Plain passages for ``cloze``, ``sentence_with`` and ``next_sentence``; the pool's
+            where there are none.
+        own: Lessons of the user's, for ``own``.
+        split: Of the made-up documents.
+
+    Raises:
+        RecallmError: A task is unknown, or lacks its source.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        *,
+        pool: Pool | None = None,
+        texts: Sequence[Passage] = (),
+        own: Sequence[Lesson] = (),
+        split: Split = "train",
+    ) -> None:
+        self._split = split
+        self._pool = pool
+        self._texts = tuple(texts) or (pool.passages if pool else ())
+        self._own = own
+        self._makers = {name: self._maker(name) for name, share in weights.items() if share > 0}
+        if not self._makers:
+            raise RecallmError(f"no task has a share above 0; known tasks are {sorted(TASKS)}")
+        self._names = sorted(self._makers)
+        self._shares = [weights[name] for name in self._names]
+
+    def _maker(self, name: str) -> Make:
+        if name in GENERATED:
+            make = GENERATED[name]
+            return lambda rng, size: make(rng, size=size, split=self._split)
+        if name in FROM_TEXT:
+            self._need(name, self._texts, "plain text: set data = true, or texts = [folders]")
+            quoted = FROM_TEXT[name]
+            return lambda rng, size: quoted(rng, self._texts, size=size)
+        if name in FROM_DATA:
+            self._need(name, self._pool, "the data folder: set data = true and RECALLM_DATA")
+            mixture = Mixture(self._pool, {name: 1.0})
+            return lambda rng, size: self._from_data(rng, size, mixture)
+        if name == OWN:
+            self._need(name, self._own, "your own lessons: set lessons = [JSON-lines files]")
+            return lambda rng, size: rng.choice(self._own)
+        raise RecallmError(f"unknown task {name!r}; known are {sorted(TASKS)}")
+
+    @staticmethod
+    def _need(name: str, source: object, what: str) -> None:
+        if not source:
+            raise RecallmError(f"the task {name!r} needs {what}; or leave it out of [tasks]")
+
+    def draw(self, rng: random.Random, size: int) -> Lesson:
+        """Returns one lesson of about ``size`` characters.
+
+        Raises:
+            RecallmError: No source gives a lesson.
+        """
+        for _ in range(_TRIES):
+            name = rng.choices(self._names, self._shares)[0]
+            lesson = self._makers[name](rng, size)
+            if lesson is not None:
+                return lesson
+        raise RecallmError(f"the tasks {self._names} gave no lesson in {_TRIES} tries")
+
+    def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> Lesson:
+        example = mixture.draw(rng, _nearest_size(size))
+        lesson = from_example(example, seed=rng.randrange(100))
+        return self._padded(lesson, rng, size)
+
+    def _padded(self, lesson: Lesson, rng: random.Random, size: int) -> Lesson:
+        """Adds passages without the answer before and after, up to ``size`` characters."""
+        left = size - sum(len(text) for _, text in lesson.passages)
+        before: list[Passage] = []
+        after: list[Passage] = []
+        for _ in range(_TRIES):
+            if left < 200 or lesson.answer is None or not self._texts:
+                break
+            title, text = rng.choice(self._texts)
+            text = text[:left]
+            if lesson.answer.casefold() not in text.casefold():
+                rng.choice((before, after)).append((title, text))
+                left -= len(text)
+        return _moved(lesson, before, after)
+
+
+def _moved(lesson: Lesson, before: Sequence[Passage], after: Sequence[Passage]) -> Lesson:
+    by = len(before)
+
+    def shift(quote: Quote) -> Quote:
+        return Quote(quote.passage + by, quote.start, quote.end)
+
+    return Lesson(
+        (*before, *lesson.passages, *after),
+        lesson.question,
+        tuple(p if isinstance(p, str) else shift(p) for p in lesson.thinking),
+        lesson.answer,
+        lesson.task,
+        None if lesson.answer_at is None else shift(lesson.answer_at),
+        lesson.reason,
+    )
+
+
+def _nearest_size(characters: int) -> Size:
+    for name, top in (("tiny", 300), ("short", 900), ("paragraph", 3000), ("several", 9000)):
+        if characters < top:
+            return SIZES[name]
+    return SIZES["long"]
+
+
+def drawn_size(rng: random.Random, low: int, high: int) -> int:
+    """Returns a length between two bounds, short ones as likely as long ones (log-uniform)."""
+    return round(math.exp(rng.uniform(math.log(low), math.log(high))))

@@ -1,0 +1,276 @@
+"""``recallm train sft``: the paper's two stages, for real checkpoints, on one device or many."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, set_seed
+from transformers.utils import logging as transformers_logging
+
+from recallm_core.errors import CheckpointError, RecallmError
+from recallm_core.models.create import MEANINGS
+from recallm_core.recipe import Recipe
+from recallm_core.tokenizer import HFTokenizer
+from recallm_core.train.new_rows import FILE, NewRows, merge
+from recallm_core.train.rows import RowMaker
+from recallm_core.train.sft_config import SftConfig
+from recallm_core.train.sft_data import Lessons, collate
+from recallm_core.train.sft_plot import plot
+from recallm_core.train.sft_sources import curriculum
+from recallm_core.train.sft_trainer import (
+    Complete,
+    Curve,
+    Interrupt,
+    InterruptedRunError,
+    RecallTrainer,
+    arguments,
+    drop_incomplete,
+    last_complete,
+)
+
+StageName = Literal["embeddings", "all-weights"]
+STAGES: tuple[StageName, ...] = ("embeddings", "all-weights")
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: what it trains, on what, and where.
+
+    Attributes:
+        config: Its settings.
+        folder: Where checkpoints, curves and the result go.
+        base: The checkpoint that it starts from.
+        tokenizer: Of the base.
+        train, validation: Rows.
+    """
+
+    config: SftConfig
+    folder: Path
+    base: Path
+    tokenizer: HFTokenizer
+    train: Lessons
+    validation: Lessons
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The ids of the recall tokens."""
+        found = [self.tokenizer.control_id(token) for token in MEANINGS]
+        return [token for token in found if token is not None]
+
+    @property
+    def pad(self) -> int:
+        """The id that fills up short rows; what it is doesn't matter, as it is masked."""
+        return self.tokenizer.eos_ids[0]
+
+
+def open_run(config: SftConfig, folder: Path) -> Run:
+    """Reads the base's tokenizer and recipe and the sources of lessons; no weights.
+
+    Raises:
+        RecallmError: The base isn't a checkpoint that can be trained, or a source is missing.
+    """
+    base = _checked_base(config.model)
+    recipe = Recipe.load(base)
+    if recipe is None:
+        raise CheckpointError(f"{base} has no recallm.json; {_CREATE}")
+    described = json.loads((base / "config.json").read_text("utf-8"))
+    tokenizer = HFTokenizer.from_folder(base, eos_ids=_eos(described))
+    maker = RowMaker(
+        tokenizer,
+        recipe,
+        vocab_size=int(described["vocab_size"]),
+        quote_answer=config.quote_answer,
+    )
+    lessons = functools.partial(
+        Lessons,
+        curriculum(config),
+        maker,
+        context_tokens=config.context_tokens,
+        max_tokens=config.max_tokens,
+    )
+    return Run(
+        config,
+        folder,
+        base,
+        tokenizer,
+        lessons(count=config.examples, seed=config.seed),
+        lessons(count=config.validation, seed=-1 - config.seed),
+    )
+
+
+_CREATE = "make one with recallm model create BASE OUT, and give OUT as --model"
+
+
+def _checked_base(model: str) -> Path:
+    if not model:
+        raise RecallmError(f"the config names no model; {_CREATE}")
+    base = Path(model)
+    if not (base / "config.json").is_file():
+        raise CheckpointError(f"no model folder at {base}; {_CREATE}")
+    return base
+
+
+def _eos(described: dict[str, Any]) -> list[int]:
+    found = described.get("eos_token_id")
+    return [found] if isinstance(found, int) else list(found or ())
+
+
+def train(run: Run, stages: tuple[StageName, ...] = STAGES) -> Path | None:
+    """Trains, or goes on training; returns the folder of the model once stage 2 is through.
+
+    Raises:
+        InterruptedRunError: It was asked to stop; the same command goes on.
+        RecallmError: The folder holds a run of another config.
+    """
+    _same_config(run)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    result: Path | None = None
+    for stage in stages:
+        done: Callable[[Run], Path | None] = _embeddings if stage == "embeddings" else _all_weights
+        result = done(run)
+    return result
+
+
+def _same_config(run: Run) -> None:
+    """Keeps the config beside the run, and refuses another one's folder."""
+    path, now = run.folder / _CONFIG, run.config.to_dict()
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        free = ("workers", "save_every", "log_every", "device_batch", "gradient_checkpointing")
+        changed = sorted(k for k in {*before, *now} - {*free} if before.get(k) != now.get(k))
+        if changed:
+            raise RecallmError(
+                f"{run.folder} holds a run whose {', '.join(changed)} differ; take another --out, "
+                "or the config that it began with"
+            )
+    elif _main_process():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        aside.replace(path)
+
+
+def _main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _embeddings(run: Run) -> None:
+    """Stage 1; its result is one small file."""
+    folder = run.folder / "embeddings"
+    if (folder / FILE).is_file() or not run.config.embeddings.epochs:
+        return
+    model = _load(run, "auto" if torch.cuda.is_available() else torch.float32)
+    rows = NewRows(model, run.new_ids)
+    rows.attach(model)
+    trainer = _trained(run, "embeddings", model, rows)
+    if trainer.is_world_process_zero():
+        rows.save(folder)
+        _drop_checkpoints(folder)
+
+
+def _all_weights(run: Run) -> Path:
+    """Stage 2; its result is the model's folder."""
+    folder, target = run.folder / "all-weights", run.folder / "model"
+    if (target / "config.json").is_file():
+        return target
+    model = _load(run, torch.float32)
+    rows = run.folder / "embeddings"
+    if (rows / FILE).is_file():
+        merge(model, rows, run.new_ids)
+    elif run.config.embeddings.epochs:
+        raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
+    if run.config.all_weights.epochs:
+        trainer = _trained(run, "all-weights", model, None)
+        trainer.save_model(str(folder / "last"))
+        main = trainer.is_world_process_zero()
+    else:
+        model.save_pretrained(folder / "last")
+        main = True
+    if main:
+        export(folder / "last", run.base, target)
+        shutil.rmtree(folder / "last")
+        _drop_checkpoints(folder)
+    return target
+
+
+def _load(run: Run, dtype: Any) -> Any:
+    set_seed(run.config.seed)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(run.base), dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    model.config.use_cache = False
+    return model
+
+
+def _trained(run: Run, stage: StageName, model: Any, rows: NewRows | None) -> RecallTrainer:
+    """Trains one stage from its last whole checkpoint on."""
+    config, folder = run.config, run.folder / stage
+    settings = config.embeddings if stage == "embeddings" else config.all_weights
+    interrupt, curve = Interrupt(), Curve(run.folder / "curve.jsonl", stage)
+    trainer = RecallTrainer(
+        rows=rows,
+        model=model,
+        args=arguments(config, settings, folder, len(run.train)),
+        train_dataset=run.train,
+        eval_dataset=run.validation if len(run.validation) else None,
+        data_collator=functools.partial(collate, pad=run.pad),
+        callbacks=[curve, Complete(), interrupt],
+    )
+    last = last_complete(folder)
+    if trainer.is_world_process_zero():
+        drop_incomplete(folder)
+        curve.cut(int(last.name.rpartition("-")[2]) if last else 0)
+    with interrupt.listening():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    step, total = trainer.state.global_step, trainer.state.max_steps
+    if trainer.is_world_process_zero():
+        plot(run.folder)
+    if interrupt.asked and step < total:
+        raise InterruptedRunError(
+            f"stopped and saved at step {step:,} of {total:,} of stage {stage}; the same command "
+            "goes on from there"
+        )
+    gc.collect()
+    return trainer
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+
+
+def export(trained: Path, base: Path, target: Path) -> None:
+    """Writes a model folder, in the base's own precision, that appears whole or not at all.
+
+    Weights come from ``trained``; tokenizer, recipe and generation settings from ``base``.
+    """
+    described = json.loads((base / "config.json").read_text("utf-8"))
+    named = described.get("dtype") or described.get("torch_dtype") or "float32"
+    model = AutoModelForCausalLM.from_pretrained(
+        str(trained), dtype=getattr(torch, named), use_safetensors=True, trust_remote_code=False
+    )
+    model.config.use_cache = True
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        for file in base.iterdir():
+            weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
+            if file.is_file() and not weights:
+                shutil.copy2(file, aside / file.name)
+        model.save_pretrained(aside)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

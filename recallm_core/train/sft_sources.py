@@ -1,0 +1,50 @@
+"""The sources that a config names, opened: data folder, plain text, own lessons."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from recallm_core.errors import RecallmError
+from recallm_core.loading import Skipped, load_documents
+from recallm_core.train.curriculum import Curriculum
+from recallm_core.train.lesson import read_lessons
+from recallm_core.train.readers import data_folder, pieces, read_pool
+from recallm_core.train.sft_config import SftConfig
+
+_PIECE = 1200  # characters of one passage of plain text, about
+
+
+def curriculum(config: SftConfig) -> Curriculum:
+    """Opens what a config names.
+
+    Raises:
+        RecallmError: Something isn't there, or can't be read.
+    """
+    pool = read_pool(data_folder()) if config.data else None
+    own = [lesson for name in config.lessons for lesson in read_lessons(Path(name))]
+    texts = plain_passages(config.texts)
+    return Curriculum(config.tasks, pool=pool, texts=texts, own=own)
+
+
+def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Returns pieces of files and folders of text, with the names of their files.
+
+    Raises:
+        RecallmError: A path isn't there, or nothing of it is text.
+    """
+    if not paths:
+        return []
+    documents = load_documents(paths, on_skip=_told).documents
+    found = [
+        (document.title or "", piece)
+        for document in documents
+        for piece in pieces(document.text, _PIECE)
+    ]
+    if not found:
+        raise RecallmError(f"no text of any length in {list(paths)}; name folders of documents")
+    return found
+
+
+def _told(skipped: Skipped) -> None:
+    sys.stderr.write(f"left out {skipped.path}: {skipped.reason}\n")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recallm_core.constraint import Constraint
+from recallm_core.errors import CheckpointError
+from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.testing import ByteTokenizer
+from recallm_core.tokenizer import HFTokenizer
+from recallm_core.train.facts import absent, one_fact, two_hop
+from recallm_core.train.keyed import compute_then_retrieve, key_value, multi_needle
+from recallm_core.train.lesson import Lesson, Quote
+from recallm_core.train.rows import IGNORED, RowMaker, placed
+
+FAMILIES = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "unigram", "wordpiece")
+MAKERS: tuple[Callable[..., Lesson], ...] = (
+    one_fact,
+    two_hop,
+    absent,
+    key_value,
+    multi_needle,
+    compute_then_retrieve,
+)
+LIMIT = 4000
+
+
+@pytest.fixture(scope="session")
+def row_maker(family: Callable[[str], Any]) -> Callable[..., RowMaker]:
+    known: dict[str, HFTokenizer] = {}
+
+    def make(name: str, **options: Any) -> RowMaker:
+        if name not in known:
+            known[name] = HFTokenizer(family(name))
+        tokenizer = known[name]
+        return RowMaker(tokenizer, trained_recipe(), vocab_size=tokenizer.vocab_size + 8, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@given(seed=st.integers(0, 2**32), quote_answer=st.booleans())
+def test_the_constraint_accepts_every_token_of_a_row(
+    row_maker: Callable[..., RowMaker], name: str, seed: int, quote_answer: bool
+) -> None:
+    rng = random.Random(seed)
+    lesson = rng.choice(MAKERS)(rng, size=rng.choice([100, 600]))
+    maker = row_maker(name, quote_answer=quote_answer)
+    row = maker.row(lesson, limit=LIMIT)
+    if row is None:
+        return
+    prompt = maker.prompt(lesson, LIMIT)
+    assert row.ids[: row.prompt_length].tolist() == prompt.token_ids.tolist()
+    constraint = Constraint(prompt.rules)
+    legal = dict(zip(row.choices, row.supports, strict=True))
+    for place, token in enumerate(row.ids[row.prompt_length :].tolist()):
+        mask = constraint.mask()
+        inside = constraint.in_span
+        constraint.consume(token)
+        if inside and place in legal:
+            assert token in legal[place]
+            assert set(legal[place].tolist()) == set(mask.only.tolist())
+        elif inside:
+            assert row.labels[place] == IGNORED
+            assert mask.only.tolist() == [token]
+        else:
+            assert row.labels[place] == token
+    assert constraint.done
+    wanted = [lesson.text(q) for q in lesson.evidence]
+    if quote_answer and lesson.answer_at is not None:
+        wanted.append(lesson.text(lesson.answer_at))
+    assert len(constraint.spans) == len(wanted)
+    for span, text in zip(constraint.spans, wanted, strict=True):
+        run, position = span.occurrences[0]
+        passage, start, end = prompt.locate(run, position, len(span.tokens))
+        assert text.strip() in prompt.passages[passage].text[start:end]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_most_lessons_become_rows(row_maker: Callable[..., RowMaker], name: str) -> None:
+    rng = random.Random(7)
+    lessons = [make(rng, size=300) for make in MAKERS for _ in range(6)]
+    rows = [row_maker(name).row(lesson, limit=LIMIT) for lesson in lessons]
+    share = 0.5 if name == "wordpiece" else 0.8  # it has no token for some characters of tables
+    assert sum(row is not None for row in rows) > share * len(lessons)
+
+
+def byte_maker(**changes: Any) -> RowMaker:
+    tokenizer = ByteTokenizer()
+    return RowMaker(tokenizer, trained_recipe(**changes), vocab_size=tokenizer.vocab_size)
+
+
+LESSON = Lesson(
+    (("Ferry", "Boats are red. The ferry leaves at 9:30. It rains."),),
+    "When does the ferry leave?",
+    ("I look it up:", Quote(0, 15, 40), "\nClear."),
+    "9:30",
+    "own",
+    Quote(0, 35, 39),
+    reason="The timetable says so.",
+)
+
+
+def test_a_row_reads_as_the_model_would_write_it() -> None:
+    maker = byte_maker()
+    row = maker.row(LESSON, limit=LIMIT)
+    assert row is not None
+    shown = maker.tokenizer.detokenizer()
+    said = "".join(shown.feed(int(t)) for t in row.ids[row.prompt_length :]) + shown.flush()
+    assert "I look it up:" in said
+    assert "The ferry leaves at 9:30." in said
+    assert said.index("Clear.") < said.index("\n\nThe timetable says so.\nAnswer: 9:30")
+
+
+def test_what_is_forced_is_not_learnt() -> None:
+    row = byte_maker().row(LESSON, limit=LIMIT)
+    assert row is not None
+    forced = (row.labels == IGNORED).sum()
+    assert 5 < forced < len(row.labels)
+    assert row.learnt == len(row.labels) - forced
+
+
+def test_rows_over_the_limit_are_refused() -> None:
+    row = byte_maker().row(LESSON, limit=LIMIT)
+    assert row is not None
+    assert byte_maker().row(LESSON, limit=len(row.ids)) is not None
+    assert byte_maker().row(LESSON, limit=len(row.ids) - 1) is None
+    assert byte_maker().row(LESSON, limit=10) is None
+
+
+def test_quotes_grow_to_whole_words_and_too_long_ones_are_refused() -> None:
+    maker = byte_maker()
+    prompt = maker.prompt(LESSON, LIMIT)
+    found = placed(prompt, Quote(0, 36, 38))  # amid 9:30
+    assert found is not None
+    first, end = found
+    run = prompt.runs[0]
+    assert run.starts[first - run.first] in (34, 35)
+    assert run.ends[end - 1 - run.first] == 39
+    text = "word " * 200
+    long = Lesson((("", text),), "q", (Quote(0, 0, 900),), None, "own")
+    assert maker.row(long, limit=LIMIT) is None
+
+
+def test_prompted_models_are_refused() -> None:
+    tokenizer = ByteTokenizer()
+    with pytest.raises(CheckpointError, match="recallm model create"):
+        RowMaker(tokenizer, Recipe(), vocab_size=tokenizer.vocab_size)
