@@ -123,9 +123,9 @@ class RowMaker:
             raise CheckpointError(f"the reader's tokenizer has no {token}; it needs one of BERT's")
         return int(found)
 
-    def ids(self, text: str, limit: int) -> list[int]:
-        """Returns the ids of a text, at most ``limit``."""
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids[:limit]
+    def ids(self, text: str) -> list[int]:
+        """Returns the ids of a text."""
+        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return found
 
     def rows(
@@ -136,9 +136,10 @@ class RowMaker:
         recalled: Sequence[str] = (),
     ) -> Rows:
         """Returns one row for each window; ``titles`` are those of the passages."""
-        head = [self.cls, *self.ids(question, QUESTION_TOKENS), self.sep]
+        # what is asked stands at the end of a long message
+        head = [self.cls, *self.ids(question)[-QUESTION_TOKENS:], self.sep]
         if recalled:
-            head += [*self.ids(" ".join(recalled), RECALLED_TOKENS), self.sep]
+            head += [*self.ids(" ".join(recalled))[:RECALLED_TOKENS], self.sep]
         named = {w.passage: self._title(titles[w.passage]) for w in windows}
         made = Rows([], [], [])
         for window in windows:
@@ -150,4 +151,4 @@ class RowMaker:
         return made
 
     def _title(self, title: str | None) -> list[int]:
-        return [*self.ids(title, TITLE_TOKENS), self.colon] if title and title.strip() else []
+        return [*self.ids(title)[:TITLE_TOKENS], self.colon] if title and title.strip() else []

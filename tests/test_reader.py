@@ -137,6 +137,14 @@ def test_evidence_counts_the_likeliest_answer_in_its_own_sentence(reader: Eviden
     assert reading.answerable == max(reading.start.max() + reading.end.max(), -np.inf) / 2
 
 
+def test_a_long_message_is_read_from_its_end(reader: EvidenceReader) -> None:
+    windows = reader.windows(["The ferry leaves at nine."])
+    asked = "when does it leave ? " * 12
+    (long,) = reader.read("Ann Lee runs it. " * 50 + asked, windows, [None])
+    (short,) = reader.read(asked, windows, [None])
+    assert long.start.tolist() == short.start.tolist()
+
+
 def test_no_window_is_no_reading(reader: EvidenceReader) -> None:
     assert reader.windows(["", "  \n"]) == []
     assert reader.read("q", [], []) == []
