@@ -67,11 +67,12 @@ def abstained(
         return True
     policy = prompt.params.abstain_policy
     unsupported = not citations and prompt.params.recall_in != "none"
-    unsupported = unsupported or (fit is not None and fit < _least(prompt))
+    least = _least(prompt)
+    unsupported = unsupported or bool(least and fit is not None and fit < least)
     return (said and policy != "unsupported") or (unsupported and policy != "said")
 
 
 def _least(prompt: Prompt) -> float:
-    """What the model's recipe asks for, on the scale of the prior in use."""
+    """What the model's recipe asks for, on the scale of the prior in use; 0: nothing."""
     by_reader = prompt.params.prior == "reader"
     return prompt.recipe.min_answerable if by_reader else prompt.recipe.min_support

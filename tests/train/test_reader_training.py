@@ -1,0 +1,140 @@
+"""What the evidence reader learns from points at its answers, and a few steps of it learn."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertForTokenClassification
+
+from recallm_core.errors import RecallmError
+from recallm_core.models import shipped
+from recallm_core.train.reader import Masters, export, loss_of, rate, tensors, watch
+from recallm_core.train.reader_rows import BATCH_TOKENS, RowSource, batches
+from recallm_core.train.readers import Fact, Hops, Pool
+from recallm_core.train.traces import Example
+
+TEXT = (
+    "The harbour was built in 1904. The ferry to Skerry leaves at 9:30. A ticket costs 14 euros. "
+    "Ann Lee runs the harbour. She lives in Oslo."
+)
+FACTS = [
+    ("When was the harbour built?", "1904"),
+    ("When does the ferry leave?", "9:30"),
+    ("What does a ticket cost?", "14 euros"),
+    ("Who runs the harbour?", "Ann Lee"),
+]
+
+
+def pool() -> Pool:
+    facts = tuple(Fact("Skerry", TEXT, q, a, TEXT.index(a)) for q, a in FACTS)
+    missing = (Fact("Skerry", TEXT, "Who founded Rome?", "", -1),)
+    passages = tuple(
+        (f"Page {n}", f"The ferry {n} leaves from pier {n}. It was built by Bo.") for n in range(9)
+    )
+    sentence = "Ann Lee runs the harbour."
+    first, last = TEXT.index(sentence), TEXT.index("She lives in Oslo.")
+    at = TEXT.index("Oslo")
+    hop = Hops(
+        (("Skerry", TEXT), ("Other", "Nothing here. Nothing there.")),
+        "Where does she who runs the harbour live?",
+        ((0, first, first + len(sentence)), (0, last, len(TEXT))),
+        (0, at, at + 4),
+    )
+    return Pool(facts, missing, (hop,), passages, (), 0)
+
+
+@pytest.fixture(scope="module")
+def source() -> RowSource:
+    folder = (shipped("recallm-mini") or Path()).parent / "evidence-reader"
+    return RowSource(pool(), Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def spelt(source: RowSource, ids: list[int]) -> str:
+    return str(source._tokenizer.decode(ids)).replace(" ", "")
+
+
+@pytest.mark.parametrize(("question", "answer"), FACTS)
+def test_a_fact_row_points_at_its_answer(source: RowSource, question: str, answer: str) -> None:
+    fact = Fact("Skerry", TEXT, question, answer, TEXT.index(answer))
+    row = next(iter(source.of_fact(fact, random.Random(1))))
+    assert spelt(source, row.ids[row.start : row.end + 1]) == answer.casefold().replace(" ", "")
+    begin = row.heads[row.evidence]
+    after = [*row.heads, len(row.ids)][row.evidence + 1]
+    assert begin <= row.start <= row.end < after
+
+
+@given(st.integers(0, 2**32))
+def test_every_drawn_row_is_whole(source: RowSource, seed: int) -> None:
+    for row in source.draw(random.Random(seed)):
+        assert len(row.ids) == len(row.kinds)
+        assert list(row.heads) == sorted(row.heads)
+        assert 0 < row.heads[0] <= row.heads[-1] < len(row.ids) - 1
+        assert -1 <= row.evidence < len(row.heads)
+        inside = range(row.heads[0], len(row.ids) - 1)
+        assert (row.start, row.end) in ((0, 0), (-1, -1)) or row.start in inside
+        assert row.start <= row.end
+        assert row.evidence >= 0 or row.start == 0
+
+
+def test_the_first_hop_has_evidence_and_no_answer_and_the_second_both(source: RowSource) -> None:
+    hop = pool().hops[0]
+    example = Example(hop.passages, hop.question, hop.evidence, hop.answer, "hops")
+    rows = [row for row in source.of_example(example, random.Random(0)) if row.evidence >= 0]
+    first, second = rows
+    assert (first.start, first.end) == (-1, -1)
+    assert spelt(source, second.ids[second.start : second.end + 1]) == "oslo"
+    assert len(second.ids) > len(first.ids)  # it reads what was recalled, too
+
+
+def test_a_few_steps_learn(source: RowSource) -> None:
+    torch.manual_seed(0)
+    vocabulary = source._tokenizer.get_vocab_size()
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = BertForTokenClassification(config).to(torch.bfloat16).train()
+    masters = Masters(model, 3e-3)
+    rows = [row for fact in pool().facts for row in source.of_fact(fact, random.Random(3))]
+    losses = []
+    for step in range(1, 121):
+        batch = tensors(rows)
+        total, parts = loss_of(model(**batch).logits, rows, batch["attention_mask"])
+        torch.autograd.backward(total)
+        masters.step(rate(step, 120, 3e-3))
+        losses.append(float(total.detach()))
+        assert set(parts) == {"start", "end", "evidence"}
+    assert losses[-1] < losses[0] / 3
+    seen = watch(model, rows)
+    assert seen["evidence"] > 0.5
+    assert model.training
+
+
+def test_batches_are_no_larger_than_said_and_follow_from_the_seed(source: RowSource) -> None:
+    one, two = (batches(source, random.Random(5)) for _ in range(2))
+    assert one == two
+    for rows in one:
+        assert len(rows) == 1 or len(rows) * max(len(r.ids) for r in rows) <= BATCH_TOKENS
+
+
+def test_rates_rise_and_fall() -> None:
+    rates = [rate(step, 100, 1.0) for step in range(1, 101)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[0] < rates[4] > rates[50] > rates[-1] == 0.0
+
+
+def test_a_run_without_a_checkpoint_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(RecallmError, match="no checkpoint"):
+        export(tmp_path, tmp_path / "run", tmp_path / "out")
