@@ -30,7 +30,7 @@ def _create(args: argparse.Namespace) -> int:
     from recallm_core.models.create import create
 
     folder = create(args.base, args.out, seed=args.seed, dtype=args.dtype, overwrite=args.overwrite)
-    print(f"wrote {folder}; train it next: recallm train sft --model {folder}")
+    print(f"wrote {folder}; train it next: recallm train sft --model {folder} --out runs/sft")
     return 0
 
 
