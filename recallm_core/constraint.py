@@ -63,10 +63,13 @@ class Tilt:
         starts: A log score per run position, runs concatenated.
         ends: Added to the logit of the closing mark after the token at a run position; None:
             nothing.
+        opening: Added to the logit of the mark that opens the span, against the end of thinking,
+            where nothing but marks is legal (``answer_form="quote"``).
     """
 
     starts: Floats
     ends: Floats | None = None
+    opening: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +295,11 @@ class Constraint:
             ending: tuple[int, ...] = spec.think_close.ids
         else:
             ending = () if opening else spec.eos
-        return Mask(only=np.array(sorted({*opening, *ending}), dtype=np.int64))
+        only = np.array(sorted({*opening, *ending}), dtype=np.int64)
+        tilt = self._tilted(cursor) if cursor.spans and opening and ending else None
+        if tilt is None or not tilt.opening:
+            return Mask(only=only)
+        return Mask(only=only, bias=(only == opening[0]) * tilt.opening * spec.prior_weight)
 
     def _may_open(self) -> bool:
         spec, cursor = self.rules.spec, self._cursor

@@ -115,6 +115,44 @@ def test_closing_is_tilted_where_it_is_legal() -> None:
     assert sorted(again.mask().only.tolist()) == sorted(mask.only.tolist())  # type: ignore[union-attr]
 
 
+HOPS = "Ann Lee runs the harbour. The ferry costs 14 euros. Ann Lee lives in Oslo. It rains."
+
+
+@pytest.mark.parametrize(
+    ("question", "evidence", "more"),
+    [
+        ("What does the ferry cost?", "The ferry costs 14 euros.", False),
+        ("Where does the person who runs the harbour live?", "Ann Lee runs the harbour.", True),
+    ],
+)
+def test_another_recall_is_favoured_where_the_answer_lies_outside(
+    question: str, evidence: str, more: bool
+) -> None:
+    prompt = prepared([HOPS], question, prior="reader", answer_form="quote")
+    constraint = walk(prompt, ReaderPrior(prompt), evidence)
+    constraint.consume(prompt.spec.close.ids[0])
+    mask = constraint.mask()
+    opening, ending = prompt.spec.open.ids[0], prompt.spec.think_close.ids[0]  # type: ignore[union-attr]
+    assert mask.only is not None
+    assert mask.bias is not None
+    assert sorted(mask.only.tolist()) == sorted([opening, ending])
+    tilt = dict(zip(mask.only.tolist(), mask.bias.tolist(), strict=True))
+    assert (tilt[opening] > 0) == more
+    assert tilt[ending] == 0
+
+
+def test_there_is_no_third_hop() -> None:
+    prompt = prepared([HOPS], prior="reader", answer_form="quote")
+    prior = ReaderPrior(prompt)
+    constraint = walk(prompt, prior, "Ann Lee runs the harbour.")
+    constraint.consume(prompt.spec.close.ids[0])
+    constraint.consume(prompt.spec.open.ids[0])
+    copy(prompt, constraint, "It rains.")
+    constraint.consume(prompt.spec.close.ids[0])
+    assert prior("thinking", constraint.spans).opening < 0
+    assert prior("thinking", ()).opening == 0
+
+
 def test_a_bare_array_is_a_tilt_of_starts() -> None:
     prompt = prepared([PAGE])
     scores = np.linspace(0.0, -1.0, len(prompt.runs[0].starts))

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import Constraint, ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
 from recallm_core.errors import ConstraintError, RecallmError
 from recallm_core.grammar import GrammarEngine
 from recallm_core.tokenizer import HFTokenizer
-
-ARGUMENT = "recallm"  # of a request: a ConstraintSpec as JSON
 
 Engines = Callable[[ConstraintSpec], GrammarEngine]
 

@@ -66,9 +66,16 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
         """Checks a request's constraint before it is queued.
 
         Raises:
-            ValueError: It can't be used; over HTTP that is a 400.
+            ValueError: It can't be used, or another setting would override it; over HTTP that is
+                a 400.
         """
-        read_spec(sampling_params.extra_args)
+        if read_spec(sampling_params.extra_args) is None:
+            return
+        for name in ("structured_outputs", "thinking_token_budget"):
+            if getattr(sampling_params, name, None) is not None:
+                raise ValueError(
+                    f"{name} can't be set beside a constraint, which it would override"
+                )
 
     def is_argmax_invariant(self) -> bool:
         """No: greedy decoding needs the mask as well."""

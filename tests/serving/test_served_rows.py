@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core.backends.mask_rows import write_mask
-from recallm_core.backends.served_rows import ARGUMENT, ServedRow, read_spec
+from recallm_core.backends.served_rows import ServedRow, read_spec
+from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
 from recallm_core.documents import Document
