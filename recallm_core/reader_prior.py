@@ -34,7 +34,7 @@ HOP = 8.5  # how much better an answer outside of what was recalled has to be fo
 _KEPT = 16
 # HOP was read off questions of the training split: 19 of 20 over one sentence lie below it, 9 of 10
 # over two above. WORDS_WEIGHT and STRENGTH were chosen on facts held out of the training data, each
-# among two passages that share words with the question (recall of the sentence, F1 of recallm-mini).
+# among two passages that share words with the question (recall of sentences, F1 of recallm-mini).
 
 
 class ReaderScorer:

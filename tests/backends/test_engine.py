@@ -355,7 +355,7 @@ def test_an_interpreter_exits_while_the_model_is_busy(tmp_path: Any) -> None:
         backend = TransformersBackend(model)
         rules = ConstraintRules(spec, build_index(spec, ids))
         stream = backend.generate(GenerationRequest(ids, rules, Sampling(max_new_tokens=90_000)))
-        print(len(next(stream)))
+        print(len(next(stream)) > 0)
         """)
     )
     done = subprocess.run(
@@ -366,4 +366,4 @@ def test_an_interpreter_exits_while_the_model_is_busy(tmp_path: Any) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "1"
+    assert done.stdout.strip() == "True"

@@ -93,5 +93,5 @@ def test_the_mini_itself_is_measured(tmp_path: Path) -> None:
     assert data["bars"][0]["name"] == "quotes verbatim, constraint on"
     assert data["bars"][0]["floor_met"]
     easy = data["suites"]["easy"]
-    assert easy["constraint, prior sentences"]["em"]["mean"] > easy["constraint"]["em"]["mean"]
+    assert easy["constraint, prior reader"]["em"]["mean"] > easy["constraint"]["em"]["mean"]
     assert easy["no constraint"]["verbatim"] < easy["no constraint"]["spans"]
