@@ -79,6 +79,7 @@ def mini_recipe() -> Recipe:
             "temperature": 0.0,
             "max_new_tokens": 512,
             "max_spans": 6,
+            "max_span_tokens": 384,  # a long sentence is recalled whole
             "answer_form": "quote",
         },
         advice=ADVICE,
