@@ -26,7 +26,7 @@ def recipe(**fields: Any) -> Recipe:
 
 def ask(question: str, prior: str, **fields: Any) -> Answer:
     llm: RecaLLM = scripted_llm(SCRIPT, recipe=recipe(**fields))
-    return llm.answer(question, [PAGE], params=GenerationParams(prior=prior))  # type: ignore[arg-type]
+    return llm.answer(question, [PAGE], params=GenerationParams(prior=prior))
 
 
 def test_without_a_prior_nothing_measures_support() -> None:

@@ -29,7 +29,7 @@ TEXTS = st.lists(
 )
 
 
-def prepared(texts: list[str], question: str = "When does the ferry leave?", **options) -> Prompt:  # type: ignore[no-untyped-def]
+def prepared(texts: list[str], question: str = "When does the ferry leave?", **options) -> Prompt:
     backend = ScriptedBackend(tokenizer=ByteTokenizer(["ferry ", " the", "Lee"]))
     recipe = trained_recipe(system="{open}{close}", think_open="<think>", think_close="</think>")
     llm = RecaLLM(backend.tokenizer, backend, recipe)
@@ -112,7 +112,7 @@ def test_closing_is_tilted_where_it_is_legal() -> None:
     again.consume(bare.spec.open.ids[0])
     copy(bare, again, "The ferry to Skerry leaves at 9:30.")
     assert again.mask().bias is None
-    assert sorted(again.mask().only.tolist()) == sorted(mask.only.tolist())  # type: ignore[union-attr]
+    assert sorted(again.mask().only.tolist()) == sorted(mask.only.tolist())
 
 
 HOPS = "Ann Lee runs the harbour. The ferry costs 14 euros. Ann Lee lives in Oslo. It rains."
@@ -132,7 +132,7 @@ def test_another_recall_is_favoured_where_the_answer_lies_outside(
     constraint = walk(prompt, ReaderPrior(prompt), evidence)
     constraint.consume(prompt.spec.close.ids[0])
     mask = constraint.mask()
-    opening, ending = prompt.spec.open.ids[0], prompt.spec.think_close.ids[0]  # type: ignore[union-attr]
+    opening, ending = prompt.spec.open.ids[0], prompt.spec.think_close.ids[0]
     assert mask.only is not None
     assert mask.bias is not None
     assert sorted(mask.only.tolist()) == sorted([opening, ending])
@@ -175,7 +175,7 @@ def test_a_quote_form_writes_quotes_and_nothing_else(
     again = ConstraintSpec.from_json(spec.to_json())
     assert again.answer_form == "quote"
     constraint = prompt.rules.start()
-    structure = {*spec.open.ids, *spec.close.ids, *spec.think_close.ids, *spec.eos}  # type: ignore[union-attr]
+    structure = {*spec.open.ids, *spec.close.ids, *spec.think_close.ids, *spec.eos}
     inside = False
     for token in islice(random_walk(constraint, random.Random(seed), marks=0.5), 400):
         assert inside or token in structure
@@ -198,7 +198,7 @@ def test_where_no_quote_may_be_the_answer_it_is_words() -> None:
     for options in ({"recall_in": "thinking"}, {"recall_in": "none"}):
         assert prepared(["x"], answer_form="quote", **options).spec.answer_form == "words"
     with pytest.raises(ValueError, match="answer_form"):
-        GenerationParams(answer_form="poem")  # type: ignore[arg-type]
+        GenerationParams(answer_form="poem")
 
 
 def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) ->
     reader = default_reader()
     whole = reader.read
 
-    def counted(question, windows, titles, recalled=()):  # type: ignore[no-untyped-def]
+    def counted(question, windows, titles, recalled=()):
         read.append(len(windows))
         return whole(question, windows, titles, recalled)
 
