@@ -197,7 +197,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
         model = BertForTokenClassification(
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")
         )
-    dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    dtype = torch.bfloat16 if _computes_in_16_bits() else torch.float32
     state = {k: v.to(dtype) for k, v in _weights(weights, model.state_dict()).items()}
     model.load_state_dict(state, strict=True, assign=True)
     embeddings = model.bert.embeddings
@@ -206,6 +206,16 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
         (1, config["max_position_embeddings"]), dtype=torch.long
     )
     return model.eval()
+
+
+def _computes_in_16_bits() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere that would be slower."""
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False
 
 
 def _weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

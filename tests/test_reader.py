@@ -145,6 +145,23 @@ def test_a_long_message_is_read_from_its_end(reader: EvidenceReader) -> None:
     assert long.start.tolist() == short.start.tolist()
 
 
+def test_processors_without_bfloat16_read_in_32_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_reader(tmp_path)
+    texts = ["The ferry leaves at nine. Ann Lee runs it."]
+    found = []
+    for native in (True, False):
+        monkeypatch.setattr(
+            "recallm_core.reader._computes_in_16_bits", lambda native=native: native
+        )
+        reader = EvidenceReader(folder)
+        assert reader._model.dtype == (torch.bfloat16 if native else torch.float32)
+        (reading,) = reader.read("who runs it ?", reader.windows(texts), [None])
+        found.append(reading)
+    np.testing.assert_allclose(found[0].start, found[1].start, atol=0.25)
+
+
 def test_no_window_is_no_reading(reader: EvidenceReader) -> None:
     assert reader.windows(["", "  \n"]) == []
     assert reader.read("q", [], []) == []
