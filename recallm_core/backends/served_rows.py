@@ -83,17 +83,14 @@ class ServedRow:
     def _follow(self, output: list[int]) -> Mask | None:
         """Moves from the output seen last to this one."""
         assert self._rules is not None
-        state = self._state
-        if state is None or output[: len(self._seen)] != self._seen:
-            state, self._seen = self._rules.start(), []
+        if self._state is None or output[: len(self._seen)] != self._seen:
+            self._state, self._seen = self._rules.start(), []
         for token in output[len(self._seen) :]:
-            if not 0 <= token < self.spec.vocab_size or not state.mask().allows(token):
-                self._state = None
-                return None
-            state.consume(token)
+            if not 0 <= token < self.spec.vocab_size or not self._state.mask().allows(token):
+                return None  # the state stays at the last legal token
+            self._state.consume(token)
             self._seen.append(token)
-        self._state = state
-        return state.mask()
+        return self._state.mask()
 
 
 class FolderEngines:
