@@ -57,26 +57,18 @@ class StaticEmbedder:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        from tokenizers import Tokenizer
+        from recallm_core.model_files import whole_tokenizer
 
         self._folder = _BUILT_IN if folder is None else Path(folder)
         weights, tokenizer = (self._file(name) for name in ("model.safetensors", "tokenizer.json"))
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # the library raises bare Exceptions
-            raise CheckpointError(f"{tokenizer} can't be read as a tokenizer: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = whole_tokenizer(tokenizer)
         self._rows = _rows(weights, self._tokenizer.get_vocab_size())
 
     def _file(self, name: str) -> Path:
-        path = self._folder / name
-        if not path.is_file() or path.stat().st_size > _MAX_FILE:
-            raise CheckpointError(
-                f"the embedder's folder {self._folder} has no usable {name}; reinstall the package "
-                "or train a table with python -m recallm_core.train.static_embedder"
-            )
-        return path
+        from recallm_core.model_files import usable_file
+
+        remedy = "train a table with python -m recallm_core.train.static_embedder"
+        return usable_file(self._folder, name, most=_MAX_FILE, owner="the embedder", remedy=remedy)
 
     @property
     def dim(self) -> int:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from recallm_core.errors import CheckpointError
+from recallm_core.model_files import usable_file, whole_tokenizer
 from recallm_core.reader_windows import RowMaker, Rows, Window, cut
 
 if TYPE_CHECKING:
@@ -79,14 +79,7 @@ class EvidenceReader:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._folder = _BUILT_IN if folder is None else Path(folder)
-        try:
-            self.tokenizer = Tokenizer.from_file(str(self._file("tokenizer.json")))
-        except CheckpointError:
-            raise
-        except Exception as error:  # the library raises bare Exceptions
-            raise CheckpointError(f"the reader's tokenizer can't be read: {error}") from error
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+        self.tokenizer = whole_tokenizer(self._file("tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
         config = _config(self._file("config.json"))
         if config["vocab_size"] != self.tokenizer.get_vocab_size():
@@ -97,13 +90,8 @@ class EvidenceReader:
         self._model = _model(config, self._file("model.safetensors"))
 
     def _file(self, name: str) -> Path:
-        path = self._folder / name
-        if not path.is_file() or path.stat().st_size > _MAX_FILE:
-            raise CheckpointError(
-                f"the reader's folder {self._folder} has no usable {name}; reinstall the package "
-                "or train a reader with python -m recallm_core.train.reader"
-            )
-        return path
+        remedy = "train a reader with python -m recallm_core.train.reader"
+        return usable_file(self._folder, name, most=_MAX_FILE, owner="the reader", remedy=remedy)
 
     def windows(self, texts: Sequence[str]) -> list[Window]:
         """Returns the windows of some passages, in order."""
@@ -135,17 +123,28 @@ class EvidenceReader:
     def _logits(self, rows: Rows, part: Sequence[int]) -> list[Floats]:
         import torch
 
-        width = max(len(rows.ids[n]) for n in part)
-        ids = torch.zeros((len(part), width), dtype=torch.long)
-        kinds, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-        for row, n in enumerate(part):
-            length = len(rows.ids[n])
-            ids[row, :length] = torch.tensor(rows.ids[n])
-            kinds[row, :length] = torch.tensor(rows.kinds[n])
-            mask[row, :length] = 1
+        batch = padded([rows.ids[n] for n in part], [rows.kinds[n] for n in part])
         with torch.inference_mode():
-            out = self._model(input_ids=ids, token_type_ids=kinds, attention_mask=mask).logits
+            out = self._model(**batch).logits
         return list(out.double().numpy())
+
+
+def padded(ids: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Returns rows of one width as the encoder takes them.
+
+    Args:
+        ids: The ids of each row.
+        kinds: Its token types.
+    """
+    import torch
+
+    wide = torch.zeros((len(ids), max(map(len, ids))), dtype=torch.long)
+    types, mask = torch.zeros_like(wide), torch.zeros_like(wide)
+    for row, (own, kind) in enumerate(zip(ids, kinds, strict=True)):
+        wide[row, : len(own)] = torch.tensor(own)
+        types[row, : len(own)] = torch.tensor(kind)
+        mask[row, : len(own)] = 1
+    return {"input_ids": wide, "token_type_ids": types, "attention_mask": mask}
 
 
 def _parts(order: Sequence[int], rows: Rows) -> list[list[int]]:
@@ -226,30 +225,29 @@ def _weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     """
     from safetensors import SafetensorError, safe_open
 
-    found = {}
     try:
         with safe_open(str(path), framework="pt") as tensors:
-            names = set(tensors.keys())
-            for name, like in wanted.items():
-                scale = f"{name}.scale"
-                if name not in names or (like.ndim == 2) != (scale in names):
-                    raise CheckpointError(f"{path} has no usable {name}")
-                part = tensors.get_slice(name)
-                types = ("I8",) if like.ndim == 2 else ("F16", "F32")
-                if part.get_dtype() not in types or part.get_shape() != list(like.shape):
-                    raise CheckpointError(
-                        f"{name} in {path} should be {types} {list(like.shape)}, but is "
-                        f"{part.get_dtype()} {part.get_shape()}"
-                    )
-                value = tensors.get_tensor(name).float()
-                if like.ndim == 2:
-                    if tensors.get_slice(scale).get_shape() != [like.shape[0]]:
-                        raise CheckpointError(f"{scale} in {path} should have a scale per row")
-                    value *= tensors.get_tensor(scale).float()[:, None]
-                found[name] = value
+            return {name: _weight(tensors, path, name, like) for name, like in wanted.items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-    return found
+
+
+def _weight(tensors: Any, path: Path, name: str, like: torch.Tensor) -> torch.Tensor:
+    """One tensor, its shape and type checked before it is read."""
+    scale, names, shape = f"{name}.scale", set(tensors.keys()), list(like.shape)
+    is_matrix = like.ndim == 2
+    if name not in names or is_matrix != (scale in names):
+        raise CheckpointError(f"{path} has no usable {name}")
+    part, types = tensors.get_slice(name), ("I8",) if is_matrix else ("F16", "F32")
+    if part.get_dtype() not in types or part.get_shape() != shape:
+        raise CheckpointError(
+            f"{name} in {path} should be {types} {shape}, but is {part.get_dtype()} "
+            f"{part.get_shape()}"
+        )
+    if is_matrix and tensors.get_slice(scale).get_shape() != shape[:1]:
+        raise CheckpointError(f"{scale} in {path} should have a scale per row")
+    value: torch.Tensor = tensors.get_tensor(name).float()
+    return value * tensors.get_tensor(scale).float()[:, None] if is_matrix else value
 
 
 _LOADING = threading.Lock()

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from recallm_core.errors import RecallmError
-from recallm_core.reader import END, EVIDENCE, SIZE_LIMITS, START
+from recallm_core.model_files import whole_tokenizer
+from recallm_core.reader import END, EVIDENCE, SIZE_LIMITS, START, padded
 from recallm_core.train.reader_rows import Row, RowSource, batches
 from recallm_core.train.readers import data_folder, read_pool
 from recallm_core.train.static_embedder import verify_teacher
@@ -38,14 +39,7 @@ _TELL_EVERY = 50
 
 def tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
     """Pads rows to one width."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    kinds, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    for n, row in enumerate(rows):
-        ids[n, : len(row.ids)] = torch.tensor(row.ids)
-        kinds[n, : len(row.ids)] = torch.tensor(row.kinds)
-        mask[n, : len(row.ids)] = 1
-    return {"input_ids": ids, "token_type_ids": kinds, "attention_mask": mask}
+    return padded([row.ids for row in rows], [row.kinds for row in rows])
 
 
 def loss_of(logits: Tensor, rows: Sequence[Row], mask: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -168,7 +162,7 @@ class Run:
         self._folder, self._plan = folder, plan
         torch.manual_seed(plan.seed)
         pool = read_pool(data_folder())
-        self._source = RowSource(pool, plain_tokenizer(teacher))
+        self._source = RowSource(pool, whole_tokenizer(teacher / "tokenizer.json"))
         draws = random.Random(7)
         self._watched = [row for f in pool.held_out for row in self._source.of_fact(f, draws)]
         self._model = make_model(teacher)
@@ -213,14 +207,6 @@ class Run:
         partial.replace(self._folder / "run.pt")
 
 
-def plain_tokenizer(folder: Path) -> Tokenizer:
-    """Returns the teacher's tokenizer without its truncation at 128 tokens."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
 def _restored(folder: Path, masters: Masters) -> int:
     """Takes up what the folder holds; returns the step reached."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +235,7 @@ def export(teacher: Path, run: Path, out: Path) -> None:
         for name, value in model.named_parameters()
     }
     config = json.loads((teacher / "config.json").read_text("utf-8"))
-    write_folder(weights, config, plain_tokenizer(teacher), out)
+    write_folder(weights, config, whole_tokenizer(teacher / "tokenizer.json"), out)
 
 
 def write_folder(
