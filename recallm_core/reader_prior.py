@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,15 @@ _KEPT = 16
 # among two passages that share words with the question (recall of sentences, F1 of recallm-mini).
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """The scores of all sentences by words and meaning, and what was read for them."""
+
+    totals: Floats
+    numbers: list[int]
+    readings: list[Reading]
+
+
 class ReaderScorer:
     """Scores sentences by their words, their meaning and the reader's opinion.
 
@@ -62,51 +72,54 @@ class ReaderScorer:
         self._rows = [
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
         ]
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], list[Reading]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Read] = OrderedDict()
         self._lock = threading.Lock()
 
     def scores(
         self, question: str, recalled: Sequence[str] = (), *, temperature: float = TEMPERATURE
     ) -> Floats:
         """Returns a log probability for each sentence of all texts; see ``SentenceScorer``."""
-        totals = self._scorer.totals(question, recalled)
+        read = self._read(question, recalled)
+        totals = read.totals
         if len(totals):
-            totals = WORDS_WEIGHT * totals + self._opinions(question, recalled, len(totals))
+            totals = WORDS_WEIGHT * totals + self._opinions(read)
         return np.asarray(log_softmax(STRENGTH * totals / temperature))
 
-    def _opinions(self, question: str, recalled: Sequence[str], count: int) -> Floats:
+    def _opinions(self, read: _Read) -> Floats:
         """The reader's score of each sentence; those not read get the lowest of those read."""
-        found = np.full(count, -np.inf)
-        for number, reading in self._numbered(question, recalled):
+        found = np.full(len(read.totals), -np.inf)
+        for number, reading in zip(read.numbers, read.readings, strict=True):
             rows = self._rows[number]
             found[rows] = np.maximum(found[rows], reading.evidence)
-        read = np.isfinite(found)
-        found[~read] = found[read].min() if read.any() else 0.0
+        known = np.isfinite(found)
+        found[~known] = found[known].min() if known.any() else 0.0
         return found
 
     def readings(self, question: str, recalled: Sequence[str] = ()) -> list[Reading]:
         """Returns what the reader says of the windows that most likely hold the evidence."""
-        return [reading for _, reading in self._numbered(question, recalled)]
+        return self._read(question, recalled).readings
 
-    def _numbered(self, question: str, recalled: Sequence[str]) -> list[tuple[int, Reading]]:
-        chosen = self._likeliest(question, recalled)
+    def _read(self, question: str, recalled: Sequence[str]) -> _Read:
+        """What was read for a question, once."""
         key = (question, tuple(recalled))
         with self._lock:
             found = self._kept.get(key)
         if found is None:
-            windows = [self._windows[n] for n in chosen]
-            found = self._reader.read(question, windows, self._titles, recalled)
+            totals = self._scorer.totals(question, recalled)
+            numbers = self._likeliest(totals)
+            windows = [self._windows[n] for n in numbers]
+            readings = self._reader.read(question, windows, self._titles, recalled)
+            found = _Read(totals, numbers, readings)
             with self._lock:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
-        return list(zip(chosen, found, strict=True))
+        return found
 
-    def _likeliest(self, question: str, recalled: Sequence[str]) -> list[int]:
+    def _likeliest(self, totals: Floats) -> list[int]:
         """The numbers of the windows to read, ascending."""
         if len(self._windows) <= READ_WINDOWS:
             return list(range(len(self._windows)))
-        totals = self._scorer.totals(question, recalled)
         best = np.array([totals[rows].max() for rows in self._rows])
         return sorted(np.argsort(-best, kind="stable")[:READ_WINDOWS].tolist())
 
