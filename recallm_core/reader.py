@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -197,7 +197,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")
         )
     dtype = torch.bfloat16 if _computes_in_16_bits() else torch.float32
-    state = {k: v.to(dtype) for k, v in _weights(weights, model.state_dict()).items()}
+    state = {k: v.to(dtype) for k, v in read_weights(weights, model.state_dict()).items()}
     model.load_state_dict(state, strict=True, assign=True)
     embeddings = model.bert.embeddings
     embeddings.position_ids = torch.arange(config["max_position_embeddings"])[None]
@@ -217,8 +217,12 @@ def _computes_in_16_bits() -> bool:
         return False
 
 
-def _weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
+
+    Args:
+        path: A file as ``recallm_core.train.reader`` writes it.
+        wanted: Tensors by name, whose shapes the file's must have.
 
     Raises:
         CheckpointError: A tensor is missing, or has another shape or type.

@@ -51,9 +51,7 @@ def make_cloze(sentence: str, rng: random.Random) -> Cloze | None:
     """
     if not 25 <= len(sentence) <= 420:
         return None
-    kinds = list(_TYPES)
-    rng.shuffle(kinds)
-    for kind, pattern, words in kinds:
+    for kind, pattern, words in _shuffled(rng):
         found = [m.span() for m in pattern.finditer(sentence)]
         if kind == "name":
             found = [(a, b) for a, b in found if a > 0 or rng.random() < 0.7]
@@ -61,6 +59,34 @@ def make_cloze(sentence: str, rng: random.Random) -> Cloze | None:
             start, end = rng.choice(found)
             return _asked(sentence, start, end, kind, rng.choice(words), rng)
     return None
+
+
+def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
+    """Returns a sentence with a question word where its answer stood; None if nothing fits.
+
+    So does somebody ask who remembers a sentence but for one thing in it. Words far from the
+    answer are forgotten at times.
+    """
+    if not 40 <= len(sentence) <= 300:
+        return None
+    for kind, pattern, words in _shuffled(rng):
+        found = [m.span() for m in pattern.finditer(sentence)]
+        if found:
+            start, end = rng.choice(found)
+            word = rng.choice([w for w in words if len(w.split()) < 3])
+            before, after = sentence[:start], sentence[end:].rstrip(" .;:!?")
+            if rng.random() < 0.4:
+                before = " ".join(before.split(" ")[-rng.randint(4, 12) :])
+            if rng.random() < 0.3:
+                after = " ".join(after.split(" ")[: rng.randint(4, 12)])
+            return Cloze(f"{before}{word}{after}".strip("-+* ") + "?", start, end, kind)
+    return None
+
+
+def _shuffled(rng: random.Random) -> list[tuple[str, re.Pattern[str], tuple[str, ...]]]:
+    kinds = list(_TYPES)
+    rng.shuffle(kinds)
+    return kinds
 
 
 def _asked(

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (tables of templates)
 """One fact, two hops, or nothing to find, over made-up pages of any length, in two splits.
 
 Every maker takes a seeded generator, the size wanted in characters, and the split; a held-out
@@ -13,27 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from recallm_core.prior import sentence_prior
 from recallm_core.train import held_out
+from recallm_core.train.chains import Hop, hops
 from recallm_core.train.lesson import Lesson, Quote, Split
 from recallm_core.train.templates import VALUES, Page, entity, make_page, person
 
 Passage = tuple[str, str]
-Hop = tuple[str, str, str, str, str, str]
-
-_TRAIN_HOPS: tuple[Hop, ...] = (
-    ("team", "person", "The {A} team is led by {P}.", "{P} works in {V}.", "In which city does the leader of the {A} team work?", "city"),
-    ("service", "person", "The {A} service is owned by {P}.", "{P} can be reached at {V}.", "How can the owner of {A} be reached?", "email"),
-    ("place", "person", "{A} was designed by {P}.", "{P} was born in {V}.", "Where was the architect of {A} born?", "city"),
-    ("film", "person", "{P} directed {A}.", "{P} was born in {V}.", "In which year was the director of {A} born?", "year"),
-    ("team", "name", "The {A} team sits in the {P} building.", "The {P} building is on {V}.", "What is the address of the building of the {A} team?", "street"),
-    ("library", "person", "The manager of {A} is {P}.", "{P} has extension {V}.", "What is the extension of the manager of {A}?", "port"),
-    ("setting", "name", "{A} is stored on the {P} server.", "The {P} server is located in {V}.", "Where is the server that stores {A}?", "city"),
-    ("school", "person", "{P} is the head of {A}.", "{P} is in {V}.", "In which room is the head of {A}?", "room"),
-    ("company", "name", "{A} buys its parts from {P} and Partners.", "{P} and Partners has {V} employees.", "How many employees has the supplier of {A}?", "bignumber"),
-    ("club", "person", "{A} is trained by {P}.", "{P} used to be {V}.", "What did the coach of {A} use to be?", "job"),
-    ("river", "name", "{A} flows past the village of {P}.", "The village of {P} has a fair on {V}.", "On which day is the fair of the village on {A}?", "dayofmonth"),
-    ("song", "person", "{A} was first sung by {P}.", "{P} played in {V}.", "Where did the first singer of {A} play?", "room"),
-)  # fmt: skip
-_HOPS: dict[Split, tuple[Hop, ...]] = {"train": _TRAIN_HOPS, "held-out": held_out.HOPS}
+_HOPS: dict[Split, tuple[Hop, ...]] = {"train": hops(), "held-out": held_out.HOPS}
 _VAGUE = re.compile(r"What is the (?:(?! of ).)*\?")
 _LEADS: dict[str, tuple[str, ...]] = {
     "goal": ("I am asked: {q}\n", "The question: {q}\n", "Goal: {q}\n"),
@@ -193,7 +177,7 @@ def placed(
 
 
 def fillers(rng: random.Random, size: int, split: Split, without: tuple[str, ...]) -> list[Passage]:
-    """Returns made-up pages of about ``size`` characters together, that name none of some things."""
+    """Returns made-up pages of about ``size`` characters together, without naming some things."""
     found: list[Passage] = []
     while size > 200:
         page = make_page(rng, rng.randint(3, 12), split=split)

@@ -19,7 +19,7 @@ HOPS = (
     ("observing run", "lake", "The {P} dome was used for {A}.", "The {P} dome was rebuilt in {V}.", "In what year was the dome rebuilt that was used for {A}?", "year"),
     ("glacier", "person", "{P} drew the first map of {A}.", "The bank of {P} was {V}.", "What was the bank of the one who drew the first map of {A}?", "bank"),
 )  # fmt: skip
-"""(topic of {A}, kind of {P}, first sentence, second sentence, question, kind of {V})."""
+"""As ``chains.Hop``."""
 
 
 def surname(rng: random.Random) -> str:

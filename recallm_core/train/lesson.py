@@ -71,6 +71,17 @@ class Lesson:
         """The quotes of the thinking, in order."""
         return tuple(part for part in self.thinking if isinstance(part, Quote))
 
+    def example(self) -> Example:
+        """Returns where its evidence and its answer stand, without the thinking."""
+        at = self.answer_at
+        return Example(
+            self.passages,
+            self.question,
+            tuple((quote.passage, quote.start, quote.end) for quote in self.evidence),
+            None if at is None else (at.passage, at.start, at.end),
+            self.task,
+        )
+
     def text(self, quote: Quote) -> str:
         """Returns what a quote says."""
         return self.passages[quote.passage][1][quote.start : quote.end]

@@ -3,9 +3,9 @@
     python -m recallm_core.train.reader --teacher FOLDER --run FOLDER [--steps N] [--out FOLDER]
 
 ``--teacher`` is a folder of all-MiniLM-L6-v2 (Apache-2.0), whose weights the reader starts from;
-its hashes are checked before anything is loaded. The data folder is RECALLM_DATA. Interrupted, the
-same command goes on from the last checkpoint; ``--out`` gets the folder that
-``reader.EvidenceReader`` loads.
+its hashes are checked before anything is loaded. With ``--start`` it goes on from the weights of a
+reader that was exported before. The data folder is RECALLM_DATA. Interrupted, the same command goes
+on from the last checkpoint; ``--out`` gets the folder that ``reader.EvidenceReader`` loads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch.nn.functional import log_softmax
 
 from recallm_core.errors import RecallmError
 from recallm_core.model_files import whole_tokenizer
-from recallm_core.reader import END, EVIDENCE, SIZE_LIMITS, START, padded
+from recallm_core.reader import END, EVIDENCE, SIZE_LIMITS, START, padded, read_weights
 from recallm_core.train.reader_rows import Row, RowSource, batches
 from recallm_core.train.readers import data_folder, read_pool
 from recallm_core.train.static_embedder import verify_teacher
@@ -105,6 +105,19 @@ def make_model(teacher: Path) -> Any:
     return model.to(torch.bfloat16)
 
 
+def set_weights(model: Any, reader: Path) -> None:
+    """Sets what is trained to the weights of an exported reader.
+
+    Raises:
+        CheckpointError: They are incomplete, or of another shape.
+    """
+    learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    found = read_weights(reader / "model.safetensors", learnt)
+    with torch.no_grad():
+        for name, value in learnt.items():
+            value.copy_(found[name])
+
+
 def rate(step: int, steps: int, peak: float) -> float:
     """Warm-up over a twentieth of the run, then down to nothing."""
     warm = max(1, steps // 20)
@@ -156,9 +169,16 @@ class Plan:
 
 
 class Run:
-    """One training run in a folder; goes on where it was saved."""
+    """One training run in a folder; goes on where it was saved.
 
-    def __init__(self, teacher: Path, folder: Path, plan: Plan) -> None:
+    Args:
+        teacher: The encoder that it starts from.
+        folder: Checkpoint and curve.
+        plan: How long and how fast.
+        start: A reader whose weights it starts from instead.
+    """
+
+    def __init__(self, teacher: Path, folder: Path, plan: Plan, start: Path | None = None) -> None:
         self._folder, self._plan = folder, plan
         torch.manual_seed(plan.seed)
         pool = read_pool(data_folder())
@@ -166,6 +186,8 @@ class Run:
         draws = random.Random(7)
         self._watched = [row for f in pool.held_out for row in self._source.of_fact(f, draws)]
         self._model = make_model(teacher)
+        if start is not None:
+            set_weights(self._model, start)
         self._masters = Masters(self._model, plan.lr)
         self._step = _restored(folder, self._masters)
 
@@ -270,11 +292,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--export-only", action="store_true", help="export the run as it is")
     parser.add_argument("--steps", type=int, default=plan.steps)
     parser.add_argument("--seed", type=int, default=plan.seed)
+    parser.add_argument("--lr", type=float, default=plan.lr, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="a reader whose weights the run starts from")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if not args.export_only:
-        Run(args.teacher, args.run, replace(plan, steps=args.steps, seed=args.seed)).train()
+        plan = replace(plan, steps=args.steps, seed=args.seed, lr=args.lr)
+        Run(args.teacher, args.run, plan, args.start).train()
     if args.out is not None:
         export(args.teacher, args.run, args.out)
 

@@ -9,23 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from recallm_core.lexical import BM25, terms
+from recallm_core.lexical import BM25, sentences, terms
 from recallm_core.reader_windows import RowMaker, Window, cut
 from recallm_core.train.readers import Fact, Pool
 from recallm_core.train.tasks import SIZES, Mixture
 from recallm_core.train.traces import Example
 
 TASKS = {
-    "page": 0.36,
-    "cloze": 0.12,
+    "page": 0.24,
+    "cloze": 0.06,
+    "in_place": 0.10,
     "missing": 0.10,
-    "lookup": 0.10,
-    "two_hop": 0.18,
-    "hops": 0.14,
+    "absent": 0.08,
+    "lookup": 0.06,
+    "two_hop": 0.04,
+    "chains": 0.22,
+    "hops": 0.10,
 }
-REAL = 0.62  # share of real questions; the rest comes from TASKS
-MISSING = 0.2  # share of real questions that their passage doesn't answer
+REAL = 0.6  # share of real questions; the rest comes from TASKS
+SEARCHED = 0.25  # share of these that are drawn from those typed as into a search box alone
+MISSING = 0.22  # share of real questions that their passage doesn't answer
 SWAPPED = 0.2  # share of the others whose answer another one of its shape took the place of
+TOLD = 0.12  # share of single facts that are asked again after their evidence was recalled
 SIZE_WEIGHTS = {"short": 0.35, "paragraph": 0.45, "several": 0.2}
 BATCH_TOKENS = 3072
 POOL_ROWS = 320
@@ -63,6 +68,7 @@ class RowSource:
         self._tokenizer = tokenizer
         self._mixture = Mixture(pool, TASKS)
         self._hard = hard_passages(pool)
+        self._searched = [f for f in pool.facts if not f.question.endswith("?")] or pool.facts
 
     def draw(self, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of one question."""
@@ -72,7 +78,8 @@ class RowSource:
         elif rng.random() < MISSING:
             yield from self.of_fact(rng.choice(self._pool.missing), rng)
         else:
-            fact = rng.choice(self._pool.facts)
+            is_searched = rng.random() < SEARCHED
+            fact = rng.choice(self._searched if is_searched else self._pool.facts)
             is_swapped = rng.random() < SWAPPED
             yield from self.of_fact(self._mixture.swapped(fact, rng) if is_swapped else fact, rng)
 
@@ -85,7 +92,8 @@ class RowSource:
         others = [w for w in windows if w not in good]
         if fact.start >= 0 and others and rng.random() < 0.25:
             chosen.append(rng.choice(others))
-        yield from self._rows(fact.question, chosen, [title], fact)
+        told = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
+        yield from self._rows(chosen, [title], fact, told)
         hard = self._hard.get(fact.question, ())
         if hard and rng.random() < 0.55:
             name, text = self._pool.passages[rng.choice(hard)]
@@ -93,7 +101,7 @@ class RowSource:
                 other = Fact(name, text, fact.question, "", -1)
                 found = self._windows(text, 0)
                 if found:
-                    yield from self._rows(fact.question, [rng.choice(found)], [name], other)
+                    yield from self._rows([rng.choice(found)], [name], other)
 
     def of_example(self, example: Example, rng: random.Random) -> Iterator[Row]:
         """Yields each hop's window with the evidence, and one without."""
@@ -105,11 +113,13 @@ class RowSource:
         hops: Sequence[tuple[int, int, int] | None] = example.evidence or (None,)
         if example.answer is None:
             hops = (None,)
+        elif len(hops) == 1 and rng.random() < TOLD:
+            recalled.append(_said(example, example.evidence[0]))
         for number, hop in enumerate(hops):
             is_last = number == len(hops) - 1
             yield from self._hop(example, windows, titles, hop, recalled, is_last, rng)
             if hop is not None:
-                recalled.append(example.passages[hop[0]][1][hop[1] : hop[2]])
+                recalled.append(_said(example, hop))
 
     def _hop(
         self,
@@ -128,7 +138,8 @@ class RowSource:
         ]
         others = [w for w in windows if w not in good]
         chosen = good[:1]
-        if others and (not chosen or rng.random() < 0.4):
+        often = 0.4 if len(example.evidence) < 2 else 0.8
+        if others and (not chosen or rng.random() < often):
             chosen.append(rng.choice(others))
         made = self._maker.rows(example.question, chosen, titles, recalled)
         for n, window in enumerate(chosen):
@@ -148,9 +159,13 @@ class RowSource:
         return cut(text[:_CHARACTERS], passage, self._tokenizer)
 
     def _rows(
-        self, question: str, windows: list[Window], titles: list[str | None], fact: Fact
+        self,
+        windows: list[Window],
+        titles: list[str | None],
+        fact: Fact,
+        recalled: Sequence[str] = (),
     ) -> Iterator[Row]:
-        made = self._maker.rows(question, windows, titles)
+        made = self._maker.rows(fact.question, windows, titles, recalled)
         for n, window in enumerate(windows):
             begin, start, end, evidence = made.begins[n], 0, 0, -1
             stop = fact.start + len(fact.answer)
@@ -160,6 +175,16 @@ class RowSource:
                 evidence = _sentence(window, fact.start)
             heads = tuple(h + begin for h in window.heads)
             yield Row(made.ids[n], made.kinds[n], heads, start, end, evidence)
+
+
+def _said(example: Example, span: tuple[int, int, int]) -> str:
+    return example.passages[span[0]][1][span[1] : span[2]]
+
+
+def _evidence(fact: Fact) -> str:
+    """The sentence that a fact's answer begins in."""
+    units = sentences(fact.text)
+    return next((fact.text[a:b] for a, b in units if a <= fact.start < b), fact.answer)
 
 
 def _holds(window: Window, start: int, end: int) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from recallm_core.lexical import sentences
 from recallm_core.prior import sentence_prior
-from recallm_core.train.cloze import make_cloze
+from recallm_core.train import facts
+from recallm_core.train.cloze import Cloze, ask_in_place, make_cloze
 from recallm_core.train.readers import Fact, Pool
 from recallm_core.train.templates import make_page, two_hop
 from recallm_core.train.traces import Example
@@ -49,7 +50,8 @@ class Mixture:
 
     Args:
         pool: What was read from the data folder; None for generated tasks alone.
-        weights: Share of each task by name: fact, page, cloze, missing, lookup, two_hop, hops.
+        weights: Share of each task by name: fact, page, cloze, in_place, missing, absent, lookup,
+            two_hop, chains, hops.
     """
 
     def __init__(self, pool: Pool | None, weights: dict[str, float]) -> None:
@@ -57,16 +59,19 @@ class Mixture:
         makers: dict[str, Callable[[random.Random, Size], Example | None]] = {
             "fact": self.fact,
             "page": self.page,
-            "cloze": self.cloze,
+            "cloze": lambda rng, size: self.cloze(rng, size, make_cloze),
+            "in_place": lambda rng, size: self.cloze(rng, size, ask_in_place),
             "missing": self.missing,
+            "absent": absent,
             "lookup": lookup,
             "two_hop": lambda rng, size: two_hop(rng, size.sentences > 1),
+            "chains": chains,
             "hops": self.hops,
         }
         unknown = sorted(set(weights) - set(makers))
         if unknown:
             raise ValueError(f"unknown tasks {unknown}; known are {sorted(makers)}")
-        needs_pool = {"fact", "cloze", "hops"}
+        needs_pool = {"fact", "cloze", "in_place", "hops"}
         kept = {k: v for k, v in weights.items() if pool is not None or k not in needs_pool}
         self._names = sorted(kept)
         self._weights = [kept[name] for name in self._names]
@@ -159,7 +164,12 @@ class Mixture:
         index = self._distract(passages, rng, size, page.text[start:end])
         return Example(tuple(passages), question, ((index, a, b),), (index, start, end), "page")
 
-    def cloze(self, rng: random.Random, size: Size) -> Example | None:
+    def cloze(
+        self,
+        rng: random.Random,
+        size: Size,
+        ask: Callable[[str, random.Random], Cloze | None],
+    ) -> Example | None:
         """Returns a rough question made from a sentence of a plain passage."""
         assert self.pool is not None
         title, text = rng.choice(self.pool.passages)
@@ -167,7 +177,7 @@ class Mixture:
         if not units:
             return None
         number = rng.randrange(len(units))
-        made = make_cloze(text[units[number][0] : units[number][1]], rng)
+        made = ask(text[units[number][0] : units[number][1]], rng)
         if made is None:
             return None
         start = units[number][0] + made.start
@@ -268,6 +278,20 @@ def _without_evidence(example: Example) -> list[Passage]:
     title, text = passages[passage]
     passages[passage] = (title, (text[:start].rstrip() + "\n" + text[end:].lstrip()).strip())
     return passages
+
+
+_CHARACTERS = {"tiny": 60, "short": 250, "paragraph": 700, "several": 1600, "long": 4000}
+
+
+def chains(rng: random.Random, size: Size) -> Example:
+    """Returns a question over two sentences, among others that say the same of other things."""
+    count = rng.randint(2, 3 if size.name in ("tiny", "short") else 5)
+    return facts.two_hop(rng, size=_CHARACTERS[size.name], chains=count).example()
+
+
+def absent(rng: random.Random, size: Size) -> Example:
+    """Returns a question about a thing that no page names, though pages are about its kind."""
+    return facts.absent(rng, size=_CHARACTERS[size.name]).example()
 
 
 def lookup(rng: random.Random, size: Size) -> Example:

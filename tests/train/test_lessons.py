@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from recallm_core.errors import RecallmError
 from recallm_core.train import held_out, plain_text
+from recallm_core.train.chains import hops
 from recallm_core.train.facts import absent, one_fact, two_hop
 from recallm_core.train.keyed import SHAPES, compute_then_retrieve, key_value, multi_needle
 from recallm_core.train.lesson import SPLITS, Lesson, Quote, Split, read_lessons
-from recallm_core.train.templates import entity, make_page, relations
+from recallm_core.train.templates import VALUES, entity, make_page, relations
 
 MAKERS: dict[str, Callable[..., Lesson]] = {
     "one_fact": one_fact,
@@ -116,6 +117,17 @@ def test_two_hops_need_the_bridge(seed: int, size: int) -> None:
 
 
 @given(seed=SEEDS)
+def test_an_example_of_a_lesson_has_the_same_ranges(seed: int) -> None:
+    for make in (one_fact, two_hop, absent):
+        lesson = make(random.Random(seed), size=300)
+        example = lesson.example()
+        assert [Quote(*span) for span in example.evidence] == list(lesson.evidence)
+        assert (example.answer is None) == (lesson.answer is None)
+        if example.answer is not None:
+            assert lesson.text(Quote(*example.answer)) == lesson.answer
+
+
+@given(seed=SEEDS)
 def test_absent_things_are_named_nowhere(seed: int) -> None:
     lesson = absent(random.Random(seed), size=900, split="held-out")
     asked = set(re.findall(r"[A-Z][a-z]{4,}", lesson.question))
@@ -162,6 +174,24 @@ def test_held_out_two_hops_share_no_words_with_training() -> None:
         for split in SPLITS
     }
     assert not asked["train"] & asked["held-out"]
+
+
+def test_no_two_hop_template_of_evaluation_is_in_training() -> None:
+    for place in (2, 3, 4):
+        assert not {h[place] for h in hops()} & {h[place] for h in held_out.HOPS}
+
+
+def test_two_hop_templates_are_whole_and_differ() -> None:
+    found = hops()
+    assert len({(h[2], h[3], h[4]) for h in found}) == len(found) > 400
+    for _, _, first, second, asked, kind in found:
+        assert "{A}" in first
+        assert "{P}" in first
+        assert "{P}" in second
+        assert "{V}" in second
+        assert "{A}" in asked
+        assert not re.search(r"\{[^A]\}", asked)
+        assert kind in VALUES
 
 
 @given(seed=SEEDS, size=SIZES)

@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForTokenClassification
 
-from recallm_core.errors import RecallmError
+from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.models import shipped
-from recallm_core.train.reader import Masters, export, loss_of, rate, tensors, watch
+from recallm_core.train.reader import (
+    Masters,
+    export,
+    loss_of,
+    rate,
+    set_weights,
+    tensors,
+    watch,
+    write_folder,
+)
 from recallm_core.train.reader_rows import BATCH_TOKENS, RowSource, batches
 from recallm_core.train.readers import Fact, Hops, Pool
 from recallm_core.train.traces import Example
 
+EXPORTED = (shipped("recallm-mini") or Path()).parent / "evidence-reader"
 TEXT = (
     "The harbour was built in 1904. The ferry to Skerry leaves at 9:30. A ticket costs 14 euros. "
     "Ann Lee runs the harbour. She lives in Oslo."
@@ -51,8 +61,7 @@ def pool() -> Pool:
 
 @pytest.fixture(scope="module")
 def source() -> RowSource:
-    folder = (shipped("recallm-mini") or Path()).parent / "evidence-reader"
-    return RowSource(pool(), Tokenizer.from_file(str(folder / "tokenizer.json")))
+    return RowSource(pool(), Tokenizer.from_file(str(EXPORTED / "tokenizer.json")))
 
 
 def spelt(source: RowSource, ids: list[int]) -> str:
@@ -90,6 +99,31 @@ def test_the_first_hop_has_evidence_and_no_answer_and_the_second_both(source: Ro
     assert (first.start, first.end) == (-1, -1)
     assert spelt(source, second.ids[second.start : second.end + 1]) == "oslo"
     assert len(second.ids) > len(first.ids)  # it reads what was recalled, too
+
+
+def test_a_fact_is_asked_again_after_its_evidence_was_recalled(source: RowSource) -> None:
+    fact = Fact("Skerry", TEXT, *FACTS[1], TEXT.index("9:30"))
+    drawn = [next(iter(source.of_fact(fact, random.Random(n)))) for n in range(200)]
+    told = [row for row in drawn if spelt(source, row.ids).count("9:30") == 2]
+    assert 0 < len(told) < 80
+    for row in told:
+        assert spelt(source, row.ids[row.start : row.end + 1]) == "9:30"
+        assert row.start > row.heads[0]  # in the window, not in what was recalled
+
+
+def test_a_run_may_start_from_an_exported_reader(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, num_labels=3,
+    )  # fmt: skip
+    old, new = BertForTokenClassification(config), BertForTokenClassification(config)
+    tokenizer = Tokenizer.from_file(str(EXPORTED / "tokenizer.json"))
+    write_folder(dict(old.named_parameters()), config.to_dict(), tokenizer, tmp_path)
+    set_weights(new, tmp_path)
+    for (name, was), value in zip(old.named_parameters(), new.parameters(), strict=True):
+        assert torch.allclose(was, value, atol=0.01), name
+    with pytest.raises(CheckpointError):
+        set_weights(BertForTokenClassification(BertConfig(num_labels=3)), tmp_path)
 
 
 def test_a_few_steps_learn(source: RowSource) -> None:

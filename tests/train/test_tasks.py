@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from recallm_core.train.cloze import make_cloze
+from recallm_core.train.cloze import ask_in_place, make_cloze
 from recallm_core.train.readers import Fact, Pool
 from recallm_core.train.tasks import SIZES, Mixture, answer_shape
 from recallm_core.train.templates import make_page, relations
@@ -16,7 +16,9 @@ POOL = Pool(
 
 
 @pytest.mark.parametrize("size", sorted(SIZES))
-@pytest.mark.parametrize("task", ["fact", "page", "missing", "lookup", "two_hop"])
+@pytest.mark.parametrize(
+    "task", ["fact", "page", "missing", "absent", "lookup", "two_hop", "chains"]
+)
 def test_answers_lie_inside_the_last_evidence(task: str, size: str) -> None:
     mixture = Mixture(POOL, {task: 1.0})
     for seed in range(8):
@@ -24,7 +26,7 @@ def test_answers_lie_inside_the_last_evidence(task: str, size: str) -> None:
         for passage, start, end in example.evidence:
             assert example.passages[passage][1][start:end].strip()
         if example.answer is None:
-            assert task == "missing"
+            assert task in ("missing", "absent")
             continue
         passage, start, end = example.answer
         assert example.evidence[-1][0] == passage
@@ -79,6 +81,24 @@ def test_a_cloze_asks_for_what_it_cut_out() -> None:
         assert cloze is not None
         answer = sentence[cloze.start : cloze.end]
         assert answer not in cloze.question
+
+
+def test_a_question_in_place_is_the_sentence_around_its_answer() -> None:
+    sentence = "The bridge over the Tay was opened in 1887 by Queen Victoria."
+    found = {ask_in_place(sentence, random.Random(seed)) for seed in range(60)} - {None}
+    assert len({(c.start, c.end) for c in found if c is not None}) > 1
+    for cloze in found:
+        assert cloze is not None
+        answer = sentence[cloze.start : cloze.end]
+        assert answer not in cloze.question
+        kept = cloze.question.rstrip("?").split()
+        words = sentence.rstrip(".").split()
+        assert len(set(kept) - set(words)) <= 2  # the question word, of one or two words
+
+
+def test_nothing_is_asked_of_a_sentence_too_short_or_without_names() -> None:
+    assert ask_in_place("Opened in 1887.", random.Random(0)) is None
+    assert ask_in_place("all of it is as it was before they came here", random.Random(0)) is None
 
 
 def test_shapes() -> None:
