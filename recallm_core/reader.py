@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 START, END, EVIDENCE = range(3)
-_BUILT_IN = Path(__file__).parent / "models" / "evidence-reader"
+BUILT_IN = Path(__file__).parent / "models" / "evidence-reader"
 _MAX_FILE = 1 << 27  # bytes of any file of a reader
 SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
     "hidden_size": 1024,
@@ -42,6 +42,16 @@ SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
     "type_vocab_size": 2,
 }
 _BATCH_TOKENS = 4096
+
+
+def reader_file(folder: Path, name: str) -> Path:
+    """Returns the path of a file in a reader's folder.
+
+    Raises:
+        CheckpointError: It is missing or too large.
+    """
+    remedy = "train a reader with recallm train reader"
+    return usable_file(folder, name, most=_MAX_FILE, owner="the reader", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,27 +81,23 @@ class EvidenceReader:
     """A loaded reader; safe to call from many threads.
 
     Args:
-        folder: A folder written by ``recallm_core.train.reader``; None: the one shipped.
+        folder: A folder written by ``recallm train reader``; None: the one shipped.
 
     Raises:
         CheckpointError: The folder is incomplete, or its arrays have other shapes or types.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self._folder = _BUILT_IN if folder is None else Path(folder)
-        self.tokenizer = whole_tokenizer(self._file("tokenizer.json"))
+        self._folder = BUILT_IN if folder is None else Path(folder)
+        self.tokenizer = whole_tokenizer(reader_file(self._folder, "tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
-        config = _config(self._file("config.json"))
+        config = read_config(reader_file(self._folder, "config.json"))
         if config["vocab_size"] != self.tokenizer.get_vocab_size():
             raise CheckpointError(
                 f"the reader's tokenizer has {self.tokenizer.get_vocab_size():,} pieces but its "
                 f"config says {config['vocab_size']:,}; the folder mixes two models"
             )
-        self._model = _model(config, self._file("model.safetensors"))
-
-    def _file(self, name: str) -> Path:
-        remedy = "train a reader with python -m recallm_core.train.reader"
-        return usable_file(self._folder, name, most=_MAX_FILE, owner="the reader", remedy=remedy)
+        self._model = _model(config, reader_file(self._folder, "model.safetensors"))
 
     def windows(self, texts: Sequence[str]) -> list[Window]:
         """Returns the windows of some passages, in order."""
@@ -171,8 +177,8 @@ def _best_answer(text: Floats) -> float:
     return float((starts + text[:, END]).max() / 2)
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The encoder's sizes, checked.
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the encoder's sizes, checked.
 
     Raises:
         CheckpointError: One is missing or out of range.
@@ -221,7 +227,7 @@ def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, to
     """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
 
     Args:
-        path: A file as ``recallm_core.train.reader`` writes it.
+        path: A file as ``recallm train reader`` writes it.
         wanted: Tensors by name, whose shapes the file's must have.
 
     Raises:

@@ -22,7 +22,7 @@ from recallm_core.lexical import sentences
 from recallm_core.models import shipped
 from recallm_core.reader import EvidenceReader
 from recallm_core.reader_windows import Window, cut
-from recallm_core.train.reader import write_folder
+from recallm_core.train.reader_base import write_folder
 
 PIECES = [
     "The ferry leaves at nine. ",

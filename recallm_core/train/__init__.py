@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     mini.add_argument("--export", type=Path, help="model folder to write (default: OUT/model)")
     mini.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     mini.add_argument("--export-only", action="store_true", help="export the saved run as it is")
+    _add_base(mini)
+    _add_reader(kinds)
     _add_sft(kinds)
     kinds.add_parser("configs", help="list the shipped settings, with their paths")
     arguments = parser.parse_args(argv)
@@ -45,6 +47,53 @@ def _mini(arguments: argparse.Namespace) -> int:
     folder = arguments.export or arguments.out / "model"
     export(run.average, config.shape, run.encoder.tokenizer, folder)
     sys.stdout.write(f"step {run.step:,} of {config.steps:,}; model in {folder}\n")
+    if arguments.teacher is None and arguments.reader_from is None:
+        sys.stdout.write("the evidence reader was left out; --teacher or --reader-from trains it\n")
+        return 0
+    arguments.out, arguments.export = arguments.out / "reader", folder.parent / "evidence-reader"
+    return _reader(arguments)
+
+
+def _add_reader(kinds: Any) -> None:
+    reader = kinds.add_parser("reader", help="the evidence reader alone, as mini trains it")
+    reader.add_argument("--config", default="mini", help="a TOML file, or a shipped one's name")
+    reader.add_argument("--out", type=Path, required=True, help="run folder; a run there goes on")
+    reader.add_argument("--export", type=Path, help="folder to write (default: OUT/reader)")
+    reader.add_argument("--export-only", action="store_true", help="export the saved run as it is")
+    _add_base(reader)
+
+
+def _add_base(parser: argparse.ArgumentParser) -> None:
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument(
+        "--teacher", type=Path, help="folder of all-MiniLM-L6-v2 that the evidence reader starts as"
+    )
+    base.add_argument(
+        "--reader-from", help="folder of an evidence reader to go on from; shipped: the library's"
+    )
+
+
+def _reader(arguments: argparse.Namespace) -> int:
+    from recallm_core.reader import BUILT_IN
+    from recallm_core.train.mini import read_config, train_reader
+    from recallm_core.train.reader_base import Base
+
+    if arguments.teacher is None and arguments.reader_from is None:
+        raise RecallmError(
+            "say what the evidence reader starts from: --teacher FOLDER of all-MiniLM-L6-v2, or "
+            "--reader-from FOLDER (or shipped)"
+        )
+    base = (
+        Base(arguments.teacher)
+        if arguments.teacher
+        else Base(
+            BUILT_IN if arguments.reader_from == "shipped" else Path(arguments.reader_from), True
+        )
+    )
+    config = read_config(_config_path(arguments.config))
+    folder = arguments.export or arguments.out / "reader"
+    train_reader(config, base, arguments.out, folder, export_only=arguments.export_only)
+    sys.stdout.write(f"evidence reader in {folder}\n")
     return 0
 
 
@@ -105,4 +154,4 @@ def _configs(_: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"mini": _mini, "sft": _sft, "configs": _configs}
+_COMMANDS = {"mini": _mini, "reader": _reader, "sft": _sft, "configs": _configs}

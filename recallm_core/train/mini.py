@@ -1,4 +1,4 @@
-"""``recallm train mini``: makes the tokenizer, trains the network, exports the folder."""
+"""``recallm train mini``: makes the tokenizer, trains the network, then the evidence reader."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 
 from recallm_core.errors import RecallmError
 from recallm_core.train.mini_loop import MiniConfig, Phase, Trainer
 from recallm_core.train.mini_model import MiniShape
 from recallm_core.train.mini_tokenizer import train_tokenizer
+from recallm_core.train.reader import Round, Run
+from recallm_core.train.reader import export as export_reader
+from recallm_core.train.reader_base import Base
 from recallm_core.train.readers import Pool, data_folder, read_pool
 from recallm_core.train.tasks import Mixture
 from recallm_core.train.templates import make_page
@@ -30,6 +34,7 @@ def read_config(path: Path) -> MiniConfig:
         values["phases"] = tuple(Phase(**phase) for phase in values.get("phases", ()))
         if not values["phases"] or values["phases"][0].from_step:
             raise RecallmError(f"{path} needs [[phases]], the first with from_step = 0")
+        values["reader"] = tuple(Round(**stretch) for stretch in values.get("reader", ()))
         values["shape"] = MiniShape(**values.get("shape", {}))
         return MiniConfig(**values)
     except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
@@ -83,3 +88,19 @@ def saved_run(config: MiniConfig, folder: Path, *, workers: int = 1) -> Trainer:
     if not trainer.resume():
         raise RecallmError(f"no checkpoint in {folder}; train first (leave out --export-only)")
     return trainer
+
+
+def train_reader(
+    config: MiniConfig, base: Base, folder: Path, out: Path, *, export_only: bool = False
+) -> None:
+    """Trains the evidence reader, or goes on training, in ``folder``; writes it to ``out``.
+
+    Raises:
+        RecallmError: The config has no ``[[reader]]``, or there is nothing to export.
+    """
+    if not config.reader:
+        raise RecallmError("the training config has no [[reader]] with steps, lr and seed")
+    torch.set_num_threads(config.threads)
+    if not export_only:
+        Run(base, folder, config.reader, data=config.data).train()
+    export_reader(base, folder, out)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from recallm_core.train.mini_model import Mini, MiniShape
 from recallm_core.train.optimizer import Muon
+from recallm_core.train.reader import Round
 from recallm_core.train.tasks import SIZES, Mixture
 from recallm_core.train.traces import Encoded, Encoder
 
@@ -56,6 +57,7 @@ class MiniConfig:
         threads: torch threads.
         save_every: Steps between checkpoints.
         data: Whether the data folder is read, or only generated tasks are used.
+        reader: The rounds in which the evidence reader is trained.
     """
 
     seed: int = 1
@@ -69,6 +71,7 @@ class MiniConfig:
     threads: int = 1
     save_every: int = 100
     data: bool = True
+    reader: tuple[Round, ...] = ()
 
 
 def rate(config: MiniConfig, step: int) -> float:

@@ -1,37 +1,30 @@
 """Trains the evidence reader: where in a passage an answer stands, or that it isn't there.
 
-    python -m recallm_core.train.reader --teacher FOLDER --run FOLDER [--steps N] [--out FOLDER]
-
-``--teacher`` is a folder of all-MiniLM-L6-v2 (Apache-2.0), whose weights the reader starts from;
-its hashes are checked before anything is loaded. With ``--start`` it goes on from the weights of a
-reader that was exported before. The data folder is RECALLM_DATA. Interrupted, the same command goes
-on from the last checkpoint; ``--out`` gets the folder that ``reader.EvidenceReader`` loads.
+``recallm train reader`` and the second half of ``recallm train mini``. A run is some rounds, each
+with a rate that rises and falls and a fresh optimizer. Interrupted, the same command goes on from
+the last checkpoint.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from recallm_core.errors import RecallmError
-from recallm_core.model_files import whole_tokenizer
-from recallm_core.reader import END, EVIDENCE, SIZE_LIMITS, START, padded, read_weights
+from recallm_core.reader import END, EVIDENCE, START, padded
+from recallm_core.train.reader_base import Base, write_folder
 from recallm_core.train.reader_rows import Row, RowSource, batches
 from recallm_core.train.readers import data_folder, read_pool
-from recallm_core.train.static_embedder import verify_teacher
 
 _WATCH_EVERY = 250
 _TELL_EVERY = 50
@@ -93,31 +86,6 @@ class Masters:
             live.copy_(copy)
 
 
-def make_model(teacher: Path) -> Any:
-    """Returns the encoder with three fresh outputs a token; its word table stays as it is."""
-    from transformers import BertForTokenClassification
-
-    verify_teacher(teacher)
-    model = BertForTokenClassification.from_pretrained(
-        str(teacher), num_labels=3, use_safetensors=True, attn_implementation="sdpa"
-    )
-    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-    return model.to(torch.bfloat16)
-
-
-def set_weights(model: Any, reader: Path) -> None:
-    """Sets what is trained to the weights of an exported reader.
-
-    Raises:
-        CheckpointError: They are incomplete, or of another shape.
-    """
-    learnt = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    found = read_weights(reader / "model.safetensors", learnt)
-    with torch.no_grad():
-        for name, value in learnt.items():
-            value.copy_(found[name])
-
-
 def rate(step: int, steps: int, peak: float) -> float:
     """Warm-up over a twentieth of the run, then down to nothing."""
     warm = max(1, steps // 20)
@@ -160,11 +128,17 @@ def _watch_row(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how fast a run learns."""
+class Round:
+    """A stretch of a run: how long and how fast it learns.
 
-    steps: int = 3400
-    lr: float = 1.5e-4
+    Attributes:
+        steps: Optimizer steps.
+        lr: The highest rate.
+        seed: The rows follow from it.
+    """
+
+    steps: int
+    lr: float
     seed: int = 1
 
 
@@ -172,48 +146,57 @@ class Run:
     """One training run in a folder; goes on where it was saved.
 
     Args:
-        teacher: The encoder that it starts from.
+        base: The encoder that it starts from.
         folder: Checkpoint and curve.
-        plan: How long and how fast.
-        start: A reader whose weights it starts from instead.
+        rounds: What it does, in order.
+        data: Whether the data folder is read, or only generated tasks are used.
     """
 
-    def __init__(self, teacher: Path, folder: Path, plan: Plan, start: Path | None = None) -> None:
-        self._folder, self._plan = folder, plan
-        torch.manual_seed(plan.seed)
-        pool = read_pool(data_folder())
-        self._source = RowSource(pool, whole_tokenizer(teacher / "tokenizer.json"))
+    def __init__(
+        self, base: Base, folder: Path, rounds: Sequence[Round], *, data: bool = True
+    ) -> None:
+        self._folder, self._rounds = folder, tuple(rounds)
+        torch.manual_seed(rounds[0].seed)
+        pool = read_pool(data_folder()) if data else None
+        self._source = RowSource(pool, base.tokenizer())
         draws = random.Random(7)
-        self._watched = [row for f in pool.held_out for row in self._source.of_fact(f, draws)]
-        self._model = make_model(teacher)
-        if start is not None:
-            set_weights(self._model, start)
-        self._masters = Masters(self._model, plan.lr)
-        self._step = _restored(folder, self._masters)
+        facts = pool.held_out if pool is not None else ()
+        self._watched = [row for f in facts for row in self._source.of_fact(f, draws)]
+        self._model = base.model()
+        self._masters = Masters(self._model, rounds[0].lr)
+        self._round, self._step = _restored(folder, self._masters)
 
     def train(self) -> None:
-        """Trains to the last step, saving on the way."""
-        plan, began, told = self._plan, time.time(), []
+        """Trains to the end of the last round, saving on the way."""
         self._model.train()
+        while self._round < len(self._rounds):
+            self._train_round(self._rounds[self._round])
+            self._round, self._step = self._round + 1, 0
+            if self._round < len(self._rounds):
+                self._masters = Masters(self._model, self._rounds[self._round].lr)
+            self._save()
+
+    def _train_round(self, plan: Round) -> None:
+        began, told = time.time(), []
         while self._step < plan.steps:
             for rows in batches(self._source, random.Random(f"{plan.seed}:{self._step}")):
                 if self._step < plan.steps:
-                    told.append(self._learn(rows))
-                if self._step % _TELL_EVERY == 0 and told:
+                    told.append(self._learn(rows, plan))
+                if told and (self._step % _TELL_EVERY == 0 or self._step == plan.steps):
                     self._tell(told, time.time() - began)
                     told = []
-        self._save()
 
-    def _learn(self, rows: Sequence[Row]) -> dict[str, float]:
+    def _learn(self, rows: Sequence[Row], plan: Round) -> dict[str, float]:
         batch = tensors(rows)
         total, parts = loss_of(self._model(**batch).logits, rows, batch["attention_mask"])
         torch.autograd.backward(total)
         self._step += 1
-        self._masters.step(rate(self._step, self._plan.steps, self._plan.lr))
+        self._masters.step(rate(self._step, plan.steps, plan.lr))
         return parts | {"tokens": float(batch["input_ids"].numel())}
 
     def _tell(self, told: Sequence[dict[str, float]], seconds: float) -> None:
-        line: dict[str, float] = {"step": self._step, "seconds": round(seconds)}
+        line: dict[str, float] = {"round": self._round + 1, "step": self._step}
+        line["seconds"] = round(seconds)
         line |= {k: round(float(np.nanmean([t[k] for t in told])), 3) for k in told[0]}
         if self._step % _WATCH_EVERY == 0:
             line |= {f"held_{k}": round(v, 3) for k, v in watch(self._model, self._watched).items()}
@@ -224,25 +207,26 @@ class Run:
 
     def _save(self) -> None:
         partial = self._folder / "run.partial"
-        state = {"step": self._step, "copies": [c.detach() for c in self._masters.copies]}
+        state: dict[str, Any] = {"round": self._round, "step": self._step}
+        state["copies"] = [c.detach() for c in self._masters.copies]
         torch.save(state | {"adam": self._masters.adam.state_dict()}, partial)
         partial.replace(self._folder / "run.pt")
 
 
-def _restored(folder: Path, masters: Masters) -> int:
-    """Takes up what the folder holds; returns the step reached."""
+def _restored(folder: Path, masters: Masters) -> tuple[int, int]:
+    """Takes up what the folder holds; returns the round and the step reached."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "run.pt").is_file():
-        return 0
+        return 0, 0
     state = torch.load(folder / "run.pt", weights_only=True)
     for copy, value in zip(masters.copies, state["copies"], strict=True):
         copy.data.copy_(value)
     masters.adam.load_state_dict(state["adam"])
     masters.write()
-    return int(state["step"])
+    return int(state["round"]), int(state["step"])
 
 
-def export(teacher: Path, run: Path, out: Path) -> None:
+def export(base: Base, run: Path, out: Path) -> None:
     """Writes a run's weights as the folder that ``EvidenceReader`` loads: matrices as int8.
 
     Raises:
@@ -250,59 +234,9 @@ def export(teacher: Path, run: Path, out: Path) -> None:
     """
     if not (run / "run.pt").is_file():
         raise RecallmError(f"no checkpoint in {run}; train first, without --export-only")
-    model = make_model(teacher)
     copies = iter(torch.load(run / "run.pt", weights_only=True)["copies"])
     weights = {
         name: next(copies) if value.requires_grad else value.detach().float()
-        for name, value in model.named_parameters()
+        for name, value in base.model().named_parameters()
     }
-    config = json.loads((teacher / "config.json").read_text("utf-8"))
-    write_folder(weights, config, whole_tokenizer(teacher / "tokenizer.json"), out)
-
-
-def write_folder(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: Tokenizer, out: Path
-) -> None:
-    """Writes a reader's folder: matrices as int8 with a scale per row, the rest in 16 bits."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if value.ndim == 2:
-            scale = value.abs().amax(1).clamp_min(1e-8) / 127
-            tensors[name] = (value / scale[:, None]).round().to(torch.int8).contiguous()
-            tensors[f"{name}.scale"] = scale
-        else:
-            tensors[name] = value.to(torch.float16)
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "model.safetensors.partial"
-    save_file(tensors, partial)
-    partial.chmod(0o644)
-    partial.replace(out / "model.safetensors")
-    kept = {name: config[name] for name in SIZE_LIMITS}
-    (out / "config.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, or goes on training, and exports."""
-    plan = Plan()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True, help="checkpoints and curve")
-    parser.add_argument("--out", type=Path, help="where the finished reader goes")
-    parser.add_argument("--export-only", action="store_true", help="export the run as it is")
-    parser.add_argument("--steps", type=int, default=plan.steps)
-    parser.add_argument("--seed", type=int, default=plan.seed)
-    parser.add_argument("--lr", type=float, default=plan.lr, help="highest learning rate")
-    parser.add_argument("--start", type=Path, help="a reader whose weights the run starts from")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    if not args.export_only:
-        plan = replace(plan, steps=args.steps, seed=args.seed, lr=args.lr)
-        Run(args.teacher, args.run, plan, args.start).train()
-    if args.out is not None:
-        export(args.teacher, args.run, args.out)
-
-
-if __name__ == "__main__":
-    main()
+    write_folder(weights, base.config(), base.tokenizer(), out)

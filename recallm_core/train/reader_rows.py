@@ -60,19 +60,25 @@ class Row:
 
 
 class RowSource:
-    """Draws rows: real questions among hard distractors, and what the generators make."""
+    """Draws rows: real questions among hard distractors, and what the generators make.
 
-    def __init__(self, pool: Pool, tokenizer: Tokenizer) -> None:
+    Args:
+        pool: What was read from the data folder; None for generated tasks alone.
+        tokenizer: The reader's.
+    """
+
+    def __init__(self, pool: Pool | None, tokenizer: Tokenizer) -> None:
         self._pool = pool
         self._maker = RowMaker(tokenizer)
         self._tokenizer = tokenizer
         self._mixture = Mixture(pool, TASKS)
-        self._hard = hard_passages(pool)
-        self._searched = [f for f in pool.facts if not f.question.endswith("?")] or pool.facts
+        self._hard = {} if pool is None else hard_passages(pool)
+        facts = () if pool is None else pool.facts
+        self._searched = [f for f in facts if not f.question.endswith("?")] or facts
 
     def draw(self, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of one question."""
-        if rng.random() > REAL:
+        if self._pool is None or rng.random() > REAL:
             size = rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
             yield from self.of_example(self._mixture.draw(rng, SIZES[size]), rng)
         elif rng.random() < MISSING:
@@ -95,7 +101,7 @@ class RowSource:
         told = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
         yield from self._rows(chosen, [title], fact, told)
         hard = self._hard.get(fact.question, ())
-        if hard and rng.random() < 0.55:
+        if self._pool is not None and hard and rng.random() < 0.55:
             name, text = self._pool.passages[rng.choice(hard)]
             if not fact.answer or fact.answer.casefold() not in text.casefold():
                 other = Fact(name, text, fact.question, "", -1)

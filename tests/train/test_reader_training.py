@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -14,16 +15,10 @@ from transformers import BertConfig, BertForTokenClassification
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.models import shipped
-from recallm_core.train.reader import (
-    Masters,
-    export,
-    loss_of,
-    rate,
-    set_weights,
-    tensors,
-    watch,
-    write_folder,
-)
+from recallm_core.reader import EvidenceReader
+from recallm_core.train import main
+from recallm_core.train.reader import Masters, Round, Run, export, loss_of, rate, tensors, watch
+from recallm_core.train.reader_base import Base, write_folder
 from recallm_core.train.reader_rows import BATCH_TOKENS, RowSource, batches
 from recallm_core.train.readers import Fact, Hops, Pool
 from recallm_core.train.traces import Example
@@ -111,19 +106,22 @@ def test_a_fact_is_asked_again_after_its_evidence_was_recalled(source: RowSource
         assert row.start > row.heads[0]  # in the window, not in what was recalled
 
 
-def test_a_run_may_start_from_an_exported_reader(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=64, num_labels=3,
-    )  # fmt: skip
-    old, new = BertForTokenClassification(config), BertForTokenClassification(config)
-    tokenizer = Tokenizer.from_file(str(EXPORTED / "tokenizer.json"))
-    write_folder(dict(old.named_parameters()), config.to_dict(), tokenizer, tmp_path)
-    set_weights(new, tmp_path)
-    for (name, was), value in zip(old.named_parameters(), new.parameters(), strict=True):
-        assert torch.allclose(was, value, atol=0.01), name
-    with pytest.raises(CheckpointError):
-        set_weights(BertForTokenClassification(BertConfig(num_labels=3)), tmp_path)
+def test_an_exported_reader_is_a_base_again(tmp_path: Path) -> None:
+    base = Base(EXPORTED, is_reader=True)
+    model = base.model()
+    write_folder(dict(model.named_parameters()), base.config(), base.tokenizer(), tmp_path)
+    again = Base(tmp_path, is_reader=True).model()
+    for (name, was), value in zip(model.named_parameters(), again.parameters(), strict=True):
+        most = was.float().abs().amax(-1, keepdim=True) / 60  # 8 bits a row, and 16 twice
+        assert ((was.float() - value.float()).abs() <= most).all(), name
+        assert was.requires_grad == value.requires_grad == ("word_embeddings" not in name)
+
+
+def test_a_folder_of_something_else_is_no_base(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="teacher's folder"):
+        Base(tmp_path).model()
+    with pytest.raises(CheckpointError, match="config"):
+        Base(tmp_path, is_reader=True).model()
 
 
 def test_a_few_steps_learn(source: RowSource) -> None:
@@ -171,4 +169,50 @@ def test_rates_rise_and_fall() -> None:
 
 def test_a_run_without_a_checkpoint_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(RecallmError, match="no checkpoint"):
-        export(tmp_path, tmp_path / "run", tmp_path / "out")
+        export(Base(tmp_path), tmp_path / "run", tmp_path / "out")
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reader", "--out", str(tmp_path)]) == 1
+    assert "--teacher" in capsys.readouterr().err
+    config = tmp_path / "none.toml"
+    config.write_text("[[phases]]\nfrom_step = 0\nbatch_tokens = 9\nsizes = {}\n")
+    command = ["reader", "--out", str(tmp_path), "--reader-from", "shipped", "--config"]
+    assert main([*command, str(config)]) == 1
+    assert "[[reader]]" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_short_run_learns_in_two_rounds_and_goes_on(tmp_path: Path) -> None:
+    """A reader with fresh weights, from generated tasks alone."""
+    base = Base(tmp_path / "base", is_reader=True)
+    kept = Base(EXPORTED, is_reader=True)
+    config = kept.config() | {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 128,
+    }  # fmt: skip
+    fresh = BertForTokenClassification(BertConfig(**config, num_labels=3))
+    write_folder(dict(fresh.named_parameters()), config, kept.tokenizer(), base.folder)
+    rounds = (Round(50, 2e-3), Round(50, 1e-3, seed=2))
+    run = Run(base, tmp_path / "run", rounds, data=False)
+    run.train()
+    again = Run(base, tmp_path / "run", rounds, data=False)
+    again.train()  # nothing is left to do
+    lines = (tmp_path / "run" / "curve.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    assert [(p["round"], p["step"]) for p in points] == [(1, 50), (2, 50)]
+    assert points[1]["evidence"] < points[0]["evidence"]
+    export(base, tmp_path / "run", tmp_path / "out")
+    EvidenceReader(tmp_path / "out").read("Who?", [], [])
+
+
+@pytest.mark.slow
+def test_one_command_trains_model_and_reader(tmp_path: Path) -> None:
+    command = ["mini", "--config", "mini-smoke", "--out", str(tmp_path), "--workers", "0"]
+    assert main([*command, "--reader-from", "shipped"]) == 0
+    curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert curve[-1]["plain"] < 0.8 * curve[0]["plain"]
+    assert curve[-1]["copy_head"] < curve[0]["copy_head"]
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    assert (tmp_path / "evidence-reader" / "model.safetensors").is_file()
+    assert (tmp_path / "reader" / "curve.jsonl").is_file()
