@@ -183,6 +183,7 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_short_run_learns_in_two_rounds_and_goes_on(tmp_path: Path) -> None:
     """A reader with fresh weights, from generated tasks alone."""
     base = Base(tmp_path / "base", is_reader=True)
@@ -207,6 +208,7 @@ def test_the_short_run_learns_in_two_rounds_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_command_trains_model_and_reader(tmp_path: Path) -> None:
     command = ["mini", "--config", "mini-smoke", "--out", str(tmp_path), "--workers", "0"]
     assert main([*command, "--reader-from", "shipped"]) == 0

@@ -154,20 +154,33 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_the_result_is_a_checkpoint_of_the_same_kind(
+def test_a_run_learns_and_gives_a_checkpoint_that_quotes(
     checkpoints: Checkpoints, tmp_path: Path, kind: str
 ) -> None:
-    from recallm_core import RecaLLM
+    from recallm_core import Document, GenerationParams, RecaLLM
     from recallm_core.models.commands import describe
     from recallm_core.train.sft import open_run, train
 
-    config = settings(checkpoints[kind], examples=4, embeddings={"epochs": 1})
+    epochs = {"embeddings": {"epochs": 1, "lr": 1e-2}, "all_weights": {"epochs": 2, "lr": 5e-3}}
+    config = settings(checkpoints[kind], examples=24, log_every=1, save_every=100, **epochs)
     made = train(open_run(config, tmp_path))
     assert made is not None
     assert train(open_run(config, tmp_path)) == made  # done: nothing is trained again
     before, after = describe(str(checkpoints[kind])), describe(str(made))
     assert {**before, "model": "", "weights_bytes": 0} == {**after, "model": "", "weights_bytes": 0}
-    assert RecaLLM.load(made).recipe.mode == "trained"
+    for stage in ("embeddings", "all-weights"):
+        losses = [
+            v for (s, _, is_eval), v in points(tmp_path).items() if (s, is_eval) == (stage, 0)
+        ]
+        assert sum(losses[-3:]) < sum(losses[:3])
+    llm = RecaLLM.load(made)
+    assert llm.recipe.mode == "trained"
+    document = Document("The ferry to Skerry leaves at 9:30 from pier 7.", "ferry")
+    params = GenerationParams(answer_form="quote", max_new_tokens=60)
+    answer = llm.answer("When does the ferry leave?", [document], params=params)
+    assert answer.citations
+    for citation in answer.citations:
+        assert document.text[citation.start : citation.end] == citation.text
 
 
 def test_another_config_and_a_missing_first_stage_are_refused(
