@@ -15,7 +15,6 @@ from recallm_core.backends.remote import RemoteBackend
 from recallm_core.backends.wire import COMPLETIONS_PATH, Piece, completion, events, read_event
 from recallm_core.errors import ServerError
 
-
 START = (
     "start it with: recallm serve MODEL   (or: vllm serve MODEL --logits-processors " + PROCESSOR
 ) + ")"

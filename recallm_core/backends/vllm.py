@@ -111,7 +111,8 @@ class VllmBackend(RemoteBackend):
             GenerationError: The engine died, refused the request, or failed at it.
         """
         prompt, chosen = asked
-        given = self._engine.llm.generate({"prompt_token_ids": prompt}, chosen, uuid.uuid4().hex)
+        tokens = {"type": "token", "prompt_token_ids": prompt}
+        given = self._engine.llm.generate(tokens, chosen, uuid.uuid4().hex)
         first = True
         async with aclosing(given):
             while True:
@@ -260,6 +261,7 @@ def _arguments(
     folder: Path, tokenizer: str | os.PathLike[str], options: Mapping[str, Any]
 ) -> Any:  # fmt: skip
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
 
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"max_model_len"}
     unknown = sorted(options.keys() - known)
@@ -268,11 +270,15 @@ def _arguments(
             f"unknown options {unknown}; known: dtype, window, revision, local_files_only, and "
             f"the arguments of vLLM's engine: {sorted(known - vllm_setup.REFUSED.keys())}"
         )
-    defaults = {
+    defaults: dict[str, Any] = {
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "seed": secrets.randbits(31),  # with vLLM's own, unseeded requests repeat at each start
     }
+    if current_platform.is_cpu():
+        # a seeded request whose prompt is read in parts ends vLLM's engine there: it turns back a
+        # generator that can't be turned back (_bookkeeping_sync of its first model runner)
+        defaults["enable_chunked_prefill"] = False
     return AsyncEngineArgs(
         model=str(folder),
         tokenizer=os.fspath(tokenizer),

@@ -27,7 +27,8 @@ def settings(sampling: Sampling, eos: Sequence[int]) -> dict[str, Any]:
         sampling: How tokens are chosen.
         eos: Ids that end the output.
     """
-    seed = {} if sampling.seed is None else {"seed": sampling.seed}
+    # vLLM takes -1 for no seed at all, and not every runner takes other negative ones
+    seed = {} if sampling.seed is None else {"seed": sampling.seed % 2**63}
     return {
         "n": 1,
         "max_tokens": sampling.max_new_tokens,
