@@ -226,7 +226,7 @@ class Connection:
         if status == 200:
             return
         if 300 <= status < 400:
-            target = _plain(response.headers.get("location", "elsewhere"))
+            target = one_line(response.headers.get("location", "elsewhere"))
             raise ServerError(
                 f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
                 "would go along: give the address that answers itself"
@@ -263,7 +263,7 @@ class Connection:
                 "ended: ask again, and look at the server's log"
             )
         return ServerError(
-            f"no model server answers at {self.url} ({kind}: {_plain(str(error))}); check the "
+            f"no model server answers at {self.url} ({kind}: {one_line(str(error))}); check the "
             "address, and that the server runs: recallm serve MODEL"
         )
 
@@ -311,14 +311,14 @@ def message_of(body: bytes) -> str:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return _plain(text)
+        return one_line(text)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]
-    return _plain(found if isinstance(found, str) else json.dumps(found))
+    return one_line(found if isinstance(found, str) else json.dumps(found))
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """At most 500 printable characters on one line: errors may be shown in a terminal."""
     line = " ".join(text[:2000].split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]

@@ -28,6 +28,7 @@ import torch
 from recallm_core import __version__
 from recallm_core.backends import Sampling, offer, vllm_setup
 from recallm_core.backends.checkpoint import auto_dtype
+from recallm_core.backends.connection import one_line
 from recallm_core.backends.loop import LoopThread
 from recallm_core.backends.offer import PROCESSOR
 from recallm_core.backends.remote import RemoteBackend
@@ -160,8 +161,9 @@ class _Engine:
             self.llm = AsyncLLM.from_engine_args(arguments)
         except Exception as error:  # vLLM raises whatever its parts do
             raise CheckpointError(
-                f"vLLM can't run {arguments.model}: {type(error).__name__}: {error}; if that "
-                f"doesn't say why, what vLLM wrote before does; {_GUARD}"
+                f"vLLM can't run {arguments.model}: {type(error).__name__}: "
+                f"{one_line(str(error))}; if that doesn't say why, what vLLM wrote before does; "
+                f"{_GUARD}"
             ) from error
 
     async def _end(self) -> None:
@@ -208,7 +210,8 @@ def _failed(error: Exception) -> GenerationError:
             "why: close this model and load it again"
         )
     cause = error.__cause__ or error
-    return GenerationError(f"vLLM didn't take the request: {type(cause).__name__}: {cause}")
+    said = one_line(str(cause))
+    return GenerationError(f"vLLM didn't take the request: {type(cause).__name__}: {said}")
 
 
 def load(

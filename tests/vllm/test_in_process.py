@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def check(answer: Any) -> None:
         ({"logits_processors": []}, "ValueError: logits_processors can't be set"),
         ({"max_batch": 3}, r"TypeError: unknown options \['max_batch'\]; known: .*max_num_seqs"),
         ({"mode": "magic"}, "ValueError: mode must be one of"),
+        ({"window": 10**9}, "CheckpointError: vLLM can't run .*derived.*__main__"),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_anything_starts(
@@ -263,12 +265,12 @@ def test_the_second_question_finds_the_passages_in_the_cache(llm: Host) -> None:
 def test_random_answers_keep_every_promise(llm: Host, guarantees: Any) -> None:
     """G1 to G4 and G6: the property checks of the core, over documents made to break them."""
     source = random.Random(5)
-    given = [guarantees.documents(source)[:4] for _ in range(24)]
+    given = [guarantees.documents(source)[:4] for _ in range(16)]
     asked = [(guarantees.QUESTION, documents) for documents in given]
-    settings = {"max_new_tokens": 500, "max_span_tokens": 8, "temperature": 2.0, "top_p": 1.0}
+    settings = {"max_new_tokens": 400, "max_span_tokens": 64, "temperature": 2.0, "top_p": 1.0}
     answers = llm("noise", asked, **settings, seed=3, prior="none", answer_form="words")
     spans = sum(map(guarantees.check_answer, answers, given))
-    assert spans >= 300
+    assert spans >= 60
 
 
 def test_the_same_request_gives_the_same_tokens(llm: Host, guarantees: Any) -> None:
@@ -316,4 +318,7 @@ def test_a_forgotten_close_does_not_hold_python(
     """The last one: the process doesn't come back."""
     assert len(group(llm.process.pid)) > 1
     assert llm.leave() == 0
+    end = time.monotonic() + 30
+    while group(llm.process.pid) and time.monotonic() < end:
+        time.sleep(0.2)
     assert group(llm.process.pid) == []
