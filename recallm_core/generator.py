@@ -105,7 +105,8 @@ class RecaLLM:
             model: ``recallm-mini`` (shipped), a local folder, a hub id, or the address of a server
                 (``recallm serve``).
             options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``backend``
-                (``transformers`` or ``vllm``), ``dtype`` and what else the backend's ``load`` takes.
+                (``transformers`` or ``vllm``), ``device``, ``dtype`` and what else the backend's
+                ``load`` takes.
 
         Raises:
             CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.

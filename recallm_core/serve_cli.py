@@ -216,6 +216,7 @@ def _command(
         *("--middleware", MIDDLEWARE),
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
+        *(["--no-enable-chunked-prefill"] if vllm_setup.reads_prompts_whole() else []),
         *extra,
     ]
 

@@ -264,7 +264,6 @@ def _arguments(
     folder: Path, tokenizer: str | os.PathLike[str], options: Mapping[str, Any]
 ) -> Any:  # fmt: skip
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
 
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"max_model_len"}
     unknown = sorted(options.keys() - known)
@@ -278,9 +277,7 @@ def _arguments(
         "disable_log_stats": True,
         "seed": secrets.randbits(31),  # with vLLM's own, unseeded requests repeat at each start
     }
-    if current_platform.is_cpu():
-        # a seeded request whose prompt is read in parts ends vLLM's engine there: it turns back a
-        # generator that can't be turned back (_bookkeeping_sync of its first model runner)
+    if vllm_setup.reads_prompts_whole():
         defaults["enable_chunked_prefill"] = False
     return AsyncEngineArgs(
         model=str(folder),

@@ -54,6 +54,19 @@ def check_installed() -> None:
         )
 
 
+def reads_prompts_whole() -> bool:
+    """Whether vLLM mustn't read prompts in parts: where it runs on a CPU.
+
+    There a seeded request whose prompt is read in parts ends the engine for everyone: vLLM turns
+    back the request's generator, and a CPU's can't be (``_bookkeeping_sync`` of the first runner).
+    """
+    try:
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError:
+        return False
+    return bool(current_platform.is_cpu())
+
+
 def version() -> str:
     """Returns the installed vLLM's version."""
     try:

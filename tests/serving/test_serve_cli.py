@@ -78,6 +78,16 @@ def test_a_repackaged_vllm_is_started_by_its_older_module(
     assert started[0][0][2:6] == words
 
 
+def test_prompts_are_read_whole_where_vllm_needs_that(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = "--no-enable-chunked-prefill"
+    serve("recallm-mini")
+    monkeypatch.setattr(vllm_setup, "reads_prompts_whole", lambda: True)
+    serve("recallm-mini")
+    assert [flag in command for command, _ in started] == [False, True]
+
+
 def test_keys_are_digests_in_the_environment_and_nowhere_else(
     started: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

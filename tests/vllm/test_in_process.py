@@ -262,6 +262,13 @@ def test_the_second_question_finds_the_passages_in_the_cache(llm: Host) -> None:
     assert answer.usage.cached_tokens > 100
 
 
+def test_a_seeded_request_with_a_long_prompt(llm: Host) -> None:
+    """Longer than what vLLM reads at once by default; on a CPU that used to end its engine."""
+    text = " ".join(f"Shed {n} holds {n * 7} kilos of rope." for n in range(180))
+    answer = llm("answer", "What does shed 3 hold?", [text], seed=1, max_new_tokens=8)
+    assert answer.usage.prompt_tokens > 2048
+
+
 def test_random_answers_keep_every_promise(llm: Host, guarantees: Any) -> None:
     """G1 to G4 and G6: the property checks of the core, over documents made to break them."""
     source = random.Random(5)

@@ -224,6 +224,13 @@ def test_sampled_answers_repeat_with_their_seed(llm: RecaLLM) -> None:
         check(answer)
 
 
+def test_a_seeded_request_with_a_long_prompt(llm: RecaLLM) -> None:
+    """Longer than what vLLM reads at once by default; on a CPU that used to end its engine."""
+    text = " ".join(f"Shed {n} holds {n * 7} kilos of rope." for n in range(180))
+    answer = llm.answer("What does shed 3 hold?", [text], seed=1, max_new_tokens=8)
+    assert answer.usage.prompt_tokens > 2048
+
+
 async def test_asynchronous_callers(llm: RecaLLM) -> None:
     import asyncio
 
