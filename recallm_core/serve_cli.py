@@ -48,7 +48,6 @@ REFUSED: Mapping[str, str] = {
     "--omni": "only text models are served",
 }
 _SHORT = {"-sc": "--speculative-config"}
-_SPECULATIVE = re.compile(r"--(spec-|speculative|draft)")
 # Each would open a way around what is refused above, or around the keys.
 _UNSET = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
@@ -143,7 +142,7 @@ def check_flags(extra: Sequence[str]) -> None:
         flag = _SHORT.get(flag, flag)
         if flag == "--":
             raise RecallmError("give the flags of vLLM directly, without '--' before them")
-        if _SPECULATIVE.match(flag):
+        if vllm_setup.plain_name(flag[2:].replace("-", "_")) == vllm_setup.SPECULATIVE:
             flag = "--speculative-config"
         refused = [name for name in REFUSED if len(flag) > 2 and name.startswith(flag)]
         if refused:

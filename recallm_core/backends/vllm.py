@@ -256,8 +256,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         ValueError: A setting would run a checkpoint's code, or loosen what is promised.
     """
     for name in options:
-        if name in vllm_setup.REFUSED:
-            raise ValueError(f"{name} can't be set: {vllm_setup.REFUSED[name]}")
+        why = vllm_setup.REFUSED.get(vllm_setup.plain_name(name))
+        if why is not None:
+            raise ValueError(f"{name} can't be set: {why}")
 
 
 def _arguments(

@@ -16,24 +16,32 @@ from recallm_core.errors import CheckpointError, MissingExtraError
 _CODE = "code of a checkpoint never runs"
 _OWN = "prompts are built with the tokenizer of the model's own folder"
 _LORA = "merge the adapter into the model: adapters are neither checked nor offered"
+SPECULATIVE = "speculative_config"
+_DRAFTS = ("spec_", "speculative", "draft")  # what begins so is part of it
 REFUSED: Mapping[str, str] = {
     "trust_remote_code": _CODE,
     "code_revision": _CODE,
     "hf_config_path": "the model's own configuration is the one that was checked",
     "load_format": "only safetensors are loaded",
     "model": "it is the first argument",
+    "model_weights": "the weights in the model's own folder are the ones that were checked",
     "tokenizer_mode": _OWN,
     "tokenizer_revision": _OWN,
     "skip_tokenizer_init": "whether vLLM needs the tokenizer is known here",
-    "logits_processors": "it is set here, to the processor that holds the output to the documents",
+    "logits_processors": "RecaLLM sets it, to what holds the output to the documents",
     "generation_config": "sampling settings come with each request",
     "override_generation_config": "sampling settings come with each request",
-    "speculative_config": "drafted tokens aren't held to the documents; start without it",
+    SPECULATIVE: "drafted tokens aren't held to the documents; start without it",
     "enable_lora": _LORA,
     "lora_modules": _LORA,
     "enable_prompt_embeds": "a constraint is bound to the token ids of its prompt",
 }
 """Settings of vLLM's engine that nobody may set, and why."""
+
+
+def plain_name(setting: str) -> str:
+    """Returns a setting's name, or for any of speculative decoding the one that is refused."""
+    return SPECULATIVE if setting.startswith(_DRAFTS) else setting
 
 
 def installed() -> bool:

@@ -82,7 +82,7 @@ async def abandon(llm: RecaLLM, how: str, *args: Any, **settings: Any) -> tuple[
 
 
 async def until(wanted: float) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 30
     while running() != wanted and time.monotonic() < end:
         await asyncio.sleep(0.2)
 

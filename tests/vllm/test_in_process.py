@@ -44,8 +44,8 @@ LONG: dict[str, Any] = {  # noise, which goes on until its limit
     "temperature": 2.0,
     "top_p": 1.0,
     "recall_in": "none",
-    "max_new_tokens": 3500,
-    "max_thinking_tokens": 3400,
+    "max_new_tokens": 15_000,
+    "max_thinking_tokens": 14_900,
 }
 
 
@@ -108,7 +108,7 @@ def host(
 
 
 OPTIONS: dict[str, Any] = {
-    "window": 4096,
+    "window": 16_384,
     "max_num_seqs": 16,
     "enforce_eager": True,
     "disable_log_stats": False,  # for the number of running requests
@@ -138,6 +138,7 @@ def check(answer: Any) -> None:
     [
         ({"speculative_config": {"method": "ngram"}}, "ValueError: speculative_config can't be "
          "set: drafted tokens aren't held to the documents"),
+        ({"spec_method": "ngram", "spec_tokens": 3}, "ValueError: spec_method can't be set: drafted"),
         ({"trust_remote_code": True}, "ValueError: trust_remote_code .*never runs"),
         ({"logits_processors": []}, "ValueError: logits_processors can't be set"),
         ({"max_batch": 3}, r"TypeError: unknown options \['max_batch'\]; known: .*max_num_seqs"),
@@ -166,7 +167,7 @@ def test_loading_says_what_is_there(about: dict[str, Any], folder: Path, local: 
     assert about["engine"].startswith("vLLM 0.")
     assert about["runner"] in ("V1", "V2")
     assert about["model"] == folder.name
-    assert (about["window"], about["vocab_size"]) == (4096, local.backend.vocab_size)
+    assert (about["window"], about["vocab_size"]) == (OPTIONS["window"], local.backend.vocab_size)
     assert about["recipe"] == local.recipe
     assert about["fingerprint"] == local.tokenizer.fingerprint
 
@@ -299,13 +300,13 @@ def test_a_bad_constraint_is_refused_and_the_engine_lives(llm: Host, spec: str) 
 
 
 def test_what_does_not_fit_is_refused_as_elsewhere(llm: Host) -> None:
-    with pytest.raises(HostError, match=r"ContextOverflowError: .* window is 4,096"):
-        llm("answer", "When? " * 4000, DOCUMENTS)
+    with pytest.raises(HostError, match=r"ContextOverflowError: .* window is 16,384"):
+        llm("answer", "When? " * 16_000, DOCUMENTS)
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "cancel"])
 def test_nobody_waits_and_the_engine_stops(llm: Host, how: str) -> None:
-    """Long before the request's limit: some 20 s on one core."""
+    """Long before the request's limit, which is minutes away on one core."""
     assert llm("abandon", how, QUESTIONS[0], [FERRY], **LONG) == (1, 0)
 
 
