@@ -73,6 +73,7 @@ async def abandon(llm: RecaLLM, how: str, *args: Any, **settings: Any) -> tuple[
     else:
         stream = llm.stream(*args, **settings)
         next(stream)
+        await until(1)
         before = running()
         if how == "close":
             stream.close()
