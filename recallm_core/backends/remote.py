@@ -6,7 +6,6 @@ every token, so a fault there is an error here and never a false quote.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from concurrent.futures import Future
@@ -115,15 +114,14 @@ class RemoteBackend(ABC):
             request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
         )
         job.future = self.start(self._generate(job, asked))
+        closed = GenerationCancelledError(f"{self.who} was closed before the end")
+        job.future.add_done_callback(lambda _: job.end(None, closed))  # else it has ended by now
         return stream
 
     async def _generate(self, job: _RemoteJob, asked: Any) -> None:
         """Fills one stream; runs on the backend's loop."""
         try:
             await self._fill(job, asked)
-        except asyncio.CancelledError:
-            job.end(None, GenerationCancelledError(f"{self.who} was closed before the end"))
-            raise
         except RecallmError as error:
             job.end(None, error)
         except Exception as error:  # a fault of this library: nobody must wait for ever

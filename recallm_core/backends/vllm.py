@@ -15,6 +15,7 @@ import atexit
 import dataclasses
 import os
 import secrets
+import threading
 import uuid
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
@@ -144,6 +145,7 @@ class _Engine:
     def __init__(self, arguments: Any) -> None:
         self.llm: Any = None
         self._closed = False
+        self._gate = threading.Lock()  # nothing is started once the loop winds up
         self._thread = LoopThread("recallm-vllm", self._end, patience=_STOP_SECONDS)
         # Python waits at its exit for vLLM's processes; what is registered later runs earlier
         atexit.register(self.stop)
@@ -176,14 +178,16 @@ class _Engine:
         Raises:
             GenerationCancelledError: The engine was stopped.
         """
-        if self._closed:
-            work.close()
-            raise GenerationCancelledError("the model was closed")
-        return self._thread.run(work)
+        with self._gate:
+            if self._closed:
+                work.close()
+                raise GenerationCancelledError("the model was closed")
+            return self._thread.run(work)
 
     def stop(self) -> None:
         """Cancels all requests and ends vLLM's processes."""
-        self._closed = True
+        with self._gate:
+            self._closed = True
         self._thread.stop()
         atexit.unregister(self.stop)
 
