@@ -247,6 +247,8 @@ def load(
     folder = Path(path)
     plain, stored = vllm_setup.checked_folder(folder)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # a fork of a process with threads, as this one has, may wait for ever for a lock of theirs
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     arguments = _arguments(plain, tokenizer or folder, options)
     arguments.dtype = _dtype(dtype, stored)
     arguments.max_model_len = window
