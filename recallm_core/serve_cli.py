@@ -11,14 +11,14 @@ import shlex
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from recallm_core.backends import vllm_setup
 from recallm_core.backends.connection import KEY_VARIABLE
 from recallm_core.backends.offer import PROCESSOR
 from recallm_core.backends.served_app import SETTINGS, is_loopback
-from recallm_core.errors import CheckpointError, MissingExtraError, RecallmError
+from recallm_core.errors import RecallmError
 
 MIDDLEWARE = "recallm_core.backends.served_app.RecallMiddleware"
 _LEAST_KEY = 16  # characters: keys are also what cache salts are made of
@@ -37,34 +37,17 @@ examples:
 Then, anywhere: RecaLLM.load("http://127.0.0.1:8000")
 """
 
-_CODE = "code of a checkpoint never runs"
-_OURS = "this command sets it"
 REFUSED: Mapping[str, str] = {
-    "--trust-remote-code": _CODE,
-    "--code-revision": _CODE,
-    "--hf-config-path": "the model's own configuration is the one that was checked",
+    **{f"--{name.replace('_', '-')}": why for name, why in vllm_setup.REFUSED.items()},
     "--api-key": f"keys don't belong in a command line; set {KEY_VARIABLE} or give --api-key-file",
     "--config": "a file could set what is refused here; give its flags themselves",
-    "--load-format": "only safetensors are loaded",
-    "--model": "it is the first argument",
     "--tokenizer": "clients build prompts with the tokenizer of the model's own folder",
-    "--tokenizer-mode": "clients build prompts with the tokenizer of the model's own folder",
-    "--tokenizer-revision": "clients build prompts with the tokenizer of the model's own folder",
-    "--skip-tokenizer-init": "grammars of tools and schemas need the tokenizer",
-    "--logits-processors": _OURS,
-    "--generation-config": "sampling settings come with each request",
-    "--override-generation-config": "sampling settings come with each request",
-    "--speculative-config": "drafted tokens aren't held to the documents; start without it",
-    "--enable-lora": "merge the adapter into the model: adapters are neither checked nor offered",
-    "--lora-modules": "merge the adapter into the model: adapters are neither checked nor offered",
-    "--enable-prompt-embeds": "a constraint is bound to the token ids of its prompt",
     "--trust-request-chat-template": "a client's template would run on the server",
     "--grpc": "it would answer without keys and without the offer to clients",
     "--grpc-port": "it would answer without keys and without the offer to clients",
     "--omni": "only text models are served",
 }
 _SHORT = {"-sc": "--speculative-config"}
-_SPECULATIVE = re.compile(r"--(spec-|speculative|draft)")
 # Each would open a way around what is refused above, or around the keys.
 _UNSET = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
@@ -118,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     keys = _keys(args)
     check_host(args.host, keys)
     if not args.dry_run:
-        _check_installed()
+        vllm_setup.check_installed()
     folder = _checked_folder(args.model, args.revision)
     name = args.served_model_name or str(args.model)
     command = _command(args, folder, name, extra)
@@ -159,7 +142,7 @@ def check_flags(extra: Sequence[str]) -> None:
         flag = _SHORT.get(flag, flag)
         if flag == "--":
             raise RecallmError("give the flags of vLLM directly, without '--' before them")
-        if _SPECULATIVE.match(flag):
+        if vllm_setup.plain_name(flag[2:].replace("-", "_")) == vllm_setup.SPECULATIVE:
             flag = "--speculative-config"
         refused = [name for name in REFUSED if len(flag) > 2 and name.startswith(flag)]
         if refused:
@@ -205,48 +188,13 @@ def _checked_folder(model: str, revision: str | None) -> Path:
         CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code.
         TokenizerError: Its tokenizer gives no exact offsets.
     """
-    from recallm_core.backends import checkpoint
+    from recallm_core.backends.checkpoint import find_folder
     from recallm_core.models import shipped
     from recallm_core.tokenizer import HFTokenizer
 
-    folder = checkpoint.find_folder(shipped(model) or model, revision=revision).resolve()
-    files = checkpoint.check_folder(folder)
-    checkpoint.check_sizes(checkpoint.read_config(folder), files)
+    folder = find_folder(shipped(model) or model, revision=revision).resolve()
     HFTokenizer.from_folder(folder)
-    return _plain_folder(folder)
-
-
-def _plain_folder(folder: Path) -> Path:
-    """The folder, or for the paper's checkpoints one that calls them what they are underneath."""
-    from recallm_core.backends import checkpoint
-    from recallm_core.backends.offer import read_config
-
-    data = read_config(folder)
-    kind = checkpoint.RECALLM_TYPES.get(str(data.get("model_type")))
-    if kind is None and "auto_map" not in data:
-        return folder
-    plain = checkpoint.plain_config(data, kind) if kind is not None else dict(data)
-    plain.pop("auto_map", None)
-    made = _place_of(folder)
-    for path in folder.iterdir():
-        link = made / path.name
-        if path.is_file() and path.name != "config.json" and path.suffix != ".py":
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.resolve())
-    (made / "config.json").write_text(json.dumps(plain, indent=2), "utf-8")
-    return made
-
-
-def _place_of(folder: Path) -> Path:
-    """A private folder for links to a model's files, the same each time."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    made = base / "recallm" / "served" / f"{folder.name}-{digest}"
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if made.is_symlink() or made.stat().st_uid != os.getuid():
-        raise CheckpointError(f"{made} belongs to somebody else; set XDG_CACHE_HOME")
-    return made
+    return vllm_setup.checked_folder(folder)[0]
 
 
 def _command(
@@ -267,6 +215,7 @@ def _command(
         *("--middleware", MIDDLEWARE),
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
+        *(["--no-enable-chunked-prefill"] if vllm_setup.reads_prompts_whole() else []),
         *extra,
     ]
 
@@ -276,7 +225,7 @@ def _entry(folder: Path) -> list[str]:
 
     Repackaged builds, such as those for CPUs, have another name and only the older module.
     """
-    if _installed() and not _is_named_vllm():
+    if vllm_setup.installed() and not _is_named_vllm():
         return ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     return ["-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
 
@@ -303,15 +252,3 @@ def settings(
     found["PYTHONSAFEPATH"] = "1"
     found.setdefault("VLLM_NO_USAGE_STATS", "1")
     return dict(found)
-
-
-def _installed() -> bool:
-    return find_spec("vllm") is not None
-
-
-def _check_installed() -> None:
-    if not _installed():
-        raise MissingExtraError(
-            "serving needs vLLM; run: pip install 'recallm-core[vllm]' in an environment of its "
-            "own, for it pins other packages (deploy/Dockerfile is a ready one)"
-        )

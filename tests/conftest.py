@@ -62,6 +62,12 @@ def wordy_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def guarantees() -> Any:
+    """The documents and checks of test_guarantees.py, for backends that it can't run."""
+    return _beside("test_guarantees")
+
+
 @functools.cache
 def _beside(name: str) -> Any:
     """A module of this folder: what several folders of tests use."""

@@ -286,7 +286,7 @@ def load_model(
     kwargs = dict(model_kwargs or {})
     placed = "device_map" in kwargs or "quantization_config" in kwargs
     if dtype == "auto":
-        dtype = _auto_dtype(device, stored)
+        dtype = auto_dtype(device, stored)
     try:
         with _without_progress_bar():
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -350,7 +350,7 @@ def choose_device(device: str | torch.device) -> torch.device:
     return torch.device("cpu")
 
 
-def _auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
+def auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
     """The checkpoint's own type; on a CPU float32 where it fits, since it is much faster there."""
     if device.type == "cpu" and 4 * parameters < memory_bytes() // 2:
         return torch.float32

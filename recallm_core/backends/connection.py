@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from recallm_core.backends.loop import LoopThread
 from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
 
 T = TypeVar("T")
@@ -85,9 +86,10 @@ class Connection:
         self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
         self._timeout = float(timeout)
         self._retries = max_retries
-        self._most = max_connections
+        self._places = asyncio.Semaphore(max_connections)
         self._lock = threading.Lock()
-        self._thread: _LoopThread | None = None
+        self._thread: LoopThread | None = None
+        self._pool: Any = None  # made with the thread: its connections belong to that loop
         self._closed = False
 
     # the loop
@@ -103,7 +105,10 @@ class Connection:
                 work.close()
                 raise GenerationCancelledError("the connection to the server was closed")
             if self._thread is None:
-                self._thread = _LoopThread(self._client(), self._most)
+                self._pool = self._client()
+                self._thread = LoopThread(
+                    "recallm-server", self._pool.aclose, patience=_STOP_SECONDS
+                )
                 weakref.finalize(self, self._thread.stop)
             return self._thread.run(work)
 
@@ -166,8 +171,7 @@ class Connection:
         Raises:
             ServerError: The server can't be reached or refuses.
         """
-        assert self._thread is not None
-        async with self._thread.places:
+        async with self._places:
             response = await self._sent(method, path, data)
             try:
                 if not (missing_ok and response.status_code == 404):
@@ -198,8 +202,7 @@ class Connection:
         raise AssertionError("the last try returns or raises")
 
     async def _send(self, method: str, path: str, data: bytes | None) -> Any:
-        assert self._thread is not None
-        client = self._thread.client
+        client = self._pool
         kind = {"Content-Type": "application/json"} if data is not None else {}
         request = client.build_request(method, self.url + path, content=data, headers=kind)
         return await client.send(request, stream=True)
@@ -223,7 +226,7 @@ class Connection:
         if status == 200:
             return
         if 300 <= status < 400:
-            target = _plain(response.headers.get("location", "elsewhere"))
+            target = one_line(response.headers.get("location", "elsewhere"))
             raise ServerError(
                 f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
                 "would go along: give the address that answers itself"
@@ -260,7 +263,7 @@ class Connection:
                 "ended: ask again, and look at the server's log"
             )
         return ServerError(
-            f"no model server answers at {self.url} ({kind}: {_plain(str(error))}); check the "
+            f"no model server answers at {self.url} ({kind}: {one_line(str(error))}); check the "
             "address, and that the server runs: recallm serve MODEL"
         )
 
@@ -275,47 +278,6 @@ _MEANINGS = {
     500: "failed",
     503: "is too busy or not ready, also after further tries",
 }
-
-
-class _LoopThread:
-    """An event loop in a thread, and the client whose connections belong to it."""
-
-    def __init__(self, client: Any, places: int) -> None:
-        self.client = client
-        self.places = asyncio.Semaphore(places)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="recallm-server", daemon=True
-        )
-        self._thread.start()
-        self._stopping = threading.Lock()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def stop(self) -> None:
-        """Cancels all work, closes the connections and ends the thread."""
-        with self._stopping:
-            if self._loop.is_closed():
-                return
-            if threading.current_thread() is self._thread:  # dropped by a callback of its own
-                self._loop.stop()
-                return
-            self.run(self._wind_up()).add_done_callback(lambda _: self._end())
-            self._thread.join(_STOP_SECONDS)
-            if not self._thread.is_alive():
-                self._loop.close()
-
-    async def _wind_up(self) -> None:
-        own = asyncio.current_task()
-        tasks = [task for task in asyncio.all_tasks() if task is not own]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.aclose()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 def _httpx2() -> Any:
@@ -349,14 +311,14 @@ def message_of(body: bytes) -> str:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return _plain(text)
+        return one_line(text)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]
-    return _plain(found if isinstance(found, str) else json.dumps(found))
+    return one_line(found if isinstance(found, str) else json.dumps(found))
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """At most 500 printable characters on one line: errors may be shown in a terminal."""
     line = " ".join(text[:2000].split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]

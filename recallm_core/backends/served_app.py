@@ -19,6 +19,7 @@ from typing import Any
 
 from recallm_core import __version__
 from recallm_core.backends import offer as offers
+from recallm_core.backends import vllm_setup
 from recallm_core.backends.offer import FILES_PATH, OFFER_PATH, Offer
 
 SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
@@ -97,7 +98,6 @@ class RecallMiddleware:
         folder = self._folder
         window = getattr(model, "max_model_len", None)
         width = model.get_vocab_size() if model is not None else offers.vocab_size(folder)
-        v2 = getattr(config, "use_v2_model_runner", None)
         return Offer(
             model=self._model,
             window=int(window or offers.read_config(folder)["max_position_embeddings"]),
@@ -105,8 +105,8 @@ class RecallMiddleware:
             eos_ids=offers.eos_ids(folder),
             model_type=str(offers.read_config(folder).get("model_type", "")),
             files=offers.described(self._files),
-            engine=f"vLLM {_vllm_version()}",
-            runner="unknown" if v2 is None else "V2" if v2 else "V1",
+            engine=f"vLLM {vllm_setup.version()}",
+            runner=vllm_setup.runner(config),
             release=__version__,
         )
 
@@ -195,14 +195,6 @@ def _engine_config(scope: Scope) -> Any:
     found = getattr(state, "vllm_config", None)
     client = getattr(state, "engine_client", None)
     return found if found is not None else getattr(client, "vllm_config", None)
-
-
-def _vllm_version() -> str:
-    try:
-        import vllm
-    except ModuleNotFoundError:
-        return "unknown"
-    return str(vllm.__version__)
 
 
 def _error(message: str) -> bytes:

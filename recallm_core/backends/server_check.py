@@ -1,8 +1,8 @@
-"""Proof, on connecting, that a server's processor acts: a constraint sent must change what comes.
+"""Proof, before any answer, that vLLM's processor acts: a constraint sent must change what comes.
 
 Unknown members of a request are ignored in silence by vLLM. So a server without the processor, or
 with a misspelt argument, would answer as if all were well; this asks it twice, once with a
-constraint that leaves one possible output, and once without.
+constraint that leaves one possible output, and once without. An engine in process is asked too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from recallm_core.backends.offer import PROCESSOR
-from recallm_core.backends.server import ServerBackend
+from recallm_core.backends.remote import RemoteBackend
+from recallm_core.backends.server import START, ServerBackend
 from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.errors import ServerError
 from recallm_core.tokenizer import HFTokenizer, Tokenizer
@@ -22,25 +22,21 @@ from recallm_core.tokenizer import HFTokenizer, Tokenizer
 _COPY = 4
 _NUDGE = 100.0  # the largest logit bias there is: a model opens the span that it never learned to
 
-START = (
-    "start it with: recallm serve MODEL   (or: vllm serve MODEL --logits-processors " + PROCESSOR
-) + ")"
 
-
-def check_processor(backend: ServerBackend, tokenizer: Tokenizer) -> None:
-    """Lets the server copy four random tokens under a constraint, and the same without it.
+def check_processor(backend: RemoteBackend, tokenizer: Tokenizer) -> None:
+    """Lets the model copy four random tokens under a constraint, and the same without it.
 
     Raises:
-        ServerError: The constraint isn't obeyed, or the output is the same without it.
+        GenerationError: The constraint isn't obeyed, or the output is the same without it.
     """
     prompt, spec, wanted = probe(_ordinary(tokenizer), backend.vocab_size)
-    more = {"logit_bias": {str(wanted[0]): _NUDGE}, "ignore_eos": True}
+    more = {"logit_bias": {wanted[0]: _NUDGE}, "ignore_eos": True}
     bound = backend.complete(prompt, len(wanted), spec=spec.to_json(), **more)
     free = backend.complete(prompt, len(wanted), spec=None, **more)
     if bound != wanted or free == wanted:
-        raise ServerError(
-            f"{backend.connection.url} doesn't hold its output to a constraint: of the only legal "
-            f"output {wanted} it made {bound[:20]}, and without the constraint {free[:20]}; {START}"
+        raise backend.error(
+            f"{backend.where} doesn't hold its output to a constraint: of the only legal output "
+            f"{wanted} it made {bound[:20]}, and without the constraint {free[:20]}; {backend.fix}"
         )
 
 

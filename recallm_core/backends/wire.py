@@ -17,6 +17,34 @@ _LINE = 2**20  # bytes of one event, beside the echo of the prompt
 _PER_ID = 16  # bytes at most that one id takes in JSON, with separators and white space
 
 
+def settings(sampling: Sampling, eos: Sequence[int]) -> dict[str, Any]:
+    """Returns how tokens are chosen, as vLLM's sampling parameters: every setting said.
+
+    What is left out would be filled from defaults, which the checkpoint's
+    ``generation_config.json`` may have set.
+
+    Args:
+        sampling: How tokens are chosen.
+        eos: Ids that end the output.
+    """
+    # vLLM takes -1 for no seed at all, and not every runner takes other negative ones
+    seed = {} if sampling.seed is None else {"seed": sampling.seed % 2**63}
+    return {
+        "n": 1,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop_token_ids": list(eos),
+        "skip_special_tokens": False,
+        **seed,
+    }
+
+
 def completion(
     model: str,
     prompt: Sequence[int],
@@ -27,9 +55,6 @@ def completion(
     **more: Any,
 ) -> dict[str, Any]:
     """Returns the body of a request: token ids in and out, every setting said.
-
-    What is left out would be filled from the server's own defaults, which the checkpoint's
-    ``generation_config.json`` may have set.
 
     Args:
         model: The name under which the model is served.
@@ -44,21 +69,9 @@ def completion(
         "prompt": list(prompt),
         "stream": True,
         "stream_options": {"include_usage": True},
-        "n": 1,
-        "max_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "stop_token_ids": list(eos),
-        "skip_special_tokens": False,
         "return_token_ids": True,
+        **settings(sampling, eos),
     }
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
     if spec is not None:
         body["vllm_xargs"] = {ARGUMENT: spec}
     return body | {name: value for name, value in more.items() if value is not None}

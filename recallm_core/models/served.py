@@ -12,8 +12,8 @@ from typing import Any
 from recallm_core.backends import offer as offers
 from recallm_core.backends.connection import Connection
 from recallm_core.backends.offer import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
-from recallm_core.backends.server import ServerBackend
-from recallm_core.backends.server_check import START, check_processor, check_tokenizer
+from recallm_core.backends.server import START, ServerBackend
+from recallm_core.backends.server_check import check_processor, check_tokenizer
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
 from recallm_core.models.recipes import choose_recipe
 from recallm_core.recipe import Recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,15 @@ def test_a_tokenizer_of_another_model_is_refused(make_base: Base, tmp_path: Path
 def test_unknown_modes_servers_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mode must be one of"):
         RecaLLM.load(str(tmp_path), mode="magic")
-    with pytest.raises(MissingExtraError, match="aren't part of this release"):
-        RecaLLM.load(str(tmp_path), backend="vllm")
+    with pytest.raises(ValueError, match=r"backend must be one of \('transformers', 'vllm'\)"):
+        RecaLLM.load(str(tmp_path), backend="gguf")
     with pytest.raises(CheckpointError):
         RecaLLM.load(str(tmp_path / "nowhere"))
+
+
+def test_without_vllm_its_backend_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'recallm-core\[vllm\]'"):
+        RecaLLM.load(str(tmp_path), backend="vllm")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from recallm_core import cli, serve_cli
+from recallm_core.backends import vllm_setup
 from recallm_core.errors import RecallmError
 from recallm_core.models import shipped
 
@@ -38,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(serve_cli, "_installed", lambda: True)
+    monkeypatch.setattr(vllm_setup, "installed", lambda: True)
     monkeypatch.setattr(serve_cli, "_is_named_vllm", lambda: True)
     return found
 
@@ -75,6 +76,16 @@ def test_a_repackaged_vllm_is_started_by_its_older_module(
     serve("recallm-mini")
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(MINI)]
     assert started[0][0][2:6] == words
+
+
+def test_prompts_are_read_whole_where_vllm_needs_that(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = "--no-enable-chunked-prefill"
+    serve("recallm-mini")
+    monkeypatch.setattr(vllm_setup, "reads_prompts_whole", lambda: True)
+    serve("recallm-mini")
+    assert [flag in command for command, _ in started] == [False, True]
 
 
 def test_keys_are_digests_in_the_environment_and_nowhere_else(
@@ -212,7 +223,7 @@ def test_a_checkpoint_of_the_authors_is_served_as_what_it_is(
 def test_without_vllm_the_command_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_cli, "_installed", lambda: False)
+    monkeypatch.setattr(vllm_setup, "installed", lambda: False)
     assert serve("recallm-mini") == 1
     assert "pip install 'recallm-core[vllm]'" in capsys.readouterr().err
 
@@ -220,7 +231,7 @@ def test_without_vllm_the_command_says_what_to_install(
 def test_a_dry_run_shows_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_cli, "_installed", lambda: False)
+    monkeypatch.setattr(vllm_setup, "installed", lambda: False)
     assert serve("recallm-mini", "--dry-run") == 0
     assert "--enable-prefix-caching" in capsys.readouterr().out
 

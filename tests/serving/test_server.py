@@ -121,6 +121,8 @@ def test_settings_reach_the_server(standing: Any) -> None:
     body = server.requests[-1]
     asked = {name: body[name] for name in ("max_tokens", "temperature", "top_p", "seed")}
     assert asked == {"max_tokens": 77, "temperature": 0.5, "top_p": 0.9, "seed": 7}
+    llm.answer(QUESTION, [FERRY], seed=-1)
+    assert server.requests[-1]["seed"] == 2**63 - 1  # to vLLM, -1 is no seed
 
 
 def test_chat_tools_and_schemas(serve: Any) -> None:

@@ -1,0 +1,212 @@
+"""What is the same wherever vLLM runs: requests out, checked token ids back into streams.
+
+The constraint is obeyed in vLLM's workers. What comes back is checked here, and the caller replays
+every token, so a fault there is an error here and never a false quote.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from recallm_core.backends import FinishReason, GenerationRequest, Sampling
+from recallm_core.backends.checks import check_request
+from recallm_core.backends.stream import EngineStream, Job
+from recallm_core.backends.wire import Piece
+from recallm_core.errors import (
+    ConstraintError,
+    GenerationCancelledError,
+    GenerationError,
+    RecallmError,
+)
+
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class RemoteBackend(ABC):
+    """A model that vLLM runs; safe to call from many threads, requests share vLLM's batches.
+
+    Args:
+        window: Tokens that it can attend to, input and output together.
+        vocab_size: Width of its logits.
+    """
+
+    in_process = False
+    error: ClassVar[type[GenerationError]] = GenerationError
+    """What is raised where vLLM fails, or doesn't keep to what it was asked for."""
+    who: ClassVar[str] = "vLLM"
+    """How messages call it."""
+    fix: ClassVar[str]
+    """What to do where the constraint isn't obeyed."""
+
+    def __init__(self, *, window: int, vocab_size: int) -> None:
+        self.window = window
+        self.vocab_size = vocab_size
+        self.about: dict[str, str] = {}
+        """What is known of it: ``engine``, ``runner``, ``model``, ``release``."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Which one it is, for messages."""
+
+    @abstractmethod
+    def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Runs a coroutine where ``pieces`` may be read.
+
+        Raises:
+            GenerationCancelledError: The backend was closed.
+        """
+
+    @abstractmethod
+    def prepared(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        eos: Sequence[int],
+        spec: str | None,
+        **more: Any,
+    ) -> Any:
+        """Returns a request in the form that ``pieces`` takes.
+
+        Args:
+            prompt: Token ids.
+            sampling: How tokens are chosen.
+            eos: Ids that end the output.
+            spec: The constraint as JSON; None: none.
+            more: Further sampling parameters of vLLM.
+        """
+
+    @abstractmethod
+    def pieces(self, asked: Any) -> AsyncGenerator[Piece, None]:
+        """What comes back for one request; closing it ends the request in the engine.
+
+        Raises:
+            GenerationError: It fails, or is refused.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends all streams and frees what was held; safe to call twice."""
+
+    def generate(self, request: GenerationRequest) -> EngineStream:
+        """Sends a request and returns its stream at once; failures are raised by the stream.
+
+        Raises:
+            ContextOverflowError: Prompt and output don't fit the window.
+            ConstraintError: The rules are for another vocabulary, or want a prior recomputed.
+            ValueError: The prompt is empty, or a sampling value is out of range.
+        """
+        check_request(request, vocab_size=self.vocab_size, window=self.window)
+        if request.prior is not None:
+            raise ConstraintError(
+                "a prior that is recomputed after each recall needs the model in this process; "
+                "leave GenerationRequest.prior out and the static scores of the spec are used"
+            )
+        job = _RemoteJob(request)
+        stream = EngineStream(job, self)
+        spec = request.rules.spec
+        asked = self.prepared(
+            request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
+        )
+        job.future = self.start(self._generate(job, asked))
+        closed = GenerationCancelledError(f"{self.who} was closed before the end")
+        job.future.add_done_callback(lambda _: job.end(None, closed))  # else it has ended by now
+        return stream
+
+    async def _generate(self, job: _RemoteJob, asked: Any) -> None:
+        """Fills one stream; runs on the backend's loop."""
+        try:
+            await self._fill(job, asked)
+        except RecallmError as error:
+            job.end(None, error)
+        except Exception as error:  # a fault of this library: nobody must wait for ever
+            failed = f"reading the answer failed: {type(error).__name__}: {error}"
+            job.end(None, self.error(failed))
+
+    async def _fill(self, job: _RemoteJob, asked: Any) -> None:
+        prompt: list[int] = job.request.token_ids.tolist()
+        eos = job.request.rules.spec.eos
+        left = job.request.sampling.max_new_tokens
+        echoed, reason = False, None
+        last: list[int] = []
+        async with aclosing(self.pieces(asked)) as pieces:
+            async for piece in pieces:
+                if piece.prompt is not None:
+                    echoed = self._check_echo(piece.prompt, prompt)
+                if piece.cached_tokens is not None:
+                    job.cached_tokens = piece.cached_tokens
+                tokens = _with_end(piece, eos)
+                left -= len(tokens)
+                if left < 0:
+                    raise self.error(f"{self.who} generated more tokens than it was asked for")
+                if tokens and not echoed:
+                    raise self.error(f"{self.who} {_NO_ECHO}")
+                reason = piece.finish_reason or reason
+                if reason is None:
+                    job.push(list(tokens))
+                else:  # held until the stream has ended: who has it all stops listening
+                    last.extend(tokens)
+        if reason not in _REASONS:
+            raise self.error(
+                f"{self.who} ended the output with {str(reason)[:40]!r} instead of 'stop' or "
+                "'length': it gave the request up; look at its log"
+            )
+        job.push(last)
+        job.end(_REASONS[reason])
+
+    def _check_echo(self, understood: tuple[int, ...], prompt: list[int]) -> bool:
+        """Whether the very prompt was continued; over any other, recall stays closed."""
+        if list(understood) != prompt:
+            raise self.error(
+                f"{self.who} continued another prompt than it was sent ({len(understood):,} tokens "
+                f"instead of {len(prompt):,}), so nothing could be recalled; turn off what "
+                "truncates or rewrites prompts between here and there"
+            )
+        return True
+
+    def complete(
+        self, prompt: Sequence[int], count: int, *, spec: str | None, **more: Any
+    ) -> list[int]:
+        """Returns what the model greedily makes of a prompt, with or without a constraint.
+
+        Blocks; for looking at a model, not for answers: nothing is replayed here.
+        """
+        sampling = Sampling(max_new_tokens=count, temperature=0.0, top_p=1.0)
+        asked = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
+
+        async def read() -> list[int]:
+            async with aclosing(self.pieces(asked)) as pieces:
+                return [token async for piece in pieces for token in piece.tokens]
+
+        found: list[int] = self.start(read()).result()
+        return found
+
+
+class _RemoteJob(Job):
+    """A job whose cancelling also ends its request in the engine."""
+
+    future: Future[Any] | None = None
+
+    def cancel(self) -> None:
+        super().cancel()
+        if self.future is not None:
+            self.future.cancel()
+
+
+_NO_ECHO = (
+    "doesn't say which prompt it understood (prompt_token_ids with return_token_ids), "
+    "so its output can't be tied to the documents; it needs vLLM 0.31 or newer"
+)
+
+
+def _with_end(piece: Piece, eos: Sequence[int]) -> tuple[int, ...]:
+    """The new ids; an end-of-sequence id that was named apart is put at their end."""
+    named = piece.stop_id
+    if named is None or named not in eos or piece.tokens[-1:] == (named,):
+        return piece.tokens
+    return (*piece.tokens, named)
