@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.backends.connection import KEY_VARIABLE
-from recallm_core.backends.offer import PROCESSOR
+from recallm_core.backends.offer import INSTALL_VLLM, PROCESSOR
 from recallm_core.backends.served_app import SETTINGS, is_loopback
 from recallm_core.errors import CheckpointError, MissingExtraError, RecallmError
 
@@ -311,7 +311,4 @@ def _installed() -> bool:
 
 def _check_installed() -> None:
     if not _installed():
-        raise MissingExtraError(
-            "serving needs vLLM; run: pip install 'recallm-core[vllm]' in an environment of its "
-            "own, for it pins other packages (deploy/Dockerfile is a ready one)"
-        )
+        raise MissingExtraError(f"serving needs vLLM; {INSTALL_VLLM}")

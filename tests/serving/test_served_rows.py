@@ -11,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from recallm_core.backends.mask_rows import write_mask
+from recallm_core.backends import mask_rows
+from recallm_core.backends.mask_rows import RowMask, write_masks
 from recallm_core.backends.served_rows import ServedRow, read_spec
 from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import ConstraintRules, Mask
@@ -125,25 +127,68 @@ def test_arguments_are_checked_before_a_request_is_queued() -> None:
             read_spec({ARGUMENT: bad})
 
 
+@st.composite
+def row_masks(draw: st.DrawFn) -> tuple[list[RowMask], bool]:
+    """Masks for some of six rows, over a vocabulary of 10 in logits 13 wide."""
+    found = []
+    for row in sorted(draw(st.sets(st.integers(0, 5), min_size=1))):
+        ids = np.array(sorted(draw(st.sets(st.integers(0, 9), min_size=1))), dtype=np.int64)
+        biased = draw(st.booleans())
+        only = Mask(only=ids, bias=ids * 0.5 - 1 if biased else None)
+        mask = only if draw(st.booleans()) else Mask(only=None, forbid=ids)
+        found.append(RowMask(row, mask, 10))
+    return found, draw(st.booleans())
+
+
 @given(
-    st.lists(st.integers(0, 9), min_size=1, unique=True),
-    st.booleans(),
-    st.booleans(),
-    st.integers(0, 2**32),
-)
+    row_masks(), st.sets(st.integers(0, 5)), st.sampled_from([2, 4096]), st.integers(0, 2**32)
+)  # fmt: skip
 def test_legal_logits_keep_their_bits_and_all_others_are_gone(
-    ids: list[int], allow: bool, forbidden_by_others: bool, seed: int
+    drawn: tuple[list[RowMask], bool], forbidden_by_others: set[int], large: int, seed: int
 ) -> None:
-    before = torch.randn(13, generator=torch.Generator().manual_seed(seed))
-    if forbidden_by_others:
-        before[:] = -torch.inf
-    after = before.clone()
-    array = np.array(sorted(ids), dtype=np.int64)
-    mask = Mask(only=array) if allow else Mask(only=None, forbid=array)
-    write_mask(after, mask, 10)
-    for token in range(13):
-        if token < 10 and mask.allows(token):
-            lifted = allow and forbidden_by_others
-            assert after[token] == (0.0 if lifted else before[token])
-        else:
-            assert after[token] == -torch.inf
+    masks, apart = drawn
+    whole = torch.randn(6, 17, generator=torch.Generator().manual_seed(seed))
+    before = whole[:, 2:15] if apart else whole[:, 2:15].contiguous()
+    before[sorted(forbidden_by_others)] = -torch.inf
+    after = whole.clone()[:, 2:15] if apart else before.clone()
+    with pytest.MonkeyPatch.context() as patch, NoWaiting():
+        patch.setattr(mask_rows, "_LARGE", large)
+        write_masks(after, masks)
+    held = {each.row: each.mask for each in masks}
+    for row in range(6):
+        wanted = expected_row(before[row], held.get(row), row in forbidden_by_others)
+        assert torch.equal(after[row], wanted)
+
+
+def expected_row(before: torch.Tensor, mask: Mask | None, lifted: bool) -> torch.Tensor:
+    """One id after the other, by what the mask says of each."""
+    if mask is None:
+        return before
+    found = torch.full_like(before, -torch.inf)
+    bias = {} if mask.bias is None or mask.only is None else dict(
+        zip(mask.only.tolist(), mask.bias.tolist(), strict=True)
+    )  # fmt: skip
+    for token in range(10):
+        if mask.allows(token):
+            value = before[token] + torch.tensor(bias.get(token, 0.0))
+            found[token] = 0.0 if lifted and mask.only is not None else value
+    return found
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses the operations for whose result the host of a GPU would have to wait."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        assert func.overloadpacket not in WAITING, func
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {
+    torch.ops.aten._local_scalar_dense,
+    torch.ops.aten.nonzero,
+    torch.ops.aten.masked_select,
+    torch.ops.aten.equal,
+    torch.ops.aten.is_nonzero,
+}
