@@ -31,10 +31,14 @@ def grammar_problem(grammar: str) -> str | None:
     """
     if len(grammar) > MAX_GRAMMAR:
         return f"it has {len(grammar):,} characters, the limit is {MAX_GRAMMAR:,}"
+    try:
+        data = grammar.encode()
+    except UnicodeEncodeError:
+        return "it is no text: it holds half a character"
     command = [sys.executable, "-P", __file__]
     try:
         done = subprocess.run(
-            command, input=grammar.encode(), capture_output=True, timeout=_WALL_SECONDS, check=False
+            command, input=data, capture_output=True, timeout=_WALL_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return f"it isn't compiled after {_WALL_SECONDS:g} seconds"

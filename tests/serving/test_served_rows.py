@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from recallm_core.backends import mask_rows
 from recallm_core.backends.mask_rows import RowMask, write_masks
@@ -19,33 +18,9 @@ from recallm_core.backends.served_rows import ServedRow, read_spec
 from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
-from recallm_core.documents import Document
 from recallm_core.errors import TokenizerError
-from recallm_core.generator import RecaLLM
-from recallm_core.grammar import GrammarEngine, OutputRules
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
-
-TOKENIZER = ByteTokenizer(["<rec", "all>", " the"])
-RECIPES = {
-    "trained": trained_recipe(system="{open}{close}", think_open="<think>", think_close="</think>"),
-    "prompted": Recipe(system="{open}{close}"),
-}
-TEXTS = ["Paris is the capital.", "12,5 é🇫🇷 日本 </rec", "the the the"]
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-RULES = OutputRules((), "auto", SCHEMA, True)
-
-
-def prepared(kind: str, **options: Any) -> Prompt:
-    backend = ScriptedBackend(tokenizer=TOKENIZER)
-    llm = RecaLLM(backend.tokenizer, backend, RECIPES[kind])
-    documents = [Document(text, str(n)) for n, text in enumerate(TEXTS)]
-    return llm.prepare([{"role": "user", "content": "q"}], documents, **options)[0]
-
-
-def engines(spec: ConstraintSpec) -> GrammarEngine:
-    return GrammarEngine(TOKENIZER, vocab_size=spec.vocab_size)
+from recallm_core.grammar import GrammarEngine
+from recallm_core.testing import random_walk
 
 
 def plain(mask: Mask | None) -> object:
@@ -56,33 +31,33 @@ def plain(mask: Mask | None) -> object:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(sorted(RECIPES)),
+    st.sampled_from(["trained", "prompted"]),
     st.sampled_from(["none", "sentences"]),
     st.booleans(),
     st.integers(0, 2**32),
     st.data(),
 )
 def test_masks_are_those_of_a_fresh_replay(
-    kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
+    kit: Any, kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
 ) -> None:
-    prompt = prepared(kind, prior=prior, output=RULES if schema else None)
+    prompt = kit.prepared(kind, prior=prior, output=kit.RULES if schema else None)
     spec, ids = ConstraintSpec.from_json(prompt.spec.to_json()), prompt.token_ids.tolist()
     walk = list(islice(random_walk(prompt.rules.start(), random.Random(seed), marks=0.4), 50))
-    row = ServedRow(spec, engines)
-    rules = ConstraintRules.from_spec(spec, ids, engines(spec) if schema else None)
+    row = ServedRow(spec, kit.engines)
+    rules = ConstraintRules.from_spec(spec, ids, kit.engines(spec) if schema else None)
     lengths = data.draw(st.lists(st.integers(0, len(walk)), min_size=1, max_size=8))
     for length in lengths:  # forward, back, twice: as a worker may ask
         if data.draw(st.booleans()):
-            row = ServedRow(spec, engines)  # preempted, and met again with an output
+            row = ServedRow(spec, kit.engines)  # preempted, and met again with an output
         wanted = rules.start()
         for token in walk[:length]:
             wanted.consume(token)
         assert plain(row.mask(ids, walk[:length], spec.vocab_size)) == plain(wanted.mask())
 
 
-def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises() -> None:
-    prompt = prepared("trained")
-    row, ids, width = ServedRow(prompt.spec, engines), prompt.token_ids.tolist(), 400
+def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises(kit: Any) -> None:
+    prompt = kit.prepared("trained")
+    row, ids, width = ServedRow(prompt.spec, kit.engines), prompt.token_ids.tolist(), 400
     opened = prompt.spec.open.ids[0]
     assert row.mask(ids, [opened, opened], width) is None
     assert row.mask(ids, [opened, -1], width) is None
@@ -90,9 +65,9 @@ def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises() -> None
     assert row.mask(ids, [opened], width) is not None  # told the truth again
 
 
-def test_another_prompt_keeps_recall_closed() -> None:
-    prompt = prepared("trained")
-    row = ServedRow(prompt.spec, engines)
+def test_another_prompt_keeps_recall_closed(kit: Any) -> None:
+    prompt = kit.prepared("trained")
+    row = ServedRow(prompt.spec, kit.engines)
     mask = row.mask([1, 2, 3], [], prompt.spec.vocab_size)
     assert mask is not None
     assert not mask.allows(prompt.spec.open.ids[0])
@@ -102,11 +77,11 @@ def no_engine(spec: ConstraintSpec) -> GrammarEngine:
     raise TokenizerError("no tokenizer here")
 
 
-def test_rules_that_cannot_be_built_end_the_output_at_once() -> None:
-    prompt = prepared("trained")
+def test_rules_that_cannot_be_built_end_the_output_at_once(kit: Any) -> None:
+    prompt = kit.prepared("trained")
     ids, spec = prompt.token_ids.tolist(), prompt.spec
-    narrow = ServedRow(spec, engines).mask(ids, [], spec.vocab_size - 1)
-    schema = prepared("trained", output=RULES)
+    narrow = ServedRow(spec, kit.engines).mask(ids, [], spec.vocab_size - 1)
+    schema = kit.prepared("trained", output=kit.RULES)
     lost = ServedRow(schema.spec, no_engine).mask(schema.token_ids.tolist(), [], 1000)
     for mask in (narrow, lost):
         assert mask is not None
@@ -114,8 +89,8 @@ def test_rules_that_cannot_be_built_end_the_output_at_once() -> None:
         assert mask.only.tolist() == list(spec.eos[:1])
 
 
-def test_arguments_are_checked_before_a_request_is_queued() -> None:
-    good = prepared("trained").spec.to_json()
+def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
+    good = kit.prepared("trained").spec.to_json()
     assert read_spec(None) is None
     assert read_spec({}) is None
     assert read_spec({"other": 1}) is None
@@ -144,51 +119,21 @@ def row_masks(draw: st.DrawFn) -> tuple[list[RowMask], bool]:
     row_masks(), st.sets(st.integers(0, 5)), st.sampled_from([2, 4096]), st.integers(0, 2**32)
 )  # fmt: skip
 def test_legal_logits_keep_their_bits_and_all_others_are_gone(
-    drawn: tuple[list[RowMask], bool], forbidden_by_others: set[int], large: int, seed: int
+    kit: Any,
+    drawn: tuple[list[RowMask], bool],
+    forbidden_by_others: set[int],
+    large: int,
+    seed: int,
 ) -> None:
     masks, apart = drawn
     whole = torch.randn(6, 17, generator=torch.Generator().manual_seed(seed))
     before = whole[:, 2:15] if apart else whole[:, 2:15].contiguous()
     before[sorted(forbidden_by_others)] = -torch.inf
     after = whole.clone()[:, 2:15] if apart else before.clone()
-    with pytest.MonkeyPatch.context() as patch, NoWaiting():
+    with pytest.MonkeyPatch.context() as patch, kit.NoWaiting():
         patch.setattr(mask_rows, "_LARGE", large)
         write_masks(after, masks)
     held = {each.row: each.mask for each in masks}
     for row in range(6):
-        wanted = expected_row(before[row], held.get(row), row in forbidden_by_others)
+        wanted = kit.expected_row(before[row], held.get(row), 10)
         assert torch.equal(after[row], wanted)
-
-
-def expected_row(before: torch.Tensor, mask: Mask | None, lifted: bool) -> torch.Tensor:
-    """One id after the other, by what the mask says of each."""
-    if mask is None:
-        return before
-    found = torch.full_like(before, -torch.inf)
-    bias = {} if mask.bias is None or mask.only is None else dict(
-        zip(mask.only.tolist(), mask.bias.tolist(), strict=True)
-    )  # fmt: skip
-    for token in range(10):
-        if mask.allows(token):
-            value = before[token] + torch.tensor(bias.get(token, 0.0))
-            found[token] = 0.0 if lifted and mask.only is not None else value
-    return found
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuses the operations for whose result the host of a GPU would have to wait."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:  # fmt: skip
-        assert func.overloadpacket not in WAITING, func
-        return func(*args, **(kwargs or {}))
-
-
-WAITING = {
-    torch.ops.aten._local_scalar_dense,
-    torch.ops.aten.nonzero,
-    torch.ops.aten.masked_select,
-    torch.ops.aten.equal,
-    torch.ops.aten.is_nonzero,
-}
