@@ -72,7 +72,7 @@ class SlotTokens:
             self._whole[slot] = self._down.begin(states.all_token_ids.gpu[slot, :filled])
         self._new.clear()
         if self._sampled:
-            slots = sorted(self._sampled | self._newest.keys())
+            slots = sorted(self._sampled)  # what was under way has come down before they were read
             where = queued_up(np.array(slots, dtype=np.int64), states.device)
             lengths = states.total_len.gpu[where]
             newest = states.all_token_ids.gpu[where, lengths.long() - 1]
