@@ -5,12 +5,13 @@ Start a server with ``--logits-processors recallm_core.backends.vllm_processor:R
 and outputs. Interfaces as of vLLM 0.31 to 0.33. ``apply`` must never raise: that would end the
 engine for everyone.
 
-What is legal is decided on the host, where text marks, limits, priors and grammars are. In the
-second runner it therefore has to know the token that the last step sampled, and it waits for that
-one only: the copy is queued before the forward pass (``slot_tokens``), the masks are made while the
-device computes, and go up in one piece without a further wait (``mask_rows``). A device that is
-done with its forward pass before the host is done with the masks waits for them. Tests of the
-second runner so far ran on a CPU with interpreted kernels, where nothing is asynchronous.
+What is legal is decided on the host. The second runner keeps all ids on the device, so there the
+host has to know the token that the last step sampled, and waits for that alone: its copy is queued
+before the forward pass (``slot_tokens``), the masks are made while the device computes, and go up
+without a further wait (``mask_rows``). A device that is done with its forward pass before the host
+is done with the masks waits for them. Tables on the device would spare that for copies, but not for
+marks that are text, limits, priors and grammars. The order of copies and waits is tested with a
+stand-in for a busy device, and the whole on a CPU with interpreted kernels; no GPU has run it yet.
 """
 
 from __future__ import annotations
