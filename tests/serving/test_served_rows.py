@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
 from recallm_core.errors import TokenizerError
-from recallm_core.grammar import GrammarEngine
+from recallm_core.grammar import GrammarEngine, GrammarMatcher
 from recallm_core.testing import random_walk
 
 
@@ -87,6 +88,20 @@ def test_rules_that_cannot_be_built_end_the_output_at_once(kit: Any) -> None:
         assert mask is not None
         assert mask.only is not None
         assert mask.only.tolist() == list(spec.eos[:1])
+
+
+def test_a_grammar_at_its_engines_limits_ends_the_output(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = kit.prepared("trained", output=kit.RULES)
+    spec, ids = replace(prompt.spec, thinking=False), prompt.token_ids.tolist()
+    row = ServedRow(spec, kit.engines)
+    nothing = np.empty(0, dtype=np.int64)
+    monkeypatch.setattr(GrammarMatcher, "allowed_tokens", lambda self: nothing)
+    mask = row.mask(ids, [], spec.vocab_size)
+    assert mask is not None
+    assert mask.only is not None
+    assert mask.only.tolist() == list(spec.eos[:1])
 
 
 def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
