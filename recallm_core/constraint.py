@@ -143,7 +143,7 @@ class ConstraintRules:
     def from_spec(
         cls,
         spec: ConstraintSpec,
-        prompt_ids: Sequence[int],
+        prompt_ids: Sequence[int] | NDArray[np.int32],
         engine: GrammarEngine | None = None,
     ) -> ConstraintRules:
         """Binds a spec to the prompt that a worker really has.

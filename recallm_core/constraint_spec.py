@@ -152,6 +152,13 @@ class GrammarSpec:
         if any((mark is None) != (self.call is None) for mark in marks):
             raise ConstraintError("tool calls need both marks, and nothing else does")
 
+    @property
+    def text(self) -> str:
+        """The grammar, whichever of the two it is."""
+        found = self.answer if self.call is None else self.call
+        assert found is not None
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the grammar as plain JSON values."""
         return {

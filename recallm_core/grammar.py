@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +27,7 @@ Ints = NDArray[np.int64]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _NOTHING: Ints = np.empty(0, dtype=np.int64)
+_COMPILED = 64  # grammars that an engine keeps; one takes a millisecond to a second to compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +233,46 @@ class GrammarEngine:
         vocabulary = _Vocabulary(tokenizer, tokens)
         wrapper = engine.TokenizerWrapper(vocabulary)
         self._tokenizer = engine.LLTokenizer(wrapper, n_vocab=max(vocab_size, len(tokens)))
+        self._compiled: dict[str, Future[Any]] = {}
+        self._lock = threading.Lock()
+
+    def narrowed(self, eos: Iterable[int], *, vocab_size: int) -> GrammarEngine:
+        """Returns an engine for other ends and another width, over the same prepared vocabulary.
+
+        Args:
+            eos: Ids that no grammar may use as text, beside those of the tokenizer.
+            vocab_size: Width of the logits.
+        """
+        other = copy(self)
+        other.eos = self.eos | frozenset(eos)
+        other.vocab_size = vocab_size
+        return other
 
     def matcher(self, grammar: str) -> GrammarMatcher:
-        """Returns a fresh cursor at the beginning of a grammar.
+        """Returns a fresh cursor at the beginning of a grammar, which is compiled once.
 
         Raises:
             ConstraintError: The grammar is broken or beyond the engine's limits.
         """
-        found = _llguidance().LLMatcher(self._tokenizer, grammar, log_level=0)
+        found = self._compile(grammar)
         if found.is_error():
             raise ConstraintError(f"the grammar can't be used: {found.get_error()[:500]}")
-        return GrammarMatcher(self, found)
+        return GrammarMatcher(self, found.deep_copy())
+
+    def _compile(self, grammar: str) -> Any:
+        """The compiled grammar, which nobody moves; threads that want the same one share it."""
+        made: Future[Any] = Future()
+        with self._lock:
+            found = self._compiled.pop(grammar, made)
+            self._compiled[grammar] = found  # the last used stands last
+            while len(self._compiled) > _COMPILED:
+                del self._compiled[next(iter(self._compiled))]
+        if found is made:
+            try:
+                made.set_result(_llguidance().LLMatcher(self._tokenizer, grammar, log_level=0))
+            except Exception as error:
+                made.set_exception(error)
+        return found.result()
 
 
 class _Vocabulary:

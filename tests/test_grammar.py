@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -147,3 +148,25 @@ def test_lossy_tokenizers_are_refused() -> None:
 
     with pytest.raises(ConstraintError, match="known as bytes"):
         GrammarEngine(Lossy(), vocab_size=300)
+
+
+def test_a_grammar_is_compiled_once_whoever_asks(
+    engine: GrammarEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import llguidance
+
+    made: list[str] = []
+    true = llguidance.LLMatcher
+
+    def counted(tokenizer: Any, grammar: str, **options: Any) -> Any:
+        made.append(grammar)
+        return true(tokenizer, grammar, **options)
+
+    monkeypatch.setattr(llguidance, "LLMatcher", counted)
+    grammar = 'start: "compiled once"'
+    with ThreadPoolExecutor(4) as threads:
+        matchers = list(threads.map(lambda _: engine.matcher(grammar), range(8)))
+    assert made == [grammar]
+    matchers[0].consume_token(ord("c"))
+    for matcher in matchers[1:]:  # each stands where it stood
+        assert matcher.allowed_tokens().tolist() == [ord("c")]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
-from recallm_core.backends.mask_rows import write_mask
+from recallm_core.backends.mask_rows import RowMask, write_masks
 from recallm_core.constraint import Constraint, ConstraintRules, Mask, Prior
 from recallm_core.errors import ConstraintError
 
@@ -148,7 +148,6 @@ def _common(one: Ids, other: Ids) -> int:
 
 def _apply(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
     out = scores.clone()
-    for row, mask in zip(out, masks, strict=True):
-        if mask is not None:
-            write_mask(row, mask, scores.shape[-1])
+    width = scores.shape[-1]
+    write_masks(out, [RowMask(row, mask, width) for row, mask in enumerate(masks) if mask])
     return out

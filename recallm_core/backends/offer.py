@@ -29,6 +29,10 @@ FILES: Mapping[str, int] = {
     "recallm.json": 1_000_000,
 }
 PROCESSOR = "recallm_core.backends.vllm_processor:RecallProcessor"
+INSTALL_VLLM = (
+    "run: pip install 'recallm-core[vllm]' in an environment of its own, for it pins other "
+    "packages (deploy/Dockerfile is a ready one)"
+)
 _NAME = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}")
 _TYPE = re.compile(r"[A-Za-z0-9_.-]{0,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -6,12 +6,15 @@ advanced by being called: the state is that of the output that is given, followe
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from recallm_core.backends import offer
 from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import Constraint, ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
@@ -20,6 +23,9 @@ from recallm_core.grammar import GrammarEngine
 from recallm_core.tokenizer import HFTokenizer
 
 Engines = Callable[[ConstraintSpec], GrammarEngine]
+Ids = Sequence[int] | NDArray[np.int32]
+
+_log = logging.getLogger(__name__)
 
 
 def read_spec(arguments: object) -> ConstraintSpec | None:
@@ -52,39 +58,51 @@ class ServedRow:
         self._state: Constraint | None = None
         self._seen: list[int] = []
 
-    def mask(self, prompt: Sequence[int], output: Sequence[int], width: int) -> Mask | None:
+    def mask(self, prompt: Ids, output: Sequence[int], width: int) -> Mask | None:
         """Returns what may follow an output; None once the output broke the rules.
 
-        A request whose rules can't be built ends at once. A prompt that isn't the spec's keeps
-        recall closed (``ConstraintRules.from_spec``). The client notices each of the three.
+        A request whose rules can't be built, or can't be followed, ends at once. A prompt that
+        isn't the spec's keeps recall closed (``ConstraintRules.from_spec``). The client notices
+        each of these.
 
         Args:
             prompt: The prompt that the worker has; the same at each call.
             output: All tokens generated so far.
             width: Of the logits.
         """
-        if not self._begun:
-            self._begin(prompt, width)
-        if self._rules is None:
-            return Mask(only=np.array([i for i in self.spec.eos if i < width][:1] or [0]))
-        return self._follow(list(output))
+        try:
+            if not self._begun:
+                self._begin(prompt, width)
+            found = None if self._rules is None else self._follow(self._rules, list(output))
+            if self._rules is not None and not _leaves_nothing(found):
+                return found
+        except Exception:  # whatever it is: the server goes on with everybody else's requests
+            _log.exception("a request ends here, its constraint can't be followed")
+            self._rules = None
+        return Mask(only=np.array([i for i in self.spec.eos if i < width][:1] or [0]))
 
-    def _begin(self, prompt: Sequence[int], width: int) -> None:
+    def _begin(self, prompt: Ids, width: int) -> None:
         self._begun = True
         if self.spec.vocab_size > width:
             return
         try:
-            engine = None if self.spec.grammar is None else self._engines(self.spec)
-            self._rules = ConstraintRules.from_spec(self.spec, prompt, engine)
-        except RecallmError:
-            return
-        self._state = self._rules.start()
+            self._rules = ConstraintRules.from_spec(self.spec, prompt, self._engine())
+        except RecallmError as error:
+            _log.warning("a request ends here, its constraint can't be used: %.300r", error)
 
-    def _follow(self, output: list[int]) -> Mask | None:
+    def _engine(self) -> GrammarEngine | None:
+        """The engine, once it has compiled the grammar: later that can't go wrong any more."""
+        grammar = self.spec.grammar
+        if grammar is None:
+            return None
+        engine = self._engines(self.spec)
+        engine.matcher(grammar.text)
+        return engine
+
+    def _follow(self, rules: ConstraintRules, output: list[int]) -> Mask | None:
         """Moves from the output seen last to this one."""
-        assert self._rules is not None
         if self._state is None or output[: len(self._seen)] != self._seen:
-            self._state, self._seen = self._rules.start(), []
+            self._state, self._seen = rules.start(), []
         for token in output[len(self._seen) :]:
             if not 0 <= token < self.spec.vocab_size or not self._state.mask().allows(token):
                 return None  # the state stays at the last legal token
@@ -93,17 +111,41 @@ class ServedRow:
         return self._state.mask()
 
 
+def _leaves_nothing(mask: Mask | None) -> bool:
+    """Whether no token is legal: a grammar has come to its engine's limits."""
+    return mask is not None and mask.only is not None and not mask.only.size
+
+
 class FolderEngines:
-    """Grammar engines over the tokenizer of a model's folder, made when first needed.
+    """Grammar engines over the tokenizer of a model's folder.
+
+    Reading a tokenizer of 150,000 tokens takes seconds, for which no step of everybody's requests
+    should wait: it begins here, in a thread that then also compiles the grammars of requests while
+    their prompts are read. What an engine allows doesn't depend on when it was ready.
 
     Args:
         folder: The served model's folder.
+        vocab_size: Width of the logits.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, vocab_size: int) -> None:
         self._folder = folder
-        self._made: dict[tuple[Any, ...], GrammarEngine] = {}
-        self._lock = threading.Lock()
+        self._vocab_size = vocab_size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recallm-grammars")
+        self._engine: Future[GrammarEngine] = self._thread.submit(self._build)
+
+    def _build(self) -> GrammarEngine:
+        ends = offer.eos_ids(Path(self._folder))
+        tokenizer = HFTokenizer.from_folder(self._folder, eos_ids=ends)
+        return GrammarEngine(tokenizer, vocab_size=self._vocab_size)
+
+    def prepare(self, spec: ConstraintSpec) -> None:
+        """Begins to compile a spec's grammar; returns at once."""
+        if spec.grammar is not None:
+            self._thread.submit(self._compile, spec.grammar.text)
+
+    def _compile(self, grammar: str) -> None:
+        self._engine.result().matcher(grammar)
 
     def __call__(self, spec: ConstraintSpec) -> GrammarEngine:
         """Returns the engine for a spec's vocabulary and ends.
@@ -111,9 +153,4 @@ class FolderEngines:
         Raises:
             RecallmError: The folder has no usable tokenizer.
         """
-        key = (spec.eos, spec.vocab_size)
-        with self._lock:
-            if key not in self._made:
-                tokenizer = HFTokenizer.from_folder(self._folder, eos_ids=spec.eos)
-                self._made[key] = GrammarEngine(tokenizer, vocab_size=spec.vocab_size)
-            return self._made[key]
+        return self._engine.result().narrowed(spec.eos, vocab_size=spec.vocab_size)

@@ -4,39 +4,51 @@ Start a server with ``--logits-processors recallm_core.backends.vllm_processor:R
 ``recallm serve`` does. All decisions are ``served_rows``'; this file knows where vLLM keeps prompts
 and outputs. Interfaces as of vLLM 0.31 to 0.33. ``apply`` must never raise: that would end the
 engine for everyone.
+
+What is legal is decided on the host. The second runner keeps all ids on the device, so there the
+host has to know the token that the last step sampled, and waits for that alone: its copy is queued
+before the forward pass (``slot_tokens``), the masks are made while the device computes, and go up
+without a further wait (``mask_rows``). A device that is done with its forward pass before the host
+is done with the masks waits for them. Tables on the device would spare that for copies, but not for
+marks that are text, limits, priors and grammars. The order of copies and waits is tested with a
+stand-in for a busy device, and the whole on a CPU with interpreted kernels; no GPU has run it yet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.v1.sample.logits_processor import LogitsProcessor as RunnerOne
-from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from recallm_core.backends.mask_rows import write_mask
+from recallm_core.backends.grammar_check import grammar_problem
+from recallm_core.backends.mask_rows import RowMask, write_masks
+from recallm_core.backends.offer import INSTALL_VLLM
 from recallm_core.backends.served_rows import FolderEngines, ServedRow, read_spec
+from recallm_core.backends.slot_tokens import SlotTokens
+from recallm_core.backends.wire import ARGUMENT
+from recallm_core.errors import MissingExtraError
 
+try:
+    from vllm.v1.sample.logits_processor import LogitsProcessor as RunnerOne
+    from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "vllm":
+        raise
+    raise MissingExtraError(f"this logits processor is vLLM's to load; {INSTALL_VLLM}") from error
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as RunnerTwo
 except ImportError:  # before vLLM 0.31 there is only the first runner
     RunnerTwo = object
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A request: its row, its prompt, and its output so far."""
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A request of the first runner, which lengthens the output itself."""
 
     row: ServedRow
-    prompt: list[int] = field(default_factory=list)
-    output: list[int] = field(default_factory=list)
-
-    def write(self, logits: torch.Tensor) -> None:
-        """Forbids in one row of logits what is illegal."""
-        mask = self.row.mask(self.prompt, self.output, len(logits))
-        if mask is not None:
-            write_mask(logits, mask, self.row.spec.vocab_size)
+    prompt: list[int]
+    output: list[int]
 
 
 class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untyped here
@@ -57,9 +69,13 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
                 "RecaLLM's quotes need each token checked, and speculative decoding checks several "
                 "at once without this processor; start the server without it"
             )
-        self._engines = FolderEngines(str(vllm_config.model_config.tokenizer))
-        self._states: Any = states if is_pin_memory is None else None
-        self._entries: dict[int, _Entry] = {}  # by batch index (V1) or slot (V2)
+        model = vllm_config.model_config
+        self._engines = FolderEngines(str(model.tokenizer), vocab_size=model.get_vocab_size())
+        self._listed: dict[int, _Listed] = {}  # V1, by batch index
+        self._rows: dict[int, ServedRow] = {}  # V2, by slot
+        if is_pin_memory is None:
+            self._states = states
+            self._tokens = SlotTokens(states)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -69,41 +85,81 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
             ValueError: It can't be used, or another setting would override it; over HTTP that is
                 a 400.
         """
-        if read_spec(sampling_params.extra_args) is None:
+        spec = read_spec(sampling_params.extra_args)
+        if spec is None:
             return
         for name in ("structured_outputs", "thinking_token_budget"):
             if getattr(sampling_params, name, None) is not None:
                 raise ValueError(
                     f"{name} can't be set beside a constraint, which it would override"
                 )
+        problem = None if spec.grammar is None else grammar_problem(spec.grammar.text)
+        if problem is not None:
+            raise ValueError(f"the grammar in the argument {ARGUMENT!r} can't be used: {problem}")
+
+    def _row(self, params: Any) -> ServedRow | None:
+        spec = read_spec(params.extra_args)
+        if spec is None:
+            return None
+        self._engines.prepare(spec)
+        return ServedRow(spec, self._engines)
+
+    # The first runner: requests by batch index, outputs in live lists.
 
     def is_argmax_invariant(self) -> bool:
         """No: greedy decoding needs the mask as well."""
         return False
 
-    # The first runner: requests by batch index, outputs in live lists.
-
     def update_state(self, batch_update: Any) -> None:
         """Takes up requests that came, left or moved."""
-        process_dict_updates(self._entries, batch_update, self._entry)
+        process_dict_updates(self._listed, batch_update, self._list)
 
-    def _entry(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Entry | None:
-        spec = read_spec(params.extra_args)
-        if spec is None:
-            return None
-        # vLLM lengthens ``output`` itself; embeddings have no ids, and recall stays closed
-        return _Entry(ServedRow(spec, self._engines), prompt or [], output)
+    def _list(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Listed | None:
+        row = self._row(params)
+        # embeddings have no ids, and recall stays closed
+        return None if row is None else _Listed(row, prompt or [], output)
+
+    def _listed_masks(self, rows: int, width: int) -> list[RowMask]:
+        found = []
+        for index, each in sorted(self._listed.items()):
+            mask = each.row.mask(each.prompt, each.output, width) if index < rows else None
+            if mask is not None:
+                found.append(RowMask(index, mask, each.row.spec.vocab_size))
+        return found
 
     # The second runner: requests by slot, all ids in its buffers.
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Takes up a request in a slot; whatever was there before is gone."""
-        spec = read_spec(sampling_params.extra_args)
-        self._entries.pop(req_idx, None)
-        if spec is None:
+        row = self._row(sampling_params)
+        if row is None:
+            self._rows.pop(req_idx, None)
+            self._tokens.drop(req_idx)
             return False
-        self._entries[req_idx] = _Entry(ServedRow(spec, self._engines))
+        self._rows[req_idx] = row
+        self._tokens.take(req_idx)
         return True
+
+    def apply_staged_writes(self) -> None:
+        """Begins to fetch what the last step sampled; vLLM calls it before each forward pass."""
+        self._tokens.stage()
+
+    def _slot_masks(self, ctx: Any, rows: int, width: int) -> list[RowMask]:
+        slots, lengths = ctx.idx_mapping_np.tolist(), ctx.seq_lens_upper_bound_np.tolist()
+        sampled = [
+            (index, slot, length)
+            for index, (slot, length) in enumerate(zip(slots[:rows], lengths, strict=False))
+            if slot in self._rows and length >= self._states.prefill_len.np[slot]
+        ]  # the others' prompts are still being read, nothing is sampled
+        if sampled:
+            self._tokens.collect()
+        found = []
+        for index, slot, length in sampled:
+            row, history = self._rows[slot], self._tokens.read(slot, length)
+            mask = row.mask(history.prompt, history.output, width)
+            if mask is not None:
+                found.append(RowMask(index, mask, row.spec.vocab_size))
+        return found
 
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
         """Forbids what is illegal, in place.
@@ -112,27 +168,10 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
             logits: One row a request, ``[rows, vocabulary]``.
             ctx: The second runner's layout of the batch.
         """
-        if ctx is not None:
-            self._apply_slots(logits, ctx)
-            return logits
-        for index, entry in self._entries.items():
-            if index < len(logits):
-                entry.write(logits[index])
+        rows, width = logits.shape
+        if ctx is None:
+            masks = self._listed_masks(rows, width)
+        else:
+            masks = self._slot_masks(ctx, rows, width)
+        write_masks(logits, masks)
         return logits
-
-    def _apply_slots(self, logits: torch.Tensor, ctx: Any) -> None:
-        """The second runner's batch; on a GPU each request's new ids are fetched to the host."""
-        slots, lengths = ctx.idx_mapping_np.tolist(), ctx.seq_lens_upper_bound_np.tolist()
-        for index, (slot, length) in enumerate(zip(slots, lengths, strict=False)):
-            entry = self._entries.get(slot)
-            if entry is None or index >= len(logits):
-                continue
-            prompt_length = int(self._states.prompt_len.np[slot])
-            if length < prompt_length:
-                continue  # its prompt is still being read, nothing is sampled
-            ids = self._states.all_token_ids.gpu[slot]
-            if not entry.prompt:
-                entry.prompt = ids[:prompt_length].tolist()
-            known = prompt_length + len(entry.output)
-            entry.output += ids[known:length].tolist()
-            entry.write(logits[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -12,38 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.backends.mask_rows import write_mask
+from recallm_core.backends import mask_rows
+from recallm_core.backends.mask_rows import RowMask, write_masks
 from recallm_core.backends.served_rows import ServedRow, read_spec
 from recallm_core.backends.wire import ARGUMENT
 from recallm_core.constraint import ConstraintRules, Mask
 from recallm_core.constraint_spec import ConstraintSpec
-from recallm_core.documents import Document
 from recallm_core.errors import TokenizerError
-from recallm_core.generator import RecaLLM
-from recallm_core.grammar import GrammarEngine, OutputRules
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
-
-TOKENIZER = ByteTokenizer(["<rec", "all>", " the"])
-RECIPES = {
-    "trained": trained_recipe(system="{open}{close}", think_open="<think>", think_close="</think>"),
-    "prompted": Recipe(system="{open}{close}"),
-}
-TEXTS = ["Paris is the capital.", "12,5 é🇫🇷 日本 </rec", "the the the"]
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-RULES = OutputRules((), "auto", SCHEMA, True)
-
-
-def prepared(kind: str, **options: Any) -> Prompt:
-    backend = ScriptedBackend(tokenizer=TOKENIZER)
-    llm = RecaLLM(backend.tokenizer, backend, RECIPES[kind])
-    documents = [Document(text, str(n)) for n, text in enumerate(TEXTS)]
-    return llm.prepare([{"role": "user", "content": "q"}], documents, **options)[0]
-
-
-def engines(spec: ConstraintSpec) -> GrammarEngine:
-    return GrammarEngine(TOKENIZER, vocab_size=spec.vocab_size)
+from recallm_core.grammar import GrammarEngine, GrammarMatcher
+from recallm_core.testing import random_walk
 
 
 def plain(mask: Mask | None) -> object:
@@ -54,33 +32,33 @@ def plain(mask: Mask | None) -> object:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(sorted(RECIPES)),
+    st.sampled_from(["trained", "prompted"]),
     st.sampled_from(["none", "sentences"]),
     st.booleans(),
     st.integers(0, 2**32),
     st.data(),
 )
 def test_masks_are_those_of_a_fresh_replay(
-    kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
+    kit: Any, kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
 ) -> None:
-    prompt = prepared(kind, prior=prior, output=RULES if schema else None)
+    prompt = kit.prepared(kind, prior=prior, output=kit.RULES if schema else None)
     spec, ids = ConstraintSpec.from_json(prompt.spec.to_json()), prompt.token_ids.tolist()
     walk = list(islice(random_walk(prompt.rules.start(), random.Random(seed), marks=0.4), 50))
-    row = ServedRow(spec, engines)
-    rules = ConstraintRules.from_spec(spec, ids, engines(spec) if schema else None)
+    row = ServedRow(spec, kit.engines)
+    rules = ConstraintRules.from_spec(spec, ids, kit.engines(spec) if schema else None)
     lengths = data.draw(st.lists(st.integers(0, len(walk)), min_size=1, max_size=8))
     for length in lengths:  # forward, back, twice: as a worker may ask
         if data.draw(st.booleans()):
-            row = ServedRow(spec, engines)  # preempted, and met again with an output
+            row = ServedRow(spec, kit.engines)  # preempted, and met again with an output
         wanted = rules.start()
         for token in walk[:length]:
             wanted.consume(token)
         assert plain(row.mask(ids, walk[:length], spec.vocab_size)) == plain(wanted.mask())
 
 
-def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises() -> None:
-    prompt = prepared("trained")
-    row, ids, width = ServedRow(prompt.spec, engines), prompt.token_ids.tolist(), 400
+def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises(kit: Any) -> None:
+    prompt = kit.prepared("trained")
+    row, ids, width = ServedRow(prompt.spec, kit.engines), prompt.token_ids.tolist(), 400
     opened = prompt.spec.open.ids[0]
     assert row.mask(ids, [opened, opened], width) is None
     assert row.mask(ids, [opened, -1], width) is None
@@ -88,9 +66,9 @@ def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises() -> None
     assert row.mask(ids, [opened], width) is not None  # told the truth again
 
 
-def test_another_prompt_keeps_recall_closed() -> None:
-    prompt = prepared("trained")
-    row = ServedRow(prompt.spec, engines)
+def test_another_prompt_keeps_recall_closed(kit: Any) -> None:
+    prompt = kit.prepared("trained")
+    row = ServedRow(prompt.spec, kit.engines)
     mask = row.mask([1, 2, 3], [], prompt.spec.vocab_size)
     assert mask is not None
     assert not mask.allows(prompt.spec.open.ids[0])
@@ -100,11 +78,11 @@ def no_engine(spec: ConstraintSpec) -> GrammarEngine:
     raise TokenizerError("no tokenizer here")
 
 
-def test_rules_that_cannot_be_built_end_the_output_at_once() -> None:
-    prompt = prepared("trained")
+def test_rules_that_cannot_be_built_end_the_output_at_once(kit: Any) -> None:
+    prompt = kit.prepared("trained")
     ids, spec = prompt.token_ids.tolist(), prompt.spec
-    narrow = ServedRow(spec, engines).mask(ids, [], spec.vocab_size - 1)
-    schema = prepared("trained", output=RULES)
+    narrow = ServedRow(spec, kit.engines).mask(ids, [], spec.vocab_size - 1)
+    schema = kit.prepared("trained", output=kit.RULES)
     lost = ServedRow(schema.spec, no_engine).mask(schema.token_ids.tolist(), [], 1000)
     for mask in (narrow, lost):
         assert mask is not None
@@ -112,8 +90,22 @@ def test_rules_that_cannot_be_built_end_the_output_at_once() -> None:
         assert mask.only.tolist() == list(spec.eos[:1])
 
 
-def test_arguments_are_checked_before_a_request_is_queued() -> None:
-    good = prepared("trained").spec.to_json()
+def test_a_grammar_at_its_engines_limits_ends_the_output(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = kit.prepared("trained", output=kit.RULES)
+    spec, ids = replace(prompt.spec, thinking=False), prompt.token_ids.tolist()
+    row = ServedRow(spec, kit.engines)
+    nothing = np.empty(0, dtype=np.int64)
+    monkeypatch.setattr(GrammarMatcher, "allowed_tokens", lambda self: nothing)
+    mask = row.mask(ids, [], spec.vocab_size)
+    assert mask is not None
+    assert mask.only is not None
+    assert mask.only.tolist() == list(spec.eos[:1])
+
+
+def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
+    good = kit.prepared("trained").spec.to_json()
     assert read_spec(None) is None
     assert read_spec({}) is None
     assert read_spec({"other": 1}) is None
@@ -125,25 +117,38 @@ def test_arguments_are_checked_before_a_request_is_queued() -> None:
             read_spec({ARGUMENT: bad})
 
 
+@st.composite
+def row_masks(draw: st.DrawFn) -> tuple[list[RowMask], bool]:
+    """Masks for some of six rows, over a vocabulary of 10 in logits 13 wide."""
+    found = []
+    for row in sorted(draw(st.sets(st.integers(0, 5), min_size=1))):
+        ids = np.array(sorted(draw(st.sets(st.integers(0, 9), min_size=1))), dtype=np.int64)
+        biased = draw(st.booleans())
+        only = Mask(only=ids, bias=ids * 0.5 - 1 if biased else None)
+        mask = only if draw(st.booleans()) else Mask(only=None, forbid=ids)
+        found.append(RowMask(row, mask, 10))
+    return found, draw(st.booleans())
+
+
 @given(
-    st.lists(st.integers(0, 9), min_size=1, unique=True),
-    st.booleans(),
-    st.booleans(),
-    st.integers(0, 2**32),
-)
+    row_masks(), st.sets(st.integers(0, 5)), st.sampled_from([2, 4096]), st.integers(0, 2**32)
+)  # fmt: skip
 def test_legal_logits_keep_their_bits_and_all_others_are_gone(
-    ids: list[int], allow: bool, forbidden_by_others: bool, seed: int
+    kit: Any,
+    drawn: tuple[list[RowMask], bool],
+    forbidden_by_others: set[int],
+    large: int,
+    seed: int,
 ) -> None:
-    before = torch.randn(13, generator=torch.Generator().manual_seed(seed))
-    if forbidden_by_others:
-        before[:] = -torch.inf
-    after = before.clone()
-    array = np.array(sorted(ids), dtype=np.int64)
-    mask = Mask(only=array) if allow else Mask(only=None, forbid=array)
-    write_mask(after, mask, 10)
-    for token in range(13):
-        if token < 10 and mask.allows(token):
-            lifted = allow and forbidden_by_others
-            assert after[token] == (0.0 if lifted else before[token])
-        else:
-            assert after[token] == -torch.inf
+    masks, apart = drawn
+    whole = torch.randn(6, 17, generator=torch.Generator().manual_seed(seed))
+    before = whole[:, 2:15] if apart else whole[:, 2:15].contiguous()
+    before[sorted(forbidden_by_others)] = -torch.inf
+    after = whole.clone()[:, 2:15] if apart else before.clone()
+    with pytest.MonkeyPatch.context() as patch, kit.NoWaiting():
+        patch.setattr(mask_rows, "_LARGE", large)
+        write_masks(after, masks)
+    held = {each.row: each.mask for each in masks}
+    for row in range(6):
+        wanted = kit.expected_row(before[row], held.get(row), 10)
+        assert torch.equal(after[row], wanted)

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from langchain_recallm import ChatRecaLLM, message_citations
 from recallm_core import Document, Finished, RecaLLM
 from recallm_core.backends.server import ServerBackend
 from recallm_core.backends.server_check import check_tokenizer
+from recallm_core.constraint_spec import GrammarSpec
 from recallm_core.errors import GenerationCancelledError, ServerError
 from recallm_core.tokenizer import HFTokenizer
 
@@ -301,6 +303,18 @@ def test_a_bad_constraint_is_http_400(server: Server) -> None:
     body = {"model": "mini", "prompt": [1, 2], "max_tokens": 2, "vllm_xargs": {"recallm": "{}"}}
     assert server.get("/v1/completions", KEY, body)[0] == 400
     assert server.get("/v1/completions", KEY, body | {"vllm_xargs": {}})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "grammar", ["start: (", 'start: %json {"type": "integer", "multipleOf": 99999989}']
+)
+def test_a_grammar_that_cannot_be_compiled_is_refused(llm: RecaLLM, grammar: str) -> None:
+    """The second would take minutes; either would have ended the engine for everyone."""
+    prompt, _ = llm.prepare([{"role": "user", "content": QUESTIONS[0]}], [FERRY])
+    spec = replace(prompt.spec, grammar=GrammarSpec(answer=grammar)).to_json()
+    with pytest.raises(ServerError, match=r"refused the request \(400\).*grammar"):
+        llm.backend.complete(prompt.token_ids.tolist(), 4, spec=spec)  # type: ignore[attr-defined] # served
+    check(llm.answer(QUESTIONS[0], [FERRY, LEAVE], **PLAIN))
 
 
 def test_a_constraint_of_another_prompt_keeps_recall_closed(llm: RecaLLM) -> None:
