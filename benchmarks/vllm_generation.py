@@ -36,7 +36,6 @@ import torch
 from constrained_step import CLOSE, OPEN, SPAN, VOCAB, commit, contexts, make_rules, time_rescan
 from generation import ROOT, SHIPPED, make_case
 
-PROCESSOR = "recallm_core.backends.vllm_processor:RecallProcessor"
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -68,6 +67,25 @@ def enter_environment() -> None:
 
 # Tokens per second.
 
+APPLIED: list[float] = []  # microseconds that the processor took for the steps of a batch
+
+
+def timed() -> type[Any]:
+    """The processor, which notes how long each of its steps takes."""
+    from recallm_core.backends.vllm_processor import RecallProcessor
+
+    class Timed(RecallProcessor):
+        """Its time is that of its thread."""
+
+        def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
+            """Forbids what is illegal."""
+            began = time.thread_time_ns()
+            masked: torch.Tensor = super().apply(logits, ctx)
+            APPLIED.append((time.thread_time_ns() - began) / 1000)
+            return masked
+
+    return Timed
+
 
 def forced() -> type[Any]:
     """A processor under which each request writes the script among its arguments."""
@@ -95,10 +113,11 @@ def forced() -> type[Any]:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of the processor and of the clock for a batch of requests."""
+    """Seconds of the processor and of the clock for a batch; microseconds of a step's masks."""
 
     processor: float
     clock: float
+    masks: float
 
 
 class Engine:
@@ -122,7 +141,7 @@ class Engine:
             max_model_len=prompt + output + 1,
             max_num_seqs=most,
             gpu_memory_utilization=0.5,
-            logits_processors=[forced(), PROCESSOR],
+            logits_processors=[forced(), timed()],
         )
         vocab = self._llm.llm_engine.vllm_config.model_config.get_vocab_size()
         self._cases = [make_case(vocab, prompt, output, seed) for seed in range(most)]
@@ -145,13 +164,14 @@ class Engine:
             for case, spec in zip(cases, self._specs, strict=False)
         ]
         gc.collect()
+        APPLIED.clear()
         clock, processor = time.perf_counter(), time.process_time()
         found = self._llm.generate(prompts, params, use_tqdm=False)
-        speed = Speed(time.process_time() - processor, time.perf_counter() - clock)
+        spent = (time.process_time() - processor, time.perf_counter() - clock)
         for case, output in zip(cases, found, strict=True):
             if list(output.outputs[0].token_ids) != case.script:
                 raise SystemExit("the script wasn't followed; the figures would mean nothing")
-        return speed
+        return Speed(*spent, float(np.median(APPLIED)))
 
     def compare(self, requests: int, pairs: int) -> tuple[list[Speed], list[Speed]]:
         """Speeds without the constraint and with it, pair by pair."""
@@ -170,9 +190,9 @@ def speed_rows(options: argparse.Namespace) -> Iterator[str]:
     yield f"tokens per second, {sizes}; medians (quartiles) of pairs\n"
     yield (
         "| requests | pairs | without, CPU | with, CPU | with over without, CPU | without, clock "
-        "| with, clock | with over without, clock |"
+        "| with, clock | with over without, clock | masks of a step, CPU us |"
     )
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     engine = Engine(options.model, max(options.requests), options.prompt, options.output)
     for requests in options.requests:
         pairs = max(options.pairs, PAIRED // requests)
@@ -184,6 +204,7 @@ def speed_rows(options: argparse.Namespace) -> Iterator[str]:
             ratios = seconds[0] / seconds[1]
             low, middle, high = np.percentile(ratios, (25, 50, 75))
             cells += [f"{slow:,.0f}", f"{fast:,.0f}", f"{middle:.3f} ({low:.3f} to {high:.3f})"]
+        cells.append(f"{np.median([speed.masks for speed in held]):,.0f}")
         yield f"| {requests} | {pairs} | " + " | ".join(cells) + " |"
 
 
@@ -300,7 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of each prompt")
     parser.add_argument("--output", type=int, default=128, help="tokens that each request writes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1 << 15, 1 << 17])

@@ -92,14 +92,16 @@ class Kit:
     Args:
         stub: The stand-in for a Triton back end.
         folder: For the files that go to an engine and back.
+        environment: Of a process that runs vLLM.
     """
 
     questions = QUESTIONS
     documents = DOCUMENTS
 
-    def __init__(self, stub: Path, folder: Path) -> None:
+    def __init__(self, stub: Path, folder: Path, environment: dict[str, str]) -> None:
         self._stub = stub
         self._folder = folder
+        self._environment = environment
 
     def run(
         self,
@@ -134,7 +136,7 @@ class Kit:
         python = os.environ.get("RECALLM_VLLM_PYTHON", sys.executable)
         done = subprocess.run(
             [python, str(HERE / "engine.py"), str(job), str(out)],
-            env=self._environment(runner),
+            env=self._environment_of(runner),
             capture_output=True,
             text=True,
             timeout=1100,
@@ -144,20 +146,15 @@ class Kit:
         assert told["v2"] == (runner == 2)
         return told
 
-    def _environment(self, runner: int) -> dict[str, str]:
-        stub = [str(self._stub)] if runner == 2 else []
-        paths = [str(HERE.parent.parent), *stub, os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "TORCH_COMPILE_DISABLE": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    def _environment_of(self, runner: int) -> dict[str, str]:
+        environment = self._environment | {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
         }
-        return environment | ({"TRITON_INTERPRET": "1"} if stub else {})
+        if runner == 2:
+            environment["PYTHONPATH"] += os.pathsep + str(self._stub)
+            environment["TRITON_INTERPRET"] = "1"
+        return environment
 
     def prepared(
         self,
@@ -212,6 +209,21 @@ class Kit:
 
 
 @pytest.fixture(scope="session")
+def vllm_environment() -> dict[str, str]:
+    """The environment of a process that starts vLLM on a busy machine without a GPU."""
+    root = Path(__file__).parent.parent.parent
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # threads that wait for each other starve on a busy machine
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+@pytest.fixture(scope="session")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triton")
     for name, text in STUB.items():
@@ -222,8 +234,8 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kit(stub: Path, tmp_path: Path) -> Kit:
-    return Kit(stub, tmp_path)
+def kit(stub: Path, tmp_path: Path, vllm_environment: dict[str, str]) -> Kit:
+    return Kit(stub, tmp_path, vllm_environment)
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +248,10 @@ def mini() -> Iterator[RecaLLM]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model, with a chat template that shows tools."""
-    assert MINI is not None
+    mini = shipped("recallm-mini")
+    assert mini is not None
     made = tmp_path_factory.mktemp("served") / "mini"
-    shutil.copytree(MINI, made)
+    shutil.copytree(mini, made)
     path = made / "tokenizer_config.json"
     config = json.loads(path.read_text())
     config["chat_template"] = "{{ tools | default('') | tojson }}" + config["chat_template"]

@@ -17,6 +17,7 @@ RESUMED: list[int] = []  # tokens that requests had written when the processor m
 def main(job_file: str, out_file: str) -> None:
     """Answers every request of a job; says which model runner did."""
     from vllm import LLM, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
     job = json.loads(Path(job_file).read_text("utf-8"))
     settings = {
@@ -36,6 +37,9 @@ def main(job_file: str, out_file: str) -> None:
             detokenize=False,
             extra_args=None if request["spec"] is None else {"recallm": request["spec"]},
             logit_bias={int(k): v for k, v in request.get("bias", {}).items()} or None,
+            structured_outputs=StructuredOutputsParams(json=request["schema"])
+            if "schema" in request
+            else None,
             **request["sampling"],
         )
         for request in job["requests"]
