@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -143,7 +142,8 @@ class Engine:
             gpu_memory_utilization=0.5,
             logits_processors=[forced(), timed()],
         )
-        vocab = self._llm.llm_engine.vllm_config.model_config.get_vocab_size()
+        self.config = self._llm.llm_engine.vllm_config
+        vocab = self.config.model_config.get_vocab_size()
         self._cases = [make_case(vocab, prompt, output, seed) for seed in range(most)]
         self._specs = [case.rules.spec.to_json() for case in self._cases]
 
@@ -184,7 +184,7 @@ class Engine:
         return found[True], found[False]
 
 
-def speed_rows(options: argparse.Namespace) -> Iterator[str]:
+def speed_rows(engine: Engine, options: argparse.Namespace) -> Iterator[str]:
     """The first table."""
     sizes = f"prompts of {options.prompt:,} tokens, {options.output} new ones each"
     yield f"tokens per second, {sizes}; medians (quartiles) of pairs\n"
@@ -193,7 +193,6 @@ def speed_rows(options: argparse.Namespace) -> Iterator[str]:
         "| with, clock | with over without, clock | masks of a step, CPU us |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
-    engine = Engine(options.model, max(options.requests), options.prompt, options.output)
     for requests in options.requests:
         pairs = max(options.pairs, PAIRED // requests)
         free, held = engine.compare(requests, pairs)
@@ -224,19 +223,18 @@ class Worker:
     """The processor with a batch of requests over one prompt, fed as vLLM's first runner does.
 
     Args:
+        config: vLLM's.
         ids: The prompt.
         spec: The constraint, as it travels.
         batch: How many requests.
     """
 
-    def __init__(self, ids: np.ndarray, spec: str, batch: int) -> None:
+    def __init__(self, config: Any, ids: np.ndarray, spec: str, batch: int) -> None:
         from vllm import SamplingParams
         from vllm.v1.sample.logits_processor import BatchUpdate
 
         from recallm_core.backends.vllm_processor import RecallProcessor
 
-        model = SimpleNamespace(tokenizer="")
-        config = SimpleNamespace(speculative_config=None, model_config=model)
         self._processor = RecallProcessor(config, torch.device("cpu"), False)
         self._outputs: list[list[int]] = [[] for _ in range(batch)]
         self._fresh = torch.randn(batch, VOCAB)
@@ -257,10 +255,10 @@ class Worker:
         return (time.thread_time_ns() - began) / 1000
 
 
-def time_worker(ids: np.ndarray, spec: str, batch: int) -> Steps:
+def time_worker(config: Any, ids: np.ndarray, spec: str, batch: int) -> Steps:
     """Copies spans from random places, a step at a time for the whole batch."""
     rng = np.random.default_rng(1)
-    worker, steps = Worker(ids, spec, batch), Steps()
+    worker, steps = Worker(config, ids, spec, batch), Steps()
     steps.begins = worker.step([])
     gc.collect()
     for _ in range(max(SPANS // batch, LEAST_ROUNDS)):
@@ -280,7 +278,7 @@ def legal(logits: torch.Tensor, tokens: list[int]) -> bool:
     return bool(torch.isfinite(logits[torch.arange(len(tokens)), tokens]).all())
 
 
-def worker_rows(options: argparse.Namespace) -> Iterator[str]:
+def worker_rows(engine: Engine, options: argparse.Namespace) -> Iterator[str]:
     """The second table."""
     yield f"microseconds of CPU time per step of the whole batch, vocabulary {VOCAB:,}\n"
     yield (
@@ -294,7 +292,7 @@ def worker_rows(options: argparse.Namespace) -> Iterator[str]:
             spec = make_rules(ids).spec.to_json()
             slow = float(np.median(time_rescan(ids, 1).later))
             for batch in options.batches:
-                steps = time_worker(ids, spec, batch)
+                steps = time_worker(engine.config, ids, spec, batch)
                 median = float(np.median(steps.copies))
                 yield (
                     f"| {kind} | {size:,} | {batch} | {steps.begins:,.0f} "
@@ -330,8 +328,11 @@ def main() -> None:
     options = parser.parse_args()
     enter_environment()
     torch.set_num_threads(1)
-    for lines in (heading, speed_rows, worker_rows):
-        for line in lines(options):
+    engine = Engine(options.model, max(options.requests), options.prompt, options.output)
+    for line in heading(options):
+        print(line)
+    for rows in (speed_rows, worker_rows):
+        for line in rows(engine, options):
             print(line, flush=True)
         print()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from recallm_core import Document, Finished, RecaLLM
 from recallm_core.backends.server import ServerBackend
 from recallm_core.backends.server_check import check_tokenizer
 from recallm_core.errors import GenerationCancelledError, ServerError
+from recallm_core.models import shipped
 from recallm_core.tokenizer import HFTokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.enable_socket, pytest.mark.timeout(900)]
@@ -150,6 +152,20 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model, with a chat template that shows tools."""
+    mini = shipped("recallm-mini")
+    assert mini is not None
+    made = tmp_path_factory.mktemp("served") / "mini"
+    shutil.copytree(mini, made)
+    path = made / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config["chat_template"] = "{{ tools | default('') | tojson }}" + config["chat_template"]
+    path.write_text(json.dumps(config))
+    return made
 
 
 @pytest.fixture(scope="module")
