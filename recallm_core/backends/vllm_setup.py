@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends.offer import read_config
+from recallm_core.backends.offer import INSTALL_VLLM, read_config
 from recallm_core.errors import CheckpointError, MissingExtraError
 
 _CODE = "code of a checkpoint never runs"
@@ -56,10 +56,7 @@ def check_installed() -> None:
         MissingExtraError: It isn't.
     """
     if not installed():
-        raise MissingExtraError(
-            "this needs vLLM; run: pip install 'recallm-core[vllm]' in an environment of its "
-            "own, for it pins other packages (deploy/Dockerfile is a ready one)"
-        )
+        raise MissingExtraError(f"this needs vLLM; {INSTALL_VLLM}")
 
 
 def reads_prompts_whole() -> bool:
