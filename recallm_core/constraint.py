@@ -61,8 +61,8 @@ class Tilt:
 
     Attributes:
         starts: A log score per run position, runs concatenated.
-        ends: Added to the logit of the closing mark after the token at a run position; None:
-            nothing.
+        ends: The log odds of closing after the token at a run position; None: nothing. What is
+            added to the closing mark's logit weighs all places that the copy may stand at.
         opening: Added to the logit of the mark that opens the span, against the end of thinking,
             where nothing but marks is legal (``answer_form="quote"``).
     """

@@ -422,22 +422,23 @@ class RecallMatcher:
         return np.asarray(np.log(np.maximum(sums, floor)) - np.log(mass.sum()), dtype=np.float64)
 
     def close_tilt(self) -> float:
-        """How much closing now is to be preferred: over the live ends, weighted by their starts.
+        """How much closing now is to be preferred, in log odds against copying on.
 
-        The logarithm of the mean of ``exp(end_log_odds)``; 0 without them, or where the span can't
-        close. Changes no allowed set.
+        Each live position has a share, from the start scores, and closes with the odds given for
+        it, or not at all where it isn't a legal end: so a few ends among much that goes on are no
+        reason to close. 0 without odds, or where the span can't close. Changes no allowed set.
         """
         if self._ends is None or not self._tokens or not self.can_close:
             return 0.0
         nexts = self._live()
-        kept = nexts[self._index.ends[nexts - 1]]
-        if not kept.size:
-            return 0.0
-        odds = self._ends[kept - 1]
-        if self._prior is None:
-            return float(np.logaddexp.reduce(odds) - np.log(len(odds)))
-        shares = self._prior[kept - len(self._tokens)]
-        return float(np.logaddexp.reduce(odds + shares) - np.logaddexp.reduce(shares))
+        can_end = self._index.ends[nexts - 1]
+        odds = self._ends[nexts[can_end] - 1]
+        shares = np.zeros(len(nexts))
+        if self._prior is not None:
+            shares = self._prior[nexts - len(self._tokens)]
+        closing = shares[can_end] - np.logaddexp(0.0, -odds)
+        staying = np.append(shares[~can_end], shares[can_end] - np.logaddexp(0.0, odds))
+        return float(np.logaddexp.reduce(closing) - np.logaddexp.reduce(staying))
 
     def draft(self, count: int) -> Ints:
         """Returns the forced continuation: at most ``count`` tokens with one choice at each step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,6 +190,30 @@ def naive_starts(case: Case) -> list[tuple[int, int]]:
         for a, legal in enumerate(starts)
         if legal and any(case.ends[r][a:])
     ]
+
+
+@given(cases(), st.data(), st.booleans())
+def test_closing_weighs_what_could_close_against_all_that_is_alive(
+    case: Case, data: st.DataObject, has_prior: bool
+) -> None:
+    scores = st.floats(-20, 20)
+    many = [len(run) for run in case.runs]
+    drawn = [data.draw(st.lists(scores, min_size=n, max_size=n)) for n in many]
+    odds = [data.draw(st.lists(scores, min_size=n, max_size=n)) for n in many]
+    prior = np.concatenate([np.empty(0), *drawn]) if has_prior else None
+    matcher = case.index().matcher(128, prior, np.concatenate([np.empty(0), *odds]))
+    copied = walk(matcher, data, limit=4)
+    if not copied or not matcher.can_close:
+        assert matcher.close_tilt() == 0.0
+        return
+    closing, staying = 0.0, 0.0
+    for run, at in naive_live(case, copied):
+        share = math.exp(drawn[run][at]) if has_prior else 1.0
+        last = at + len(copied) - 1
+        chance = 1 / (1 + math.exp(-odds[run][last])) if case.ends[run][last] else 0.0
+        closing, staying = closing + share * chance, staying + share * (1 - chance)
+    if staying > 1e-12:
+        assert matcher.close_tilt() == pytest.approx(math.log(closing / staying), abs=1e-3)
 
 
 @given(cases(), st.data())
