@@ -56,7 +56,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ask.add_argument(
         "--model",
         default="recallm-mini",
-        help="the shipped model, a folder, a hub id or a server's address",
+        help="a hub id (Qwen/Qwen3-1.7B), a folder or a server's address; the default, "
+        "recallm-mini, ships with the package and is good for short facts over a few pages",
     )
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
