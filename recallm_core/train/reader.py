@@ -30,9 +30,10 @@ _WATCH_EVERY = 250
 _TELL_EVERY = 50
 
 
-def tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Pads rows to one width."""
-    return padded([row.ids for row in rows], [row.kinds for row in rows])
+def tensors(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Pads rows to one width, where the model is."""
+    made = padded([row.ids for row in rows], [row.kinds for row in rows])
+    return {name: part.to(device) for name, part in made.items()}
 
 
 def loss_of(logits: Tensor, rows: Sequence[Row], mask: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -41,11 +42,11 @@ def loss_of(logits: Tensor, rows: Sequence[Row], mask: Tensor) -> tuple[Tensor, 
     for n, row in enumerate(rows):
         allowed[n, row.heads[0] : len(row.ids) - 1] = True
         allowed[n, 0] = True
-    masked = logits.float().masked_fill(~allowed[:, :, None], -1e4)
+    masked = logits.float().masked_fill(~allowed.to(logits.device)[:, :, None], -1e4)
     asked = [n for n, row in enumerate(rows) if row.start >= 0]
     parts = []
     for kind in (START, END):
-        target = torch.tensor([(rows[n].start, rows[n].end)[kind] for n in asked])
+        target = [(rows[n].start, rows[n].end)[kind] for n in asked]
         parts.append(-log_softmax(masked[asked, :, kind], 1)[range(len(asked)), target].mean())
     evidence = []
     for n, row in enumerate(rows):
@@ -100,7 +101,7 @@ def watch(model: Any, rows: Sequence[Row]) -> dict[str, float]:
     with torch.inference_mode():
         for at in range(0, len(rows), 24):
             part = rows[at : at + 24]
-            for row, logits in zip(part, model(**tensors(part)).logits.float(), strict=True):
+            for row, logits in zip(part, _scored(model, part), strict=True):
                 _watch_row(row, logits, right, sure)
     model.train()
     low, high = (np.array(found) for found in sure)
@@ -109,6 +110,11 @@ def watch(model: Any, rows: Sequence[Row]) -> dict[str, float]:
     both = float(np.mean([s and e for s, e, _ in right])) if right else 0.0
     names = ("start", "end", "evidence")
     return {"auroc": auroc, "both": both} | {k: float(v) for k, v in zip(names, means, strict=True)}
+
+
+def _scored(model: Any, rows: Sequence[Row]) -> Tensor:
+    logits: Tensor = model(**tensors(rows, model.device)).logits
+    return logits.float().cpu()
 
 
 def _watch_row(
@@ -162,7 +168,8 @@ class Run:
         draws = random.Random(7)
         facts = pool.held_out if pool is not None else ()
         self._watched = [row for f in facts for row in self._source.of_fact(f, draws)]
-        self._model = base.model()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = base.model().to(device)
         self._masters = Masters(self._model, rounds[0].lr)
         self._round, self._step = _restored(folder, self._masters)
 
@@ -187,7 +194,7 @@ class Run:
                     told = []
 
     def _learn(self, rows: Sequence[Row], plan: Round) -> dict[str, float]:
-        batch = tensors(rows)
+        batch = tensors(rows, self._model.device)
         total, parts = loss_of(self._model(**batch).logits, rows, batch["attention_mask"])
         torch.autograd.backward(total)
         self._step += 1
@@ -218,7 +225,7 @@ def _restored(folder: Path, masters: Masters) -> tuple[int, int]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "run.pt").is_file():
         return 0, 0
-    state = torch.load(folder / "run.pt", weights_only=True)
+    state = torch.load(folder / "run.pt", map_location="cpu", weights_only=True)
     for copy, value in zip(masters.copies, state["copies"], strict=True):
         copy.data.copy_(value)
     masters.adam.load_state_dict(state["adam"])
@@ -234,7 +241,7 @@ def export(base: Base, run: Path, out: Path) -> None:
     """
     if not (run / "run.pt").is_file():
         raise RecallmError(f"no checkpoint in {run}; train first, without --export-only")
-    copies = iter(torch.load(run / "run.pt", weights_only=True)["copies"])
+    copies = iter(torch.load(run / "run.pt", map_location="cpu", weights_only=True)["copies"])
     weights = {
         name: next(copies) if value.requires_grad else value.detach().float()
         for name, value in base.model().named_parameters()
