@@ -7,9 +7,13 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import MissingExtraError, RecallmError
+
+if TYPE_CHECKING:
+    from recallm_core.train.mini_loop import MiniConfig
+    from recallm_core.train.reader_base import Base
 
 INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
 _CONFIGS = Path(__file__).with_name("configs")
@@ -47,11 +51,12 @@ def _mini(arguments: argparse.Namespace) -> int:
     folder = arguments.export or arguments.out / "model"
     export(run.average, config.shape, run.encoder.tokenizer, folder)
     sys.stdout.write(f"step {run.step:,} of {config.steps:,}; model in {folder}\n")
-    if arguments.teacher is None and arguments.reader_from is None:
+    base = _base(arguments)
+    if base is None:
         sys.stdout.write("the evidence reader was left out; --teacher or --reader-from trains it\n")
         return 0
-    arguments.out, arguments.export = arguments.out / "reader", folder.parent / "evidence-reader"
-    return _reader(arguments)
+    made = folder.parent / "evidence-reader"
+    return _train_reader(arguments, config, base, arguments.out / "reader", made)
 
 
 def _add_reader(kinds: Any) -> None:
@@ -73,27 +78,40 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _reader(arguments: argparse.Namespace) -> int:
+def _base(arguments: argparse.Namespace) -> Base | None:
+    """What the evidence reader starts from; None where nothing is named."""
     from recallm_core.reader import BUILT_IN
-    from recallm_core.train.mini import read_config, train_reader
     from recallm_core.train.reader_base import Base
 
-    if arguments.teacher is None and arguments.reader_from is None:
+    if arguments.teacher is not None:
+        return Base(arguments.teacher)
+    if arguments.reader_from is None:
+        return None
+    is_shipped = arguments.reader_from == "shipped"
+    return Base(BUILT_IN if is_shipped else Path(arguments.reader_from), is_reader=True)
+
+
+def _reader(arguments: argparse.Namespace) -> int:
+    from recallm_core.train.mini import read_config
+
+    base = _base(arguments)
+    if base is None:
         raise RecallmError(
             "say what the evidence reader starts from: --teacher FOLDER of all-MiniLM-L6-v2, or "
             "--reader-from FOLDER (or shipped)"
         )
-    base = (
-        Base(arguments.teacher)
-        if arguments.teacher
-        else Base(
-            BUILT_IN if arguments.reader_from == "shipped" else Path(arguments.reader_from), True
-        )
-    )
     config = read_config(_config_path(arguments.config))
-    folder = arguments.export or arguments.out / "reader"
-    train_reader(config, base, arguments.out, folder, export_only=arguments.export_only)
-    sys.stdout.write(f"evidence reader in {folder}\n")
+    made = arguments.export or arguments.out / "reader"
+    return _train_reader(arguments, config, base, arguments.out, made)
+
+
+def _train_reader(
+    arguments: argparse.Namespace, config: MiniConfig, base: Base, run: Path, made: Path
+) -> int:
+    from recallm_core.train.mini import train_reader
+
+    train_reader(config, base, run, made, export_only=arguments.export_only)
+    sys.stdout.write(f"evidence reader in {made}\n")
     return 0
 
 
