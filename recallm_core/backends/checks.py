@@ -9,6 +9,11 @@ import numpy as np
 from recallm_core.backends import GenerationRequest, Sampling
 from recallm_core.errors import ConstraintError, ContextOverflowError
 
+FORKED = (
+    "the model was loaded before this process was forked, and its thread stayed behind; load the "
+    "model in the child, or start children with 'spawn'"
+)
+
 
 def check_request(request: GenerationRequest, *, vocab_size: int, window: int) -> None:
     """Checks a request against a model's sizes.

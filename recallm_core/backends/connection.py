@@ -86,10 +86,10 @@ class Connection:
         self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
         self._timeout = float(timeout)
         self._retries = max_retries
-        self._places = asyncio.Semaphore(max_connections)
+        self._most = max_connections
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
-        self._pool: Any = None  # made with the thread: its connections belong to that loop
+        self._pool: Any = None  # made with the thread, as the places are: they belong to its loop
         self._closed = False
 
     # the loop
@@ -104,8 +104,8 @@ class Connection:
             if self._closed:
                 work.close()
                 raise GenerationCancelledError("the connection to the server was closed")
-            if self._thread is None:
-                self._pool = self._client()
+            if self._thread is None or not self._thread.alive:  # the first work, or after a fork
+                self._pool, self._places = self._client(), asyncio.Semaphore(self._most)
                 self._thread = LoopThread(
                     "recallm-server", self._pool.aclose, patience=_STOP_SECONDS
                 )

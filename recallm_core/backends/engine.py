@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from recallm_core.backends import FinishReason, GenerationRequest
+from recallm_core.backends.checks import FORKED
 from recallm_core.backends.prefix_cache import PrefixCache
 from recallm_core.backends.runner import Runner, Slot
 from recallm_core.backends.sampling import Chooser, Scores, legal_scores
@@ -131,10 +132,7 @@ class Engine:
             if self._stopped:
                 raise GenerationError("the backend is closed; load the model again")
             if os.getpid() != self._process:
-                raise GenerationError(
-                    "the model was loaded before this process was forked, and its thread stayed "
-                    "behind; load the model in the child, or start children with 'spawn'"
-                )
+                raise GenerationError(FORKED)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="recallm-engine", daemon=True

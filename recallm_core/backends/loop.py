@@ -24,28 +24,43 @@ class LoopThread:
         self._last = last
         self._patience = patience
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._gate = threading.Lock()  # nothing is given to the loop once it winds up
+        self._ending = False
+        self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
         self._thread.start()
-        self._stopping = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; in a process forked off this one it doesn't."""
+        return self._thread.is_alive()
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Starts a coroutine; cancelling the future cancels it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Starts a coroutine; cancelling the future cancels it.
+
+        Raises:
+            RuntimeError: The loop was stopped.
+        """
+        with self._gate:
+            if self._ending or not self.alive:
+                work.close()
+                raise RuntimeError(f"the loop {self._thread.name!r} was stopped")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def stop(self) -> None:
         """Cancels all work, frees what belongs to it and ends the thread; safe to call twice."""
-        with self._stopping:
-            if self._loop.is_closed():
-                return
-            if not self._thread.is_alive():
-                self._loop.close()
-                return
-            self.run(self._wind_up()).add_done_callback(lambda _: self._end())
-            if threading.current_thread() is self._thread:  # dropped by a callback of its own
-                return
+        with self._gate:
+            if not self._ending and self.alive:
+                end = asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop)
+                end.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+            self._ending = True
+        if threading.current_thread() is not self._thread:  # else dropped by a callback of its own
             self._thread.join(self._patience)
-            if not self._thread.is_alive():
-                self._loop.close()
+
+    def _keep(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     async def _wind_up(self) -> None:
         own = asyncio.current_task()
@@ -54,6 +69,3 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._last()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)

@@ -29,6 +29,7 @@ import torch
 from recallm_core import __version__
 from recallm_core.backends import Sampling, offer, vllm_setup
 from recallm_core.backends.checkpoint import auto_dtype
+from recallm_core.backends.checks import FORKED
 from recallm_core.backends.connection import one_line
 from recallm_core.backends.loop import LoopThread
 from recallm_core.backends.offer import PROCESSOR
@@ -177,11 +178,14 @@ class _Engine:
 
         Raises:
             GenerationCancelledError: The engine was stopped.
+            GenerationError: It runs in the process that this one was forked off.
         """
         with self._gate:
-            if self._closed:
+            if self._closed or not self._thread.alive:
                 work.close()
-                raise GenerationCancelledError("the model was closed")
+                if self._closed:
+                    raise GenerationCancelledError("the model was closed")
+                raise GenerationError(FORKED)
             return self._thread.run(work)
 
     def stop(self) -> None:

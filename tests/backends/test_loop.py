@@ -74,3 +74,46 @@ def test_work_of_its_own_may_stop_it() -> None:
     assert kept.freed.wait(10)
     thread.stop()
     assert "loop-of-a-test" not in names()
+    assert kept.said == ["freed"]
+
+
+def test_many_may_stop_it_at_once_and_the_loop_too() -> None:
+    """While it winds up, each further call waits for that and starts nothing of its own."""
+    for _ in range(50):
+        kept = Kept()
+        thread = LoopThread("loop-of-a-test", kept.last, patience=10)
+
+        async def end(thread: LoopThread = thread) -> None:
+            thread.stop()
+
+        others = [threading.Thread(target=thread.stop) for _ in range(3)]
+        thread.run(end())
+        for other in others:
+            other.start()
+        thread.stop()
+        for other in others:
+            other.join(10)
+        assert "loop-of-a-test" not in names()
+        assert kept.said == ["freed"]
+
+
+def test_a_stopped_loop_takes_no_work() -> None:
+    """Work that nobody runs would be waited for without end."""
+    kept = Kept()
+    thread = LoopThread("loop-of-a-test", kept.last, patience=10)
+
+    async def held() -> None:
+        kept.begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            with pytest.raises(RuntimeError, match="was stopped"):
+                thread.run(kept.work())  # the loop still winds up
+            kept.said.append("refused")
+
+    thread.run(held())
+    assert kept.begun.wait(10)
+    thread.stop()
+    assert kept.said == ["refused", "freed"]
+    with pytest.raises(RuntimeError, match="'loop-of-a-test' was stopped"):
+        thread.run(kept.work())

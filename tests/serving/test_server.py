@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
+import select
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -213,6 +216,29 @@ async def test_cancelling_stops_the_server(serve: Any) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(server.wait_for, lambda s: s.aborted == 1)
+
+
+def test_a_forked_child_has_a_loop_of_its_own(serve: Any) -> None:
+    """A web server that loads the model once and forks its workers must not wait for ever."""
+    _, llm = serve(SCRIPT)
+    llm.answer(QUESTION, [FERRY, LEAVE])
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            os.write(writing, llm.answer(QUESTION, [FERRY, LEAVE]).text.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        assert select.select([reading], [], [], 30)[0], "the child hangs"
+        assert os.read(reading, 1000).decode() == "It leaves at 9:30; leave is 16 weeks."
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+    check(llm.answer(QUESTION, [FERRY, LEAVE]), FERRY, LEAVE)  # the parent's loop is untouched
 
 
 def test_closing_a_stream_stops_the_server(serve: Any) -> None:
