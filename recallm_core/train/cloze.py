@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -24,6 +25,15 @@ _TYPES: tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...] = (
     ("quoted", re.compile(r"(?<=[\"\u201c])[A-Z][^\"\u201d]{3,40}(?=[\"\u201d])"), ("what", "which song", "what title")),
     ("means", re.compile(r"(?<=\bis )(?:a|an|the) [a-z]+(?: [a-z]+){0,3}(?=[ ,.])"), ("what is", "what")),
 )  # fmt: skip
+_WRITTEN = (  # what pages of documentation have besides
+    ("address", re.compile(r"[\w.+-]+@[\w-]+\.\w[\w.]*\w"), ("which address", "what address", "what")),
+    ("channel", re.compile(r"(?<![\w/&(\[])#[a-z][a-z0-9-]{3,}\b"), ("which channel", "what channel", "where")),
+    ("link", re.compile(r"(?<![(<])https?://[^\s)>\]\"`]*[\w/]"), ("which page", "what link", "where")),
+    ("version", re.compile(r"(?<![\w.])v?\d+\.\d+(?:\.\d+)*(?![\w.%])"), ("which version", "what version")),
+    ("code", re.compile(r"(?<=``)\w[^`\n]{1,40}(?=``)"), ("what", "which")),
+    ("term", re.compile(r"(?<=\b(?:the|our|The|Our) )[A-Z][a-z]+(?: [A-Z][a-z]+)+"), ("what", "which")),
+)  # fmt: skip
+_LEAST_ASKED = 25  # characters of a sentence with a gap
 _SPLIT = re.compile(r"[^\s]+")
 _SMALL = frozenset(
     """
@@ -69,7 +79,7 @@ def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
     """
     if not 40 <= len(sentence) <= 300:
         return None
-    for kind, pattern, words in _shuffled(rng):
+    for kind, pattern, words in _shuffled(rng, (*_TYPES, *_WRITTEN)):
         found = [m.span() for m in pattern.finditer(sentence)]
         if found:
             start, end = rng.choice(found)
@@ -79,12 +89,16 @@ def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
                 before = " ".join(before.split(" ")[-rng.randint(4, 12) :])
             if rng.random() < 0.3:
                 after = " ".join(after.split(" ")[: rng.randint(4, 12)])
-            return Cloze(f"{before}{word}{after}".strip("-+* ") + "?", start, end, kind)
+            question = " ".join(f"{before}{word}{after}".split()).strip("-+* ")
+            if len(question) > _LEAST_ASKED:
+                return Cloze(f"{question}?", start, end, kind)
     return None
 
 
-def _shuffled(rng: random.Random) -> list[tuple[str, re.Pattern[str], tuple[str, ...]]]:
-    kinds = list(_TYPES)
+def _shuffled(
+    rng: random.Random, types: Iterable[tuple[str, re.Pattern[str], tuple[str, ...]]] = _TYPES
+) -> list[tuple[str, re.Pattern[str], tuple[str, ...]]]:
+    kinds = list(types)
     rng.shuffle(kinds)
     return kinds
 

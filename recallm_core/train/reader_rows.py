@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -12,23 +12,26 @@ from tokenizers import Tokenizer
 from recallm_core.lexical import BM25, sentences, terms
 from recallm_core.reader_windows import RowMaker, Window, cut
 from recallm_core.train.readers import Fact, Pool
+from recallm_core.train.reworded import Thesaurus, names_in, renamed
 from recallm_core.train.tasks import SIZES, Mixture
 from recallm_core.train.traces import Example
 
 TASKS = {
     "page": 0.24,
     "cloze": 0.06,
-    "in_place": 0.10,
+    "in_place": 0.15,
     "missing": 0.10,
     "absent": 0.08,
     "lookup": 0.06,
     "two_hop": 0.04,
-    "chains": 0.22,
-    "hops": 0.10,
+    "chains": 0.20,
+    "hops": 0.07,
 }
 REAL = 0.6  # share of real questions; the rest comes from TASKS
 SEARCHED = 0.25  # share of these that are drawn from those typed as into a search box alone
-MISSING = 0.22  # share of real questions that their passage doesn't answer
+MISSING = 0.26  # share of real questions that their passage doesn't answer
+RENAMED = 0.4  # share of these that were answerable until a name in them was changed
+REWORDED = 0.3  # share of all questions, but for look-ups, that are asked in other words
 SWAPPED = 0.2  # share of the others whose answer another one of its shape took the place of
 TOLD = 0.12  # share of single facts that are asked again after their evidence was recalled
 SIZE_WEIGHTS = {"short": 0.35, "paragraph": 0.45, "several": 0.2}
@@ -75,22 +78,56 @@ class RowSource:
         self._hard = {} if pool is None else hard_passages(pool)
         facts = () if pool is None else pool.facts
         self._searched = [f for f in facts if not f.question.endswith("?")] or facts
+        self._names = names_in(f.text for f in facts)
+        self._thesaurus = Thesaurus(() if pool is None else (text for _, text in pool.passages))
 
     def draw(self, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of one question."""
         if self._pool is None or rng.random() > REAL:
             size = rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
-            yield from self.of_example(self._mixture.draw(rng, SIZES[size]), rng)
+            example = self._mixture.draw(rng, SIZES[size])
+            if example.task != "lookup":
+                example = replace(example, question=self._reworded(example.question, rng))
+            yield from self.of_example(example, rng)
         elif rng.random() < MISSING:
-            yield from self.of_fact(rng.choice(self._pool.missing), rng)
+            yield from self._missing(self._pool, rng)
         else:
             is_searched = rng.random() < SEARCHED
             fact = rng.choice(self._searched if is_searched else self._pool.facts)
-            is_swapped = rng.random() < SWAPPED
-            yield from self.of_fact(self._mixture.swapped(fact, rng) if is_swapped else fact, rng)
+            hard = self._hard.get(fact.question, ())
+            if rng.random() < SWAPPED:
+                fact = self._mixture.swapped(fact, rng)
+            fact = replace(fact, question=self._reworded(fact.question, rng))
+            yield from self.of_fact(fact, rng, hard)
 
-    def of_fact(self, fact: Fact, rng: random.Random) -> Iterator[Row]:
-        """Yields the window with the answer, and at times one of another passage."""
+    def _missing(self, pool: Pool, rng: random.Random) -> Iterator[Row]:
+        """Yields the rows of a question that its passage doesn't answer."""
+        if rng.random() < RENAMED:
+            fact = rng.choice(pool.facts)
+            other = renamed(fact, self._names, rng)
+            if other is not None:
+                other = replace(other, question=self._reworded(other.question, rng))
+                windows = self._windows(fact.text, 0)
+                near = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
+                yield from self._rows(near[:1], [fact.title], other)
+                return
+        fact = rng.choice(pool.missing)
+        hard = self._hard.get(fact.question, ())
+        fact = replace(fact, question=self._reworded(fact.question, rng))
+        yield from self.of_fact(fact, rng, hard)
+
+    def _reworded(self, question: str, rng: random.Random) -> str:
+        is_kept = rng.random() > REWORDED
+        return question if is_kept else self._thesaurus.reword(question, rng)
+
+    def of_fact(self, fact: Fact, rng: random.Random, hard: Sequence[int] = ()) -> Iterator[Row]:
+        """Yields the window with the answer, and at times one of another passage.
+
+        Args:
+            fact: The question and its passage.
+            rng: The choices follow from it.
+            hard: Numbers of passages that share words with the question.
+        """
         windows = self._windows(fact.text, 0)
         title = fact.title if rng.random() < 0.85 else None
         good = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
@@ -100,7 +137,6 @@ class RowSource:
             chosen.append(rng.choice(others))
         told = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
         yield from self._rows(chosen, [title], fact, told)
-        hard = self._hard.get(fact.question, ())
         if self._pool is not None and hard and rng.random() < 0.55:
             name, text = self._pool.passages[rng.choice(hard)]
             if not fact.answer or fact.answer.casefold() not in text.casefold():

@@ -106,6 +106,33 @@ def test_a_fact_is_asked_again_after_its_evidence_was_recalled(source: RowSource
         assert row.start > row.heads[0]  # in the window, not in what was recalled
 
 
+def test_a_question_about_another_thing_is_not_answered_where_it_nearly_is() -> None:
+    text = "In 1904 the harbour of Skerry was built. Its ferry leaves at 9:30."
+    other = "Some say that Rome is old, that Bergen rains and Paris waits."
+    facts = (
+        Fact("", text, "When was the harbour of Skerry built?", "1904", text.index("1904")),
+        Fact("", other, "Which city is old?", "Rome", other.index("Rome")),
+    )
+    drawn = RowSource(
+        Pool(facts, pool().missing, pool().hops, pool().passages, (), 0),
+        Tokenizer.from_file(str(EXPORTED / "tokenizer.json")),
+    )
+    rng = random.Random(1)
+    rows = [row for _ in range(400) for row in drawn.draw(rng)]
+    asked = [(spelt(drawn, row.ids), row) for row in rows]
+    near = [
+        row
+        for words, row in asked
+        if "harbourof" in words.split("?")[0] and text[:20].casefold().replace(" ", "") in words
+    ]
+    right = [row for row in near if "skerry" in spelt(drawn, row.ids).split("?")[0]]
+    assert right
+    assert len(near) > len(right)
+    for row in near:
+        assert (row.evidence >= 0) == (row in right)
+        assert (row.start > 0) == (row in right)
+
+
 def test_an_exported_reader_is_a_base_again(tmp_path: Path) -> None:
     base = Base(EXPORTED, is_reader=True)
     model = base.model()

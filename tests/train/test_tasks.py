@@ -96,6 +96,28 @@ def test_a_question_in_place_is_the_sentence_around_its_answer() -> None:
         assert len(set(kept) - set(words)) <= 2  # the question word, of one or two words
 
 
+@pytest.mark.parametrize(
+    ("sentence", "answer", "word"),
+    [
+        ("Send the signed form to desk-2@example.org for your supervisor", "desk-2@example.org",
+         "address"),
+        ("If you get lost on the way, ask a human in #harbour-help about it", "#harbour-help",
+         "channel"),
+        ("The tests need at least version 3.11.2 to run on such a machine", "3.11.2", "version"),
+        ("the slow ones are left out unless you call ``make slow`` by hand", "make slow", "wh"),
+        ("the rules are on https://example.org/rules, and nowhere else", "https://example.org/rules",
+         "wh"),
+        ("it is looked after by all of the Harbour Works team since then", "Harbour Works", "wh"),
+    ],
+)  # fmt: skip
+def test_what_documentation_holds_is_asked_for(sentence: str, answer: str, word: str) -> None:
+    found = {ask_in_place(sentence, random.Random(seed)) for seed in range(60)} - {None}
+    asked = [c for c in found if c is not None and sentence[c.start : c.end] == answer]
+    assert asked
+    assert any(word in cloze.question for cloze in asked)
+    assert all(answer not in cloze.question for cloze in asked)
+
+
 def test_nothing_is_asked_of_a_sentence_too_short_or_without_names() -> None:
     assert ask_in_place("Opened in 1887.", random.Random(0)) is None
     assert ask_in_place("all of it is as it was before they came here", random.Random(0)) is None
