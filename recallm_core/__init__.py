@@ -63,10 +63,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from recallm_core.answer_stream import Finished
     from recallm_core.citations import Answer, Citation, Usage
     from recallm_core.documents import Document, Passage
     from recallm_core.errors import RecallmError
-    from recallm_core.generator import Finished, RecaLLM
+    from recallm_core.generator import RecaLLM
     from recallm_core.loading import load_documents
     from recallm_core.params import GenerationParams
     from recallm_core.recall_index import RecallIndex, RecallMatcher

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from recallm_core.citations import Answer
-    from recallm_core.generator import Documents, RecaLLM
+    from recallm_core.generator import RecaLLM
     from recallm_core.params import GenerationParams
+    from recallm_core.preparing import Documents
 
     Load = Callable[[str], RecaLLM]
 
@@ -158,7 +159,7 @@ def _answer(
     steps: _Steps,
 ) -> Answer:
     """Streams the answer to where it was asked for."""
-    from recallm_core.generator import Finished
+    from recallm_core.answer_stream import Finished
     from recallm_core.rendering import terminal, to_dict, to_json
 
     console = terminal.AnswerConsole(

@@ -4,75 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from types import TracebackType
+from typing import Any, Self
 
-from recallm_core import conversation
-from recallm_core.abstention import abstained, evidence_support, says_nothing
-from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
+from recallm_core.answer_stream import AnswerStream, Event, Finished
+from recallm_core.backends import Backend
 from recallm_core.citations import Answer
-from recallm_core.constraint import Prior
-from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
-from recallm_core.errors import (
-    ContextOverflowError,
-    GenerationCancelledError,
-    GenerationError,
-    RecallmError,
-)
+from recallm_core.documents import Document
+from recallm_core.errors import GenerationError
 from recallm_core.grammar import OutputRules, tool_spec
-from recallm_core.linking import resolve
-from recallm_core.packing import Pack, pack_everything
-from recallm_core.params import GenerationParams
-from recallm_core.prompt import Prompt, PromptBuilder
-from recallm_core.reader_prior import ReaderPrior
+from recallm_core.params import GenerationParams, with_settings
+from recallm_core.preparing import Documents, Message, Preparer
+from recallm_core.prompt import Prompt
 from recallm_core.recipe import Recipe
-from recallm_core.retrieval import CorpusIndex
-from recallm_core.retrieval.packs import DEFAULT_BUDGET
-from recallm_core.span_prior import SentencePrior
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import ToolCallDelta, TraceEvent
-from recallm_core.trace_parser import TraceParser
-
-_MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
-_SAMPLE = 50_000
-
-Message = Mapping[str, str]
-
-
-@runtime_checkable
-class Packable(Protocol):
-    """What packs its own documents for a question, such as a ``CorpusIndex``."""
-
-    @property
-    def documents(self) -> Mapping[str, Document]:
-        """The full texts by id."""
-
-    def pack_report(
-        self,
-        question: str,
-        token_budget: int,
-        count: Callable[[str], int],
-        *,
-        overhead: Callable[[Passage], int],
-    ) -> Pack:
-        """The most useful passages within a budget."""
-
-
-Documents = Iterable[Document | str] | DocumentSet | Packable
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The last event of a stream: the complete, checked answer."""
-
-    answer: Answer
-
-
-Event = TraceEvent | ToolCallDelta | Finished
 
 
 class RecaLLM:
@@ -94,8 +41,9 @@ class RecaLLM:
         self.backend = backend
         self.recipe = recipe
         self.name = name
-        self._builder = PromptBuilder(tokenizer, recipe, vocab_size=backend.vocab_size)
-        self._building = threading.RLock()  # guards the builder's cache
+        self._preparer = Preparer(
+            tokenizer, recipe, window=backend.window, vocab_size=backend.vocab_size
+        )
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
@@ -231,7 +179,7 @@ class RecaLLM:
         prompt, sources = self.prepare(
             messages, documents, params=params, output=output, **settings
         )
-        return AnswerStream(self, prompt, sources)
+        return AnswerStream(self.tokenizer, self.backend, prompt, sources, name=self.name)
 
     def answer_batch(
         self,
@@ -346,19 +294,7 @@ class RecaLLM:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
-        check_text(text, "the text to count")
-        with self._building:
-            return self._builder.count(text)
-
-    def _build(
-        self,
-        messages: Sequence[Message],
-        passages: Sequence[Passage],
-        chosen: GenerationParams,
-        output: OutputRules | None = None,
-    ) -> Prompt:
-        with self._building:
-            return self._builder.build(messages, passages, chosen, output)
+        return self._preparer.count_tokens(text)
 
     def prepare(
         self,
@@ -377,218 +313,8 @@ class RecaLLM:
             ContextOverflowError: Prompt and output don't fit the window.
             ValueError: The question is empty, or a setting is out of range.
         """
-        chosen = _params(params, settings)
-        messages = _checked_messages(messages)
-        passages, sources = self._passages(messages, documents, chosen, output)
-        prompt = self._build(messages, passages, chosen, output)
-        self._check_window(prompt)
-        return prompt, _quotable(prompt, passages, sources)
-
-    def _passages(
-        self,
-        messages: Sequence[Message],
-        documents: Documents,
-        chosen: GenerationParams,
-        output: OutputRules | None,
-    ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
-        budget = self._budget(messages, chosen, output)
-        if isinstance(documents, Packable):
-            return self._packed(documents, messages, budget).passages, documents.documents
-        found = documents if isinstance(documents, DocumentSet) else collect(documents)
-        sources = {document.id: document for document in found}
-        pack = pack_everything(
-            found,
-            token_budget=budget,
-            count=self.count_tokens,
-            overhead=self._overhead,
-        )
-        if pack is None:
-            self._check_size(found, budget)
-            pack = self._packed(CorpusIndex.build(found), messages, budget)
-        return pack.passages, sources
-
-    def _check_size(self, documents: DocumentSet, budget: int) -> None:
-        """Refuses what takes too long to index for a single question.
-
-        Raises:
-            ContextOverflowError: With an estimate of the tokens.
-        """
-        size = sum(len(document.text) for document in documents)
-        if size > _MOST_AT_ONCE:
-            sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
-            tokens = size * self.count_tokens(sample) // len(sample)
-            window = self.backend.window
-            raise ContextOverflowError(tokens + window - budget, 0, window)
-
-    def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
-        """The passages that bear on the last question, within what the window leaves."""
-        question = [m["content"] for m in messages if m.get("role") == "user"][-1]
-        budget = min(DEFAULT_BUDGET, budget)
-        known = {"tokens_key": self.tokenizer.fingerprint} if isinstance(index, CorpusIndex) else {}
-        return index.pack_report(
-            question, budget, self.count_tokens, overhead=self._overhead, **known
-        )
-
-    def _overhead(self, passage: Passage) -> int:
-        with self._building:
-            return self._builder.overhead(passage.title, document_id=passage.document_id)
-
-    def _budget(
-        self,
-        messages: Sequence[Message],
-        chosen: GenerationParams,
-        output: OutputRules | None,
-    ) -> int:
-        """Tokens for passages: the window less wording, history and output.
-
-        Raises:
-            ContextOverflowError: Even without any passage the prompt doesn't fit.
-        """
-        empty = self._build(messages, (), chosen, output)
-        self._check_window(empty)
-        reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
-        return self.backend.window - reserve
-
-    def _check_window(self, prompt: Prompt) -> None:
-        reserve = prompt.params.max_new_tokens or 0
-        if len(prompt.token_ids) + reserve > self.backend.window:
-            raise ContextOverflowError(len(prompt.token_ids), reserve, self.backend.window)
-
-
-class AnswerStream:
-    """The events of one answer; iterate, then take ``result``. Closing it stops the model."""
-
-    def __init__(self, llm: RecaLLM, prompt: Prompt, sources: Mapping[str, Document]) -> None:
-        self._llm = llm
-        self._prompt = prompt
-        self._sources = sources
-        self._parser = TraceParser(prompt, llm.tokenizer)
-        self._tokens: TokenStream = llm.backend.generate(_request(prompt, llm.backend))
-        self._waiting: list[Event] = []
-        self._answer: Answer | None = None
-        self._over = False
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        if not self._waiting:
-            self._waiting = self.next_events()
-        if not self._waiting:
-            raise StopIteration
-        return self._waiting.pop(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def next_events(self) -> list[Event]:
-        """Blocks until something happens and returns it; nothing once the answer is complete.
-
-        Raises:
-            GenerationError: The backend failed, or let something illegal through.
-        """
-        while not self._over:
-            try:
-                tokens = self._next_tokens()
-                if self._over:  # closed meanwhile, from another thread
-                    break
-                events: list[Event] = list(self._parser.feed(tokens)) if tokens else []
-                if not tokens or self._parser.stopped or self._parser.ended:
-                    events.extend(self._finish())
-            except BaseException:
-                self.close()
-                raise
-            if events:
-                return events
-        return []
-
-    def _next_tokens(self) -> tuple[int, ...]:
-        """The next tokens of the backend; none: it is over."""
-        try:
-            return next(self._tokens, ())
-        except RecallmError:
-            raise
-        except Exception as error:
-            raise GenerationError(
-                f"the backend failed while it generated: {type(error).__name__}: {error}"
-            ) from error
-
-    def _finish(self) -> list[Event]:
-        reason = self._tokens.finish_reason or "stop"
-        self._tokens.close()
-        self._over = True
-        events: list[Event] = list(self._parser.finish())
-        if self._parser.stopped or self._parser.ended:
-            reason = "stop"
-        self._answer = self._make_answer(reason)
-        return [*events, Finished(self._answer)]
-
-    def _make_answer(self, reason: str) -> Answer:
-        trace = self._parser.trace
-        calls = self._parser.tool_calls
-        said = says_nothing(trace, self._prompt.recipe.abstain)
-        fit = evidence_support(self._prompt, trace)
-        citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
-        return Answer(
-            text=trace.answer,
-            citations=citations,
-            abstained=not calls and abstained(self._prompt, trace, citations, said=said, fit=fit),
-            trace=trace,
-            usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
-            finish_reason="tool_calls" if calls and reason == "stop" else reason,
-            tool_calls=calls,
-            cut_call=self._parser.cut_call,
-            question=self._prompt.question,
-            model=self._llm.name,
-            sources=self._sources,
-            support=fit,
-        )
-
-    def result(self) -> Answer:
-        """Runs the stream to its end and returns the answer."""
-        while not self._over:
-            self.next_events()
-        if self._answer is None:
-            raise GenerationCancelledError("the stream was closed before the answer was complete")
-        return self._answer
-
-    def close(self) -> None:
-        """Stops the model; safe to call at any time."""
-        self._over = True
-        self._tokens.close()
-
-
-_PRIORS: Mapping[str | None, Callable[[Prompt], Prior]] = {
-    "sentences": SentencePrior,
-    "reader": ReaderPrior,
-}
-
-
-def _request(prompt: Prompt, backend: Backend) -> GenerationRequest:
-    settings = prompt.params
-    prior = None
-    if settings.prior in _PRIORS and backend.in_process:
-        prior = _PRIORS[settings.prior](prompt)
-    return GenerationRequest(
-        token_ids=prompt.token_ids,
-        rules=prompt.rules,
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens or 1024,
-            temperature=0.6 if settings.temperature is None else settings.temperature,
-            top_p=0.95 if settings.top_p is None else settings.top_p,
-            seed=settings.seed,
-        ),
-        prior=prior,
-        prefix_length=prompt.prefix_length,
-    )
+        chosen = with_settings(params, settings)
+        return self._preparer.prepare(messages, documents, chosen, output)
 
 
 def _ask(question: str) -> list[Message]:
@@ -598,19 +324,6 @@ def _ask(question: str) -> list[Message]:
             "answer(question, documents)"
         )
     return [{"role": "user", "content": question}]
-
-
-def _params(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
-    base = GenerationParams() if params is None else params
-    if not isinstance(base, GenerationParams):
-        raise TypeError(
-            f"params must be GenerationParams, got {type(base).__name__}; single settings may be "
-            "given by name instead, for instance temperature=0"
-        )
-    unknown = sorted(set(settings) - set(GenerationParams.__slots__))
-    if unknown:
-        raise TypeError(f"unknown settings {unknown}; known: {sorted(GenerationParams.__slots__)}")
-    return replace(base, **settings)
 
 
 def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
@@ -628,49 +341,6 @@ def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
             size = f" of {len(pair)}" if isinstance(pair, list | tuple) else ""
             raise ValueError(f"{wanted}; number {number} is a {type(pair).__name__}{size}")
     return iter(given)
-
-
-def _checked_messages(messages: Any) -> list[Message]:
-    """The messages as a list that can be gone through more than once.
-
-    Raises:
-        ValueError: They are no conversation, or ask nothing.
-        DocumentError: A content has a lone surrogate.
-    """
-    listed = isinstance(messages, Iterable) and not isinstance(messages, str | bytes | Mapping)
-    given: list[Any] = list(messages) if listed else [messages]
-    odd = given if not listed else [each for each in given if not isinstance(each, Mapping)]
-    if odd:
-        raise ValueError(
-            'messages must be a list of {"role": ..., "content": ...}, got '
-            f"{'' if not listed else 'a list with '}{type(odd[0]).__name__}; to ask a plain "
-            "question use answer()"
-        )
-    asked = [each.get("content") for each in given if each.get("role") == "user"]
-    if (
-        asked
-        and (asked[-1] is None or isinstance(asked[-1], str))
-        and not (asked[-1] or "").strip()
-    ):
-        raise ValueError("the question is empty; ask something in the last user message")
-    conversation.checked(given)
-    return given
-
-
-def _quotable(
-    prompt: Prompt, passages: Sequence[Passage], documents: Mapping[str, Document]
-) -> Mapping[str, Document]:
-    """The documents that the prompt's passages, and the duplicates dropped for them, are from."""
-    found: dict[str, Document] = {}
-    for passage in passages:
-        for key in (passage.document_id, *(copy.document_id for copy in passage.duplicates)):
-            if key in documents:
-                found[key] = documents[key]
-    given = set(passages)
-    for message in prompt.passages:  # messages are quotable in the whole-prompt scope
-        if message not in given:
-            found[message.document_id] = Document(message.text, message.document_id)
-    return MappingProxyType(found)
 
 
 def _output(

@@ -106,6 +106,25 @@ _REAL: dict[str, float] = {"temperature": 100, "top_p": 1, "prior_weight": 1000}
 _MOST = 2**31 - 1
 
 
+def with_settings(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
+    """Returns params with single settings changed, as callers give both.
+
+    Raises:
+        TypeError: The params are something else, or a setting isn't one of theirs.
+        ValueError: A setting is out of range.
+    """
+    base = GenerationParams() if params is None else params
+    if not isinstance(base, GenerationParams):
+        raise TypeError(
+            f"params must be GenerationParams, got {type(base).__name__}; single settings may be "
+            "given by name instead, for instance temperature=0"
+        )
+    unknown = sorted(set(settings) - set(GenerationParams.__slots__))
+    if unknown:
+        raise TypeError(f"unknown settings {unknown}; known: {sorted(GenerationParams.__slots__)}")
+    return replace(base, **settings)
+
+
 def _strings(value: object) -> tuple[str, ...]:
     given = (value,) if isinstance(value, str) else value
     if not isinstance(given, list | tuple) or any(not isinstance(s, str) or not s for s in given):

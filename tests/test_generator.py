@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from recallm_core.answer_stream import Event, Finished
 from recallm_core.backends import GenerationRequest
 from recallm_core.documents import Document, collect
 from recallm_core.errors import (
@@ -20,7 +21,7 @@ from recallm_core.errors import (
     GenerationCancelledError,
     GenerationError,
 )
-from recallm_core.generator import Event, Finished, RecaLLM
+from recallm_core.generator import RecaLLM
 from recallm_core.packing import pack_everything
 from recallm_core.params import GenerationParams
 from recallm_core.recipe import Recipe, trained_recipe

@@ -15,7 +15,8 @@ from langchain_recallm.sources import Sources
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
-    from recallm_core.generator import Event, RecaLLM
+    from recallm_core.answer_stream import Event
+    from recallm_core.generator import RecaLLM
 
 
 @dataclass(frozen=True, slots=True)

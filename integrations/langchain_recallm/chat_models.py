@@ -41,7 +41,8 @@ from recallm_core.models.served import loading
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
-    from recallm_core.generator import Event, RecaLLM
+    from recallm_core.answer_stream import Event
+    from recallm_core.generator import RecaLLM
 
 register_translator(answers.PROVIDER, answers.v0_blocks, answers.v0_blocks)
 

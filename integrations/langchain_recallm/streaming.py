@@ -12,8 +12,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_recallm import answers, tool_calls
 from langchain_recallm.answers import Block
 from langchain_recallm.sources import Sources
+from recallm_core.answer_stream import Event, Finished
 from recallm_core.citations import Answer
-from recallm_core.generator import Event, Finished
 from recallm_core.trace import (
     AnswerDelta,
     ReasoningDelta,

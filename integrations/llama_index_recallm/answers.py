@@ -33,8 +33,8 @@ from recallm_core.trace import (
 )
 
 if TYPE_CHECKING:
+    from recallm_core.answer_stream import Event
     from recallm_core.citations import Answer
-    from recallm_core.generator import Event
 
 dispatcher = get_dispatcher(__name__)
 

@@ -32,8 +32,8 @@ from recallm_core.models.served import loading
 from recallm_core.params import GenerationParams
 
 if TYPE_CHECKING:
+    from recallm_core.answer_stream import AnswerStream, Event
     from recallm_core.citations import Answer
-    from recallm_core.generator import AnswerStream, Event
     from recallm_core.generator import RecaLLM as CoreLLM
 
 _PARAMS = frozenset(GenerationParams.__slots__)
@@ -267,7 +267,7 @@ class RecaLLM(FunctionCallingLLM):
             return stream.result()
 
     async def _aanswered(self, call: _Call) -> Answer:
-        from recallm_core.generator import Finished
+        from recallm_core.answer_stream import Finished
 
         async with aclosing(call.aopen()) as events:
             async for event in events:
@@ -286,7 +286,7 @@ class RecaLLM(FunctionCallingLLM):
         )
 
     def _chunks(self, writer: answers.Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
-        from recallm_core.generator import Finished
+        from recallm_core.answer_stream import Finished
 
         answers.announce(event, call.talk)
         if isinstance(event, Finished):

@@ -1,0 +1,215 @@
+"""From a conversation and documents to a prompt that fits the model's window."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+from recallm_core import conversation
+from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
+from recallm_core.errors import ContextOverflowError
+from recallm_core.grammar import OutputRules
+from recallm_core.packing import Pack, pack_everything
+from recallm_core.params import GenerationParams
+from recallm_core.prompt import Prompt, PromptBuilder
+from recallm_core.recipe import Recipe
+from recallm_core.retrieval import CorpusIndex
+from recallm_core.retrieval.packs import DEFAULT_BUDGET
+from recallm_core.tokenizer import Tokenizer
+
+_MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
+_SAMPLE = 50_000
+
+Message = Mapping[str, str]
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """What packs its own documents for a question, such as a ``CorpusIndex``."""
+
+    @property
+    def documents(self) -> Mapping[str, Document]:
+        """The full texts by id."""
+
+    def pack_report(
+        self,
+        question: str,
+        token_budget: int,
+        count: Callable[[str], int],
+        *,
+        overhead: Callable[[Passage], int],
+    ) -> Pack:
+        """The most useful passages within a budget."""
+
+
+Documents = Iterable[Document | str] | DocumentSet | Packable
+
+
+class Preparer:
+    """Builds one model's prompts; safe to use from many threads.
+
+    Args:
+        tokenizer: The model's.
+        recipe: How the model is driven.
+        window: Tokens that it can attend to, input and output together.
+        vocab_size: Width of its logits.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, recipe: Recipe, *, window: int, vocab_size: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._window = window
+        self._builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
+        self._building = threading.RLock()  # guards the builder's cache
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text as this model sees it."""
+        check_text(text, "the text to count")
+        with self._building:
+            return self._builder.count(text)
+
+    def prepare(
+        self,
+        messages: Sequence[Message],
+        documents: Documents,
+        chosen: GenerationParams,
+        output: OutputRules | None = None,
+    ) -> tuple[Prompt, Mapping[str, Document]]:
+        """Builds the prompt; see ``RecaLLM.prepare``.
+
+        Raises:
+            ContextOverflowError: Prompt and output don't fit the window.
+            ValueError: The question is empty.
+        """
+        messages = _checked_messages(messages)
+        passages, sources = self._passages(messages, documents, chosen, output)
+        prompt = self._build(messages, passages, chosen, output)
+        self._check_window(prompt)
+        return prompt, _quotable(prompt, passages, sources)
+
+    def _build(
+        self,
+        messages: Sequence[Message],
+        passages: Sequence[Passage],
+        chosen: GenerationParams,
+        output: OutputRules | None,
+    ) -> Prompt:
+        with self._building:
+            return self._builder.build(messages, passages, chosen, output)
+
+    def _passages(
+        self,
+        messages: Sequence[Message],
+        documents: Documents,
+        chosen: GenerationParams,
+        output: OutputRules | None,
+    ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
+        budget = self._budget(messages, chosen, output)
+        if isinstance(documents, Packable):
+            return self._packed(documents, messages, budget).passages, documents.documents
+        found = documents if isinstance(documents, DocumentSet) else collect(documents)
+        sources = {document.id: document for document in found}
+        pack = pack_everything(
+            found,
+            token_budget=budget,
+            count=self.count_tokens,
+            overhead=self._overhead,
+        )
+        if pack is None:
+            self._check_size(found, budget)
+            pack = self._packed(CorpusIndex.build(found), messages, budget)
+        return pack.passages, sources
+
+    def _check_size(self, documents: DocumentSet, budget: int) -> None:
+        """Refuses what takes too long to index for a single question.
+
+        Raises:
+            ContextOverflowError: With an estimate of the tokens.
+        """
+        size = sum(len(document.text) for document in documents)
+        if size > _MOST_AT_ONCE:
+            sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
+            tokens = size * self.count_tokens(sample) // len(sample)
+            raise ContextOverflowError(tokens + self._window - budget, 0, self._window)
+
+    def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
+        """The passages that bear on the last question, within what the window leaves."""
+        question = [m["content"] for m in messages if m.get("role") == "user"][-1]
+        budget = min(DEFAULT_BUDGET, budget)
+        known = (
+            {"tokens_key": self._tokenizer.fingerprint} if isinstance(index, CorpusIndex) else {}
+        )
+        return index.pack_report(
+            question, budget, self.count_tokens, overhead=self._overhead, **known
+        )
+
+    def _overhead(self, passage: Passage) -> int:
+        with self._building:
+            return self._builder.overhead(passage.title, document_id=passage.document_id)
+
+    def _budget(
+        self,
+        messages: Sequence[Message],
+        chosen: GenerationParams,
+        output: OutputRules | None,
+    ) -> int:
+        """Tokens for passages: the window less wording, history and output.
+
+        Raises:
+            ContextOverflowError: Even without any passage the prompt doesn't fit.
+        """
+        empty = self._build(messages, (), chosen, output)
+        self._check_window(empty)
+        reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
+        return self._window - reserve
+
+    def _check_window(self, prompt: Prompt) -> None:
+        reserve = prompt.params.max_new_tokens or 0
+        if len(prompt.token_ids) + reserve > self._window:
+            raise ContextOverflowError(len(prompt.token_ids), reserve, self._window)
+
+
+def _checked_messages(messages: Any) -> list[Message]:
+    """The messages as a list that can be gone through more than once.
+
+    Raises:
+        ValueError: They are no conversation, or ask nothing.
+        DocumentError: A content has a lone surrogate.
+    """
+    listed = isinstance(messages, Iterable) and not isinstance(messages, str | bytes | Mapping)
+    given: list[Any] = list(messages) if listed else [messages]
+    odd = given if not listed else [each for each in given if not isinstance(each, Mapping)]
+    if odd:
+        raise ValueError(
+            'messages must be a list of {"role": ..., "content": ...}, got '
+            f"{'' if not listed else 'a list with '}{type(odd[0]).__name__}; to ask a plain "
+            "question use answer()"
+        )
+    asked = [each.get("content") for each in given if each.get("role") == "user"]
+    if (
+        asked
+        and (asked[-1] is None or isinstance(asked[-1], str))
+        and not (asked[-1] or "").strip()
+    ):
+        raise ValueError("the question is empty; ask something in the last user message")
+    conversation.checked(given)
+    return given
+
+
+def _quotable(
+    prompt: Prompt, passages: Sequence[Passage], documents: Mapping[str, Document]
+) -> Mapping[str, Document]:
+    """The documents that the prompt's passages, and the duplicates dropped for them, are from."""
+    found: dict[str, Document] = {}
+    for passage in passages:
+        for key in (passage.document_id, *(copy.document_id for copy in passage.duplicates)):
+            if key in documents:
+                found[key] = documents[key]
+    given = set(passages)
+    for message in prompt.passages:  # messages are quotable in the whole-prompt scope
+        if message not in given:
+            found[message.document_id] = Document(message.text, message.document_id)
+    return MappingProxyType(found)
