@@ -56,6 +56,12 @@ def seam(family):
     return get
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "metaspace", "unigram", "wordpiece"])
+def test_a_family_is_the_same_each_time(family, name):
+    again = family.__wrapped__(name).backend_tokenizer.to_str()
+    assert again == family(name).backend_tokenizer.to_str()
+
+
 def spelled(tokenizer, ids):
     return b"".join(tokenizer.token_bytes(int(i)) or b"" for i in ids)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +81,11 @@ SPECIALS = {
 
 
 def local_text() -> list[str]:
-    root = Path(__file__).resolve().parent.parent
-    files = [root / "LICENSE", *sorted((root / "recallm_core").glob("*.py"))[:12]]
-    return [*(f.read_text(encoding="utf-8") for f in files), FOREIGN * 20]
+    """Words, code and foreign scripts, and whatever a keyboard types; the same until this file changes."""
+    here = Path(__file__).resolve()
+    files = (here.parent.parent / "LICENSE", here)
+    typed = " ".join(string.printable[:94])
+    return [*(f.read_text(encoding="utf-8") for f in files), f"{typed}\n" * 20, FOREIGN * 20]
 
 
 def _finish(
@@ -146,12 +151,30 @@ def llama3() -> PreTrainedTokenizerFast:
     return wrapped
 
 
+def _commonest(texts: Iterable[str], most: int) -> list[str]:
+    """The texts in their commonest characters; a trainer's own limit breaks ties by chance."""
+    given = list(texts)
+    counts = Counter("".join(given))
+    kept = set(sorted(counts, key=lambda c: (-counts[c], c))[:most])
+    return ["".join(c for c in text if c in kept) for text in given]
+
+
+def _learnt(texts: list[str], size: int, normalizer: Any, splitter: Any) -> list[str]:
+    """The pieces of a BPE, the commonest first; trainers of other models differ from run to run."""
+    backend = Tokenizer(models.BPE())
+    backend.normalizer, backend.pre_tokenizer = normalizer, splitter
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    ranks = backend.get_vocab()
+    return sorted(ranks, key=lambda piece: ranks[piece])
+
+
 def _pieces(vocab: int = 500, **settings: Any) -> dict[str, Any]:
     """A SentencePiece-like BPE with byte fallback, as its JSON state."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    trainer = trainers.BpeTrainer(vocab_size=vocab, limit_alphabet=110, show_progress=False)
-    backend.train_from_iterator(local_text(), trainer)
+    trainer = trainers.BpeTrainer(vocab_size=vocab, show_progress=False)
+    backend.train_from_iterator(_commonest(local_text(), 110), trainer)
     state: dict[str, Any] = json.loads(backend.to_str())
     learnt = [t for t, _ in sorted(state["model"]["vocab"].items(), key=lambda p: p[1])]
     spelled = [f"<0x{b:02X}>" for b in range(256)]
@@ -211,33 +234,30 @@ def gemma() -> PreTrainedTokenizerFast:
 
 def unigram() -> PreTrainedTokenizerFast:
     """Lossy Unigram: NFKC, runs of spaces collapsed, control tokens among its pieces."""
-    backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.Sequence(
+    names = ("<unk>", "<s>", "</s>")
+    normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    splitter = pre_tokenizers.Metaspace(prepend_scheme="always")
+    learnt = _learnt(local_text(), 600, normalizer, splitter)
+    scored = [(piece, -math.log(rank + 2)) for rank, piece in enumerate(learnt)]
+    backend = Tokenizer(models.Unigram([*((name, 0.0) for name in names), *scored], unk_id=0))
+    backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=600,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    backend.train_from_iterator(local_text()[-4:], trainer)
-    return _finish(backend, ("<unk>", "<s>", "</s>"), QWEN, **_SENTENCEPIECE)
+    return _finish(backend, names, QWEN, **_SENTENCEPIECE)
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
     """Lossy WordPiece: lower case, no accents, unknown words."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=700, limit_alphabet=120, special_tokens=names, show_progress=False
-    )
-    backend.train_from_iterator(local_text(), trainer)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    learnt = _learnt(_commonest(local_text(), 120), 350, normalizer, splitter)
+    spelled = dict.fromkeys([*names, *learnt, *(f"##{piece}" for piece in learnt)])
+    numbers = {piece: n for n, piece in enumerate(spelled)}
+    backend = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, splitter
+    backend.decoder = decoders.WordPiece()
     return _finish(
         backend, tuple(names), QWEN, unk_token="[UNK]", eos_token="[SEP]", pad_token="[PAD]"
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from markdown_it.token import Token
 from recallm_core.citations import Answer, Citation, Usage
 from recallm_core.documents import Document, Location
 from recallm_core.rendering import safe_url, to_markdown, visible
+from recallm_core.rendering.layout import markers
 from recallm_core.rendering.markdown import escape
+from recallm_core.rendering.visible import visible_slice
 from recallm_core.trace import AnswerText, Trace
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -88,14 +91,22 @@ def test_an_answer_has_no_markup_but_ours(
     assert len(notes) == len(answer.citations)
     if answer.text:
         tokens = RENDERER.parse(body.removesuffix("\n"))
-        unmarked = re.sub(r"\[\^\d+\]", "", shown(tokens[-3:]))
-        assert unmarked == re.sub(r"\[\^\d+\]", "", visible(answer.text))
+        assert shown(tokens[-3:]) == marked(answer)
         assert {t.type for t in inline(tokens[-3:])} <= {"text", "hardbreak"}
     for note, citation in zip(notes, answer.citations, strict=True):
         check_note(note, citation)
     everything = RENDERER.parse(to_markdown(answer))
     assert {token.type for token in everything} <= PLAIN
     check_inline(everything, {safe_url(c.source) for c in answer.citations})
+
+
+def marked(answer: Answer) -> str:
+    """The visible text with our marks in it, and no other change."""
+    marks, text, shown = markers(answer), answer.text, ""
+    for start, end in pairwise(sorted({-1, 0, *marks, len(text)})):
+        shown += visible(visible_slice(text, max(start, 0), end))
+        shown += "".join(f"[^{number}]" for number in marks.get(end, ()))
+    return shown
 
 
 def check_note(note: str, citation: Citation) -> None:

@@ -71,6 +71,10 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
+def spaced(text: str) -> str:
+    return re.sub(r"[ \t]+", " ", text)
+
+
 @given(st.data())
 def test_without_a_terminal_it_is_plain_text_and_complete(
     hostile_answers: st.SearchStrategy[Answer], data: st.DataObject
@@ -84,7 +88,7 @@ def test_without_a_terminal_it_is_plain_text_and_complete(
     for number, citation in enumerate(answer.citations, 1):
         assert f"[{number}] {place_of(citation)}" in out
         for line in visible(citation.text).split("\n"):
-            assert line.expandtabs() in out.expandtabs()
+            assert spaced(line) in spaced(out)  # tabs go on to the next stop
 
 
 @given(st.data())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.errors import RecallmError
@@ -104,14 +104,16 @@ def test_keys_are_laid_out_as_asked(shape: str, pairs: int) -> None:
 
 
 @given(seed=SEEDS, size=SIZES)
+@example(seed=223905, size=100)  # "red" is the answer, somebody "scored" in the first sentence
 def test_two_hops_need_the_bridge(seed: int, size: int) -> None:
     for split in SPLITS:
         lesson = two_hop(random.Random(seed), size=size, split=split)
         first, second = (lesson.text(quote) for quote in lesson.evidence)
         assert lesson.answer is not None
         assert lesson.answer in second
-        assert lesson.answer not in first
-        assert lesson.answer not in lesson.question
+        word = re.compile(rf"(?<!\w){re.escape(lesson.answer)}(?!\w)")
+        assert not word.search(first)
+        assert not word.search(lesson.question)
         bridge = set(re.findall(r"[A-Z]\w+", first)) & set(re.findall(r"[A-Z]\w+", second))
         assert bridge - set(re.findall(r"\w+", lesson.question))
 
