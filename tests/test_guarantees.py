@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import regex
 
+from recallm_core.boundaries import word_boundaries
 from recallm_core.citations import Answer
 from recallm_core.constraint import Constraint
 from recallm_core.documents import Document
@@ -88,6 +90,8 @@ def boundaries(text: str, kind: str) -> set[int]:
 
 
 NUMBER = regex.compile(r"\p{Nd}[.,:/]\p{Nd}")
+LETTER = r"[\p{Word_Break=ALetter}\p{Word_Break=Hebrew_Letter}]"  # not 巴: it stands for itself
+INSIDE = regex.compile(rf"\p{{Nd}}\p{{Nd}}|{LETTER}\p{{Nd}}|\p{{Nd}}{LETTER}")
 
 
 def check_range(text: str, start: int, end: int, kind: str = "word") -> None:
@@ -98,7 +102,7 @@ def check_range(text: str, start: int, end: int, kind: str = "word") -> None:
     if kind == "word":
         for at in (start, end):
             inside = text[max(at - 1, 0) : at + 1]
-            assert not regex.fullmatch(r"[\p{L}\p{Nd}]\p{Nd}|\p{Nd}\p{L}", inside), inside
+            assert not INSIDE.fullmatch(inside), inside
             assert not regex.fullmatch(r"[A-Za-zÀ-ÿ]{2}", inside), inside
             assert not NUMBER.fullmatch(text[max(at - 1, 0) : at + 2]), text[at - 1 : at + 2]
             assert not NUMBER.fullmatch(text[max(at - 2, 0) : at + 1]), text[at - 2 : at + 1]
@@ -125,6 +129,20 @@ def check_answer(answer: Answer, given: Sequence[Document]) -> int:
         if citation.answer_start is not None:
             assert 0 <= citation.answer_start < (citation.answer_end or 0) <= len(answer.text)
     return len(answer.trace.spans)
+
+
+@pytest.mark.parametrize("text", ["or 1.2.3", "or 1.2.3巴黎", "or 1.2.3, or", "or 1.2.3カ"])
+def test_a_number_ends_where_another_script_begins(text: str) -> None:
+    check_range(text, 3, 8)
+    assert bool(word_boundaries(text)[8])
+
+
+@pytest.mark.parametrize("text", ["a1.2", "12.0", "1.25", "1.2a", "1.2ж", "1.2א"])
+def test_half_a_number_is_noticed(text: str) -> None:
+    for start, end in ((0, 3), (1, 4)):
+        is_whole = bool(word_boundaries(text)[[start, end]].all())
+        with nullcontext() if is_whole else pytest.raises(AssertionError):
+            check_range(text, start, end)
 
 
 @pytest.mark.parametrize("kind", sorted(RECIPES))

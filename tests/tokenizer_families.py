@@ -81,7 +81,7 @@ SPECIALS = {
 
 
 def local_text() -> list[str]:
-    """Words, code and foreign scripts, and whatever a keyboard types; the same until this file changes."""
+    """Words, code, foreign scripts and what a keyboard types; fixed until this file changes."""
     here = Path(__file__).resolve()
     files = (here.parent.parent / "LICENSE", here)
     typed = " ".join(string.printable[:94])
