@@ -94,11 +94,9 @@ class RowSource:
         else:
             is_searched = rng.random() < SEARCHED
             fact = rng.choice(self._searched if is_searched else self._pool.facts)
-            hard = self._hard.get(fact.question, ())
             if rng.random() < SWAPPED:
                 fact = self._mixture.swapped(fact, rng)
-            fact = replace(fact, question=self._reworded(fact.question, rng))
-            yield from self.of_fact(fact, rng, hard)
+            yield from self.of_fact(fact, rng, self._reworded(fact.question, rng))
 
     def _missing(self, pool: Pool, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of a question that its passage doesn't answer."""
@@ -112,22 +110,22 @@ class RowSource:
                 yield from self._rows(near[:1], [fact.title], other)
                 return
         fact = rng.choice(pool.missing)
-        hard = self._hard.get(fact.question, ())
-        fact = replace(fact, question=self._reworded(fact.question, rng))
-        yield from self.of_fact(fact, rng, hard)
+        yield from self.of_fact(fact, rng, self._reworded(fact.question, rng))
 
     def _reworded(self, question: str, rng: random.Random) -> str:
         is_kept = rng.random() > REWORDED
         return question if is_kept else self._thesaurus.reword(question, rng)
 
-    def of_fact(self, fact: Fact, rng: random.Random, hard: Sequence[int] = ()) -> Iterator[Row]:
+    def of_fact(self, fact: Fact, rng: random.Random, asked: str | None = None) -> Iterator[Row]:
         """Yields the window with the answer, and at times one of another passage.
 
         Args:
             fact: The question and its passage.
             rng: The choices follow from it.
-            hard: Numbers of passages that share words with the question.
+            asked: The question in other words; None: as it is.
         """
+        hard = self._hard.get(fact.question, ())
+        fact = fact if asked is None else replace(fact, question=asked)
         windows = self._windows(fact.text, 0)
         title = fact.title if rng.random() < 0.85 else None
         good = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
