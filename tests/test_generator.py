@@ -496,8 +496,10 @@ def test_cancelling_a_task_closes_the_stream_while_the_model_is_busy() -> None:
 def test_a_timeout_closes_the_stream() -> None:
     async def main() -> None:
         llm, backend = gated()
+        task = asyncio.create_task(drained(llm))
+        await until(backend.waiting.is_set)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(drained(llm), 0.2)
+            await asyncio.wait_for(task, 0.05)
         await until(lambda: backend.closed_streams == 1)
 
     asyncio.run(main())

@@ -12,7 +12,6 @@ from langchain_core.load import dumpd
 from pydantic import BaseModel, ValidationError
 
 from langchain_recallm import ChatRecaLLM
-from recallm_core import RecaLLM
 from recallm_core.errors import ServerError
 from recallm_core.testing import scripted_llm
 
@@ -85,11 +84,9 @@ def test_an_address_beside_the_name(kit: Any, fake_server: Any) -> None:
 def test_a_timeout_is_also_the_servers(kit: Any, fake_server: Any) -> None:
     server = fake_server(kit.script)
     model = ChatRecaLLM(model=server.url, timeout=0.5)
-    assert isinstance(model.llm, RecaLLM)
-    server.faults.append("hang")
+    server.faults.append("hang")  # the first request, a part of loading: a busy machine may be late
     with pytest.raises(ServerError, match=r"sent nothing for 0.5 s"):
         model.invoke(QUESTION, documents=kit.documents)
-    model.llm.close()
 
 
 def test_settings_of_a_server_without_one() -> None:

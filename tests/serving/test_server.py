@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from recallm_core import Document, Finished, GenerationParams, RecallDelta, RecaLLM
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
+from recallm_core.backends.connection import Connection
 from recallm_core.constraint_spec import ConstraintSpec, hash_tokens
 from recallm_core.errors import (
     ConstraintError,
@@ -399,7 +400,9 @@ def test_a_failure_is_a_clear_error_and_the_next_answer_is_fine(
 
 @pytest.mark.parametrize("fault", ["hang", "mute"])
 def test_a_server_that_says_nothing_is_given_up(serve: Any, fault: str) -> None:
-    server, llm = serve(SCRIPT, load={"timeout": 0.3})
+    server, llm = serve(SCRIPT)
+    llm.backend.close()  # loading has time; a busy machine is late for the first replies
+    llm.backend.connection = Connection(server.url, timeout=0.3, max_retries=0)
     server.faults.append(fault)
     with pytest.raises(ServerError, match=r"sent nothing for 0.3 s.*raise timeout="):
         llm.answer(QUESTION, [FERRY])
