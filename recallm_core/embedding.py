@@ -150,9 +150,16 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Scales each row to length 1, in place; rows of zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.where(lengths > 0, lengths, 1.0)
+    """Scales each row to length 1, in place, however long it is; rows of zeros stay."""
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    extreme = np.flatnonzero(~((lengths > 1e-15) & (lengths < 1e15)))
+    if len(extreme):  # the squares leave the range of float32
+        rows = vectors[extreme].astype(np.float64)
+        exact = np.linalg.norm(rows, axis=1, keepdims=True)
+        vectors[extreme] = rows / np.where(exact > 0, exact, 1.0)
+        lengths[extreme] = 1.0
+    vectors /= lengths
     return vectors
 
 
