@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.errors import ConstraintError
+from recallm_core.evidence_policy import OwnWords
 from recallm_core.grammar import GrammarEngine, GrammarMatcher
 from recallm_core.recall_index import RecallIndex, RecallMatcher
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Section = Literal["thinking", "answer", "done"]
+Section = Literal["thinking", "evidence", "answer", "done"]
 Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Tilt | Floats | None"]
 
 
@@ -37,6 +39,7 @@ class Effect(Enum):
     CALL = "the token is part of a tool call"
     CALL_CLOSED = "the token completed the mark that ends a tool call"
     THINKING_ENDED = "the token completed the mark that ends thinking"
+    LED_IN = "the token leads from the evidence to the answer, and belongs to neither"
     ENDED = "the token ends the output"
 
 
@@ -95,6 +98,8 @@ class Mask:
 
 
 _NOT_BEGUN = (0, 0, 0, 0)
+_NO_WORDS = OwnWords()
+_NUMBER_ENDED = 8.0  # how much a quote is preferred to decimals, in logits, where both may follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,8 @@ class _Cursor:
     grammar: GrammarMatcher | None = None  # never moved: a step replaces it
     calls: int = 0
     thinking_tokens: int = 0
+    words: OwnWords = _NO_WORDS
+    leading: bool = False  # whether what is forced leads from the evidence to the answer
 
 
 class ConstraintRules:
@@ -138,6 +145,9 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self._forbid: dict[tuple[Any, ...], Mask] = {}
+        self.ends = frozenset(spec.eos)
+        blank = frozenset() if spec.evidence is None else spec.evidence.blank
+        self.nothing = self.ends | blank  # what would leave an answer without words
 
     @classmethod
     def from_spec(
@@ -166,16 +176,24 @@ class ConstraintRules:
         """
         return Constraint(self, prior)
 
-    def outside_mask(self, cursor: _Cursor, may_open: bool) -> Mask:
-        """The mask of ordinary output, cached: it depends on little."""
-        key = (cursor.section, may_open, cursor.watch)
+    def outside_mask(
+        self, cursor: _Cursor, may_open: bool, also: frozenset[int] = frozenset()
+    ) -> Mask:
+        """The mask of ordinary output, cached: it depends on little.
+
+        Args:
+            cursor: Where the output stands.
+            may_open: Whether a span may be opened here.
+            also: Ids that are illegal besides; always the same object for the same ids.
+        """
+        key = (cursor.section, may_open, id(also), cursor.watch)
         found = self._forbid.get(key)
         if found is None:
-            found = Mask(only=None, forbid=self._forbidden(cursor, may_open))
+            found = Mask(only=None, forbid=self._forbidden(cursor, may_open, also))
             self._forbid[key] = found
         return found
 
-    def _forbidden(self, cursor: _Cursor, may_open: bool) -> Ints:
+    def _forbidden(self, cursor: _Cursor, may_open: bool, also: frozenset[int]) -> Ints:
         spec = self.spec
         open_state, close_state, think_state, call_state = cursor.watch
         ids = set(spec.forbidden)
@@ -199,6 +217,7 @@ class ConstraintRules:
             ids.update(closing.ids if closing is not None and closing.control else ())
         if cursor.section != "thinking":
             ids.difference_update(spec.eos)
+        ids.update(also)
         return np.array(sorted(i for i in ids if 0 <= i < spec.vocab_size), dtype=np.int64)
 
 
@@ -220,10 +239,11 @@ class Constraint:
         self.rules = rules
         self._prior = prior
         self._cursor = _Cursor("thinking" if rules.spec.thinking else "answer")
-        if not rules.spec.thinking:
-            self._cursor = self._begin_answer(self._cursor)
         self._history: list[_Cursor] = []
         self._mask: Mask | None = None
+        self._starts: tuple[tuple[ClosedSpan, ...], Section, Bools] | None = None
+        if not rules.spec.thinking:
+            self._cursor = self._after_thinking(self._cursor)
         self._limit_thinking()
 
     @property
@@ -279,8 +299,14 @@ class Constraint:
             return self._grammar_mask(cursor.grammar)
         if cursor.calls:
             return self._after_call_mask()
+        if cursor.section == "evidence":
+            return self._evidence_mask(cursor)
+        if self._owes(cursor):
+            return self._owing_mask(cursor)
         if spec.answer_form == "quote" and spec.grammar is None:
             return self._quote_mask(cursor)
+        if self._begins_words(cursor):
+            return self.rules.outside_mask(cursor, self._may_open(), self.rules.nothing)
         return self.rules.outside_mask(cursor, self._may_open())
 
     def _quote_mask(self, cursor: _Cursor) -> Mask:
@@ -301,13 +327,92 @@ class Constraint:
             return Mask(only=only)
         return Mask(only=only, bias=(only == opening[0]) * tilt.opening * spec.prior_weight)
 
-    def _may_open(self) -> bool:
-        spec, cursor = self.rules.spec, self._cursor
+    def _evidence_mask(self, cursor: _Cursor) -> Mask:
+        """Between two pieces of evidence: another one, or on to the words of the answer."""
+        spec = self.rules.spec
+        assert spec.evidence is not None
+        opening, leading = spec.open.ids[0], spec.evidence.lead_in[0]
+        only = np.array(sorted({opening, leading}), dtype=np.int64)
+        tilt = self._tilted(cursor)
+        if tilt is None or not tilt.opening or opening == leading:
+            return Mask(only=only)
+        return Mask(only=only, bias=(only == opening) * tilt.opening * spec.prior_weight)
+
+    def _owes(self, cursor: _Cursor) -> bool:
+        """Whether the answer can't end before a quote (policy ``required``)."""
+        evidence = self.rules.spec.evidence
         return (
-            cursor.section in spec.recall_in
-            and len(cursor.spans) < spec.max_spans
-            and self.rules.index.copyable
+            evidence is not None
+            and evidence.policy == "required"
+            and cursor.section == "answer"
+            and not cursor.spans
+            and not cursor.words.said
+            and self._may_open(cursor)
         )
+
+    def _begins_words(self, cursor: _Cursor) -> bool:
+        """Whether the words of an answer are due, and none was written yet (policy ``first``)."""
+        evidence = self.rules.spec.evidence
+        return (
+            evidence is not None
+            and evidence.policy == "first"
+            and cursor.section == "answer"
+            and not cursor.words.count
+            and bool(_recalled(cursor, "evidence"))
+        )
+
+    def _owing_mask(self, cursor: _Cursor) -> Mask:
+        """Anything but the end; behind a number's full stop, decimals or a quote."""
+        spec = self.rules.spec
+        assert spec.evidence is not None
+        if not cursor.words.perhaps:
+            return self.rules.outside_mask(cursor, True, self.rules.ends)
+        opening = spec.open.ids[0]
+        only = np.array(sorted({opening, *spec.evidence.numbers}), dtype=np.int64)
+        return Mask(only=only, bias=(only == opening) * _NUMBER_ENDED)
+
+    def _may_open(self, cursor: _Cursor | None = None) -> bool:
+        """Whether a span may be opened where the output stands."""
+        spec = self.rules.spec
+        cursor = self._cursor if cursor is None else cursor
+        first = spec.evidence is not None and spec.evidence.policy == "first"
+        kept = int(first and cursor.section == "thinking")  # one for the evidence
+        if len(cursor.spans) + kept >= spec.max_spans or not self.rules.index.copyable:
+            return False
+        if cursor.section == "evidence":
+            return spec.recall_in != "none" and self._evidence_left(cursor)
+        if first and cursor.section == "answer" and _recalled(cursor, "evidence"):
+            return False
+        return cursor.section in spec.recall_in and self._starts_left(cursor)
+
+    def _evidence_left(self, cursor: _Cursor) -> bool:
+        evidence = self.rules.spec.evidence
+        assert evidence is not None
+        spans = _recalled(cursor, "evidence")
+        copied = sum(len(span.tokens) for span in spans)
+        fits = len(spans) < evidence.most and (not spans or copied < evidence.room)
+        return fits and self._starts_left(cursor)
+
+    def _starts_left(self, cursor: _Cursor) -> bool:
+        starts = self._fresh_starts(cursor)
+        return starts is None or bool(starts.any())
+
+    def _fresh_starts(self, cursor: _Cursor) -> Bools | None:
+        """Where a span may begin that repeats nothing of its phase; None: wherever one may."""
+        before = _recalled(cursor, cursor.section) if self.rules.spec.evidence else ()
+        if not before:
+            return None
+        known = self._starts
+        if known is None or known[0] is not cursor.spans or known[1] != cursor.section:
+            whole = cursor.section == "evidence"  # elsewhere part of a quote may be quoted again
+            copied = (
+                (run, at, len(span.tokens) if whole else 1)
+                for span in before
+                for run, at in span.occurrences
+            )
+            starts = self.rules.index.starts_outside(copied)
+            self._starts = known = (cursor.spans, cursor.section, starts)
+        return known[2]
 
     def _grammar_mask(self, grammar: GrammarMatcher) -> Mask:
         """What continues the grammar; a whole answer may end where it is complete."""
@@ -325,10 +430,19 @@ class Constraint:
             ids.append(spec.grammar.call_open.ids[0])
         return Mask(only=np.array(ids, dtype=np.int64))
 
+    def _after_thinking(self, cursor: _Cursor) -> _Cursor:
+        """The state when thinking is over: evidence is due, or the answer begins."""
+        spec = self.rules.spec
+        if spec.evidence is not None and spec.evidence.policy == "first":
+            due = replace(cursor, section="evidence", forced=spec.open.ids, watch=_NOT_BEGUN)
+            if self._may_open(due):
+                return due
+        return self._begin_answer(cursor)
+
     def _begin_answer(self, cursor: _Cursor) -> _Cursor:
         """The state at the beginning of the answer: a grammar takes over, or a call is due."""
         grammar, engine = self.rules.spec.grammar, self.rules.engine
-        cursor = replace(cursor, section="answer", forced=(), watch=_NOT_BEGUN)
+        cursor = replace(cursor, section="answer", forced=(), watch=_NOT_BEGUN, leading=False)
         if grammar is None or engine is None:
             return cursor
         if grammar.answer is not None:
@@ -430,6 +544,8 @@ class Constraint:
             return self._step_span(cursor, cursor.matcher, token)
         if cursor.grammar is not None:
             return self._step_grammar(cursor, cursor.grammar, token)
+        if cursor.section == "evidence" and (cursor.leading or not cursor.forced):
+            return self._step_evidence(cursor, token)
         return self._step_text(replace(cursor, forced=cursor.forced[1:]), token)
 
     def _step_span(
@@ -457,7 +573,7 @@ class Constraint:
         return cursor, Effect.CLOSING if closing else Effect.COPIED
 
     def _close(self, cursor: _Cursor, matcher: RecallMatcher, length: int) -> _Cursor:
-        return replace(
+        cursor = replace(
             cursor,
             spans=(*cursor.spans, _closed(matcher, length, cursor.section)),
             matcher=None,
@@ -467,6 +583,16 @@ class Constraint:
             copying=True,
             watch=_NOT_BEGUN,
         )
+        return self._after_evidence(cursor) if cursor.section == "evidence" else cursor
+
+    def _after_evidence(self, cursor: _Cursor) -> _Cursor:
+        """What follows a piece of evidence: another that is due, the answer, or a choice."""
+        spec = self.rules.spec
+        assert spec.evidence is not None
+        if not self._may_open(cursor):
+            return replace(cursor, forced=spec.evidence.lead_in, leading=True)
+        due = len(_recalled(cursor, "evidence")) < spec.evidence.least
+        return replace(cursor, forced=spec.open.ids) if due else cursor
 
     def cut_span(self) -> ClosedSpan | None:
         """The open span as it would be if the output ended here, cut back to its last legal end.
@@ -483,22 +609,36 @@ class Constraint:
             matcher.rollback(1)
         return _closed(matcher, matcher.length, cursor.section) if matcher.length else None
 
+    def _step_evidence(self, cursor: _Cursor, token: int) -> tuple[_Cursor, Effect]:
+        """One token between two pieces of evidence, or between the last one and the answer."""
+        spec = self.rules.spec
+        assert spec.evidence is not None
+        ahead = cursor.forced or spec.evidence.lead_in
+        if not cursor.leading and token == spec.open.ids[0]:
+            return self._step_text(replace(cursor, forced=spec.open.ids[1:]), token)
+        if len(ahead) > 1:
+            return replace(cursor, forced=ahead[1:], leading=True), Effect.LED_IN
+        return self._begin_answer(cursor), Effect.LED_IN
+
     def _step_text(self, cursor: _Cursor, token: int) -> tuple[_Cursor, Effect]:
         spec = self.rules.spec
         if token in spec.eos and not cursor.forced:
             return replace(cursor, section="done"), Effect.ENDED
+        if cursor.words.perhaps and token == spec.open.ids[0] and self._owes(cursor):
+            cursor = replace(cursor, forced=spec.open.ids[1:])  # no decimals: the sentence ended
         if self._completes(spec.open, cursor.watch[0], token) and self._may_open():
             tilt = self._tilted(cursor)
             matcher = self.rules.index.matcher(
                 spec.max_span_tokens,
                 None if tilt is None else tilt.starts,
                 None if tilt is None else tilt.ends,
+                self._fresh_starts(cursor),
             )
             return replace(cursor, matcher=matcher, forced=(), watch=_NOT_BEGUN), Effect.OPENED
         if spec.think_close is not None and self._completes(
             spec.think_close, cursor.watch[2], token
         ):
-            return self._begin_answer(cursor), Effect.THINKING_ENDED
+            return self._after_thinking(cursor), Effect.THINKING_ENDED
         call = spec.grammar.call_open if spec.grammar else None
         if call is not None and self._completes(call, cursor.watch[3], token):
             return self._open_call(cursor), Effect.CALL_OPENED
@@ -511,7 +651,21 @@ class Constraint:
         cursor = replace(cursor, watch=watch)
         if not cursor.forced:
             cursor = replace(cursor, forced=self._begun(cursor))
-        return cursor, Effect.TEXT
+        return self._watch_words(cursor, token), Effect.TEXT
+
+    def _watch_words(self, cursor: _Cursor, token: int) -> _Cursor:
+        """Forces a quote open where a sentence of the answer ends without one."""
+        spec = self.rules.spec
+        if cursor.forced or spec.evidence is None:
+            return cursor
+        if self._begins_words(cursor):
+            return replace(cursor, words=replace(cursor.words, count=1))
+        if not self._owes(cursor):
+            return cursor
+        cursor = replace(cursor, words=cursor.words.after(token, spec.evidence))
+        if not (cursor.words.ended and self._owes(cursor)):
+            return cursor
+        return replace(cursor, forced=spec.open.ids, watch=_NOT_BEGUN)
 
     def _open_call(self, cursor: _Cursor) -> _Cursor:
         grammar, engine = self.rules.spec.grammar, self.rules.engine
@@ -619,6 +773,11 @@ class Constraint:
                 return forced[:count]
             matcher.consume_token(token)
         return forced
+
+
+def _recalled(cursor: _Cursor, section: Section) -> tuple[ClosedSpan, ...]:
+    """The spans of one section."""
+    return tuple(span for span in cursor.spans if span.section == section)
 
 
 def _closed(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.errors import ConstraintError
+from recallm_core.evidence_policy import EvidenceRules
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
 MAX_IDS = 2**31 - 1  # ids and positions are 32-bit integers
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
@@ -216,6 +217,7 @@ class ConstraintSpec:
         grammar: What rules the answer besides; None: nothing.
         answer_form: ``quote``: outside spans only marks and the end are legal, and the answer is
             one span; needs control tokens as marks.
+        evidence: What the output has to quote before it may end; None: nothing.
     """
 
     prompt_length: int
@@ -239,6 +241,7 @@ class ConstraintSpec:
     prior_weight: float = 1.0
     grammar: GrammarSpec | None = None
     answer_form: AnswerForm = "words"
+    evidence: EvidenceRules | None = None
     version: int = field(default=SPEC_VERSION)
 
     def __post_init__(self) -> None:
@@ -264,6 +267,8 @@ class ConstraintSpec:
                 "answer_form='quote' needs control tokens as marks; a prompted model, which writes "
                 "its marks as text, answers in words"
             )
+        if self.answer_form == "quote" and self.evidence is not None:
+            raise ConstraintError("answer_form='quote' is its own way to quote: evidence is 'free'")
 
     def _check_runs(self) -> None:
         last = 0
@@ -287,11 +292,14 @@ class ConstraintSpec:
             raise ConstraintError("a model that thinks needs a mark that ends thinking")
         if not 0 < self.vocab_size <= MAX_IDS:
             raise ConstraintError(f"vocab_size must be in [1, {MAX_IDS}], got {self.vocab_size}")
+        named = set() if self.evidence is None else self.evidence.ids
         used = {i for tag in self.tags for r in (tag.ids, *tag.rest) for i in r} | set(self.eos)
+        used |= named
         wrong = sorted(i for i in used if not 0 <= i < self.vocab_size)
         if wrong:
             raise ConstraintError(
-                f"ids {wrong[:5]} of marks or eos aren't below {self.vocab_size}, the logits' width"
+                f"ids {wrong[:5]} of marks, eos or evidence aren't below {self.vocab_size}, "
+                "the logits' width"
             )
         texts = [tag.text for tag in self.tags]
         controls = [*(i for tag in self.tags if tag.control for i in tag.ids), *set(self.eos)]
@@ -331,6 +339,7 @@ class ConstraintSpec:
                 "think_close": self.think_close and self.think_close.to_dict(),
                 "prior": None if self.prior is None else _pack_floats(self.prior),
                 "grammar": self.grammar and self.grammar.to_dict(),
+                "evidence": self.evidence and self.evidence.to_dict(),
             },
             separators=(",", ":"),
         )
@@ -389,7 +398,27 @@ class ConstraintSpec:
             prior_weight=float(_checked(data["prior_weight"], (int, float))),
             grammar=None if grammar is None else GrammarSpec.from_dict(_checked(grammar, dict)),
             answer_form=_checked(data["answer_form"], str),
+            evidence=_evidence(data["evidence"]),
         )
+
+
+def _evidence(data: Any) -> EvidenceRules | None:
+    """Rebuilds the rules of evidence from plain JSON values."""
+    if data is None:
+        return None
+    plain = _checked(data, dict)
+    names = ("ends", "points", "numbers", "abbreviations", "blank")
+    sets = {name: frozenset(_ids(plain[name])) for name in names}
+    return EvidenceRules(
+        policy=_checked(plain["policy"], str),
+        lead_in=_ids(plain["lead_in"]),
+        least=_number(plain["least"]),
+        most=_number(plain["most"]),
+        room=_number(plain["room"]),
+        abstain=tuple(_ids(phrase) for phrase in _checked(plain["abstain"], list)),
+        patience=_number(plain["patience"]),
+        **sets,
+    )
 
 
 _PLAIN = (

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from recallm_core.constraint_spec import RecallIn
 
-Boundary = Literal["word", "character"]
+Boundary = Literal["sentence", "word", "character"]
+Evidence = Literal["auto", "required", "first", "free"]
 Scope = Literal["documents", "prompt"]
 AbstainPolicy = Literal["said", "unsupported", "either"]
 AnswerForm = Literal["words", "quote"]
@@ -18,11 +19,12 @@ PriorName = Literal["none", "sentences", "reader"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "recall_in": ("thinking", "answer", "thinking+answer", "none"),
-    "boundary": ("word", "character"),
+    "boundary": ("sentence", "word", "character"),
     "scope": ("documents", "prompt"),
     "abstain_policy": ("said", "unsupported", "either"),
     "prior": ("none", "sentences", "reader"),
     "answer_form": ("words", "quote"),
+    "evidence": ("auto", "required", "first", "free"),
 }
 
 
@@ -41,7 +43,8 @@ class GenerationParams:
         max_span_tokens: Soft limit of one quote (128): it closes at the next boundary.
         max_spans: Quotes per output (64).
         recall_in: Where quotes may be opened (``thinking+answer``).
-        boundary: Quotes begin and end at ``word`` or ``character`` boundaries (``word``).
+        boundary: Quotes begin and end at ``sentence`` (or line), ``word`` or ``character``
+            boundaries (``word``; ``sentence`` where evidence comes ``first``).
         scope: What may be quoted: the ``documents``, or the whole ``prompt`` as in the paper, which
             adds the messages of the user, as documents named ``message:0`` and so on.
         abstain_policy: When ``answer.abstained`` is set: the model ``said`` that the documents
@@ -53,6 +56,12 @@ class GenerationParams:
         answer_form: ``words``, or ``quote``: thinking is nothing but quotes, and the answer is one
             (``words``). Needs a model with control tokens; with tools, a schema, or no quotes
             allowed in answers, ``words`` it is.
+        evidence: What the output owes before it may end. ``free``: quotes stand where the model
+            opens them. ``required``: at least one quote, forced open at the end of a sentence of
+            the answer where the model hasn't opened one itself. ``first``: the answer begins with
+            its evidence, then says it in words. ``auto`` is the recipe's choice: ``free`` for
+            trained models, never for prompted ones. With tools, ``first`` is ``required``, with a
+            schema ``required`` is ``first``; without anything to quote, both are ``free``.
     """
 
     max_new_tokens: int | None = None
@@ -70,6 +79,7 @@ class GenerationParams:
     prior: PriorName | None = None
     prior_weight: float | None = None
     answer_form: AnswerForm | None = None
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -162,7 +172,6 @@ BASE: Mapping[str, Any] = {
     "max_span_tokens": 128,
     "max_spans": 64,
     "recall_in": "thinking+answer",
-    "boundary": "word",
     "scope": "documents",
     "abstain_policy": "either",
     "answer_form": "words",

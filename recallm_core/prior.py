@@ -130,6 +130,10 @@ class SentenceScorer:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         return log_softmax(self.totals(question, recalled) / temperature)
 
+    def shares(self, question: str) -> np.ndarray:
+        """Returns the probability of each sentence to be the evidence; they sum to 1."""
+        return np.asarray(np.exp(self.scores(question)))
+
     def totals(self, question: str, recalled: Sequence[str] = ()) -> np.ndarray:
         """Returns a score for each sentence, in points of BM25."""
         query = terms(question)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from recallm_core.conversation import (
 from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
+from recallm_core.evidence_policy import EvidenceRules, SentenceTokens
 from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
@@ -134,6 +135,7 @@ class PromptBuilder:
         self._labels = _PLACE.split(recipe.document)
         self._think_close = self._thinking_tag()
         self._grammars: GrammarEngine | None = None
+        self._sentence_tokens: SentenceTokens | None = None
         self._marks("")
 
     def _thinking_tag(self) -> Tag | None:
@@ -199,9 +201,7 @@ class PromptBuilder:
             ValueError: The messages aren't a conversation that ends with a question, or a document
                 has an id that a message needs.
         """
-        settings = params.over(self.recipe.sampling).over(
-            {"prior": self.recipe.prior, "prior_weight": self.recipe.prior_weight, **BASE}
-        )
+        settings = self._filled(params, output)
         turns = checked(messages)
         in_scope = settings.scope == "prompt"
         quotable = [p.text for p in passages]
@@ -221,6 +221,15 @@ class PromptBuilder:
         question = next(m["content"] for m in reversed(turns) if m["role"] == "user")
         prompt = self._assemble(ids, places, fields.passages, question, settings, suffix, grammar)
         return replace(prompt, prefix_length=prefix)
+
+    def _filled(self, params: GenerationParams, output: OutputRules | None) -> GenerationParams:
+        """The settings, all filled in: the caller's, then the recipe's, then ours."""
+        recipe = self.recipe
+        prior = {"prior": recipe.prior, "prior_weight": recipe.prior_weight}
+        settings = params.over(recipe.sampling).over({**prior, **BASE})
+        evidence = _policy(settings, recipe, output)
+        boundary = settings.boundary or ("sentence" if evidence == "first" else "word")
+        return replace(settings, evidence=evidence, boundary=boundary)
 
     # wording
 
@@ -369,6 +378,9 @@ class PromptBuilder:
             sentences = SentenceMap(runs, passages, self._scorer(passages, str(settings.prior)))
             prior = sentences.scores(question).astype(np.float32)
         spec = self._spec(ids, runs, bits, settings, suffix, prior, grammar)
+        if spec.evidence is not None and sentences is not None:
+            least = sentences.needed(question, spec.evidence.most)
+            spec = replace(spec, evidence=replace(spec.evidence, least=least))
         return Prompt(
             token_ids=ids,
             passages=tuple(passages),
@@ -420,8 +432,40 @@ class PromptBuilder:
             prior=prior,
             grammar=grammar,
             answer_form=_form(settings, grammar),
+            evidence=self._evidence_rules(settings, grammar) if runs else None,
             prior_weight=1.0 if settings.prior_weight is None else settings.prior_weight,
         )
+
+    def _evidence_rules(
+        self, settings: GenerationParams, grammar: GrammarSpec | None
+    ) -> EvidenceRules | None:
+        """What the output owes, in this model's tokens."""
+        if settings.evidence == "first":
+            words = grammar is None
+            lead_in = self._cache.tokens(self.recipe.lead_in if words else "\n").ids.tolist()
+            room = (settings.max_new_tokens or 1) // 3
+            return EvidenceRules("first", tuple(lead_in), blank=self._sentences().blank, room=room)
+        if settings.evidence != "required":
+            return None
+        sets = self._sentences()
+        phrases = (phrase.rstrip(" .!") for phrase in self.recipe.abstain)
+        spelled = (before + phrase for phrase in phrases for before in ("", " "))
+        return EvidenceRules(
+            "required",
+            ends=sets.ends,
+            points=sets.points,
+            numbers=sets.numbers,
+            abbreviations=sets.abbreviations,
+            abstain=tuple(tuple(self._cache.tokens(text).ids.tolist()) for text in spelled),
+        )
+
+    def _sentences(self) -> SentenceTokens:
+        """The tokens that end sentences, looked up when they are first needed."""
+        if self._sentence_tokens is None:
+            tokenizer = self.tokenizer
+            pieces = ((i, tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
+            self._sentence_tokens = SentenceTokens.of(pieces)
+        return self._sentence_tokens
 
     def _grammar(self, output: OutputRules | None) -> GrammarSpec | None:
         """The grammar of the answer, if tools or a schema were given."""
@@ -540,7 +584,7 @@ class _Cache:
         while self._held > _CACHED_CHARACTERS and len(self._texts) > 1:
             old, _ = self._texts.popitem(last=False)
             self._held -= len(old) + 100
-            for boundary in ("word", "character"):
+            for boundary in ("sentence", "word", "character"):
                 self._limits.pop((boundary, old), None)
 
     def all_limits(self, tokens: Mapping[str, PlainTokens], boundary: str) -> dict[str, Limits]:
@@ -587,6 +631,23 @@ def _thinking_budget(settings: GenerationParams) -> int:
 def _variant(mark: str, suffix: str) -> str:
     """``<recall>`` with suffix 2 is ``<recall2>``."""
     return f"{mark[:-1]}{suffix}{mark[-1]}" if suffix else mark
+
+
+def _policy(
+    settings: GenerationParams, recipe: Recipe, output: OutputRules | None
+) -> Literal["required", "first", "free"]:
+    """What the output owes, where that can be had at all."""
+    asked = settings.evidence
+    policy = recipe.policy if asked is None or asked == "auto" else asked
+    if settings.recall_in == "none" or settings.max_spans == 0 or settings.answer_form == "quote":
+        return "free"
+    if policy == "free" or output is None:
+        found = policy
+    elif output.schema is not None:
+        found = "first"
+    else:  # a call is no answer, so it owes nothing
+        found = "free" if output.required else "required"
+    return "first" if found == "required" and settings.recall_in == "thinking" else found
 
 
 def _form(settings: GenerationParams, grammar: GrammarSpec | None) -> AnswerForm:

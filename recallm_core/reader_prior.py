@@ -31,6 +31,7 @@ SPREAD = 0.1  # how much less a later end counts, per token
 LONGEST = 32  # tokens of an answer that the reader looks for
 WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a sentence
 MOST_ODDS = 10.0
+DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.needed``
 HOP = 4.0  # how much better an answer outside of what was recalled has to be for another recall
 _KEPT = 16
 # HOP was read off questions of the training split: 19 of 20 over one sentence lie below -0.6, 19 of
@@ -85,6 +86,14 @@ class ReaderScorer:
         if len(totals):
             totals = WORDS_WEIGHT * totals + self._opinions(read)
         return np.asarray(log_softmax(STRENGTH * totals / temperature))
+
+    def shares(self, question: str) -> Floats:
+        """Returns the probability of each sentence to be the evidence; they sum to 1."""
+        read = self._read(question, ())
+        totals = read.totals
+        if len(totals):
+            totals = WORDS_WEIGHT * totals + self._opinions(read)
+        return np.asarray(np.exp(log_softmax(totals / DOUBT)))
 
     def _opinions(self, read: _Read) -> Floats:
         """The reader's score of each sentence; those not read get the lowest of those read."""
@@ -145,7 +154,10 @@ class ReaderPrior:
         prompt = self._prompt
         scorer = None if prompt.sentences is None else prompt.sentences.scorer
         evidence = prompt.recalled(spans)
-        if section != "answer" or not evidence or not isinstance(scorer, ReaderScorer):
+        if _more_due(prompt, len(evidence)):
+            return Tilt(self._sentences(section, spans), STRENGTH * self._ends)
+        quoting = section == "answer" and prompt.spec.evidence is None
+        if not quoting or not evidence or not isinstance(scorer, ReaderScorer):
             more = self._another(scorer, evidence) if isinstance(scorer, ReaderScorer) else 0.0
             return Tilt(self._sentences(section, spans), STRENGTH * self._ends, STRENGTH * more)
         before = [prompt.passages[p].text[a:b] for p, a, b in evidence[:-1]]
@@ -185,6 +197,12 @@ class ReaderPrior:
         if not (np.isfinite(inside) and np.isfinite(outside)):
             return 0.0
         return float(np.clip(outside - inside - HOP, -MOST_ODDS, MOST_ODDS))
+
+
+def _more_due(prompt: Prompt, recalled: int) -> bool:
+    """Whether the rules ask for more evidence anyhow."""
+    rules = prompt.spec.evidence
+    return rules is not None and recalled < rules.least
 
 
 def _best(reading: Reading, tokens: NDArray[np.bool_]) -> float:

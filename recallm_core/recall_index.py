@@ -133,6 +133,7 @@ class RecallIndex:
         max_span_tokens: int = 128,
         start_log_prior: Sequence[float] | Floats | None = None,
         end_log_odds: Sequence[float] | Floats | None = None,
+        starts: Bools | None = None,
     ) -> RecallMatcher:
         """Returns a fresh cursor at the beginning of a span.
 
@@ -142,17 +143,30 @@ class RecallIndex:
             start_log_prior: A log score per run position, runs concatenated; it tilts where a
                 span starts and changes no allowed set.
             end_log_odds: Per run position, how much to prefer closing after its token; likewise.
+            starts: Where this span may begin, from ``starts_outside``; None: at every start.
         """
         if max_span_tokens < 1:
             raise ConstraintError(f"max_span_tokens must be at least 1, got {max_span_tokens}")
-        starts, ends = (
+        prior, odds = (
             None if scores is None else self._check_prior(name, scores)
             for name, scores in (
                 ("start_log_prior", start_log_prior),
                 ("end_log_odds", end_log_odds),
             )
         )
-        return RecallMatcher(self, max_span_tokens, starts, ends)
+        return RecallMatcher(self, max_span_tokens, prior, odds, starts)
+
+    def starts_outside(self, copied: Iterable[tuple[int, int, int]]) -> Bools:
+        """Where a span may begin without lying in what was copied: one bool per slot.
+
+        Args:
+            copied: (run, position of the first token, number of tokens) of earlier copies.
+        """
+        starts = self.starts.copy()
+        for run, position, length in copied:
+            first = int(self.run_offsets[run]) + position
+            starts[first : first + length] = False
+        return starts
 
     def _check_prior(self, name: str, scores: Sequence[float] | Floats) -> Floats:
         array = np.asarray(scores, dtype=np.float64)
@@ -197,7 +211,7 @@ class RecallMatcher:
     never hold an end marker; whether the span may end here is ``can_close``.
     """
 
-    __slots__ = ("_ends", "_history", "_index", "_max", "_prior", "_tokens")
+    __slots__ = ("_ends", "_history", "_index", "_max", "_prior", "_roots", "_starts", "_tokens")
 
     def __init__(
         self,
@@ -205,8 +219,11 @@ class RecallMatcher:
         max_span_tokens: int,
         prior: Floats | None,
         ends: Floats | None = None,
+        starts: Bools | None = None,
     ) -> None:
         self._index = index
+        self._starts = index.starts if starts is None else starts
+        self._roots: Ints | None = index.root_tokens if starts is None else None
         self._max = max_span_tokens
         self._prior = prior
         self._ends = ends
@@ -231,7 +248,9 @@ class RecallMatcher:
     def allowed_tokens(self) -> Ints:
         """Returns the ids that continue a copy, sorted and distinct; none: it has to close."""
         if not self._tokens:
-            return self._index.root_tokens
+            if self._roots is None:
+                self._roots = np.unique(self._index.tokens[self._starts]).astype(np.int64)
+            return self._roots
         if len(self._tokens) >= self._max and self.can_close:
             return _EMPTY
         return self._continuations()
@@ -283,7 +302,7 @@ class RecallMatcher:
         if token < 0:
             return None
         if not self._tokens:
-            return self._pack_bits(np.logical_and(index.tokens == token, index.starts))
+            return self._pack_bits(np.logical_and(index.tokens == token, self._starts))
         state = self._state()
         if state.bits is not None:
             if state.ahead is not None and state.ahead[0] == token:
@@ -319,7 +338,7 @@ class RecallMatcher:
 
     def _replay(self) -> None:
         """Rebuilds the newest state, which an earlier memory limit dropped."""
-        fresh = RecallMatcher(self._index, self._max, self._prior, self._ends)
+        fresh = self._fresh()
         for token in self._tokens:
             fresh.consume_token(token)
         self._history = fresh._history
@@ -367,10 +386,16 @@ class RecallMatcher:
 
     def copy(self) -> RecallMatcher:
         """Returns an independent cursor at the same place."""
-        other = RecallMatcher(self._index, self._max, self._prior, self._ends)
+        other = self._fresh()
         other._tokens = list(self._tokens)
         other._history = list(self._history)
         return other
+
+    def _fresh(self) -> RecallMatcher:
+        """The cursor before its first token."""
+        fresh = RecallMatcher(self._index, self._max, self._prior, self._ends, self._starts)
+        fresh._roots = self._roots
+        return fresh
 
     @property
     def occurrences(self) -> list[tuple[int, int]]:
@@ -409,7 +434,7 @@ class RecallMatcher:
         tokens = np.asarray(tokens, dtype=np.int64)
         if self._prior is None or not tokens.size:
             return np.zeros(len(tokens), dtype=np.float64)
-        nexts = np.flatnonzero(self._index.starts) if not self._tokens else self._live()
+        nexts = np.flatnonzero(self._starts) if not self._tokens else self._live()
         scores = self._prior[nexts - len(self._tokens)]
         top = float(scores.max())
         mass = np.exp(scores - top)

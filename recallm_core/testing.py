@@ -162,7 +162,8 @@ class ScriptedBackend(_Backend):
             answer.``; a model driven by text marks writes its own marks in their place. Anything
             after the script is end-of-sequence. Where the constraint forbids a token of the script,
             it is skipped; a span that can't be closed yet goes on along the nearest legal token
-            until it may close.
+            until it may close. Where the evidence policy forces a span open that the script
+            doesn't have, the stand-in quotes the first sentence that it may, and goes on.
         tokenizer: Its tokenizer.
         window: Tokens of input and output together.
         tokens_per_chunk: How many tokens a stream yields at once.
@@ -292,6 +293,8 @@ def _any_legal(mask: Mask, vocab_size: int, source: random.Random) -> int:
             return token
 
 
+_BLANK = tuple(b" \t\r\n")
+_WORDS = tuple(b".")  # what the stand-in says where its script says nothing and has to
 _JSON_ENDS = tuple(b'}]"0')  # what brings a JSON value to its end soonest
 
 
@@ -316,12 +319,34 @@ def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> It
             yield from _as_far_as_legal(constraint, [next(ending, int(mask.only[0]))])
         elif constraint.section == "thinking" and spec.think_close is not None:
             yield from _as_far_as_legal(constraint, spec.think_close.ids)
-        else:
+        elif mask.allows(spec.eos[0]):
             yield from _as_far_as_legal(constraint, spec.eos[:1])
+        else:  # a quote is owed, or words are
+            yield from _as_far_as_legal(constraint, [*spec.open.ids, *_WORDS])
+            yield from _close_span(constraint)
+
+
+def _make_way(constraint: Constraint, wanted: int) -> Iterator[int]:
+    """What the evidence policy forces before a token of the script can be legal."""
+    rules = constraint.rules.spec.evidence
+    while rules is not None and constraint.section in ("evidence", "answer"):
+        only = constraint.mask().only
+        if only is None or constraint.mask().allows(wanted):
+            return
+        if constraint.in_span:
+            yield from _close_span(constraint)
+            continue
+        token = rules.lead_in[0] if len(only) > 1 and rules.lead_in else int(only[0])
+        if not constraint.mask().allows(token) or constraint.matcher is not None:
+            return
+        constraint.consume(token)
+        yield token
 
 
 def _as_far_as_legal(constraint: Constraint, ids: Sequence[int]) -> Iterator[int]:
     for token in ids:
+        if not constraint.in_span and token not in _BLANK:
+            yield from _make_way(constraint, token)
         if not constraint.done and constraint.mask().allows(token):
             constraint.consume(token)
             yield token

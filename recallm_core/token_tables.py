@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.lexical import sentences
 from recallm_core.tokenizer import PlainTokens
 
 Bools = NDArray[np.bool_]
@@ -75,8 +76,13 @@ def limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -
     Args:
         texts: The passages' texts.
         tokens: Their tokens.
-        boundary: ``word`` or ``character``.
+        boundary: ``sentence``, ``word`` or ``character``. A text in which no sentence begins and
+            ends between tokens is quoted by words.
     """
+    if boundary == "sentence":
+        by_word = limits(texts, tokens, "word")
+        yield from map(_sentence_limits, texts, tokens, by_word)
+        return
     first = 0
     while first < len(texts):
         last, size = first + 1, len(texts[first])
@@ -85,6 +91,21 @@ def limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -
             last += 1
         yield from _limits(texts[first:last], tokens[first:last], boundary)
         first = last
+
+
+def _sentence_limits(text: str, tokens: PlainTokens, by_word: Limits) -> Limits:
+    """The limits of whole sentences and lines; those of words where a span is far too long."""
+    if not len(tokens.ids):
+        return by_word
+    begins, stops = np.zeros(len(text) + 1, np.bool_), np.zeros(len(text) + 1, np.bool_)
+    spans = np.array(sentences(text), dtype=np.int64).reshape(-1, 2)
+    begins[spans[:, 0]] = stops[spans[:, 1]] = True
+    visible = _Visible(text)
+    can_start = by_word.can_start & begins[visible.after(tokens.starts)]
+    can_end = by_word.can_end & stops[visible.before(tokens.ends)]
+    if not (can_start.any() and can_end.any()):
+        return by_word
+    return Limits(can_start, can_end, by_word.can_end)
 
 
 def _limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -> Iterator[Limits]:

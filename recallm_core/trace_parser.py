@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,7 +38,7 @@ from recallm_core.trace import (
     TraceEvent,
 )
 
-TextSection = Literal["thinking", "answer"]
+TextSection = Literal["thinking", "evidence", "answer"]
 
 
 @dataclass(slots=True)
@@ -45,15 +46,19 @@ class _Flow:
     """Text of one section on its way out: outer white space and a prefix dropped, stops found.
 
     What may still turn out to be trailing white space, the prefix of a line or a stop string is
-    held back.
+    held back. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps them
+    apart from the words around them.
     """
 
     prefix: str = ""
     stop: tuple[str, ...] = ()
+    spaced: bool = False
     length: int = 0  # characters let through, quotes included
     held: str = ""
     begun: bool = False
     stopped: bool = False
+    last: str = ""  # the last character let through, quotes not included
+    quoted: bool = False  # whether a quote came after it
 
     def text(self, piece: str) -> str:
         """Takes a piece of the model's own words and returns what can be let through."""
@@ -75,7 +80,10 @@ class _Flow:
 
     def _let_out(self, text: str) -> str:
         self.held = ""
-        self.begun = self.begun or bool(text)
+        if self.spaced and self.quoted and text[:1].isalnum() and _is_spaced(text[0]):
+            text = f" {text}"
+        if text:
+            self.begun, self.quoted, self.last = True, False, text[-1]
         self.length += len(text)
         return text
 
@@ -113,12 +121,20 @@ class _Flow:
     def before_quote(self) -> str:
         """Lets through what was held, for a quote follows; only leading space is lost."""
         out = self._let_out(self._without_prefix())
-        self.begun = True
-        return out
+        apart = " " if self.spaced and not self.quoted and _is_spaced(self.last) else ""
+        self.length += len(apart)
+        self.begun = self.quoted = True
+        return out + apart
 
     def end(self) -> str:
         """Lets through what was held at the end, but for trailing white space."""
         return self._let_out("" if self.stopped else self._without_prefix().rstrip())
+
+
+def _is_spaced(character: str) -> bool:
+    """Whether a space belongs between this character and a quote; wide scripts have none."""
+    ends = character.isalnum() or character in tuple(".!?:;,\u2026")
+    return ends and unicodedata.east_asian_width(character) not in ("W", "F")
 
 
 class TraceParser:
@@ -134,10 +150,12 @@ class TraceParser:
         self._tokenizer = tokenizer
         self._constraint = prompt.rules.start()
         self._detokenizer = tokenizer.detokenizer()
-        self._section: TextSection = "thinking" if prompt.spec.thinking else "answer"
+        self._section: TextSection = "thinking"
+        before, spaced = _Flow(), prompt.spec.evidence is not None
         self._flows: dict[TextSection, _Flow] = {
-            "thinking": _Flow(),
-            "answer": _Flow(prompt.recipe.answer_prefix, prompt.params.stop or ()),
+            "thinking": before,
+            "evidence": before,
+            "answer": _Flow(prompt.recipe.answer_prefix, prompt.params.stop or (), spaced),
         }
         self._segments: list[Segment] = []
         self._pending = ""  # may still be the beginning of a text mark
@@ -148,6 +166,13 @@ class TraceParser:
         self._counts = {"reasoning": 0, "recall": 0, "answer": 0}
         self._ended = False
         self._finished = False
+        self._follow_section()
+
+    def _follow_section(self) -> None:
+        """The section that the next token belongs to."""
+        section = self._constraint.section
+        if section != "done":
+            self._section = section
 
     @property
     def stopped(self) -> bool:
@@ -200,7 +225,7 @@ class TraceParser:
         if inside or effect is Effect.OPENED:
             self._counts["recall"] += 1
         else:
-            self._counts["reasoning" if self._section == "thinking" else "answer"] += 1
+            self._counts["answer" if self._section == "answer" else "reasoning"] += 1
 
     def _take(self, token: int, effect: Effect) -> list[TraceEvent]:
         spec = self._prompt.spec
@@ -216,8 +241,11 @@ class TraceParser:
         if effect is Effect.THINKING_ENDED:
             assert spec.think_close is not None
             events = [*self._before_mark(token, spec.think_close), *self._end_section()]
-            self._section = "answer"
+            self._follow_section()
             return events
+        if effect is Effect.LED_IN:
+            self._follow_section()
+            return []
         if effect in (Effect.CALL_OPENED, Effect.CALL, Effect.CALL_CLOSED):
             return self._take_call(token, effect)
         if effect is Effect.ENDED:
@@ -280,7 +308,7 @@ class TraceParser:
     def _emit(self, text: str) -> list[TraceEvent]:
         if not text:
             return []
-        if self._section == "thinking":
+        if self._section != "answer":
             self._segments.append(Reasoning(text))
             return [ReasoningDelta(text)]
         self._segments.append(AnswerText(text))
@@ -291,6 +319,9 @@ class TraceParser:
 
     def _start_span(self) -> list[TraceEvent]:
         events = self._emit(self._flows[self._section].before_quote())
+        if self._section == "evidence" and self._flows["evidence"].length:
+            events.extend(self._emit("\n"))  # one piece of evidence a line
+            self._flows["evidence"].length += 1
         self._quote = ""
         self._spans += 1
         return [*events, RecallStarted(self._section, self._spans - 1)]

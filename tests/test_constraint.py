@@ -57,6 +57,7 @@ def prepared(
     backend = ScriptedBackend(tokenizer=ByteTokenizer(PIECES if pieces else ()))
     llm = RecaLLM(backend.tokenizer, backend, recipe)
     documents = [Document(text, str(n)) for n, text in enumerate(texts)]
+    settings = {"evidence": "free"} | settings
     return llm.prepare([{"role": "user", "content": "q"}], documents, **settings)[0]
 
 
@@ -74,10 +75,14 @@ class Naive:
     forced: list[int] = field(default_factory=list)
     spans: list[list[int]] = field(default_factory=list)
     thought: int = 0
+    copied: list[tuple[str, list[tuple[int, int]], int]] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)  # of the answer, while a quote is owed
+    leading: bool = False  # whether what is forced leads from the evidence to the answer
 
     def __post_init__(self) -> None:
         self.spec = self.prompt.spec
-        self.section = "thinking" if self.spec.thinking else "answer"
+        self.rules = self.spec.evidence
+        self.section = "thinking"
         ids = self.prompt.token_ids.tolist()
         self.runs = [ids[a:b] for a, b in self.spec.runs]
         cuts = np.cumsum([len(r) for r in self.runs])[:-1]
@@ -85,16 +90,63 @@ class Naive:
         self.ends = np.split(self.spec.can_end, cuts) if self.runs else []
         self.hard = np.split(self.spec.can_end_hard, cuts) if self.runs else []
         self.copyable = bool(self.stands([]))
+        if not self.spec.thinking:
+            self.end_thinking()
         self._force_end_of_thinking()
+
+    def end_thinking(self) -> None:
+        self.section, self.text, self.forced = "evidence", b"", []
+        if self.rules and self.rules.policy == "first" and self.may_open():
+            self.forced = list(self.spec.open.ids)
+        else:
+            self.section = "answer"
+
+    def evidence(self) -> list[int]:
+        """How many tokens each piece of evidence before the answer has."""
+        return [size for section, _, size in self.copied if section == "evidence"]
+
+    def owes(self) -> bool:
+        if not self.rules or self.section != "answer" or not self.may_open() or self.copied:
+            return False
+        said = any(
+            self.own[at : at + len(phrase)] == list(phrase)
+            for phrase in self.rules.abstain
+            for at in range(len(self.own))
+        )
+        return self.rules.policy == "required" and not said
+
+    def sentence_ends(self) -> tuple[bool, bool]:
+        """Whether the own words end a sentence, and whether they do unless a number goes on."""
+        if not self.own or not self.rules:
+            return False, False
+        *before, last = self.own
+        last_word = before[-1] if before else -1
+        stops = last in self.rules.ends and bool(before)
+        point = last in self.rules.points
+        number = stops and point and last_word in self.rules.numbers
+        shortened = point and last_word in self.rules.abbreviations
+        patient = len(self.own) < self.rules.patience
+        return (stops and not number and not shortened) or not patient, number
 
     def stands(self, copied: list[int]) -> list[tuple[int, int]]:
         found = []
         for r, run in enumerate(self.runs):
             for at in range(len(run) - max(len(copied), 1) + 1):
                 open_end = self.ends[r][max(at + len(copied) - 1, at) :].any()
-                if run[at : at + len(copied)] == copied and self.starts[r][at] and open_end:
+                begins = self.starts[r][at] and open_end and not self.repeats(r, at)
+                if run[at : at + len(copied)] == copied and begins:
                     found.append((r, at))
         return found
+
+    def repeats(self, run: int, at: int) -> bool:
+        """Whether a place lies in what was copied before in this section."""
+        return self.rules is not None and any(
+            section == self.section
+            and r == run
+            and first <= at < first + (size if section == "evidence" else 1)
+            for section, places, size in self.copied
+            for r, first in places
+        )
 
     def closable(self, copied: list[int]) -> bool:
         size, limit = len(copied), self.spec.max_span_tokens
@@ -104,7 +156,18 @@ class Naive:
 
     def may_open(self) -> bool:
         allowed = self.spec.recall_in.split("+")
-        return self.section in allowed and len(self.spans) < self.spec.max_spans and self.copyable
+        first = self.rules is not None and self.rules.policy == "first"
+        most = self.spec.max_spans - (first and self.section == "thinking")
+        if len(self.spans) >= most or not self.copyable or not self.stands([]):
+            return False
+        if self.section == "evidence":
+            assert self.rules is not None
+            done = self.evidence()
+            full = done and (len(done) >= self.rules.most or sum(done) >= self.rules.room)
+            return allowed != ["none"] and not full
+        if first and self.section == "answer" and self.evidence():
+            return False
+        return self.section in allowed
 
     def spent(self) -> bool:
         limit = self.spec.max_thinking_tokens
@@ -133,6 +196,10 @@ class Naive:
             closing = {mark[k] for k in self.closings.values()}
             begin = {mark[0]} if not self.blocked and self.closable(self.copy) else set()
             return self.copies() | closing | begin
+        if self.section == "evidence":
+            return {self.spec.open.ids[0], self.rules.lead_in[0]}
+        if self.owes() and self.sentence_ends()[1]:
+            return {self.spec.open.ids[0], *self.rules.numbers}
         marks = self.marks()
         return {t for t in range(self.spec.vocab_size) if self.ordinary(t, marks)}
 
@@ -142,8 +209,11 @@ class Naive:
         return found + ([(ending, self.section == "thinking")] if ending else [])
 
     def ordinary(self, token: int, marks: list[tuple[Tag, bool]]) -> bool:
+        wordless = self.section == "answer" and bool(self.evidence()) and not self.own
         if token == EOS:
-            return self.section != "thinking"
+            return self.section != "thinking" and not wordless and not self.owes()
+        if wordless and token in self.rules.blank:
+            return False
         piece = self.tokenizer.token_bytes(token)
         if piece is None:
             return any(tag.control and tag.ids == (token,) and legal for tag, legal in marks)
@@ -173,8 +243,7 @@ class Naive:
             closings[len(self.copy)] = 1
         done = [at for at, k in closings.items() if k == len(mark)]
         if done:
-            self.spans.append(self.copy[: done[0]])
-            self.copy, self.closings, self.blocked, self.text = None, {}, False, b""
+            self.close(self.copy[: done[0]])
             return
         self.closings = closings
         if copies:
@@ -182,7 +251,43 @@ class Naive:
         else:
             self.blocked = True
 
+    def close(self, copy: list[int]) -> None:
+        size = len(copy)
+        places = self.stands(copy)
+        soft = [(r, at) for r, at in places if self.ends[r][at + size - 1]]
+        hard = [(r, at) for r, at in places if self.hard[r][at + size - 1]]
+        self.spans.append(copy)
+        self.copied.append((self.section, soft or hard, size))
+        self.copy, self.closings, self.blocked, self.text = None, {}, False, b""
+        if self.section == "evidence":
+            assert self.rules is not None
+            if not self.may_open():
+                self.forced, self.leading = list(self.rules.lead_in), True
+            elif len(self.evidence()) < self.rules.least:
+                self.forced = list(self.spec.open.ids)
+
+    def consume_evidence(self, token: int) -> bool:
+        """Between pieces of evidence; whether that is all there is to it."""
+        assert self.rules is not None
+        if not self.forced and token == self.spec.open.ids[0]:
+            self.forced = list(self.spec.open.ids)
+            return False
+        left = (self.forced or list(self.rules.lead_in))[1:]
+        self.forced, self.leading = left, bool(left)
+        if not left:
+            self.section, self.text = "answer", b""
+        return True
+
     def consume_ordinary(self, token: int) -> None:
+        if self.section == "evidence" and (self.leading or not self.forced):
+            if not self.consume_evidence(token):
+                self.consume_text(token)
+            return
+        if self.owes() and self.sentence_ends()[1] and token == self.spec.open.ids[0]:
+            self.forced = list(self.spec.open.ids)
+        self.consume_text(token)
+
+    def consume_text(self, token: int) -> None:
         forced, self.forced = self.forced, self.forced[1:]
         ending = self.spec.think_close
         if token == EOS:
@@ -192,12 +297,22 @@ class Naive:
         if self.completes(self.spec.open, token) and self.may_open():
             self.copy, self.text, self.forced = [], b"", []
         elif ending and self.section == "thinking" and self.completes(ending, token):
-            self.section, self.text, self.forced = "answer", b"", []
+            self.end_thinking()
+            return
         elif len(forced) <= 1:
             for tag, legal in self.marks():
                 if legal and not tag.control and self.begun(tag) >= min(5, len(tag.text) - 1):
                     rest = tag.text[self.begun(tag) :]
                     self.forced = self.tokenizer.encode_plain(rest).ids.tolist()
+        if self.section == "answer" and self.copy is None and not self.forced:
+            self.note(token)
+
+    def note(self, token: int) -> None:
+        """Remembers own words; the end of a sentence opens a quote that is owed."""
+        if self.owes() or self.evidence():
+            self.own.append(token)
+        if self.owes() and self.sentence_ends()[0]:
+            self.text, self.forced = b"", list(self.spec.open.ids)
 
     def completes(self, tag: Tag, token: int) -> bool:
         return token == tag.ids[0] if tag.control else self.text.endswith(tag.text.encode())
@@ -250,7 +365,8 @@ def prompts(draw: st.DrawFn) -> Prompt:
         max_spans=draw(st.sampled_from([0, 1, 3, 64])),
         max_thinking_tokens=draw(st.sampled_from([0, 3, 20, None])),
         recall_in=draw(st.sampled_from(["thinking", "answer", "thinking+answer", "none"])),
-        boundary=draw(st.sampled_from(["word", "character"])),
+        boundary=draw(st.sampled_from(["sentence", "word", "character"])),
+        evidence=draw(st.sampled_from(["free", "first", "required"])),
     )
 
 
@@ -295,7 +411,8 @@ def test_what_is_written_reads_as_text_and_whole_quotes(prompt: Prompt, seed: in
     sources = [p.text for p in prompt.passages]
     for begin, span in zip(opened, constraint.spans, strict=False):
         assert span.tokens
-        assert span.section in spec.recall_in.split("+")
+        before = "evidence" if spec.recall_in != "none" and spec.evidence else ""
+        assert span.section in (*spec.recall_in.split("+"), before)
         assert tuple(tokens[begin + 1 : begin + 1 + len(span.tokens)]) == span.tokens
         quote = b"".join(tokenizer.token_bytes(t) or b"" for t in span.tokens).decode()
         assert any(quote in text for text in sources)

@@ -125,6 +125,7 @@ JUNK = [
 
 LEGAL_JUNK = {
     ("eos", "[]"),
+    ("evidence", "None"),
     ("forbidden", "[]"),
     ("grammar", "None"),
     ("max_thinking_tokens", "None"),
@@ -165,7 +166,7 @@ def test_junk_in_a_mark_raises(mark: str, name: str) -> None:
 def test_a_missing_field_raises(name: str) -> None:
     data = good()
     del data[name]
-    with pytest.raises(ConstraintError, match="not a constraint spec of version 1"):
+    with pytest.raises(ConstraintError, match="not a constraint spec of version 2"):
         ConstraintSpec.from_json(json.dumps(data))
 
 
@@ -178,7 +179,7 @@ def test_a_missing_field_raises(name: str) -> None:
         "{}",
         "nonsense",
         "[" * 100_000,
-        '{"version":1,"version":NaN}',
+        '{"version":2,"version":NaN}',
         '{"version":' + "9" * 10_000 + "}",
         '"' + "x" * 100 + '"',
     ],
@@ -195,8 +196,8 @@ def test_other_types_versions_and_sizes_raise() -> None:
             ConstraintSpec.from_json(text)  # type: ignore[arg-type]
     with pytest.raises(ConstraintError, match="JSON string of at most"):
         ConstraintSpec.from_json(" " * (MAX_JSON + 1))
-    with pytest.raises(ConstraintError, match="version 2, this library reads 1"):
-        ConstraintSpec.from_json(json.dumps(good() | {"version": 2}))
+    with pytest.raises(ConstraintError, match="version 3, this library reads 2"):
+        ConstraintSpec.from_json(json.dumps(good() | {"version": 3}))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

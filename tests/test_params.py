@@ -46,7 +46,8 @@ def test_defaults_fill_what_is_unset_and_nothing_else(own, defaults):
 def test_the_base_fills_everything_but_what_has_no_default():
     filled = GenerationParams().over(BASE)
     unset = {name for name in NAMES if getattr(filled, name) is None}
-    assert unset == {"seed", "max_thinking_tokens", "prior", "prior_weight"}
+    of_the_recipe = {"prior", "prior_weight", "evidence", "boundary"}
+    assert unset == {"seed", "max_thinking_tokens", *of_the_recipe}
 
 
 def test_defaults_that_are_wrong_are_named():

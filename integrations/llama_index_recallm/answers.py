@@ -104,7 +104,7 @@ class Writer:
             case AnswerDelta(text):
                 return self._added(text, "")
             case RecallStarted(section):
-                self.thinking = section == "thinking"
+                self.thinking = section != "answer"
             case RecallDelta(text):
                 return self._added("", text) if self.thinking else self._added(text, "")
         return None
@@ -157,7 +157,7 @@ def _thinking_block(answer: Answer, conversation: talk.Conversation) -> Thinking
             **place.location,
         }
         for span in answer.trace.spans
-        if span.section == "thinking"
+        if span.section != "answer"
         for place in conversation.places(span.document_id, span.start, span.end)
     ]
     return ThinkingBlock(

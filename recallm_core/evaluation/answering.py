@@ -282,7 +282,7 @@ def answerability(answer: Answer) -> float:
 def _fit(answer: Answer) -> float:
     if answer.support is not None:
         return answer.support
-    thought = [span for span in answer.trace.spans if span.section == "thinking"]
+    thought = [span for span in answer.trace.spans if span.section != "answer"]
     spans = thought or list(answer.trace.spans)
     title = answer.sources[spans[-1].document_id].title if spans else None
     texts = [span.text for span in spans]

@@ -44,6 +44,7 @@ class FreeIndex(RecallIndex):
         max_span_tokens: int = 128,
         start_log_prior: object = None,
         end_log_odds: object = None,
+        starts: object = None,
     ) -> RecallMatcher:
         """Returns a matcher that lets everything through; a prior has nothing to tilt."""
         return FreeMatcher(self, max_span_tokens)

@@ -78,7 +78,7 @@ class AnswerView:
             case RecallStarted(section, _):
                 self._section = section
                 self._quote_edge("«")
-            case RecallDelta(text) if self._section == "thinking":
+            case RecallDelta(text) if self._section != "answer":
                 self._think(text, QUOTE)
             case RecallDelta(text):
                 self._answer(text, QUOTE)
@@ -108,7 +108,7 @@ class AnswerView:
             self._console.print(Text.assemble(*draft), soft_wrap=True)
 
     def _quote_edge(self, mark: str) -> None:
-        if self._marks and self._section == "thinking":
+        if self._marks and self._section != "answer":
             self._think(mark, QUOTE)
 
     def _think(self, text: str, style: str) -> None:

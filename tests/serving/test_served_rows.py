@@ -112,7 +112,7 @@ def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
     found = read_spec({ARGUMENT: good})
     assert found is not None
     assert found.to_json() == good
-    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":1', '"version":0')):
+    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":2', '"version":0')):
         with pytest.raises(ValueError, match="recallm"):
             read_spec({ARGUMENT: bad})
 
