@@ -129,7 +129,13 @@ class AnswerStream:
         calls = self._parser.tool_calls
         said = says_nothing(trace, self._prompt.recipe.abstain)
         fit = evidence_support(self._prompt, trace)
-        citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
+        citations = resolve(
+            trace,
+            self._prompt.passages,
+            self._sources,
+            question=self._prompt.question,
+            fallback=not said,
+        )
         return Answer(
             text=trace.answer,
             citations=citations,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from recallm_core.documents import Document, Location
 from recallm_core.trace import ToolCall, Trace
+
+Basis = Literal["recalled", "pointed", "matched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Citation:
         source: Path or URL of the source, where known.
         utf16_range: The range in UTF-16 units (browsers, JavaScript).
         utf8_range: The range in UTF-8 bytes.
+        basis: How it came to be: ``recalled`` (copied under the constraint), ``pointed`` (the model
+            named a numbered sentence) or ``matched`` (the answer's words were found in it after
+            the fact). The text is exact in each.
     """
 
     document_id: str
@@ -56,6 +61,7 @@ class Citation:
     source: str | None = None
     utf16_range: tuple[int, int] | None = None
     utf8_range: tuple[int, int] | None = None
+    basis: Basis = "recalled"
 
     @property
     def ambiguous(self) -> bool:
