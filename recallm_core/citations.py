@@ -90,8 +90,10 @@ class Answer:
     """An answer with its evidence.
 
     Attributes:
-        text: What the model answered, without thinking and without marks.
-        citations: The quotes that support it, in the order of the text they support.
+        text: What the model answered, without thinking and without marks; of an abstention, the
+            recipe's phrase that says so (under a response schema, the JSON all the same).
+        citations: The quotes that support it, in the order of the text they support; none of an
+            abstention.
         abstained: Whether the documents hold no answer, as the model said or showed.
         trace: The whole output in order.
         usage: Tokens spent.
@@ -103,6 +105,8 @@ class Answer:
         cut_call: Text of a tool call that the output was cut off in.
         support: How well the evidence fits the question, on the scale of the prior in use
             (``reader``: the probability that the documents hold an answer); None without a prior.
+        nearest: Of an abstention, the evidence that came nearest: what would have been cited, else
+            what was recalled. It answers nothing.
     """
 
     text: str
@@ -117,6 +121,7 @@ class Answer:
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
     cut_call: str | None = None
     support: float | None = None
+    nearest: tuple[Citation, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
