@@ -160,7 +160,14 @@ class Judge:
             )
             for span in trace.spans
         ]
-        return tuple({(c.document_id, c.start, c.end): c for c in found}.values())
+        distinct = {(c.document_id, c.start, c.end): c for c in found}.values()
+        return tuple(c for c in distinct if not any(_within(c, other) for other in distinct))
+
+
+def _within(one: Citation, other: Citation) -> bool:
+    """Whether a quote is part of a longer one."""
+    same = one.document_id == other.document_id and one.text != other.text
+    return same and other.start <= one.start and one.end <= other.end
 
 
 def _is_plain_chat(prompt: Prompt) -> bool:
