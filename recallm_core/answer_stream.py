@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from recallm_core.abstention import abstained, evidence_support, says_nothing
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
-from recallm_core.citations import Answer
+from recallm_core.citations import Answer, Usage
 from recallm_core.constraint import Prior
 from recallm_core.documents import Document
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
@@ -18,7 +18,7 @@ from recallm_core.prompt import Prompt
 from recallm_core.reader_prior import ReaderPrior
 from recallm_core.span_prior import SentencePrior
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import ToolCallDelta, TraceEvent
+from recallm_core.trace import AnswerDelta, AnswerText, ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
 
 
@@ -41,6 +41,7 @@ class AnswerStream:
         prompt: What it continues.
         sources: The documents, by id, that quotes are resolved in.
         name: The model's, shown in the answer.
+        unread: Whether documents were given and hold nothing to read: then words are no answer.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class AnswerStream:
         sources: Mapping[str, Document],
         *,
         name: str,
+        unread: bool = False,
     ) -> None:
         self._name = name
+        self._unread = unread
         self._prompt = prompt
         self._sources = sources
         self._parser = TraceParser(prompt, tokenizer)
@@ -122,6 +125,8 @@ class AnswerStream:
         if self._parser.stopped or self._parser.ended:
             reason = "stop"
         self._answer = self._make_answer(reason)
+        if self._unread and not self._answer.tool_calls:
+            self._answer = replace(self._answer, abstained=True, citations=())
         return [*events, Finished(self._answer)]
 
     def _make_answer(self, reason: str) -> Answer:
@@ -157,6 +162,44 @@ class AnswerStream:
         """Stops the model; safe to call at any time."""
         self._over = True
         self._tokens.close()
+
+
+class SettledStream(AnswerStream):
+    """The events of an answer that is known without the model: its text, then ``Finished``.
+
+    Args:
+        answer: The answer.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._waiting = [AnswerDelta(answer.text), Finished(answer)]
+        self._answer = answer
+        self._over = True
+
+    def next_events(self) -> list[Event]:
+        """Returns what hasn't been handed out."""
+        events, self._waiting = self._waiting, []
+        return events
+
+    def close(self) -> None:
+        """Drops what hasn't been handed out."""
+        self._waiting = []
+
+
+def unread_answer(prompt: Prompt, sources: Mapping[str, Document], *, name: str) -> Answer:
+    """Returns the answer where documents were given and hold nothing to read: an abstention."""
+    phrase = prompt.recipe.abstain[0]
+    return Answer(
+        text=phrase,
+        citations=(),
+        abstained=True,
+        trace=Trace((AnswerText(phrase),)),
+        usage=Usage(),
+        finish_reason="stop",
+        question=prompt.question,
+        model=name,
+        sources=sources,
+    )
 
 
 _PRIORS: Mapping[str | None, Callable[[Prompt], Prior]] = {

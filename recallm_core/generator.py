@@ -9,14 +9,20 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
-from recallm_core.answer_stream import AnswerStream, Event, Finished
+from recallm_core.answer_stream import (
+    AnswerStream,
+    Event,
+    Finished,
+    SettledStream,
+    unread_answer,
+)
 from recallm_core.backends import Backend
 from recallm_core.citations import Answer
 from recallm_core.documents import Document
-from recallm_core.errors import GenerationError
+from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.grammar import OutputRules, tool_spec
 from recallm_core.params import GenerationParams, with_settings
-from recallm_core.preparing import Documents, Message, Preparer
+from recallm_core.preparing import Documents, Message, Preparer, unread
 from recallm_core.prompt import Prompt
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import Tokenizer
@@ -100,7 +106,9 @@ class RecaLLM:
         Args:
             question: What to find out.
             documents: Documents, plain strings, or a ``CorpusIndex``. All of it is read where it
-                fits the window; otherwise the passages that bear on the question are.
+                fits the window; otherwise the passages that bear on the question are. Where there
+                is nothing to read (an empty list, a search that found nothing), the answer is an
+                abstention, and the model isn't asked.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
 
@@ -109,12 +117,12 @@ class RecaLLM:
             DocumentError: A document can't be used as it is.
             GenerationError: The backend failed.
         """
-        return self.chat(_ask(question), documents, params=params, **settings)
+        return self.chat(*_asked(question, documents), params=params, **settings)
 
     def chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
@@ -128,7 +136,9 @@ class RecaLLM:
         Args:
             messages: ``{"role": "user" | "assistant" | "system", "content": text}``, the last one
                 from the user.
-            documents: What may be quoted.
+            documents: What may be quoted; None: this conversation has no documents. A list that
+                is given and empty is a search that found nothing, as for ``answer``; the model is
+                then asked only where it may call tools or has to fit a schema.
             tools: What the model may call: ``{"type": "function", "function": {"name": ...,
                 "description": ..., "parameters": JSON schema}}``; the calls come back in
                 ``answer.tool_calls`` and fit the schemas.
@@ -160,12 +170,12 @@ class RecaLLM:
         **settings: Any,
     ) -> AnswerStream:
         """Like ``answer``, as events while they happen; the last one is ``Finished``."""
-        return self.stream_chat(_ask(question), documents, params=params, **settings)
+        return self.stream_chat(*_asked(question, documents), params=params, **settings)
 
     def stream_chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
@@ -179,7 +189,12 @@ class RecaLLM:
         prompt, sources = self.prepare(
             messages, documents, params=params, output=output, **settings
         )
-        return AnswerStream(self.tokenizer, self.backend, prompt, sources, name=self.name)
+        empty = unread(prompt, documents)
+        if empty and (output is None or output.words_only):
+            return SettledStream(unread_answer(prompt, sources, name=self.name))
+        return AnswerStream(
+            self.tokenizer, self.backend, prompt, sources, name=self.name, unread=empty
+        )
 
     def answer_batch(
         self,
@@ -207,12 +222,12 @@ class RecaLLM:
         **settings: Any,
     ) -> Answer:
         """``answer`` without blocking the event loop; cancelling it stops the generation."""
-        return await self.achat(_ask(question), documents, params=params, **settings)
+        return await self.achat(*_asked(question, documents), params=params, **settings)
 
     async def achat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
@@ -247,12 +262,12 @@ class RecaLLM:
         **settings: Any,
     ) -> AsyncGenerator[Event, None]:
         """``stream`` for asynchronous code."""
-        return self.astream_chat(_ask(question), documents, params=params, **settings)
+        return self.astream_chat(*_asked(question, documents), params=params, **settings)
 
     async def astream_chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
@@ -299,7 +314,7 @@ class RecaLLM:
     def prepare(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         params: GenerationParams | None = None,
         output: OutputRules | None = None,
@@ -317,13 +332,24 @@ class RecaLLM:
         return self._preparer.prepare(messages, documents, chosen, output)
 
 
-def _ask(question: str) -> list[Message]:
+def _asked(question: str, documents: Documents) -> tuple[list[Message], Documents]:
+    """A question and its documents as ``chat`` takes them.
+
+    Raises:
+        ValueError: The question is no text.
+        DocumentError: There are no documents: here, they are never left out.
+    """
     if not isinstance(question, str):
         raise ValueError(
             f"the question must be a str, got {type(question).__name__}; a call looks like "
             "answer(question, documents)"
         )
-    return [{"role": "user", "content": question}]
+    if documents is None:
+        raise DocumentError(
+            "documents must be a list of Document or str, got None; an empty list says that a "
+            "search found nothing, and chat(messages) asks without documents"
+        )
+    return [{"role": "user", "content": question}], documents
 
 
 def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
