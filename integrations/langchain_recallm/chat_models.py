@@ -76,7 +76,7 @@ class ChatRecaLLM(BaseChatModel):
     ``document_index`` counts.
 
     Without any document, the messages of the user may be quoted, as documents ``message:0`` and so
-    on.
+    on. Documents that are given and empty, such as a search that found nothing, are an abstention.
     """
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
