@@ -79,7 +79,8 @@ class RecaLLM(FunctionCallingLLM):
     ``block_index`` count the citable blocks of the call and their texts, ``start_char_idx`` and
     ``end_char_idx`` are a range of that text, ``answer_start`` and ``answer_end`` a range of the
     answer (left out where the quote stands for the whole answer). Without any citable block, the
-    messages of the user may be quoted; then ``message_index`` takes their place.
+    messages of the user may be quoted; then ``message_index`` takes their place. Blocks without a
+    text, and tools that found nothing, are an abstention.
 
     ``raw`` is plain data: ``usage``, and the whole answer under ``recallm``.
 
