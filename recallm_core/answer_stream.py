@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from recallm_core.abstention import abstained, evidence_support, says_nothing
-from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
+from recallm_core.backends import (
+    Backend,
+    FinishReason,
+    GenerationRequest,
+    Sampling,
+    TokenStream,
+)
 from recallm_core.citations import Answer, Usage
 from recallm_core.constraint import Prior
 from recallm_core.documents import Document
@@ -184,6 +190,40 @@ class SettledStream(AnswerStream):
     def close(self) -> None:
         """Drops what hasn't been handed out."""
         self._waiting = []
+
+
+class Replayed:
+    """A backend, and its one stream, whose output is known: that of somebody's own loop.
+
+    Args:
+        token_ids: The output.
+        eos: What ends it; anything behind the first is padding.
+    """
+
+    in_process, window, vocab_size, cached_tokens = False, 0, 0, 0
+
+    def __init__(self, token_ids: Iterable[int], eos: Sequence[int]) -> None:
+        given = [int(token) for token in token_ids]
+        end = next((n for n, token in enumerate(given, 1) if token in eos), None)
+        self.finish_reason: FinishReason = "length" if end is None else "stop"
+        self._left = given[:end]
+
+    def generate(self, request: GenerationRequest) -> Replayed:
+        """Returns itself."""
+        return self
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return self
+
+    def __next__(self) -> tuple[int, ...]:
+        tokens, self._left = tuple(self._left), []
+        if not tokens:
+            raise StopIteration
+        return tokens
+
+    def close(self) -> None:
+        """Drops what is left."""
+        self._left = []
 
 
 def unread_answer(prompt: Prompt, sources: Mapping[str, Document], *, name: str) -> Answer:

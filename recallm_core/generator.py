@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
+from weakref import WeakValueDictionary
 
 from recallm_core.answer_stream import (
     AnswerStream,
     Event,
     Finished,
+    Replayed,
     SettledStream,
     unread_answer,
 )
@@ -21,11 +24,14 @@ from recallm_core.citations import Answer
 from recallm_core.documents import Document
 from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.grammar import OutputRules, tool_spec
-from recallm_core.params import GenerationParams, with_settings
+from recallm_core.params import GenerationParams, Settings, with_settings
 from recallm_core.preparing import Documents, Message, Preparer, unread
 from recallm_core.prompt import Prompt
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import Tokenizer
+
+_SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
+_SHARING = threading.Lock()
 
 
 class RecaLLM:
@@ -52,7 +58,7 @@ class RecaLLM:
         )
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
+    def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> Self:
         """Loads a model.
 
         Args:
@@ -71,7 +77,8 @@ class RecaLLM:
         """
         from recallm_core.loader import load
 
-        return load(model, **options)
+        tokenizer, backend, recipe, name = load(model, **options)
+        return cls(tokenizer, backend, recipe, name=name)
 
     def __repr__(self) -> str:
         return f"RecaLLM({self.name!r}, mode={self.recipe.mode!r}, window={self.backend.window:,})"
@@ -99,7 +106,7 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """Answers a question from documents.
 
@@ -129,7 +136,7 @@ class RecaLLM:
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """Continues a conversation over documents; like ``answer``, with a history.
 
@@ -167,7 +174,7 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AnswerStream:
         """Like ``answer``, as events while they happen; the last one is ``Finished``."""
         return self.stream_chat(*_asked(question, documents), params=params, **settings)
@@ -182,7 +189,7 @@ class RecaLLM:
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AnswerStream:
         """Like ``chat``, as events while they happen."""
         output = _output(tools, tool_choice, response_schema, parallel_tool_calls)
@@ -201,17 +208,30 @@ class RecaLLM:
         questions: Iterable[tuple[str, Documents]],
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> list[Answer]:
         """Answers many questions, which share the backend's batches; order is kept."""
-        streams: list[AnswerStream] = []
+        streams = self._opened(_pairs(questions), params, settings)
         try:
-            for question, documents in _pairs(questions):
-                streams.append(self.stream(question, documents, params=params, **settings))
             return [stream.result() for stream in streams]
         finally:
-            for stream in streams:
-                stream.close()
+            _close(streams)
+
+    def _opened(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        params: GenerationParams | None,
+        settings: Settings,
+    ) -> list[AnswerStream]:
+        """The streams of some questions; where one can't be opened, none is left open."""
+        streams: list[AnswerStream] = []
+        try:
+            for question, documents in questions:
+                streams.append(self.stream(question, documents, params=params, **settings))
+        except BaseException:
+            _close(streams)
+            raise
+        return streams
 
     async def aanswer(
         self,
@@ -219,10 +239,26 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """``answer`` without blocking the event loop; cancelling it stops the generation."""
         return await self.achat(*_asked(question, documents), params=params, **settings)
+
+    async def aanswer_batch(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        *,
+        params: GenerationParams | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Answer]:
+        """``answer_batch`` without blocking the event loop; cancelling it stops all of them."""
+        pairs = list(_pairs(questions))
+        opening = asyncio.create_task(asyncio.to_thread(self._opened, pairs, params, settings))
+        try:
+            streams = await asyncio.shield(opening)
+            return [await asyncio.to_thread(stream.result) for stream in streams]
+        finally:
+            _close_when_open(opening)
 
     async def achat(
         self,
@@ -234,7 +270,7 @@ class RecaLLM:
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """``chat`` without blocking the event loop; cancelling it stops the generation."""
         events = self.astream_chat(
@@ -259,7 +295,7 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AsyncGenerator[Event, None]:
         """``stream`` for asynchronous code."""
         return self.astream_chat(*_asked(question, documents), params=params, **settings)
@@ -274,7 +310,7 @@ class RecaLLM:
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AsyncGenerator[Event, None]:
         """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
         opening = asyncio.create_task(
@@ -290,20 +326,32 @@ class RecaLLM:
                 **settings,
             )
         )
-        stream: AnswerStream | None = None
         try:
             stream = await asyncio.shield(opening)
-            while True:
-                events = await asyncio.to_thread(stream.next_events)
-                if not events:
-                    return
+            while events := await asyncio.to_thread(stream.next_events):
                 for event in events:
                     yield event
         finally:
-            if stream is not None:
-                stream.close()
-            else:
-                opening.add_done_callback(_close_late)
+            _close_when_open(opening)
+
+    # your own loop
+
+    def checked_answer(
+        self, prompt: Prompt, sources: Mapping[str, Document], token_ids: Iterable[int]
+    ) -> Answer:
+        """Returns the checked answer that an output of your own generating loop is.
+
+        Args:
+            prompt: What was continued, from ``prepare``; a ``RecallLogitsProcessor`` over
+                ``prompt.rules`` holds the loop to it.
+            sources: The documents, from ``prepare``.
+            token_ids: The output, without the prompt; what follows its end is left out.
+
+        Raises:
+            GenerationError: A token isn't legal where it stands: nothing held the loop.
+        """
+        replayed = Replayed(token_ids, prompt.spec.eos)
+        return AnswerStream(self.tokenizer, replayed, prompt, sources, name=self.name).result()
 
     # preparing
 
@@ -318,7 +366,7 @@ class RecaLLM:
         *,
         params: GenerationParams | None = None,
         output: OutputRules | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> tuple[Prompt, Mapping[str, Document]]:
         """Builds the prompt, and the documents its quotes come from, without calling the model.
 
@@ -383,6 +431,39 @@ def _output(
     return OutputRules(specs, choice or "auto", schema, parallel)
 
 
-def _close_late(opening: asyncio.Task[AnswerStream]) -> None:
+def _close(streams: Iterable[AnswerStream]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+def _close_when_open(opening: asyncio.Task[Any]) -> None:
+    """Closes what a task opens: a stream or a list of them; at once, or when it is done."""
+    if opening.done():
+        _close_late(opening)
+    else:
+        opening.add_done_callback(_close_late)
+
+
+def _close_late(opening: asyncio.Task[Any]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        opened = opening.result()
+        _close(opened if isinstance(opened, list) else [opened])
+
+
+def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
+    """Returns a loaded model; the same one for equal arguments while anyone holds it.
+
+    Args:
+        model: As in ``RecaLLM.load``.
+        options: As in ``RecaLLM.load``.
+
+    Raises:
+        CheckpointError: The model can't be loaded.
+    """
+    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    with _SHARING:
+        found = _SHARED.get(key)
+        if found is None:
+            found = RecaLLM.load(model, **options)
+            _SHARED[key] = found
+        return found

@@ -253,7 +253,7 @@ class ChatRecaLLM(BaseChatModel):
     def llm(self) -> RecaLLM:
         """The model, loaded when it is first needed."""
         if self.engine is None and self._loaded is None:
-            from recallm_core.loader import load_shared
+            from recallm_core.generator import load_shared
 
             model, options = self._loading()
             self._loaded = load_shared(model, mode=self.mode, **{**options, **self.load_options})

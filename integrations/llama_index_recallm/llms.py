@@ -178,7 +178,7 @@ class RecaLLM(FunctionCallingLLM):
     def engine(self) -> CoreLLM:
         """The model, loaded when it is first needed and shared by all who ask for the same."""
         if self._engine is None:
-            from recallm_core.loader import load_shared
+            from recallm_core.generator import load_shared
 
             model, options = loading(
                 self.model if "model" in self.model_fields_set else None,
