@@ -132,8 +132,15 @@ class AnswerStream:
             reason = "stop"
         self._answer = self._make_answer(reason)
         if self._unread and not self._answer.tool_calls:
-            self._answer = replace(self._answer, abstained=True, citations=())
+            self._answer = self._without_evidence(self._answer)
         return [*events, Finished(self._answer)]
+
+    def _without_evidence(self, answer: Answer) -> Answer:
+        """An answer over nothing: no words of the model's, but JSON where that was asked for."""
+        grammar = self._prompt.spec.grammar
+        as_json = grammar is not None and grammar.answer is not None
+        text = answer.text if as_json or answer.cut_call else self._prompt.recipe.abstain[0]
+        return replace(answer, text=text, abstained=True, citations=())
 
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace

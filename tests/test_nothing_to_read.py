@@ -112,6 +112,7 @@ def test_tools_may_still_be_called_but_words_are_no_answer() -> None:
         MESSAGES, [], tools=[TOOL], recall_in="none", abstain_policy="said"
     )
     assert (said.abstained, said.citations) == (True, ())
+    assert (said.text, said.trace.answer) == (llm.recipe.abstain[0], "In May.")
     barred = scripted_llm("</think>In May.")
     is_abstention(
         barred.chat(MESSAGES, [], tools=[TOOL], tool_choice="none"), barred.recipe.abstain[0]
@@ -128,7 +129,7 @@ def test_a_schema_is_kept_and_the_answer_is_none() -> None:
     }
     answer = llm.chat(MESSAGES, [], response_schema=schema)
     assert (answer.abstained, answer.citations) == (True, ())
-    assert answer.trace.answer == '{"month": "May"}'
+    assert answer.text == answer.trace.answer == '{"month": "May"}'
 
 
 def test_a_wrong_question_or_setting_is_refused_all_the_same() -> None:

@@ -8,6 +8,8 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock
 from llama_index.core.llms import MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.prompts import PromptTemplate
+from pydantic import BaseModel
 
 from llama_index_recallm import (
     CitedQueryEngineTool,
@@ -15,6 +17,7 @@ from llama_index_recallm import (
     RecaLLMQueryEngine,
     RecaLLMSynthesizer,
 )
+from recallm_core.errors import GenerationError
 
 
 async def test_messages_are_answered_from_like_strings(kit: Any) -> None:
@@ -55,3 +58,29 @@ def test_an_engine_over_another_retriever_is_the_same_engine(kit: Any) -> None:
     tool = CitedQueryEngineTool.from_defaults(again, name="docs", description="x")
     assert isinstance(tool, CitedQueryEngineTool)
     assert "[1]" in tool.call(kit.question).content
+
+
+class Reply(BaseModel):
+    month: str
+    day: int
+
+
+async def test_streamed_objects_fit_the_class_as_whole_ones_do(kit: Any) -> None:
+    template = PromptTemplate("When is {what} checked?")
+    llm = kit.llm('</think>{"month": "May", "day": 12}')
+    wanted = Reply(month="May", day=12)
+    assert llm.structured_predict(Reply, template, what="the lift") == wanted
+    pieces = list(llm.stream_structured_predict(Reply, template, what="the lift"))
+    later = await llm.astream_structured_predict(Reply, template, what="the lift")
+    plain = [piece.model_dump() for piece in pieces]
+    assert [piece.model_dump() async for piece in later] == plain
+    assert pieces[-1] == wanted
+    months = [piece["month"] or "" for piece in plain]
+    assert months == sorted(months)  # what was there stays
+    chat = llm.as_structured_llm(Reply)
+    asked = [ChatMessage(content="When is the lift checked?")]
+    assert list(chat.stream_chat(asked))[-1].raw == wanted
+    assert [piece async for piece in await chat.astream_chat(asked)][-1].raw == wanted
+    cut = kit.llm('</think>{"month": "May", "day": 12}', max_tokens=12)
+    with pytest.raises(GenerationError, match="was cut off; raise max_tokens"):
+        list(cut.stream_structured_predict(Reply, template, what="the lift"))
