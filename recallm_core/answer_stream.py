@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from recallm_core.abstention import Judge
-from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
-from recallm_core.citations import Answer
+from recallm_core.backends import (
+    Backend,
+    FinishReason,
+    GenerationRequest,
+    Sampling,
+    TokenStream,
+)
+from recallm_core.citations import Answer, Usage
 from recallm_core.constraint import Prior
 from recallm_core.documents import Document
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
@@ -18,7 +24,7 @@ from recallm_core.prompt import Prompt
 from recallm_core.reader_prior import ReaderPrior
 from recallm_core.span_prior import SentencePrior
 from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import ToolCallDelta, TraceEvent
+from recallm_core.trace import AnswerDelta, AnswerText, ToolCallDelta, Trace, TraceEvent
 from recallm_core.trace_parser import TraceParser
 
 
@@ -41,6 +47,7 @@ class AnswerStream:
         prompt: What it continues.
         sources: The documents, by id, that quotes are resolved in.
         name: The model's, shown in the answer.
+        unread: Whether documents were given and hold nothing to read: then words are no answer.
     """
 
     def __init__(
@@ -51,8 +58,10 @@ class AnswerStream:
         sources: Mapping[str, Document],
         *,
         name: str,
+        unread: bool = False,
     ) -> None:
         self._name = name
+        self._unread = unread
         self._prompt = prompt
         self._sources = sources
         parser = self._parser = TraceParser(prompt, tokenizer)
@@ -125,7 +134,16 @@ class AnswerStream:
         if self._parser.stopped or self._parser.ended:
             reason = "stop"
         self._answer = self._make_answer(reason)
+        if self._unread and not self._answer.tool_calls:
+            self._answer = self._without_evidence(self._answer)
         return [*events, *self._gate.end(self._answer), Finished(self._answer)]
+
+    def _without_evidence(self, answer: Answer) -> Answer:
+        """An answer over nothing: no words of the model's, but JSON where that was asked for."""
+        grammar = self._prompt.spec.grammar
+        as_json = grammar is not None and grammar.answer is not None
+        text = answer.text if as_json or answer.cut_call else self._prompt.recipe.abstain[0]
+        return replace(answer, text=text, abstained=True, citations=())
 
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
@@ -159,6 +177,78 @@ class AnswerStream:
         """Stops the model; safe to call at any time."""
         self._over = True
         self._tokens.close()
+
+
+class SettledStream(AnswerStream):
+    """The events of an answer that is known without the model: its text, then ``Finished``.
+
+    Args:
+        answer: The answer.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._waiting = [AnswerDelta(answer.text), Finished(answer)]
+        self._answer = answer
+        self._over = True
+
+    def next_events(self) -> list[Event]:
+        """Returns what hasn't been handed out."""
+        events, self._waiting = self._waiting, []
+        return events
+
+    def close(self) -> None:
+        """Drops what hasn't been handed out."""
+        self._waiting = []
+
+
+class Replayed:
+    """A backend, and its one stream, whose output is known: that of somebody's own loop.
+
+    Args:
+        token_ids: The output.
+        eos: What ends it; anything behind the first is padding.
+    """
+
+    in_process, window, vocab_size, cached_tokens = False, 0, 0, 0
+
+    def __init__(self, token_ids: Iterable[int], eos: Sequence[int]) -> None:
+        given = [int(token) for token in token_ids]
+        end = next((n for n, token in enumerate(given, 1) if token in eos), None)
+        self.finish_reason: FinishReason = "length" if end is None else "stop"
+        self._left = given[:end]
+
+    def generate(self, request: GenerationRequest) -> Replayed:
+        """Returns itself."""
+        return self
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return self
+
+    def __next__(self) -> tuple[int, ...]:
+        tokens, self._left = tuple(self._left), []
+        if not tokens:
+            raise StopIteration
+        return tokens
+
+    def close(self) -> None:
+        """Drops what is left."""
+        self._left = []
+
+
+def unread_answer(prompt: Prompt, sources: Mapping[str, Document], *, name: str) -> Answer:
+    """Returns the answer where documents were given and hold nothing to read: an abstention."""
+    phrase = prompt.recipe.abstain[0]
+    return Answer(
+        text=phrase,
+        citations=(),
+        abstained=True,
+        trace=Trace((AnswerText(phrase),)),
+        usage=Usage(),
+        finish_reason="stop",
+        question=prompt.question,
+        model=name,
+        sources=sources,
+    )
 
 
 _PRIORS: Mapping[str | None, Callable[[Prompt], Prior]] = {

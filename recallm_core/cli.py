@@ -118,7 +118,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from recallm_core import __version__
+        from recallm_core._version import __version__
 
         print(f"recallm {__version__}")
         parser.exit()

@@ -257,6 +257,11 @@ class Constraint:
         return self._cursor.matcher is not None
 
     @property
+    def in_grammar(self) -> bool:
+        """Whether a grammar rules what comes next: a schema's answer, or a tool call."""
+        return self._cursor.grammar is not None
+
+    @property
     def done(self) -> bool:
         """Whether an end-of-sequence token was consumed."""
         return self._cursor.section == "done"

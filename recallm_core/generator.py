@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
+from weakref import WeakValueDictionary
 
-from recallm_core.answer_stream import AnswerStream, Event, Finished
+from recallm_core.answer_stream import (
+    AnswerStream,
+    Event,
+    Finished,
+    Replayed,
+    SettledStream,
+    unread_answer,
+)
 from recallm_core.backends import Backend
 from recallm_core.citations import Answer
 from recallm_core.documents import Document
-from recallm_core.errors import GenerationError
+from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.grammar import OutputRules, tool_spec
-from recallm_core.params import GenerationParams, with_settings
-from recallm_core.preparing import Documents, Message, Preparer
+from recallm_core.params import GenerationParams, Settings, with_settings
+from recallm_core.preparing import Documents, Message, Preparer, unread
 from recallm_core.prompt import Prompt
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import Tokenizer
+
+_SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
+_SHARING = threading.Lock()
 
 
 class RecaLLM:
@@ -46,7 +58,7 @@ class RecaLLM:
         )
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
+    def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> Self:
         """Loads a model.
 
         Args:
@@ -65,7 +77,8 @@ class RecaLLM:
         """
         from recallm_core.loader import load
 
-        return load(model, **options)
+        tokenizer, backend, recipe, name = load(model, **options)
+        return cls(tokenizer, backend, recipe, name=name)
 
     def __repr__(self) -> str:
         return f"RecaLLM({self.name!r}, mode={self.recipe.mode!r}, window={self.backend.window:,})"
@@ -93,14 +106,16 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """Answers a question from documents.
 
         Args:
             question: What to find out.
             documents: Documents, plain strings, or a ``CorpusIndex``. All of it is read where it
-                fits the window; otherwise the passages that bear on the question are.
+                fits the window; otherwise the passages that bear on the question are. Where there
+                is nothing to read (an empty list, a search that found nothing), the answer is an
+                abstention, and the model isn't asked.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
 
@@ -109,26 +124,28 @@ class RecaLLM:
             DocumentError: A document can't be used as it is.
             GenerationError: The backend failed.
         """
-        return self.chat(_ask(question), documents, params=params, **settings)
+        return self.chat(*_asked(question, documents), params=params, **settings)
 
     def chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """Continues a conversation over documents; like ``answer``, with a history.
 
         Args:
             messages: ``{"role": "user" | "assistant" | "system", "content": text}``, the last one
                 from the user.
-            documents: What may be quoted.
+            documents: What may be quoted; None: this conversation has no documents. A list that
+                is given and empty is a search that found nothing, as for ``answer``; the model is
+                then asked only where it may call tools or has to fit a schema.
             tools: What the model may call: ``{"type": "function", "function": {"name": ...,
                 "description": ..., "parameters": JSON schema}}``; the calls come back in
                 ``answer.tool_calls`` and fit the schemas.
@@ -157,46 +174,64 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AnswerStream:
         """Like ``answer``, as events while they happen; the last one is ``Finished``."""
-        return self.stream_chat(_ask(question), documents, params=params, **settings)
+        return self.stream_chat(*_asked(question, documents), params=params, **settings)
 
     def stream_chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AnswerStream:
         """Like ``chat``, as events while they happen."""
         output = _output(tools, tool_choice, response_schema, parallel_tool_calls)
         prompt, sources = self.prepare(
             messages, documents, params=params, output=output, **settings
         )
-        return AnswerStream(self.tokenizer, self.backend, prompt, sources, name=self.name)
+        empty = unread(prompt, documents)
+        if empty and (output is None or output.words_only):
+            return SettledStream(unread_answer(prompt, sources, name=self.name))
+        return AnswerStream(
+            self.tokenizer, self.backend, prompt, sources, name=self.name, unread=empty
+        )
 
     def answer_batch(
         self,
         questions: Iterable[tuple[str, Documents]],
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> list[Answer]:
         """Answers many questions, which share the backend's batches; order is kept."""
-        streams: list[AnswerStream] = []
+        streams = self._opened(_pairs(questions), params, settings)
         try:
-            for question, documents in _pairs(questions):
-                streams.append(self.stream(question, documents, params=params, **settings))
             return [stream.result() for stream in streams]
         finally:
-            for stream in streams:
-                stream.close()
+            _close(streams)
+
+    def _opened(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        params: GenerationParams | None,
+        settings: Settings,
+    ) -> list[AnswerStream]:
+        """The streams of some questions; where one can't be opened, none is left open."""
+        streams: list[AnswerStream] = []
+        try:
+            for question, documents in questions:
+                streams.append(self.stream(question, documents, params=params, **settings))
+        except BaseException:
+            _close(streams)
+            raise
+        return streams
 
     async def aanswer(
         self,
@@ -204,22 +239,38 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """``answer`` without blocking the event loop; cancelling it stops the generation."""
-        return await self.achat(_ask(question), documents, params=params, **settings)
+        return await self.achat(*_asked(question, documents), params=params, **settings)
+
+    async def aanswer_batch(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        *,
+        params: GenerationParams | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Answer]:
+        """``answer_batch`` without blocking the event loop; cancelling it stops all of them."""
+        pairs = list(_pairs(questions))
+        opening = asyncio.create_task(asyncio.to_thread(self._opened, pairs, params, settings))
+        try:
+            streams = await asyncio.shield(opening)
+            return [await asyncio.to_thread(stream.result) for stream in streams]
+        finally:
+            _close_when_open(opening)
 
     async def achat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """``chat`` without blocking the event loop; cancelling it stops the generation."""
         events = self.astream_chat(
@@ -244,22 +295,22 @@ class RecaLLM:
         documents: Documents,
         *,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AsyncGenerator[Event, None]:
         """``stream`` for asynchronous code."""
-        return self.astream_chat(_ask(question), documents, params=params, **settings)
+        return self.astream_chat(*_asked(question, documents), params=params, **settings)
 
     async def astream_chat(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
         response_schema: Any = None,
         parallel_tool_calls: bool = True,
         params: GenerationParams | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> AsyncGenerator[Event, None]:
         """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
         opening = asyncio.create_task(
@@ -275,20 +326,32 @@ class RecaLLM:
                 **settings,
             )
         )
-        stream: AnswerStream | None = None
         try:
             stream = await asyncio.shield(opening)
-            while True:
-                events = await asyncio.to_thread(stream.next_events)
-                if not events:
-                    return
+            while events := await asyncio.to_thread(stream.next_events):
                 for event in events:
                     yield event
         finally:
-            if stream is not None:
-                stream.close()
-            else:
-                opening.add_done_callback(_close_late)
+            _close_when_open(opening)
+
+    # your own loop
+
+    def checked_answer(
+        self, prompt: Prompt, sources: Mapping[str, Document], token_ids: Iterable[int]
+    ) -> Answer:
+        """Returns the checked answer that an output of your own generating loop is.
+
+        Args:
+            prompt: What was continued, from ``prepare``; a ``RecallLogitsProcessor`` over
+                ``prompt.rules`` holds the loop to it.
+            sources: The documents, from ``prepare``.
+            token_ids: The output, without the prompt; what follows its end is left out.
+
+        Raises:
+            GenerationError: A token isn't legal where it stands: nothing held the loop.
+        """
+        replayed = Replayed(token_ids, prompt.spec.eos)
+        return AnswerStream(self.tokenizer, replayed, prompt, sources, name=self.name).result()
 
     # preparing
 
@@ -299,11 +362,11 @@ class RecaLLM:
     def prepare(
         self,
         messages: Sequence[Message],
-        documents: Documents = (),
+        documents: Documents | None = None,
         *,
         params: GenerationParams | None = None,
         output: OutputRules | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> tuple[Prompt, Mapping[str, Document]]:
         """Builds the prompt, and the documents its quotes come from, without calling the model.
 
@@ -317,13 +380,24 @@ class RecaLLM:
         return self._preparer.prepare(messages, documents, chosen, output)
 
 
-def _ask(question: str) -> list[Message]:
+def _asked(question: str, documents: Documents) -> tuple[list[Message], Documents]:
+    """A question and its documents as ``chat`` takes them.
+
+    Raises:
+        ValueError: The question is no text.
+        DocumentError: There are no documents: here, they are never left out.
+    """
     if not isinstance(question, str):
         raise ValueError(
             f"the question must be a str, got {type(question).__name__}; a call looks like "
             "answer(question, documents)"
         )
-    return [{"role": "user", "content": question}]
+    if documents is None:
+        raise DocumentError(
+            "documents must be a list of Document or str, got None; an empty list says that a "
+            "search found nothing, and chat(messages) asks without documents"
+        )
+    return [{"role": "user", "content": question}], documents
 
 
 def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
@@ -357,6 +431,39 @@ def _output(
     return OutputRules(specs, choice or "auto", schema, parallel)
 
 
-def _close_late(opening: asyncio.Task[AnswerStream]) -> None:
+def _close(streams: Iterable[AnswerStream]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+def _close_when_open(opening: asyncio.Task[Any]) -> None:
+    """Closes what a task opens: a stream or a list of them; at once, or when it is done."""
+    if opening.done():
+        _close_late(opening)
+    else:
+        opening.add_done_callback(_close_late)
+
+
+def _close_late(opening: asyncio.Task[Any]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        opened = opening.result()
+        _close(opened if isinstance(opened, list) else [opened])
+
+
+def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
+    """Returns a loaded model; the same one for equal arguments while anyone holds it.
+
+    Args:
+        model: As in ``RecaLLM.load``.
+        options: As in ``RecaLLM.load``.
+
+    Raises:
+        CheckpointError: The model can't be loaded.
+    """
+    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    with _SHARING:
+        found = _SHARED.get(key)
+        if found is None:
+            found = RecaLLM.load(model, **options)
+            _SHARED[key] = found
+        return found

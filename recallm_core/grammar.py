@@ -95,6 +95,11 @@ class OutputRules:
         return named or self.tools
 
     @property
+    def words_only(self) -> bool:
+        """Whether only words can come: no tool may be called, and no schema asks for JSON."""
+        return self.schema is None and not self.offered
+
+    @property
     def required(self) -> bool:
         """Whether a tool must be called."""
         return self.choice not in ("auto", "none")

@@ -1,23 +1,21 @@
-"""From a model's name to a ready RecaLLM: checkpoint, tokenizer, recipe and backend."""
+"""From a model's name to the parts of a RecaLLM: checkpoint, tokenizer, recipe and backend."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recallm_core.backends import Backend
 from recallm_core.backends.remote import RemoteBackend
 from recallm_core.backends.server_check import check_processor
 from recallm_core.backends.vllm_setup import check_installed
 from recallm_core.errors import CheckpointError
-from recallm_core.generator import RecaLLM
 from recallm_core.models import shipped
 from recallm_core.models.recipes import choose_recipe
 from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenizer import HFTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from recallm_core.backends.transformers import TransformersBackend
@@ -26,27 +24,21 @@ if TYPE_CHECKING:
 MODES = ("auto", "trained", "prompted")
 BACKENDS = ("transformers", "vllm")
 
-_SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
-_SHARING = threading.Lock()
 
+class Parts(NamedTuple):
+    """What a ``RecaLLM`` is made of, in the order of its constructor.
 
-def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
-    """Returns a loaded model; the same one for equal arguments while anyone holds it.
-
-    Args:
-        model: As in ``load``.
-        options: As in ``load``.
-
-    Raises:
-        CheckpointError: The model can't be loaded.
+    Attributes:
+        tokenizer: The model's tokenizer.
+        backend: Runs the model.
+        recipe: How the model is driven.
+        name: Shown in answers.
     """
-    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
-    with _SHARING:
-        found = _SHARED.get(key)
-        if found is None:
-            found = load(model, **options)
-            _SHARED[key] = found
-        return found
+
+    tokenizer: Tokenizer
+    backend: Backend
+    recipe: Recipe
+    name: str
 
 
 def load(
@@ -57,8 +49,8 @@ def load(
     backend: str = "transformers",
     tokenizer: str | Path | None = None,
     **options: Any,
-) -> RecaLLM:
-    """Loads a model; see ``RecaLLM.load``.
+) -> Parts:
+    """Loads the parts of a model; see ``RecaLLM.load``.
 
     Args:
         model: ``recallm-mini``, a local folder, a hub id, or the address of a server that
@@ -92,7 +84,7 @@ def load(
         from recallm_core.models.served import connect
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
-        return RecaLLM(*served, name=served[1].model)
+        return Parts(*served, name=served[1].model)
     from recallm_core.backends.checkpoint import find_folder
 
     if backend == "vllm":
@@ -106,7 +98,7 @@ def load(
     except BaseException:
         engine.close()
         raise
-    return RecaLLM(found, engine, chosen, name=Path(model).name)
+    return Parts(found, engine, chosen, Path(model).name)
 
 
 def _engine(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from operator import index
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from recallm_core.constraint_spec import RecallIn
 
@@ -103,6 +103,26 @@ class GenerationParams:
             raise ValueError(f"unknown generation params {unknown}; known: {sorted(known)}")
         missing = {k: v for k, v in defaults.items() if getattr(self, k) is None and v is not None}
         return replace(self, **missing)
+
+
+class Settings(TypedDict, total=False):
+    """Single settings as they are given by name: the fields of ``GenerationParams``."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    max_thinking_tokens: int | None
+    max_span_tokens: int | None
+    max_spans: int | None
+    recall_in: RecallIn | None
+    boundary: Boundary | None
+    scope: Scope | None
+    abstain_policy: AbstainPolicy | None
+    prior: PriorName | None
+    prior_weight: float | None
+    answer_form: AnswerForm | None
 
 
 _WHOLE: dict[str, int] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,7 +75,7 @@ class Preparer:
     def prepare(
         self,
         messages: Sequence[Message],
-        documents: Documents,
+        documents: Documents | None,
         chosen: GenerationParams,
         output: OutputRules | None = None,
     ) -> tuple[Prompt, Mapping[str, Document]]:
@@ -85,7 +86,10 @@ class Preparer:
             ValueError: The question is empty.
         """
         messages = _checked_messages(messages)
-        passages, sources = self._passages(messages, documents, chosen, output)
+        given = () if documents is None else documents
+        passages, sources = self._passages(messages, given, chosen, output)
+        if chosen.scope is None and documents is not None and _blank(passages):
+            chosen = replace(chosen, scope="documents")  # whatever the recipe's default is
         prompt = self._build(messages, passages, chosen, output)
         self._check_window(prompt)
         return prompt, _quotable(prompt, passages, sources)
@@ -170,6 +174,18 @@ class Preparer:
         reserve = prompt.params.max_new_tokens or 0
         if len(prompt.token_ids) + reserve > self._window:
             raise ContextOverflowError(len(prompt.token_ids), reserve, self._window)
+
+
+def unread(prompt: Prompt, documents: Documents | None) -> bool:
+    """Whether documents were given and hold nothing to read: none came, or only white space.
+
+    None is "no documents in this conversation", which is no such thing.
+    """
+    return documents is not None and _blank(prompt.passages)
+
+
+def _blank(passages: Iterable[Passage]) -> bool:
+    return not any(passage.text.strip() for passage in passages)
 
 
 def _checked_messages(messages: Any) -> list[Message]:

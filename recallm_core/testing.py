@@ -12,7 +12,9 @@ import random
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,8 @@ class ScriptedBackend(_Backend):
             it is skipped; a span that can't be closed yet goes on along the nearest legal token
             until it may close. Where the evidence policy forces a span open that the script
             doesn't have, the stand-in quotes the first sentence that it may, and goes on.
+            JSON (of a schema, or a tool call) may have any white space between
+            its values; where it doesn't fit otherwise, ``GenerationError`` names the place.
         tokenizer: Its tokenizer.
         window: Tokens of input and output together.
         tokens_per_chunk: How many tokens a stream yields at once.
@@ -296,6 +300,15 @@ def _any_legal(mask: Mask, vocab_size: int, source: random.Random) -> int:
 _BLANK = tuple(b" \t\r\n")
 _WORDS = tuple(b".")  # what the stand-in says where its script says nothing and has to
 _JSON_ENDS = tuple(b'}]"0')  # what brings a JSON value to its end soonest
+_WHITE = tuple(b" \n\r\t")
+_MOST_WHITE = 16  # white space that a grammar may want in one place
+_QUOTE, _ESCAPE = b'"\\'
+_ESCAPES = re.compile(  # surrogates only in pairs
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|"
+    rb"\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|\\[^u]|\x7f",
+    re.DOTALL,
+)
+_LONGEST = 256  # bytes of a script that a token may say
 
 
 def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> Iterator[int]:
@@ -305,12 +318,14 @@ def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> It
     marks |= {spec.open.text: spec.open.ids, spec.close.text: spec.close.ids}
     if spec.think_close is not None:
         marks |= dict.fromkeys((CONTROL[3], spec.think_close.text), spec.think_close.ids)
+    speaker, at = _Speaker(constraint, script, tokenizer), 0
     for piece in re.split("(" + "|".join(map(re.escape, marks)) + ")", script):
-        if marks.get(piece) == spec.close.ids:
+        ids = marks.get(piece)
+        if ids is not None and ids == spec.close.ids:
             yield from _close_span(constraint)
         else:
-            ids = marks.get(piece) or tokenizer.encode_template(piece)
-            yield from _as_far_as_legal(constraint, ids)
+            yield from speaker.say(ids or tokenizer.encode_template(piece), at)
+        at += len(piece)
     yield from _close_span(constraint)
     while not constraint.done:
         mask = constraint.mask()
@@ -341,6 +356,161 @@ def _make_way(constraint: Constraint, wanted: int) -> Iterator[int]:
             return
         constraint.consume(token)
         yield token
+
+
+class _Speaker:
+    """Says the text of a script: under a grammar all of it, elsewhere what is legal.
+
+    JSON is said with the white space that the grammar wants, whatever the script has.
+
+    Args:
+        constraint: Where the output stands; it moves along.
+        script: The whole script, for errors.
+        tokenizer: Spells it.
+    """
+
+    def __init__(self, constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> None:
+        self._constraint, self._script, self._tokenizer = constraint, script, tokenizer
+        self._quoted = _Quoted()
+
+    def say(self, ids: Sequence[int], at: int) -> Iterator[int]:
+        """Consumes and yields the tokens of a piece of the script.
+
+        Args:
+            ids: The piece.
+            at: Where in the script it begins.
+
+        Raises:
+            GenerationError: The grammar doesn't allow it, whatever the white space.
+        """
+        left = list(ids)
+        while left:
+            if not self._constraint.in_grammar:
+                self._quoted = _Quoted()
+                token = left.pop(0)
+                yield from _as_far_as_legal(self._constraint, [token])
+                at += sum(byte & 0xC0 != 0x80 for byte in self._spelled(token))
+                continue
+            run = list(takewhile(lambda each: not OPEN <= each <= EOS, left))
+            if not run:
+                raise self._refused(self._spelled(left[0]), at)
+            text = b"".join(map(self._spelled, run))
+            said = yield from self._fit(text, at)
+            rest = self._tokenizer.encode_plain(text[said:].decode("utf-8")).ids.tolist()
+            left = [*rest, *left[len(run) :]]
+            at += len(text[:said].decode("utf-8"))
+
+    def _fit(self, given: bytes, at: int) -> Generator[int, None, int]:
+        """Says JSON until the grammar is at its end; returns how much of it."""
+        text, origin = _plainly(given)
+        said, white = 0, 0
+        while said < len(text) and self._constraint.in_grammar and white < _MOST_WHITE:
+            used, token = self._next(text[said : said + _LONGEST])
+            if token is not None:
+                yield self._take(token)
+                said, white = said + used, 0 if used else white + 1
+            elif text[said] in _WHITE and not self._quoted.inside:
+                said += 1
+            else:
+                break
+        if said < len(text) and self._constraint.in_grammar:
+            before = given[: origin[said]].decode("utf-8", "ignore")
+            raise self._refused(given[origin[said] :], at + len(before))
+        return origin[said]
+
+    def _next(self, text: bytes) -> tuple[int, int | None]:
+        """The legal token that says most of a text, and how much; None: there is none."""
+        legal = self._constraint.mask().only
+        assert legal is not None  # a grammar lists what it allows
+        best, found = -1, None
+        for token in legal.tolist():
+            spelled = self._spelled(token)
+            if spelled[:1] == text[:1] or spelled[0] in _WHITE:
+                used = self._quoted.used(spelled, text)
+                if used is not None and used > best:
+                    best, found = used, token
+        return best, found
+
+    def _take(self, token: int) -> int:
+        self._constraint.consume(token)
+        self._quoted = self._quoted.after(self._spelled(token))
+        return token
+
+    def _spelled(self, token: int) -> bytes:
+        """What a token stands for; of a control token, its name."""
+        if OPEN <= token <= EOS:
+            return CONTROL[token - OPEN].encode()
+        return self._tokenizer.token_bytes(token) or b""
+
+    def _refused(self, text: bytes, at: int) -> GenerationError:
+        """The error for text that the grammar doesn't allow."""
+        legal = self._constraint.mask().only
+        assert legal is not None  # a grammar lists what it allows
+        names = [self._spelled(int(t)).decode("utf-8", "replace") for t in legal]
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        return GenerationError(
+            f"the script can't say {text[:20].decode('utf-8', 'replace')!r} at character {at}, "
+            f"after {self._script[max(0, at - 40) : at]!r}: the schema, or the tool's parameters, "
+            f"allow {', '.join(map(repr, names[:6])) or 'nothing'}{more} there; write JSON that "
+            "fits, with the keys in the order of the schema, or end the script earlier: the rest "
+            "is then the shortest that fits"
+        )
+
+
+def _plainly(text: bytes) -> tuple[bytes, list[int]]:
+    """JSON with its characters written as grammars want them, and where each byte comes from.
+
+    Escapes of printable characters are these characters, and the one control character that JSON
+    may hold bare is an escape.
+    """
+    out, origin, last = bytearray(), list[int](), 0
+    for match in _ESCAPES.finditer(text):
+        plain = _unescaped(match.group())
+        out += text[last : match.start()] + plain
+        origin += [*range(last, match.start()), *[match.start()] * len(plain)]
+        last = match.end()
+    return bytes(out + text[last:]), [*origin, *range(last, len(text) + 1)]
+
+
+def _unescaped(escape: bytes) -> bytes:
+    if escape == b"\x7f":
+        return b"\\u007f"
+    if escape[1:2] not in (b"u", b"/"):
+        return escape
+    character: str = json.loads(b'"' + escape + b'"')
+    bare = character.isprintable() and character not in '"\\'
+    return character.encode("utf-8") if bare or character > "\x7f" else escape
+
+
+@dataclass(frozen=True, slots=True)
+class _Quoted:
+    """Whether JSON stands inside a string, where white space is text."""
+
+    inside: bool = False
+    escaped: bool = False
+
+    def after(self, text: bytes) -> _Quoted:
+        """The state some bytes later."""
+        inside, escaped = self.inside, self.escaped
+        for byte in text:
+            if escaped or not inside:
+                escaped, inside = False, inside or byte == _QUOTE
+            else:
+                escaped, inside = byte == _ESCAPE, byte != _QUOTE
+        return _Quoted(inside, escaped)
+
+    def used(self, token: bytes, text: bytes) -> int | None:
+        """How much of ``text`` a token says, but for white space; None: it says something else."""
+        state, at = self, 0
+        for byte in token:
+            while not state.inside and byte not in _WHITE and text[at : at + 1].isspace():
+                at += 1
+            if at < len(text) and text[at] == byte:
+                at += 1
+            elif state.inside or byte not in _WHITE:
+                return None
+            state = state.after(bytes([byte]))
+        return at
 
 
 def _as_far_as_legal(constraint: Constraint, ids: Sequence[int]) -> Iterator[int]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from recallm_core.citations import Answer
 from recallm_core.documents import Document
 from recallm_core.errors import GenerationError
+from recallm_core.generator import RecaLLM
 from recallm_core.recipe import Recipe
 from recallm_core.testing import (
     CONTROL,
@@ -143,3 +147,110 @@ def test_random_walks_reach_everything() -> None:
         spans += len(constraint.spans)
     assert {256, 257, 259, EOS} <= tokens
     assert spans > 20
+
+
+class Inner(BaseModel):
+    names: list[str]
+    size: float | None
+
+
+class Reply(BaseModel):
+    month: str
+    inner: Inner
+    sure: bool
+
+
+replies = st.builds(
+    Reply,
+    month=st.text(max_size=8),
+    inner=st.builds(
+        Inner,
+        names=st.lists(st.text(alphabet=' \n\t"\\{}[],:é', max_size=4), max_size=3),
+        size=st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32),
+    ),
+    sure=st.booleans(),
+)
+QUESTION = [{"role": "user", "content": "When?"}]
+
+
+SAYS = [""]
+WITH_PIECES = [
+    scripted_llm(lambda _: f"</think>{SAYS[0]}", tokenizer=ByteTokenizer(pieces))
+    for pieces in ((), ('": "', '","', "  ", '{"'))
+]
+
+
+def answered(script: str, schema: object, llm: RecaLLM = WITH_PIECES[0]) -> Answer:
+    SAYS[0] = script
+    return llm.chat(QUESTION, DOCUMENTS, response_schema=schema, max_new_tokens=4000)
+
+
+@given(
+    replies,
+    st.sampled_from([None, 0, 1, 4, "\t"]),
+    st.sampled_from([(",", ":"), (" , ", " : ")]),
+    st.sampled_from(WITH_PIECES),
+)
+def test_json_is_fitted_however_it_is_written(
+    reply: Reply, indent: int | str | None, separators: tuple[str, str], llm: RecaLLM
+) -> None:
+    plain = reply.model_dump()
+    for script in (
+        reply.model_dump_json(),
+        json.dumps(plain, indent=indent, separators=separators),
+        json.dumps(plain, ensure_ascii=False).replace("/", r"\/"),
+    ):
+        answer = answered(script, Reply.model_json_schema(), llm)
+        assert answer.finish_reason == "stop"
+        assert json.loads(answer.text) == plain
+
+
+def test_calls_are_fitted_too() -> None:
+    schema = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    for call in (
+        '{"name":"f","arguments":{"q":"a  b"}}',
+        '\n\n{ "name": "f",\n"arguments": {"q":"a  b"} }',
+    ):
+        llm = scripted_llm(f"</think><tool_call>{call}</tool_call>")
+        (made,) = llm.chat(QUESTION, DOCUMENTS, tools=[tool]).tool_calls
+        assert dict(made.arguments) == {"q": "a  b"}
+
+
+MONTH = {
+    "type": "object",
+    "properties": {"month": {"enum": ["May", "1 May"]}, "day": {"type": "integer"}},
+    "required": ["month", "day"],
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            '{"moon": "May", "day": 1}',
+            "'on.*' at character 12, after '</think>{\"mo'.*allow 'n' there",
+        ),
+        (
+            '{"day": 1, "month": "May"}',
+            "'day.*' at character 10.*allow 'm' there; .*order of the schema",
+        ),
+        ('{"month": "June", "day": 1}', "'June.*' at character 19.*allow '1', 'M' there"),
+        ('{"month": "1  May", "day": 1}', "' May.*' at character 21.*allow 'M' there"),
+        ('{"month": "May", "day": "x"}', r"'\"x.*' at character 32"),
+        ('{"month": "May", "day": 1} It is May.', "'It is May.' at character 35"),
+        ("In May.", "'In May.' at character 8.*allow '{' there"),
+        ('{"month": "<|start_recall|>May', r"'<\|start_recall\|>' at character 19"),
+    ],
+)
+def test_json_that_doesn_t_fit_is_an_error_that_names_the_place(script: str, said: str) -> None:
+    with pytest.raises(GenerationError, match=f"the script can't say {said}"):
+        answered(script, MONTH)
+
+
+@given(st.integers(0, 26))
+def test_json_that_ends_early_is_ended_in_the_shortest_way(length: int) -> None:
+    script = '{"month":"May", "day": 12}'[:length]
+    answer = answered(script, MONTH)
+    assert set(json.loads(answer.text)) == {"month", "day"}
+    assert answer.finish_reason == "stop"

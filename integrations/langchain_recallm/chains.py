@@ -52,7 +52,9 @@ def grounded_prompt(
             messages += convert_to_messages(values.get(history) or [])
         if as_text:
             text = documents_to_text(documents)
-            messages.append(HumanMessage(f"{text}\n\n{asked}" if text else asked))
+            marked = {} if documents else {GROUNDED: True}
+            said = f"{text}\n\n{asked}" if text else asked
+            messages.append(HumanMessage(said, additional_kwargs=marked))
         else:
             messages.append(_grounded([{"type": "text", "text": asked}], documents))
         return ChatPromptValue(messages=messages)

@@ -76,7 +76,7 @@ class ChatRecaLLM(BaseChatModel):
     ``document_index`` counts.
 
     Without any document, the messages of the user may be quoted, as documents ``message:0`` and so
-    on.
+    on. Documents that are given and empty, such as a search that found nothing, are an abstention.
     """
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
@@ -253,7 +253,7 @@ class ChatRecaLLM(BaseChatModel):
     def llm(self) -> RecaLLM:
         """The model, loaded when it is first needed."""
         if self.engine is None and self._loaded is None:
-            from recallm_core.loader import load_shared
+            from recallm_core.generator import load_shared
 
             model, options = self._loading()
             self._loaded = load_shared(model, mode=self.mode, **{**options, **self.load_options})

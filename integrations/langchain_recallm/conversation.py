@@ -40,16 +40,28 @@ _IGNORED = frozenset(
         "refusal",
     }
 )
+_DOCUMENTS = ("text-plain", "document", "search_result", "file")
+_NOTHING = ("", "[]")
+"""What a tool's result reads like that found nothing: retriever tools join the texts of no document
+to an empty string."""
+
 _FOUND = "The results are among the documents."
 _ROLES = {"human": "user", "user": "user", "ai": "assistant", "assistant": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one message holds."""
+    """What one message holds.
+
+    Attributes:
+        text: Its words.
+        documents: What may be quoted.
+        searched: Whether it carries documents, be it none: a search that found nothing.
+    """
 
     text: str
     documents: tuple[Document, ...] = ()
+    searched: bool = False
 
 
 @dataclass(slots=True)
@@ -79,7 +91,8 @@ class Conversation:
 
     Attributes:
         turns: ``{"role", "content"}``.
-        documents: What may be quoted: documents, or an index that packs its own.
+        documents: What may be quoted: documents, or an index that packs its own; None: nobody
+            gave any, or looked for any.
         sources: The same as the caller knows them.
         flat: Whether nothing was marked as a document, so that the users' messages are quoted.
     """
@@ -116,21 +129,34 @@ def read(
         raise ValueError("there are no messages; give at least one human message")
     contents = [content_of(message, number) for number, message in enumerate(messages)]
     found = [document for content in contents for document in content.documents]
-    grounded = any(message.additional_kwargs.get(GROUNDED) for message in messages)
+    absent = documents is None and not found and not _searched(messages, contents)
     if found and documents is not None:
         raise ValueError(
             f"documents came in two ways: {len(found)} in the messages (document blocks, search "
             "results or tool artifacts) and others by documents=; give them in one way"
         )
     turns = _tool_turns(messages, contents) if with_tools else _turns(messages, contents)
-    flat = scope == "prompt" or (scope is None and documents is None and not found and not grounded)
+    flat = scope == "prompt" or (scope is None and absent)
+    given: Any = documents
     if hasattr(documents, "pack_report"):
-        sources, given = Sources(index=documents), documents
+        sources = Sources(index=documents)
     else:
         sources, given = collect(found if documents is None else documents)
     if flat:
         _add_messages(sources, turns)
-    return Conversation(tuple(turn.to_core() for turn in turns), given, sources, flat)
+    turned = tuple(turn.to_core() for turn in turns)
+    return Conversation(turned, None if absent else given, sources, flat)
+
+
+def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> bool:
+    """Whether a message carries documents, or all that tools were asked for is nothing."""
+    if any(content.searched for content in contents):
+        return True
+    if any(message.additional_kwargs.get(GROUNDED) for message in messages):
+        return True
+    pairs = zip(messages, contents, strict=True)
+    results = [content.text for message, content in pairs if isinstance(message, ToolMessage)]
+    return bool(results) and all(text.strip() in _NOTHING for text in results)
 
 
 def _add_messages(sources: Sources, turns: Sequence[_Turn]) -> None:
@@ -244,6 +270,7 @@ def content_of(message: BaseMessage, number: int = 0) -> Content:
     """
     texts: list[str] = []
     documents: list[Document] = []
+    carries = isinstance(message, ToolMessage) and message.content == []  # no block came
     blocks = [message.content] if isinstance(message.content, str) else message.content
     for block in blocks:
         where = f"message {number}"
@@ -254,11 +281,20 @@ def content_of(message: BaseMessage, number: int = 0) -> Content:
                 texts.append(str(block.get("text", "")))
         else:
             _read_block(block, where, texts, documents)
+            carries = carries or _carries(block)
     text = "".join(texts)
     check_text(text, f"the text of message {number}")
     if isinstance(message, ToolMessage):
         text, documents = _with_artifact(message, text, documents)
-    return Content(text, tuple(documents))
+        carries = carries or _documents_of(message.artifact) is not None
+    return Content(text, tuple(documents), carries)
+
+
+def _carries(block: Mapping[str, Any]) -> bool:
+    """Whether a block is for documents, even if it holds none."""
+    extras = block.get("extras")
+    marked = isinstance(extras, Mapping) and bool(extras.get(GROUNDED))
+    return marked or block.get("type") in _DOCUMENTS
 
 
 def _read_block(
@@ -269,7 +305,7 @@ def _read_block(
         texts.append(str(block.get("text", "")))
     elif kind == "json":
         texts.append(json.dumps(block.get("json"), ensure_ascii=False))
-    elif kind in ("text-plain", "document", "search_result", "file"):
+    elif kind in _DOCUMENTS:
         documents.extend(_documents(block, where))
     elif kind not in _IGNORED:
         raise ValueError(
@@ -350,12 +386,9 @@ def _with_artifact(
     The cited-answer tool's text is made from its documents, so it is left out too.
     """
     artifact = message.artifact
-    if isinstance(artifact, Mapping):
-        text = "" if "citations" in artifact else text
-        artifact = artifact.get("documents")
-    if not isinstance(artifact, list | tuple):
-        return text, documents
-    given = [each for each in artifact if isinstance(each, Document)]
+    if isinstance(artifact, Mapping) and "citations" in artifact:
+        text = ""
+    given = _documents_of(artifact)
     if not given:
         return text, documents
     if documents:  # search results for the model, the same as documents for the program
@@ -367,3 +400,12 @@ def _with_artifact(
             return text, given
         at = found + len(document.page_content)
     return "", given
+
+
+def _documents_of(artifact: Any) -> list[Document] | None:
+    """The documents of a tool's artifact, be it none; None: it is something else."""
+    found = artifact.get("documents") if isinstance(artifact, Mapping) else artifact
+    if not isinstance(found, list | tuple):
+        return None
+    given = [each for each in found if isinstance(each, Document)]
+    return given if given or not found else None

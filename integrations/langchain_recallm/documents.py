@@ -8,7 +8,7 @@ from typing import Any, Literal
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_recallm.conversation import content_of
+from langchain_recallm.conversation import GROUNDED, content_of
 from langchain_recallm.sources import title_of, url_of
 from recallm_core.errors import DocumentError
 
@@ -23,6 +23,9 @@ def documents_to_content_blocks(
 ) -> list[dict[str, Any]]:
     """Returns documents as content blocks, one each, their texts untouched.
 
+    No documents are one empty text block, which says that nothing was found: ``ChatRecaLLM`` then
+    abstains, where a message without any documents may be quoted itself.
+
     Args:
         documents: What may be quoted.
         kind: ``text-plain`` for human messages (standard, also understood by ChatAnthropic);
@@ -30,7 +33,8 @@ def documents_to_content_blocks(
     """
     if kind not in ("text-plain", "document", "search_result"):
         raise ValueError(f"kind must be text-plain, document or search_result, got {kind!r}")
-    return [_block(document, kind) for document in documents]
+    blocks = [_block(document, kind) for document in documents]
+    return blocks or [{"type": "text", "text": "", "extras": {GROUNDED: True}}]
 
 
 def _block(document: Document, kind: BlockKind) -> dict[str, Any]:

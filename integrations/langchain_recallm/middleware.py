@@ -18,7 +18,8 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
 
     The agent's own model decides which tools to call. As soon as it wants to answer, and tools have
     returned documents (artifacts, ``search_result`` or ``document`` blocks), ``ChatRecaLLM``
-    answers in its place from exactly these, so that the last message carries annotations.
+    answers in its place from exactly these, so that the last message carries annotations. If what
+    they returned is empty, the answer is an abstention.
 
     Args:
         model: Answers.
@@ -48,7 +49,7 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
 
 
 def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
-    """Whether a response ends the agent's work, and there are sources to answer from."""
+    """Whether a response ends the agent's work, and sources were looked for to answer from."""
     result = getattr(response, "result", response)
     said = result if isinstance(result, list) else [result]
     last = said[-1] if said else None
@@ -59,7 +60,7 @@ def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
     if last.response_metadata.get("model_provider") == PROVIDER:
         return False  # it is a cited answer already
     return any(
-        isinstance(message, ToolMessage) and content_of(message).documents for message in messages
+        isinstance(message, ToolMessage) and content_of(message).searched for message in messages
     )
 
 

@@ -18,6 +18,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import ValidationError
+from llama_index.core.program.utils import process_streaming_objects
 from llama_index.core.types import Model
 from llama_index_instrumentation import get_dispatcher
 
@@ -86,6 +87,20 @@ def parsed(output_cls: type[Model], response: ChatResponse) -> Model:
         cut = said.get("finish_reason") == "length"
         why = "was cut off; raise max_tokens" if cut else f"doesn't validate ({error})"
         raise GenerationError(f"the answer for {output_cls.__name__} {why}") from error
+
+
+def partly_parsed(output_cls: type[Model], chunk: ChatResponse, last: Any) -> Any:
+    """Returns what a piece of a streamed answer under a schema holds so far.
+
+    The last piece gives the object; one before it an instance of the class, or of LlamaIndex's
+    flexible one, whose fields may still be None. ``last`` is what the piece before gave.
+
+    Raises:
+        GenerationError: The answer was cut off, or breaks a rule that the schema can't say.
+    """
+    if chunk.raw is not None:
+        return parsed(output_cls, chunk)
+    return process_streaming_objects(chunk, output_cls, None if last is None else [last])
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -23,6 +24,7 @@ from llama_index.core.chat_engine.types import (
 from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore
+from llama_index.core.settings import Settings
 from llama_index.core.tools import ToolOutput
 from llama_index.core.types import Thread
 
@@ -144,16 +146,23 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         }
         return engine
 
+    @classmethod
+    def from_defaults(  # type: ignore[override]  # the base class names each option
+        cls, retriever: BaseRetriever, llm: RecaLLM | str | None = None, **options: Any
+    ) -> RecaLLMChatEngine:
+        """Returns a chat engine over a retriever as LlamaIndex makes them; as ``build``."""
+        known = {name: value for name, value in options.items() if value is not None}
+        known.setdefault("callback_manager", Settings.callback_manager)
+        return cls.build(retriever, llm, **known)
+
     def _get_response_synthesizer(  # type: ignore[override]
         self, chat_history: list[ChatMessage], streaming: bool = False
     ) -> RecaLLMSynthesizer:
         prefix = list(chat_history)
         if self._system_prompt:
             prefix.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=self._system_prompt))
-        model = self._llm
-        assert isinstance(model, RecaLLM)
         return RecaLLMSynthesizer(
-            model,
+            chosen_llm(self._llm),  # type: ignore[arg-type]  # which refuses other models
             self.callback_manager,
             streaming=streaming,
             prefix_messages=prefix,

@@ -119,6 +119,15 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         assert isinstance(engine, cls)
         return engine
 
+    def with_retriever(self, retriever: BaseRetriever) -> RecaLLMQueryEngine:
+        """Returns the same engine over another retriever."""
+        return type(self)(
+            retriever=retriever,
+            response_synthesizer=self._response_synthesizer,
+            callback_manager=self.callback_manager,
+            node_postprocessors=self._node_postprocessors,
+        )
+
 
 def retriever_of(
     source: Any,

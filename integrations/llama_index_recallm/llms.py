@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +79,8 @@ class RecaLLM(FunctionCallingLLM):
     ``block_index`` count the citable blocks of the call and their texts, ``start_char_idx`` and
     ``end_char_idx`` are a range of that text, ``answer_start`` and ``answer_end`` a range of the
     answer (left out where the quote stands for the whole answer). Without any citable block, the
-    messages of the user may be quoted; then ``message_index`` takes their place.
+    messages of the user may be quoted; then ``message_index`` takes their place. Blocks without a
+    text, and tools that found nothing, are an abstention.
 
     ``raw`` is plain data: ``usage``, and the whole answer under ``recallm``.
 
@@ -177,7 +178,7 @@ class RecaLLM(FunctionCallingLLM):
     def engine(self) -> CoreLLM:
         """The model, loaded when it is first needed and shared by all who ask for the same."""
         if self._engine is None:
-            from recallm_core.loader import load_shared
+            from recallm_core.generator import load_shared
 
             model, options = loading(
                 self.model if "model" in self.model_fields_set else None,
@@ -467,6 +468,44 @@ class RecaLLM(FunctionCallingLLM):
         schema = output_cls.model_json_schema()
         response = await self.achat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
         return answers.parsed(output_cls, response)
+
+    # what stream_structured_predict and as_structured_llm stream by; LlamaIndex's own way is a
+    # tool call, or JSON that the prompt asks for
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        schema = output_cls.model_json_schema()
+        chunks = self.stream_chat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
+        last = None
+        for chunk in chunks:
+            last = answers.partly_parsed(output_cls, chunk, last)
+            yield last
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+        schema = output_cls.model_json_schema()
+        options = {**(llm_kwargs or {}), "response_schema": schema}
+        chunks = await self.astream_chat(messages, **options)
+
+        async def pieces() -> AsyncGenerator[Any, None]:
+            last = None
+            async for chunk in chunks:
+                last = answers.partly_parsed(output_cls, chunk, last)
+                yield last
+
+        return pieces()
 
 
 def _function(tool: Any) -> Any:

@@ -34,6 +34,9 @@ _ROLES = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
+_NOTHING = ("", "[]", "Empty Response")
+"""What a tool's result reads like that found nothing: retriever tools join the texts of no node to
+an empty string, and query engines say the last."""
 _CITABLE = "citable"
 _MESSAGE = "message"
 
@@ -82,12 +85,13 @@ class Conversation:
 
     Attributes:
         turns: ``{"role", "content"}``.
-        documents: The texts of the citable blocks.
-        flat: Whether there were no citable blocks, so that the user's messages may be quoted.
+        documents: The texts of the citable blocks; None: there was no such block, and no tool that
+            found nothing.
+        flat: Whether there was none, so that the user's messages may be quoted.
     """
 
     turns: tuple[dict[str, str], ...]
-    documents: tuple[recallm.Document, ...]
+    documents: tuple[recallm.Document, ...] | None
     flat: bool
     _sources: dict[str, tuple[str, str]]
     _users: tuple[_Turn, ...]
@@ -147,25 +151,31 @@ def read(messages: Sequence[ChatMessage], *, scope: str | None = None) -> Conver
     system = _Turn("system")
     turns: list[_Turn] = []
     names: dict[str, str] = {}
+    results: list[str] = []
+    blocks = 0
     for number, message in enumerate(messages):
         role = _ROLES.get(message.role)
         if role is None:
             raise ValueError(f"message {number} has the unknown role {message.role!r}")
         text = _text(message, number, role)
         names |= _names(message)
-        _add_documents(message, number, documents, sources)
+        blocks = _add_documents(message, number, documents, sources, blocks)
+        if role == "tool":
+            results.append(text.strip())
         if role == "system":
             if text:
                 system.add(number, text)
-        elif role == "tool" and text:
+        elif role == "tool":  # also one of no words: it answers a call
             _turn(turns, "user").add(number, text, _heading(message, names))
         elif text or role == "user":
             _turn(turns, role).add(number, text)
     every = [system, *turns] if system.text else turns
+    nothing = bool(results) and all(text in _NOTHING for text in results)
+    absent = not blocks and not nothing
     return Conversation(
         turns=tuple({"role": turn.role, "content": turn.text} for turn in every),
-        documents=tuple(documents),
-        flat=scope == "prompt" or (scope is None and not documents),
+        documents=None if absent else tuple(documents),
+        flat=scope == "prompt" or (scope is None and absent),
         _sources=sources,
         _users=tuple(turn for turn in turns if turn.role == "user"),
     )
@@ -215,8 +225,9 @@ def _add_documents(
     number: int,
     documents: list[recallm.Document],
     sources: dict[str, tuple[str, str]],
-) -> None:
-    count = citable_of(documents[-1].id)[0] + 1 if documents else 0
+    count: int,
+) -> int:
+    """Adds the documents of a message's blocks; returns how many such blocks there are so far."""
     for block in message.blocks:
         if isinstance(block, CitableBlock):
             texts = [_citable_text(part, number) for part in block.content]
@@ -238,6 +249,7 @@ def _add_documents(
             documents.append(recallm.Document(text, document_id, title or None))
             sources[document_id] = (source, title)
         count += 1
+    return count
 
 
 def _citable_text(block: Any, number: int) -> str:

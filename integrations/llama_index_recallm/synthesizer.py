@@ -326,6 +326,22 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         recording = getattr(response, "recording", None)
         return _bare(response) if recording is None else AsyncTextStream(recording)
 
+    def get_response_from_messages(
+        self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """``get_response`` from the texts of messages.
+
+        Raises:
+            ValueError: A message has something other than text.
+        """
+        return self.get_response(query_str, _texts(message_chunks), **response_kwargs)
+
+    async def aget_response_from_messages(
+        self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
+    ) -> RESPONSE_TEXT_TYPE:
+        """The same without blocking the event loop."""
+        return await self.aget_response(query_str, _texts(message_chunks), **response_kwargs)
+
     # planning
 
     def _plan(
@@ -406,3 +422,15 @@ def _bare(response: Any) -> RESPONSE_TEXT_TYPE:
 
 def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
     return [NodeWithScore(node=TextNode(text=text)) for text in texts]
+
+
+def _texts(messages: Sequence[ChatMessage]) -> list[str]:
+    """The texts of messages that stand for nodes."""
+    for number, message in enumerate(messages):
+        odd = next((each for each in message.blocks if not isinstance(each, TextBlock)), None)
+        if odd is not None:
+            raise ValueError(
+                f"message {number} has a {type(odd).__name__}, but the model reads text only; give "
+                "text nodes to synthesize(), or text to get_response()"
+            )
+    return [message.content or "" for message in messages]

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
+from llama_index.core.vector_stores.simple import (
+    DEFAULT_VECTOR_STORE,
+    NAMESPACE_SEP,
+    SimpleVectorStore,
+)
 from llama_index.core.vector_stores.types import (
+    DEFAULT_PERSIST_DIR,
+    DEFAULT_PERSIST_FNAME,
     BasePydanticVectorStore,
     MetadataFilters,
     VectorStoreQuery,
@@ -26,6 +33,10 @@ from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 import recallm_core as recallm
 from recallm_core.embedding import GivenVectors
 from recallm_core.errors import CorpusIndexError
+
+_MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
+_PREFETCH = 4  # times as many candidates as nodes that are asked for, as LlamaIndex's own stores
+_SUFFIX = f"{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
 
 Vectors = npt.NDArray[np.float32]
 Stored = Mapping[str, Any]
@@ -144,10 +155,18 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Returns the nodes with the highest cosine, best first; equal ones by their ids.
 
+        In mode ``mmr``, near nodes that differ from one another, in the order of choice.
+
+        Args:
+            query: With an embedding. Its ``mmr_threshold`` (0.5) is 1 for nearness alone and 0 for
+                whatever differs most from the nearest one.
+            kwargs: ``mmr_threshold``, and ``mmr_prefetch_k`` or ``mmr_prefetch_factor`` (4): among
+                how many of the nearest nodes, or how many times those asked for, they are chosen.
+
         Raises:
-            ValueError: There is no embedding of the right size, or the mode isn't ``default``.
+            ValueError: There is no embedding of the right size, or the mode is another one.
         """
-        if query.mode != VectorStoreQueryMode.DEFAULT:
+        if query.mode not in _MODES:
             raise ValueError(
                 f"the store searches by vectors only, got mode {query.mode.value!r}; for words and "
                 "vectors together use PackedContextRetriever over a CorpusIndex"
@@ -159,7 +178,12 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         if query.node_ids or query.doc_ids or query.filters is not None:
             # an index over a store that holds its texts knows no ids, and asks with an empty list
             where = _wanted(query.node_ids or None, query.doc_ids or None, query.filters)
-        hits = index.search_vector(asked, max(0, query.similarity_top_k), where=where)
+        k = max(0, query.similarity_top_k)
+        if query.mode == VectorStoreQueryMode.MMR:
+            fetch_k, weight = _diversity(query, k, kwargs)
+            hits = index.search_diverse(asked, k, fetch_k=fetch_k, relevance=weight, where=where)
+        else:
+            hits = index.search_vector(asked, k, where=where)
         scores = {hit.document_id: min(1.0, max(-1.0, hit.score)) for hit in hits}
         nodes = self._found(index, [*scores])  # one that was deleted meanwhile is left out
         ids = [node.node_id for node in nodes]
@@ -169,7 +193,7 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """``query`` without blocking the event loop."""
-        return await asyncio.to_thread(self.query, query)
+        return await asyncio.to_thread(self.query, query, **kwargs)
 
     # files
 
@@ -210,6 +234,55 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         store = cls()
         store._index = index
         return store
+
+    @classmethod
+    def from_persist_dir(
+        cls,
+        persist_dir: str | Path = DEFAULT_PERSIST_DIR,
+        namespace: str = DEFAULT_VECTOR_STORE,
+        fs: Any = None,
+    ) -> Self:
+        """Returns the store that ``storage_context.persist`` wrote into a folder.
+
+        Args:
+            persist_dir: The folder.
+            namespace: The store's name in the storage context.
+            fs: Local, or None.
+
+        Raises:
+            FileNotFoundError: There is no such store there.
+            CorpusIndexError: It is no store of this kind, or was changed since it was written.
+        """
+        return cls.from_persist_path(_local(persist_dir, fs) / f"{namespace}{_SUFFIX}", fs)
+
+    @classmethod
+    def from_namespaced_persist_dir(
+        cls, persist_dir: str | Path = DEFAULT_PERSIST_DIR, fs: Any = None
+    ) -> dict[str, BasePydanticVectorStore]:
+        """Returns all stores that ``storage_context.persist`` wrote into a folder, by their names.
+
+        Those of LlamaIndex's own kind, one file each, are read by LlamaIndex.
+        """
+        found: dict[str, BasePydanticVectorStore] = {}
+        for path in sorted(_local(persist_dir, fs).glob(f"*{_SUFFIX}")):
+            kind = cls if path.is_dir() else SimpleVectorStore
+            found[path.name.removesuffix(_SUFFIX)] = kind.from_persist_path(str(path))
+        return found
+
+
+def _diversity(query: VectorStoreQuery, k: int, options: Mapping[str, Any]) -> tuple[int, float]:
+    """Among how many nodes to choose, and how much nearness counts.
+
+    Raises:
+        ValueError: Both ways to say how many candidates there are were taken.
+    """
+    weight = options.get("mmr_threshold", query.mmr_threshold)
+    factor, fetch = options.get("mmr_prefetch_factor"), options.get("mmr_prefetch_k")
+    if factor is not None and fetch is not None:
+        raise ValueError("give mmr_prefetch_factor or mmr_prefetch_k, not both")
+    if fetch is None:
+        fetch = int((_PREFETCH if factor is None else factor) * k)
+    return int(fetch), 0.5 if weight is None else float(weight)
 
 
 def _document(node: BaseNode) -> recallm.Document:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from recallm_core import __version__
+from recallm_core._version import __version__
 from recallm_core.backends import offer as offers
 from recallm_core.backends import vllm_setup
 from recallm_core.backends.offer import FILES_PATH, OFFER_PATH, Offer

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from recallm_core import __version__
+from recallm_core._version import __version__
 from recallm_core.backends import Sampling, offer, vllm_setup
 from recallm_core.backends.checkpoint import auto_dtype
 from recallm_core.backends.checks import FORKED

@@ -16,6 +16,7 @@ from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_
 from recallm_core.embedding import Embedder, Floats, GivenVectors, as_embedder, unit
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
+from recallm_core.retrieval.diversity import diverse
 from recallm_core.retrieval.files import FileRecord
 from recallm_core.retrieval.ranking import DocumentView, Part, State, Where
 from recallm_core.retrieval.token_counts import TokenCounts
@@ -346,6 +347,72 @@ class CorpusIndex:
         Raises:
             ValueError: ``k`` is negative, or it isn't a vector of ``dim`` finite numbers.
         """
+        state = self._state
+        asked = self._asked(vector, k)
+        return [
+            ranking.chunk(state, number, score)
+            for number, score in self._nearest(state, asked, k, where)
+        ]
+
+    def search_documents(
+        self, vector: Floats, k: int = 4, *, where: Where | None = None
+    ) -> list[ScoredChunk]:
+        """Returns the nearest documents, best first: of each the chunk nearest to a vector.
+
+        Args:
+            vector: ``float32[dim]``; its length doesn't matter.
+            k: At most so many documents.
+            where: As in ``search``.
+
+        Raises:
+            ValueError: ``k`` is negative, or it isn't a vector of ``dim`` finite numbers.
+        """
+        state = self._state
+        found = self._nearest_documents(state, self._asked(vector, k), k, where)
+        return [ranking.chunk(state, number, score) for number, score in found]
+
+    def search_diverse(
+        self,
+        vector: Floats,
+        k: int = 4,
+        *,
+        fetch_k: int = 20,
+        relevance: float = 0.5,
+        where: Where | None = None,
+    ) -> list[ScoredChunk]:
+        """Returns near documents that differ, by maximal marginal relevance: of each a chunk.
+
+        Args:
+            vector: ``float32[dim]``; its length doesn't matter.
+            k: At most so many documents.
+            fetch_k: Among how many of the nearest documents they are chosen.
+            relevance: 1: by nearness alone; 0: the nearest one, then whatever differs most.
+            where: As in ``search``.
+
+        Returns:
+            In the order of choice; the scores are cosines with the vector.
+
+        Raises:
+            ValueError: ``k`` or ``fetch_k`` is negative, ``relevance`` isn't in [0, 1], or it isn't
+                a vector of ``dim`` finite numbers.
+        """
+        if not 0 <= relevance <= 1:
+            raise ValueError(f"relevance must be a number in [0, 1], got {relevance}")
+        state = self._state
+        asked = self._asked(vector, min(k, fetch_k))
+        found = self._nearest_documents(state, asked, max(k, fetch_k), where)
+        if not found:
+            return []
+        scores = np.array([score for _, score in found], np.float32)
+        vectors = ranking.vectors(state, [number for number, _ in found])
+        return [ranking.chunk(state, *found[n]) for n in diverse(scores, vectors, k, relevance)]
+
+    def _asked(self, vector: Floats, k: int) -> Floats:
+        """A question's vector at length 1.
+
+        Raises:
+            ValueError: It can't be searched for.
+        """
         if k < 0:
             raise ValueError(f"k must not be negative, got {k}")
         if vector.shape != (self._embedder.dim,) or not np.isfinite(vector).all():
@@ -353,18 +420,33 @@ class CorpusIndex:
                 f"expected a vector of {self._embedder.dim} finite numbers, got shape "
                 f"{vector.shape}"
             )
-        state = self._state
+        asked: Floats = unit(np.array([vector], np.float32))[0]
+        return asked
+
+    def _nearest(
+        self, state: State, asked: Floats, k: int, where: Where | None
+    ) -> list[tuple[int, float]]:
+        """The numbers of the nearest chunks over all parts, with their cosines."""
         allowed = [ranking.allowed(part, where) for part in state.parts]
-        asked = unit(np.array([vector], np.float32))[0]
         depth, total = max(2 * k, 200), state.firsts[-1]
         found = ranking.nearest_chunks(state, asked, depth, allowed)
         while len(found) < k and depth < total:  # so many equal ones that all were left out
             depth = min(4 * depth, total)
             found = ranking.nearest_chunks(state, asked, depth, allowed)
-        return [
-            ranking.chunk(state, number, score)
-            for number, score in ranking.ordered(state, found, k)
-        ]
+        return ranking.ordered(state, found, k)
+
+    def _nearest_documents(
+        self, state: State, asked: Floats, k: int, where: Where | None
+    ) -> list[tuple[int, float]]:
+        """The same, but of each document only the nearest chunk."""
+        total = state.firsts[-1]
+        depth = min(2 * k, total)
+        while True:
+            ranked = self._nearest(state, asked, depth, where)
+            found = ranking.by_document(state, ranked)
+            if len(found) >= k or len(ranked) < depth or depth >= total:
+                return found[:k]
+            depth = min(4 * depth, total)
 
     def matching(self, where: Where | None = None) -> list[str]:
         """Returns the ids of the documents whose metadata fit, without reading their texts."""

@@ -272,6 +272,22 @@ def chunk(state: State, number: int, score: float) -> ScoredChunk:
     return ScoredChunk(document, start, end, text_of(where.segment, inner), score)
 
 
+def vectors(state: State, numbers: Sequence[int]) -> Floats:
+    """Returns the unit vectors of some chunks, ``float32[n, dim]``."""
+    places = [state.locate(number) for number in numbers]
+    return np.stack([where.segment.vectors[inner] for where, inner in places]).astype(np.float32)
+
+
+def by_document(state: State, ranked: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Returns the first chunk of each document in a ranking, in its order."""
+    firsts: dict[str, tuple[int, float]] = {}
+    for number, score in ranked:
+        where, inner = state.locate(number)
+        document = where.segment.ids[where.segment.chunk_document[inner]]
+        firsts.setdefault(document, (number, score))
+    return list(firsts.values())
+
+
 def text_of(segment: Segment, inner: int) -> str:
     """Returns the text of a segment's chunk."""
     document = segment.texts[int(segment.chunk_document[inner])]

@@ -247,3 +247,40 @@ def test_wrong_vectors_and_queries_are_refused_with_words() -> None:
         asked(store, [1.0])
     with pytest.raises(ValueError, match="vectors only"):
         asked(store, [1.0, 0.0], mode=VectorStoreQueryMode.HYBRID)
+
+
+def test_what_a_storage_context_wrote_is_read_from_its_folder(tmp_path: Path) -> None:
+    storage = StorageContext.from_defaults(vector_stores={"default": filled(), "more": filled()})
+    storage.persist(persist_dir=tmp_path)
+    one = RecaLLMVectorStore.from_persist_dir(str(tmp_path), namespace="more")
+    assert asked(one, [1.0, 0.0]).ids == ["a", "b", "c"]
+    every = RecaLLMVectorStore.from_namespaced_persist_dir(tmp_path)
+    assert {name: type(store).__name__ for name, store in every.items()} == {
+        "default": "RecaLLMVectorStore",
+        "more": "RecaLLMVectorStore",
+        "image": "SimpleVectorStore",
+    }
+    with pytest.raises(FileNotFoundError, match="no vector store is saved"):
+        RecaLLMVectorStore.from_persist_dir(tmp_path, namespace="none")
+    with pytest.raises(ValueError, match="local"):
+        RecaLLMVectorStore.from_persist_dir("x", fs=fsspec.filesystem("memory"))
+
+
+async def test_results_can_differ_from_one_another() -> None:
+    store = RecaLLMVectorStore()
+    store.add([node("a", [1.0, 0.1, 0.0]), node("b", [1.0, 0.11, 0.0]), node("c", [0.6, 0.0, 0.8])])
+    question, mode = [1.0, 0.0, 0.0], VectorStoreQueryMode.MMR
+    assert asked(store, question, 2).ids == ["a", "b"]
+    found = asked(store, question, 2, mode=mode)
+    assert found.ids == ["a", "c"]
+    assert found.similarities == pytest.approx([0.995, 0.6], abs=1e-2)
+    assert [each.node_id for each in found.nodes] == ["a", "c"]
+    assert asked(store, question, 2, mode=mode, mmr_threshold=1.0).ids == ["a", "b"]
+    query = VectorStoreQuery(query_embedding=question, similarity_top_k=2, mode=mode)
+    assert (await store.aquery(query, mmr_threshold=1.0)).ids == ["a", "b"]
+    assert (await store.aquery(query, mmr_prefetch_k=2)).ids == ["a", "b"]
+    with pytest.raises(ValueError, match="not both"):
+        store.query(query, mmr_prefetch_k=2, mmr_prefetch_factor=2)
+    index = VectorStoreIndex.from_vector_store(store, embed_model=RecaLLMEmbedding())
+    retriever = index.as_retriever(vector_store_query_mode="mmr", similarity_top_k=2)
+    assert retriever._vector_store_query_mode == mode  # type: ignore[attr-defined]
