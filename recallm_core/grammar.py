@@ -14,12 +14,15 @@ from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.documents import check_text
 from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.plain_json import check_json
 from recallm_core.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
@@ -104,31 +107,39 @@ def tool_spec(tool: Any) -> ToolSpec:
     """Reads a tool in the OpenAI form (``{"type": "function", "function": {...}}``) or bare.
 
     Raises:
-        ValueError: It has no name, or its parameters aren't an object schema.
+        ValueError: It has no name, or its parameters aren't an object schema in plain JSON.
+        DocumentError: A text in it has a lone surrogate.
     """
-    if isinstance(tool, ToolSpec):
-        return tool
-    found = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    if (
-        not isinstance(found, Mapping)
-        or not isinstance(found.get("name"), str)
-        or not found["name"]
-    ):
+    if not isinstance(tool, ToolSpec):
+        found = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(found, Mapping) or not found.get("name"):
+            raise ValueError(_NO_TOOL.format(short(tool)))
+        parameters = found.get("parameters") or NO_PARAMETERS
+        tool = ToolSpec(found["name"], found.get("description") or "", parameters)
+    _check_tool(tool)
+    return tool
+
+
+_NO_TOOL = (
+    'a tool must look like {{"type": "function", "function": {{"name": ..., "parameters": '
+    "{{JSON schema}}}}}}, got {}"
+)
+
+
+def _check_tool(tool: ToolSpec) -> None:
+    if not isinstance(tool.name, str) or not _NAME.fullmatch(tool.name):
         raise ValueError(
-            'a tool must look like {"type": "function", "function": {"name": ..., "parameters": '
-            f"{{JSON schema}}}}}}, got {str(tool)[:120]!r}"
+            f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got "
+            f"{short(tool.name)}"
         )
-    if not _NAME.fullmatch(found["name"]):
-        raise ValueError(
-            f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got {found['name']!r}"
-        )
-    parameters = found.get("parameters") or NO_PARAMETERS
+    check_text(tool.description, f"the description of tool {tool.name!r}")
+    parameters = NO_PARAMETERS if tool.parameters is None else tool.parameters
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise ValueError(
-            f"the parameters of tool {found['name']!r} must be a JSON schema of type object, "
-            f"got {str(parameters)[:120]!r}"
+            f"the parameters of tool {tool.name!r} must be a JSON schema of type object, "
+            f"got {short(parameters)}"
         )
-    return ToolSpec(found["name"], str(found.get("description") or ""), parameters)
+    check_json(parameters, f"the parameters of tool {tool.name!r}")
 
 
 def schema_grammar(schema: Any) -> str:
@@ -138,6 +149,7 @@ def schema_grammar(schema: Any) -> str:
         ValueError: The schema can't be enforced (the message says what in it).
     """
     _llguidance()
+    check_json(schema, "the response schema")
     if schema is True or schema == {}:
         schema = {"type": ["object", "array", "string", "number", "boolean", "null"]}
     return _checked("start: json\njson: %json " + _inline(schema), "the response schema")

@@ -32,9 +32,10 @@ from recallm_core.conversation import (
     Field,
     Fields,
     Turn,
+    call_with_placeholders,
     checked,
     render,
-    with_placeholders,
+    tool_with_placeholders,
 )
 from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
@@ -254,7 +255,10 @@ class PromptBuilder:
             out.append({"role": turn["role"], "content": content})
             if "tool_calls" in turn:
                 out[-1]["tool_calls"] = [
-                    {"type": "function", "function": with_placeholders(call["function"], fields)}
+                    {
+                        "type": "function",
+                        "function": call_with_placeholders(call["function"], fields),
+                    }
                     for call in turn["tool_calls"]
                 ]
         return out
@@ -484,9 +488,9 @@ class PromptBuilder:
 
 
 def _shown(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
-    """The tools as templates expect them, their descriptions as placeholders."""
-    tools = output.offered if output else ()
-    return [with_placeholders(tool.to_function(), fields, keys=False) for tool in tools]
+    """The tools as templates expect them, their texts as placeholders."""
+    tools = [tool.to_function() for tool in output.offered] if output else []
+    return [tool | {"function": tool_with_placeholders(tool["function"], fields)} for tool in tools]
 
 
 def _ask_for_json(content: list[Turn], schema: Any, fields: Fields) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.chat_template import render
 from recallm_core.constraint_spec import PAST, Tag
 from recallm_core.errors import TokenizerError
 from recallm_core.tokenizer_state import (
@@ -249,17 +250,12 @@ class HFTokenizer:
         )
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
-        """Renders the chat template (sandboxed by transformers)."""
+        """Renders the chat template, in a sandbox and within bounds of time and size."""
         if not self.tokenizer.chat_template:
             return self._beginning + _plain_chat(messages)
-        return str(
-            self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                **options,
-            )
-        )
+        given = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map, **options}
+        template = self.tokenizer.get_chat_template(None, given["tools"])
+        return render(template, messages, add_generation_prompt=True, **given)
 
     def encode_template(self, text: str) -> list[int]:
         """Encodes our own wording; control tokens in it are recognised."""
