@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from recallm_core.answer_stream import AnswerStream, Event, Finished
 from recallm_core.backends import Backend
+from recallm_core.backends.checks import FORKED
 from recallm_core.citations import Answer
 from recallm_core.documents import Document
 from recallm_core.errors import GenerationError
@@ -44,6 +45,7 @@ class RecaLLM:
         self._preparer = Preparer(
             tokenizer, recipe, window=backend.window, vocab_size=backend.vocab_size
         )
+        self._process = os.getpid()
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:
@@ -294,6 +296,7 @@ class RecaLLM:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
+        self._check_process()
         return self._preparer.count_tokens(text)
 
     def prepare(
@@ -311,10 +314,21 @@ class RecaLLM:
 
         Raises:
             ContextOverflowError: Prompt and output don't fit the window.
+            GenerationError: This process was forked after the model was loaded.
             ValueError: The question is empty, or a setting is out of range.
         """
+        self._check_process()
         chosen = with_settings(params, settings)
         return self._preparer.prepare(messages, documents, chosen, output)
+
+    def _check_process(self) -> None:
+        """Refuses a forked child at once: the model, and what other threads held, stayed behind.
+
+        Raises:
+            GenerationError: This process was forked after the model was loaded.
+        """
+        if self.backend.in_process and os.getpid() != self._process:
+            raise GenerationError(FORKED)
 
 
 def _ask(question: str) -> list[Message]:

@@ -7,6 +7,7 @@ the grammar rules what comes after.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from recallm_core.documents import check_text
 from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.locks import ForkSafeLock
 from recallm_core.plain_json import check_json
 from recallm_core.tokenizer import Tokenizer
 
@@ -115,9 +117,8 @@ def tool_spec(tool: Any) -> ToolSpec:
         if not isinstance(found, Mapping) or not found.get("name"):
             raise ValueError(_NO_TOOL.format(short(tool)))
         parameters = found.get("parameters") or NO_PARAMETERS
-        tool = ToolSpec(found["name"], found.get("description") or "", parameters)
-    _check_tool(tool)
-    return tool
+        return _checked_tool(ToolSpec(found["name"], found.get("description") or "", parameters))
+    return _checked_tool(tool)
 
 
 _NO_TOOL = (
@@ -126,7 +127,7 @@ _NO_TOOL = (
 )
 
 
-def _check_tool(tool: ToolSpec) -> None:
+def _checked_tool(tool: ToolSpec) -> ToolSpec:
     if not isinstance(tool.name, str) or not _NAME.fullmatch(tool.name):
         raise ValueError(
             f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got "
@@ -140,6 +141,7 @@ def _check_tool(tool: ToolSpec) -> None:
             f"got {short(parameters)}"
         )
     check_json(parameters, f"the parameters of tool {tool.name!r}")
+    return tool
 
 
 def schema_grammar(schema: Any) -> str:
@@ -246,7 +248,8 @@ class GrammarEngine:
         wrapper = engine.TokenizerWrapper(vocabulary)
         self._tokenizer = engine.LLTokenizer(wrapper, n_vocab=max(vocab_size, len(tokens)))
         self._compiled: dict[str, Future[Any]] = {}
-        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._lock = ForkSafeLock()
 
     def narrowed(self, eos: Iterable[int], *, vocab_size: int) -> GrammarEngine:
         """Returns an engine for other ends and another width, over the same prepared vocabulary.
@@ -275,6 +278,8 @@ class GrammarEngine:
         """The compiled grammar, which nobody moves; threads that want the same one share it."""
         made: Future[Any] = Future()
         with self._lock:
+            if os.getpid() != self._process:  # what others compile in the parent never comes here
+                self._compiled, self._process = {}, os.getpid()
             found = self._compiled.pop(grammar, made)
             self._compiled[grammar] = found  # the last used stands last
             while len(self._compiled) > _COMPILED:
@@ -282,7 +287,9 @@ class GrammarEngine:
         if found is made:
             try:
                 made.set_result(_llguidance().LLMatcher(self._tokenizer, grammar, log_level=0))
-            except Exception as error:
+            except BaseException as error:  # others wait for it
+                with self._lock:
+                    self._compiled.pop(grammar, None)
                 made.set_exception(error)
         return found.result()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from recallm_core.backends.server_check import check_processor
 from recallm_core.backends.vllm_setup import check_installed
 from recallm_core.errors import CheckpointError
 from recallm_core.generator import RecaLLM
+from recallm_core.locks import ForkSafeLock
 from recallm_core.models import shipped
 from recallm_core.models.recipes import choose_recipe
 from recallm_core.recipe import Recipe
@@ -27,7 +27,7 @@ MODES = ("auto", "trained", "prompted")
 BACKENDS = ("transformers", "vllm")
 
 _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
-_SHARING = threading.Lock()
+_SHARING = ForkSafeLock()
 
 
 def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> RecaLLM:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
 from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
+from recallm_core.locks import ForkSafeLock
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
 from recallm_core.reader import default_reader
@@ -512,7 +512,7 @@ class _Cache:
         self._limits: dict[tuple[str, str], Limits] = {}
         self._wording: dict[str, Ints32] = {}
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def tokens(self, text: str) -> PlainTokens:
         """The tokens of one text."""

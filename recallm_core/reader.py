@@ -9,7 +9,6 @@ anything legal or illegal.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
+from recallm_core.locks import ForkSafeLock
 from recallm_core.model_files import usable_file, whole_tokenizer
 from recallm_core.reader_windows import RowMaker, Rows, Window, cut
 
@@ -260,7 +260,7 @@ def _weight(tensors: Any, path: Path, name: str, like: torch.Tensor) -> torch.Te
     return value * tensors.get_tensor(scale).float()[:, None] if is_matrix else value
 
 
-_LOADING = threading.Lock()
+_LOADING = ForkSafeLock()
 
 
 @cache

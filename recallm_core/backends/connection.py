@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import random
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from recallm_core.backends.loop import LoopThread
 from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
+from recallm_core.locks import ForkSafeLock
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Connection:
         self.timeout = float(timeout)
         self._retries = max_retries
         self._most = max_connections
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._thread: LoopThread | None = None
         self._pool: Any = None  # made with the thread, as the places are: they belong to its loop
         self._closed = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any
 
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import CorpusIndexError, DocumentError
+from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.files import damaged
 
 _TABLE = (
@@ -102,7 +102,7 @@ class SavedTexts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._recent: OrderedDict[int, Document] = OrderedDict()
         self._cached = 0
         address = path.absolute().as_uri() + "?mode=ro&immutable=1"
