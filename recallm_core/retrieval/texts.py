@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents import Document, SourceMap
-from recallm_core.errors import CorpusIndexError, DocumentError
+from recallm_core.errors import CorpusIndexError
 from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.files import damaged
 
@@ -171,7 +171,7 @@ class SavedTexts:
                 self.metadata[position],
                 source_map=_source_map(source),
             )
-        except (sqlite3.Error, ValueError, TypeError, AttributeError, DocumentError) as error:
+        except (sqlite3.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise damaged(self._path, f"has an unreadable document {position}") from error
         if len(document.text) != characters or document.id != document_id:
             raise damaged(self._path, f"has a document {position} with another text than it says")
