@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from recallm_core.documents import Passage, check_text
 from recallm_core.errors import TokenizerError
+from recallm_core.plain_json import check_json
 from recallm_core.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
 _MARK = "RECALLMFIELD"
-_FIELD = re.compile(_MARK + r"([0-9]+)Z")
+_FIELD = re.compile(_MARK + r"([0-9]{1,9})Z")
+_TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
+# Of JSON Schema's own words those that templates look for; what they don't know is a label, too.
+_SCHEMAS = (  # their values are schemas, or lists of them
+    *("items", "prefixItems", "additionalProperties", "allOf", "anyOf", "oneOf", "not"),
+    *("if", "then", "else", "contains", "propertyNames"),
+)
+_NAMED = ("properties", "patternProperties", "$defs", "definitions")  # schemas, by chosen names
+_DATA = (
+    *("title", "default", "examples", "enum", "const", "format", "pattern", "required"),
+    *("nullable", "$ref", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
+)
 
 Turn = dict[str, Any]
 
@@ -31,11 +44,13 @@ class Field:
         text: The text.
         passage: Its number, where it is a passage that may be quoted.
         varies: Whether it is a message, so that another question has another text here.
+        label: Whether a template may leave it out, or say it more than once.
     """
 
     text: str
     passage: int | None = None
     varies: bool = False
+    label: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +63,7 @@ class Fields:
 
     passages: list[Passage] = field(default_factory=list)
     _fields: list[Field] = field(default_factory=list)
+    _labels: dict[str, str] = field(default_factory=dict)
 
     def put(self, text: str, *, varies: bool = False) -> str:
         """Returns a placeholder for a text."""
@@ -57,6 +73,15 @@ class Fields:
         """Returns a placeholder for the text of a passage."""
         self.passages.append(passage)
         return self._add(Field(passage.text, len(self.passages) - 1, varies))
+
+    def put_label(self, text: str) -> str:
+        """Returns a placeholder for a name or the like, the same one each time.
+
+        So a template can look it up, and may say it as often as it likes.
+        """
+        if text not in self._labels:
+            self._labels[text] = self._add(Field(text, None, True, label=True))
+        return self._labels[text]
 
     def _add(self, new: Field) -> str:
         self._fields.append(new)
@@ -72,7 +97,7 @@ class Fields:
         """
         pieces = _FIELD.split(rendered)
         order = [int(n) for n in pieces[1::2]]
-        if sorted(order) != list(range(len(self._fields))):
+        if not self._complete(order) or any(_MARK in part.upper() for part in pieces[::2]):
             raise TokenizerError(
                 "the chat template doesn't render every message exactly once; give the model a "
                 "template that does (tokenizer.chat_template)"
@@ -91,6 +116,12 @@ class Fields:
             else:
                 out[-1] = f"{out[-1]}{wording}"
         return [piece for piece in out if piece != ""]
+
+    def _complete(self, order: Sequence[int]) -> bool:
+        """Whether these are all the fields, each once; labels any number of times."""
+        said = Counter(order)
+        known = said.keys() <= set(range(len(self._fields)))
+        return known and all(said[n] == 1 for n, f in enumerate(self._fields) if not f.label)
 
 
 def checked(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
@@ -129,45 +160,119 @@ def _checked_calls(calls: Any, number: int) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: One has no name, or its arguments are neither an object nor the JSON of one.
+        DocumentError: A text in it has a lone surrogate.
     """
     out = []
     if not isinstance(calls or (), list | tuple):
         raise ValueError(f"message {number}: tool_calls must be a list, got {type(calls).__name__}")
     for call in calls or ():
         function = call.get("function", call) if isinstance(call, Mapping) else {}
+        if not isinstance(function, Mapping):
+            function = {}
         name, arguments = function.get("name"), function.get("arguments", function.get("args"))
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments)
-            except ValueError:
+            except (ValueError, RecursionError):
                 arguments = None
         if not isinstance(name, str) or not isinstance(arguments, Mapping):
             raise ValueError(
                 f"message {number}: a tool call needs a name and arguments (an object), got "
-                f"{str(call)[:120]!r}"
+                f"{type(name).__name__} name and {type(arguments).__name__} arguments"
             )
+        check_text(name, f"the name of a tool call in message {number}")
+        check_json(arguments, f"the arguments of a tool call in message {number}")
         out.append({"type": "function", "function": {"name": name, "arguments": dict(arguments)}})
     return out
 
 
-def with_placeholders(value: Any, fields: Fields, *, keys: bool = True) -> Any:
-    """A JSON value whose strings are placeholders for their escaped texts.
+def call_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """An earlier call whose texts, keys among them, are placeholders.
 
     Args:
-        value: Plain JSON.
+        function: Its ``name`` and ``arguments``.
         fields: Hands out the placeholders.
-        keys: Whether all strings are untrusted; otherwise only descriptions are.
     """
-    if isinstance(value, str) and keys:
-        return fields.put(json.dumps(value, ensure_ascii=False)[1:-1], varies=True)
+    return {
+        "name": fields.put(_escaped(function["name"]), varies=True),
+        "arguments": _with_placeholders(function["arguments"], fields),
+    }
+
+
+def _with_placeholders(value: Any, fields: Fields) -> Any:
+    """A JSON value whose strings, keys among them, are placeholders for their escaped texts."""
+    if isinstance(value, str):
+        return fields.put(_escaped(value), varies=True)
     if isinstance(value, Mapping):
         return {
-            key: with_placeholders(inner, fields, keys=keys or key == "description")
+            fields.put(_escaped(key), varies=True): _with_placeholders(inner, fields)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [with_placeholders(inner, fields, keys=keys) for inner in value]
+        return [_with_placeholders(inner, fields) for inner in value]
     return value
+
+
+def tool_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """A tool whose texts are placeholders; only what JSON Schema itself calls so stays.
+
+    Templates look into schemas, so the types stay, and a name has one placeholder wherever it
+    stands. They may leave things out, but not the tool's name, nor a description.
+
+    Args:
+        function: Its ``name``, ``description`` and ``parameters``.
+        fields: Hands out the placeholders.
+    """
+    return {
+        "name": fields.put(_escaped(function["name"]), varies=True),
+        "description": fields.put(_escaped(function["description"]), varies=True),
+        "parameters": _schema(function["parameters"], fields),
+    }
+
+
+def _schema(schema: Any, fields: Fields) -> Any:
+    if isinstance(schema, (list, tuple)):
+        return [_schema(each, fields) for each in schema]
+    if not isinstance(schema, Mapping):
+        return _labels(schema, fields)
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _SCHEMAS:
+            out[key] = _schema(value, fields)
+        elif key in _NAMED and isinstance(value, Mapping):
+            out[key] = {_label(k, fields): _schema(v, fields) for k, v in value.items()}
+        elif key == "description" and isinstance(value, str):
+            out[key] = fields.put(_escaped(value), varies=True)
+        elif key == "type" and _known_types(value):
+            out[key] = value
+        else:
+            known = key in (*_DATA, *_NAMED, "description", "type")
+            out[key if known else _label(key, fields)] = _labels(value, fields)
+    return out
+
+
+def _known_types(value: Any) -> bool:
+    types = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(each, str) and each in _TYPES for each in types)
+
+
+def _labels(value: Any, fields: Fields) -> Any:
+    """Data in a schema, all of whose texts are labels."""
+    if isinstance(value, str):
+        return _label(value, fields)
+    if isinstance(value, Mapping):
+        return {_label(key, fields): _labels(inner, fields) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_labels(inner, fields) for inner in value]
+    return value
+
+
+def _label(text: str, fields: Fields) -> str:
+    return fields.put_label(_escaped(text))
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def render(

@@ -35,9 +35,13 @@ class SourceMap:
 
     def __post_init__(self) -> None:
         starts = self.starts
+        if not all(type(start) is int for start in starts):
+            raise DocumentError("a source map's starts must be whole numbers")
         if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise DocumentError("a source map's starts must ascend from 0")
         for name, values in (("lines", self.lines), ("pages", self.pages)):
+            if values is not None and not all(type(value) is int for value in values):
+                raise DocumentError(f"a source map's {name} must be whole numbers")
             if values is not None and len(values) != len(starts):
                 raise DocumentError(
                     f"a source map needs one of its {name} for each of its {len(starts)} starts, "

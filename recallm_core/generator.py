@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -20,10 +19,12 @@ from recallm_core.answer_stream import (
     unread_answer,
 )
 from recallm_core.backends import Backend
+from recallm_core.backends.checks import FORKED
 from recallm_core.citations import Answer
 from recallm_core.documents import Document
 from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.grammar import OutputRules, tool_spec
+from recallm_core.locks import ForkSafeLock
 from recallm_core.params import GenerationParams, Settings, with_settings
 from recallm_core.preparing import Documents, Message, Preparer, unread
 from recallm_core.prompt import Prompt
@@ -31,7 +32,7 @@ from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import Tokenizer
 
 _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
-_SHARING = threading.Lock()
+_SHARING = ForkSafeLock()
 
 
 class RecaLLM:
@@ -56,6 +57,7 @@ class RecaLLM:
         self._preparer = Preparer(
             tokenizer, recipe, window=backend.window, vocab_size=backend.vocab_size
         )
+        self._process = os.getpid()
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] = "recallm-mini", **options: Any) -> Self:
@@ -357,6 +359,7 @@ class RecaLLM:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
+        self._check_process()
         return self._preparer.count_tokens(text)
 
     def prepare(
@@ -374,10 +377,21 @@ class RecaLLM:
 
         Raises:
             ContextOverflowError: Prompt and output don't fit the window.
+            GenerationError: This process was forked after the model was loaded.
             ValueError: The question is empty, or a setting is out of range.
         """
+        self._check_process()
         chosen = with_settings(params, settings)
         return self._preparer.prepare(messages, documents, chosen, output)
+
+    def _check_process(self) -> None:
+        """Refuses a forked child at once: the model, and what other threads held, stayed behind.
+
+        Raises:
+            GenerationError: This process was forked after the model was loaded.
+        """
+        if self.backend.in_process and os.getpid() != self._process:
+            raise GenerationError(FORKED)
 
 
 def _asked(question: str, documents: Documents) -> tuple[list[Message], Documents]:

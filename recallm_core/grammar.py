@@ -7,6 +7,7 @@ the grammar rules what comes after.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,16 @@ from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.documents import check_text
 from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.locks import ForkSafeLock
+from recallm_core.plain_json import check_json
 from recallm_core.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
@@ -109,31 +114,39 @@ def tool_spec(tool: Any) -> ToolSpec:
     """Reads a tool in the OpenAI form (``{"type": "function", "function": {...}}``) or bare.
 
     Raises:
-        ValueError: It has no name, or its parameters aren't an object schema.
+        ValueError: It has no name, or its parameters aren't an object schema in plain JSON.
+        DocumentError: A text in it has a lone surrogate.
     """
-    if isinstance(tool, ToolSpec):
-        return tool
-    found = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    if (
-        not isinstance(found, Mapping)
-        or not isinstance(found.get("name"), str)
-        or not found["name"]
-    ):
+    if not isinstance(tool, ToolSpec):
+        found = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(found, Mapping) or not found.get("name"):
+            raise ValueError(_NO_TOOL.format(short(tool)))
+        parameters = found.get("parameters") or NO_PARAMETERS
+        return _checked_tool(ToolSpec(found["name"], found.get("description") or "", parameters))
+    return _checked_tool(tool)
+
+
+_NO_TOOL = (
+    'a tool must look like {{"type": "function", "function": {{"name": ..., "parameters": '
+    "{{JSON schema}}}}}}, got {}"
+)
+
+
+def _checked_tool(tool: ToolSpec) -> ToolSpec:
+    if not isinstance(tool.name, str) or not _NAME.fullmatch(tool.name):
         raise ValueError(
-            'a tool must look like {"type": "function", "function": {"name": ..., "parameters": '
-            f"{{JSON schema}}}}}}, got {str(tool)[:120]!r}"
+            f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got "
+            f"{short(tool.name)}"
         )
-    if not _NAME.fullmatch(found["name"]):
-        raise ValueError(
-            f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got {found['name']!r}"
-        )
-    parameters = found.get("parameters") or NO_PARAMETERS
+    check_text(tool.description, f"the description of tool {tool.name!r}")
+    parameters = NO_PARAMETERS if tool.parameters is None else tool.parameters
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise ValueError(
-            f"the parameters of tool {found['name']!r} must be a JSON schema of type object, "
-            f"got {str(parameters)[:120]!r}"
+            f"the parameters of tool {tool.name!r} must be a JSON schema of type object, "
+            f"got {short(parameters)}"
         )
-    return ToolSpec(found["name"], str(found.get("description") or ""), parameters)
+    check_json(parameters, f"the parameters of tool {tool.name!r}")
+    return tool
 
 
 def schema_grammar(schema: Any) -> str:
@@ -143,6 +156,7 @@ def schema_grammar(schema: Any) -> str:
         ValueError: The schema can't be enforced (the message says what in it).
     """
     _llguidance()
+    check_json(schema, "the response schema")
     if schema is True or schema == {}:
         schema = {"type": ["object", "array", "string", "number", "boolean", "null"]}
     return _checked("start: json\njson: %json " + _inline(schema), "the response schema")
@@ -239,7 +253,8 @@ class GrammarEngine:
         wrapper = engine.TokenizerWrapper(vocabulary)
         self._tokenizer = engine.LLTokenizer(wrapper, n_vocab=max(vocab_size, len(tokens)))
         self._compiled: dict[str, Future[Any]] = {}
-        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._lock = ForkSafeLock()
 
     def narrowed(self, eos: Iterable[int], *, vocab_size: int) -> GrammarEngine:
         """Returns an engine for other ends and another width, over the same prepared vocabulary.
@@ -268,6 +283,8 @@ class GrammarEngine:
         """The compiled grammar, which nobody moves; threads that want the same one share it."""
         made: Future[Any] = Future()
         with self._lock:
+            if os.getpid() != self._process:  # what others compile in the parent never comes here
+                self._compiled, self._process = {}, os.getpid()
             found = self._compiled.pop(grammar, made)
             self._compiled[grammar] = found  # the last used stands last
             while len(self._compiled) > _COMPILED:
@@ -275,7 +292,9 @@ class GrammarEngine:
         if found is made:
             try:
                 made.set_result(_llguidance().LLMatcher(self._tokenizer, grammar, log_level=0))
-            except Exception as error:
+            except BaseException as error:  # others wait for it
+                with self._lock:
+                    self._compiled.pop(grammar, None)
                 made.set_exception(error)
         return found.result()
 

@@ -15,11 +15,14 @@ from recallm_core.chunking import headings
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.folders import Below, Folder
+from recallm_core.plain_json import check_json
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
 """What is read from a folder; a file that is named itself counts as text otherwise."""
 
 _BAD_LINES_SHOWN = 20
+_DEEPEST = 200  # folders in folders
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
@@ -57,12 +60,18 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file to read: where it is, what people see of it, its id and whether it was named."""
+    """A file to read: where it is, what people see of it, its id and the way to it.
+
+    Attributes:
+        folder: The folder that was given; None: the file was.
+        below: Where it is in that folder.
+    """
 
     path: Path
     shown: str
     id: str
-    named: bool
+    folder: Folder | None = None
+    below: Below = ()
 
 
 class _UnfitError(Exception):
@@ -137,19 +146,28 @@ class _Loader:
     taken: dict[str, str] = field(default_factory=dict)  # document id -> text
     file_ids: set[str] = field(default_factory=set)
     seen: dict[str, str] = field(default_factory=dict)  # real path -> how it was shown
+    folders: list[Folder] = field(default_factory=list)  # held open while they are read
 
     def load(self, roots: list[Path]) -> Loaded:
-        files = [file for root in roots for file in self._files(root)]
-        for number, file in enumerate(files, 1):
-            try:
-                self._read(file)
-            except (_UnfitError, DocumentError) as error:
-                self.skip(file.shown, str(error))
-            except OSError as error:
-                self.skip(file.shown, f"can't be read: {_why(error)}")
-            if self.on_progress is not None:
-                self.on_progress(number, len(files))
+        try:
+            files = [file for root in roots for file in self._files(root)]
+            for number, file in enumerate(files, 1):
+                self._take(file)
+                if self.on_progress is not None:
+                    self.on_progress(number, len(files))
+        finally:
+            for folder in self.folders:
+                folder.close()
         return Loaded(tuple(self.documents), tuple(self.skipped))
+
+    def _take(self, file: _File) -> None:
+        """Reads a file, or reports why it can't be."""
+        try:
+            self._read(file)
+        except (_UnfitError, DocumentError) as error:
+            self.skip(file.shown, str(error))
+        except OSError as error:
+            self.skip(file.shown, f"can't be read: {_why(error)}")
 
     def skip(self, path: str, reason: str) -> None:
         report = Skipped(path, reason)
@@ -158,15 +176,29 @@ class _Loader:
             self.on_skip(report)
 
     def _files(self, root: Path) -> Iterator[_File]:
-        found = self._walk(root) if root.is_dir() else iter([root])
-        for path in found:
+        folder = self._folder(root) if root.is_dir() else None
+        for below in [()] if folder is None else self._walk(folder):
+            path = root.joinpath(*below)
             shown = _shown(path)
             real = os.path.realpath(path)
             if real in self.seen:
                 self.skip(shown, f"already read as {self.seen[real]}")
                 continue
             self.seen[real] = shown
-            yield _File(path, shown, self._file_id(root, path), path == root)
+            yield _File(path, shown, self._file_id(root, path), folder, below)
+
+    def _folder(self, root: Path) -> Folder:
+        """A folder that was given, held open.
+
+        Raises:
+            DocumentError: It can't be opened any more.
+        """
+        try:
+            folder = Folder(root)
+        except OSError as error:
+            raise DocumentError(f"can't read {_shown(root)!r}: {_why(error)}") from None
+        self.folders.append(folder)
+        return folder
 
     def _file_id(self, root: Path, path: Path) -> str:
         below = _shown(path.name if path == root else path.relative_to(root))
@@ -180,38 +212,35 @@ class _Loader:
         self.file_ids.add(wanted)
         return wanted
 
-    def _walk(self, root: Path) -> Iterator[Path]:
+    def _walk(self, folder: Folder) -> Iterator[Below]:
         """Yields the plain files below a folder, sorted, and reports everything else."""
-        folders = [root]
-        while folders:
-            entry = folders.pop()
-            if entry is not root and not self._is_folder(entry):
-                yield entry
-                continue
+        waiting: list[Below] = [()]
+        while waiting:
+            below = waiting.pop()
             try:
-                names = sorted(path.name for path in entry.iterdir())
+                if below and not stat.S_ISDIR(folder.mode(below)):
+                    yield below
+                    continue
+                names = sorted(folder.names(below))
             except OSError as error:
-                self.skip(_shown(entry), f"can't be read: {_why(error)}")
+                self.skip(_shown(folder.path.joinpath(*below)), f"can't be read: {_why(error)}")
                 continue
-            below = [entry / name for name in names if not name.startswith(".")]
-            folders += [path for path in below if self._is_wanted(path, root)][::-1]
+            inner = [(*below, name) for name in names if not name.startswith(".")]
+            waiting += [each for each in inner if self._is_wanted(folder, each)][::-1]
 
-    def _is_folder(self, path: Path) -> bool:
+    def _is_wanted(self, folder: Folder, below: Below) -> bool:
+        path = folder.path.joinpath(*below)
         try:
-            return stat.S_ISDIR(path.lstat().st_mode)
-        except OSError:
-            return False  # gone by now; reading it reports that
-
-    def _is_wanted(self, path: Path, root: Path) -> bool:
-        try:
-            mode = path.lstat().st_mode
+            mode = folder.mode(below)
         except OSError as error:
             self.skip(_shown(path), f"can't be read: {_why(error)}")
             return False
         if stat.S_ISDIR(mode):
-            return True
-        if stat.S_ISLNK(mode):
-            self.skip(_shown(path), _about_link(path, root))
+            if len(below) <= _DEEPEST:
+                return True
+            self.skip(_shown(path), f"more than {_DEEPEST} folders deep")
+        elif stat.S_ISLNK(mode):
+            self.skip(_shown(path), _about_link(path, folder.path))
         elif not stat.S_ISREG(mode):
             self.skip(_shown(path), "not a plain file")
         elif path.suffix.lower() not in SUFFIXES:
@@ -241,14 +270,11 @@ class _Loader:
 
     def _bytes(self, file: _File) -> bytes:
         flags = os.O_RDONLY
-        for name in (
-            "O_NONBLOCK",
-            "O_CLOEXEC",
-            "O_BINARY",
-            *(() if file.named else ("O_NOFOLLOW",)),
-        ):
+        for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
             flags |= getattr(os, name, 0)
-        with os.fdopen(os.open(file.path, flags), "rb") as opened:
+        folder = file.folder
+        found = os.open(file.path, flags) if folder is None else folder.open(file.below, flags)
+        with os.fdopen(found, "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise _UnfitError("not a plain file")
             data = opened.read(self.max_bytes + 1)
@@ -264,7 +290,7 @@ class _Loader:
             read += 1
             try:
                 self._add(_from_line(line, number, file))
-            except (_UnfitError, DocumentError) as error:
+            except (_UnfitError, ValueError) as error:
                 bad += 1
                 if bad <= _BAD_LINES_SHOWN:
                     self.skip(file.shown, f"line {number}: {error}")
@@ -292,13 +318,15 @@ def _from_line(line: str, number: int, file: _File) -> Document:
         raise _UnfitError("its text is empty")
     if isinstance(own_id, int) and not isinstance(own_id, bool):
         own_id = str(own_id)
+    metadata: Any = value.get("metadata")
+    check_json(metadata, "its metadata")  # an index of it couldn't be saved otherwise
     starts = (0, *(match.end() for match in _NEWLINE.finditer(text)))
     source_map = SourceMap(file.shown, starts, lines=(number,) * len(starts))
     return Document(
         text,
         f"{file.id}#{number}" if own_id is None else own_id,
         value.get("title"),
-        value.get("metadata"),
+        metadata,
         source_map=source_map,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from recallm_core import conversation
 from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
 from recallm_core.errors import ContextOverflowError
 from recallm_core.grammar import OutputRules
+from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.params import GenerationParams
 from recallm_core.prompt import Prompt, PromptBuilder
@@ -64,7 +64,7 @@ class Preparer:
         self._tokenizer = tokenizer
         self._window = window
         self._builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
-        self._building = threading.RLock()  # guards the builder's cache
+        self._building = ForkSafeLock()  # guards the builder's cache
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""

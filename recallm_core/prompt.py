@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,15 +31,17 @@ from recallm_core.conversation import (
     Field,
     Fields,
     Turn,
+    call_with_placeholders,
     checked,
     render,
-    with_placeholders,
+    tool_with_placeholders,
 )
 from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
 from recallm_core.evidence_policy import EvidenceRules, SentenceTokens
 from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
+from recallm_core.locks import ForkSafeLock
 from recallm_core.params import BASE, GenerationParams
 from recallm_core.prior import SentenceScorer
 from recallm_core.reader import default_reader
@@ -263,7 +264,10 @@ class PromptBuilder:
             out.append({"role": turn["role"], "content": content})
             if "tool_calls" in turn:
                 out[-1]["tool_calls"] = [
-                    {"type": "function", "function": with_placeholders(call["function"], fields)}
+                    {
+                        "type": "function",
+                        "function": call_with_placeholders(call["function"], fields),
+                    }
                     for call in turn["tool_calls"]
                 ]
         return out
@@ -528,9 +532,9 @@ class PromptBuilder:
 
 
 def _shown(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
-    """The tools as templates expect them, their descriptions as placeholders."""
-    tools = output.offered if output else ()
-    return [with_placeholders(tool.to_function(), fields, keys=False) for tool in tools]
+    """The tools as templates expect them, their texts as placeholders."""
+    tools = [tool.to_function() for tool in output.offered] if output else []
+    return [tool | {"function": tool_with_placeholders(tool["function"], fields)} for tool in tools]
 
 
 def _ask_for_json(content: list[Turn], schema: Any, fields: Fields) -> None:
@@ -552,7 +556,7 @@ class _Cache:
         self._limits: dict[tuple[str, str], Limits] = {}
         self._wording: dict[str, Ints32] = {}
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def tokens(self, text: str) -> PlainTokens:
         """The tokens of one text."""

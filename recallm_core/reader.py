@@ -8,8 +8,6 @@ anything legal or illegal.
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
-from recallm_core.model_files import usable_file, whole_tokenizer
+from recallm_core.locks import ForkSafeLock
+from recallm_core.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.reader_windows import RowMaker, Rows, Window, cut
 
 if TYPE_CHECKING:
@@ -183,12 +182,9 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: One is missing or out of range.
     """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    found = read_json(path)
     for name, most in SIZE_LIMITS.items():
-        value = found.get(name) if isinstance(found, dict) else None
+        value = found.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
             raise CheckpointError(f"{path} should say {name} from 1 to {most}, but says {value!r}")
     return {name: found[name] for name in SIZE_LIMITS}
@@ -260,7 +256,7 @@ def _weight(tensors: Any, path: Path, name: str, like: torch.Tensor) -> torch.Te
     return value * tensors.get_tensor(scale).float()[:, None] if is_matrix else value
 
 
-_LOADING = threading.Lock()
+_LOADING = ForkSafeLock()
 
 
 @cache

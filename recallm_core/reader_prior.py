@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.constraint import ClosedSpan, Section, Tilt
+from recallm_core.locks import ForkSafeLock
 from recallm_core.prior import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.reader import EvidenceReader, Reading
 from recallm_core.span_prior import WITHIN_EVIDENCE, SentencePrior
@@ -75,7 +75,7 @@ class ReaderScorer:
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
         ]
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Read] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def scores(
         self, question: str, recalled: Sequence[str] = (), *, temperature: float = TEMPERATURE

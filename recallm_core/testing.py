@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.constraint import Constraint, Mask
 from recallm_core.errors import GenerationError
 from recallm_core.generator import RecaLLM
+from recallm_core.locks import ForkSafeLock
 from recallm_core.recipe import Recipe, trained_recipe
 from recallm_core.tokenizer import ByteDetokenizer, Detokenizer, PlainTokens
 
@@ -134,7 +134,7 @@ class _Backend:
         self.closed_streams = 0
         self.chunk = max(1, tokens_per_chunk)
         self.fail_after = fail_after
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def generate(self, request: GenerationRequest) -> ScriptedStream:
         """Starts a stream; nothing is computed before it is read."""

@@ -22,8 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.chat_template import render
 from recallm_core.constraint_spec import PAST, Tag
-from recallm_core.errors import TokenizerError
+from recallm_core.errors import RecallmError, TokenizerError
+from recallm_core.model_files import MOST_IDS, check_file_sizes, check_ids
 from recallm_core.tokenizer_state import (
     byte_table,
     plain_tokenizer,
@@ -163,7 +165,12 @@ class HFTokenizer:
         self.tokenizer = tokenizer
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         vocab: dict[str, int] = tokenizer.get_vocab()
-        self._vocab_size = max(vocab.values()) + 1
+        self._vocab_size = max(vocab.values(), default=-1) + 1
+        if not 0 < self._vocab_size <= MOST_IDS:
+            raise TokenizerError(
+                f"the tokenizer's ids reach {self._vocab_size - 1:,}; expected some, and at most "
+                f"{MOST_IDS:,}"
+            )
         self._controls = _control_names(tokenizer)
         roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         unknown = unknown_id(state, vocab)
@@ -194,9 +201,17 @@ class HFTokenizer:
     def from_folder(
         cls, path: str | Path, *, eos_ids: Iterable[int] = (), **options: Any
     ) -> HFTokenizer:
-        """Loads the tokenizer of a model folder or hub id; runs no code of it."""
+        """Loads the tokenizer of a model folder or hub id; runs no code of it.
+
+        Raises:
+            TokenizerError: There is none, or one that can't be used.
+            CheckpointError: A file of the folder is larger than any model's.
+        """
         from transformers import AutoTokenizer
 
+        if Path(path).is_dir():
+            check_file_sizes(Path(path))
+            check_ids(Path(path))
         try:
             found = AutoTokenizer.from_pretrained(
                 str(path), use_fast=True, trust_remote_code=False, **options
@@ -206,7 +221,14 @@ class HFTokenizer:
                 f"no usable tokenizer at {path}: {error}; a model folder needs tokenizer.json "
                 "beside its weights"
             ) from error
-        return cls(found, eos_ids=eos_ids)
+        try:
+            return cls(found, eos_ids=eos_ids)
+        except RecallmError:
+            raise
+        except Exception as error:  # its files may hold anything
+            raise TokenizerError(
+                f"the tokenizer at {path} can't be used: {type(error).__name__}: {error}"
+            ) from error
 
     @property
     def vocab_size(self) -> int:
@@ -249,17 +271,12 @@ class HFTokenizer:
         )
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
-        """Renders the chat template (sandboxed by transformers)."""
+        """Renders the chat template, in a sandbox and within bounds of time and size."""
         if not self.tokenizer.chat_template:
             return self._beginning + _plain_chat(messages)
-        return str(
-            self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                **options,
-            )
-        )
+        given = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map, **options}
+        template = self.tokenizer.get_chat_template(None, given["tools"])
+        return render(template, messages, add_generation_prompt=True, **given)
 
     def encode_template(self, text: str) -> list[int]:
         """Encodes our own wording; control tokens in it are recognised."""

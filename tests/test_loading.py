@@ -13,6 +13,7 @@ from recallm_core.documents import Document, collect
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import decode, extract_html, extract_pdf
 from recallm_core.loading import Skipped, load_documents
+from recallm_core.retrieval import CorpusIndex
 
 # ---------------------------------------------------------------- PDF files made by hand
 
@@ -198,16 +199,94 @@ def test_a_file_that_becomes_a_link_after_the_listing_is_not_read(
     victim = tmp_path / "root/b.txt"
     real_open = os.open
 
-    def swap(path: Path, flags: int) -> int:
-        if path == victim:
+    def swap(path: Path | str, flags: int, **more: int) -> int:
+        if Path(path).name == victim.name:
             victim.unlink()
             victim.symlink_to(tmp_path / "secret.txt")
-        return real_open(path, flags)
+        return real_open(path, flags, **more)
 
     monkeypatch.setattr(os, "open", swap)
     loaded = load_documents(tmp_path / "root")
     assert [d.text for d in loaded] == ["1"]
     assert loaded.skipped[0].path.endswith("b.txt")
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+@pytest.mark.parametrize("moment", ["listing", "reading"])
+def test_a_folder_that_becomes_a_link_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_descriptor: bool, moment: str
+) -> None:
+    if not by_descriptor:
+        monkeypatch.setattr("recallm_core.folders._BY_DESCRIPTOR", False)
+    files = {"docs/a.txt": "first", "docs/sub/deep/b.txt": "harmless", "out/deep/b.txt": "secret"}
+    write(tmp_path, files | {"docs/0.bin": "", "out/deep/c.txt": "secret"})
+    sub = tmp_path / "docs" / "sub"
+
+    def swap(*_: object) -> None:
+        if not sub.is_symlink():
+            sub.rename(tmp_path / "gone")
+            sub.symlink_to(tmp_path / "out")
+
+    hooks = {"on_skip": swap} if moment == "listing" else {"on_progress": swap}
+    loaded = load_documents(tmp_path / "docs", **hooks)  # type: ignore[arg-type]
+    assert [d.text for d in loaded] == ["first"]
+    assert any("sub" in each.path for each in loaded.skipped)
+
+
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    write(tmp_path, {"a/b/c.txt": "1", "a/d.txt": "2", "e.pdf": "no"})
+    fds = Path("/proc/self/fd")
+    if not fds.is_dir():
+        pytest.skip("no list of descriptors here")
+    before = len(list(fds.iterdir()))
+    for _ in range(3):
+        load_documents([tmp_path / "a", tmp_path])
+    assert len(list(fds.iterdir())) == before
+
+
+def test_folders_may_be_nested_as_deep_as_any_that_people_have(tmp_path: Path) -> None:
+    path = tmp_path
+    for _ in range(202):
+        path = path / "d"
+    path.mkdir(parents=True)
+    (path.parent.parent / "in.txt").write_text("in")
+    (path / "below.txt").write_text("below")
+    loaded = load_documents(tmp_path)
+    assert [d.text for d in loaded] == ["in"]
+    assert loaded.skipped[0].reason == "more than 200 folders deep"
+
+
+BAD_LINES = {
+    "not a number": '{"text": "t", "metadata": {"x": NaN}}',
+    "infinite": '{"text": "t", "metadata": {"x": [1, -Infinity]}}',
+    "too large": '{"text": "t", "metadata": {"x": 1e999}}',
+    "many digits": '{"text": "t", "metadata": {"x": ' + "9" * 5000 + "}}",
+    "deep": '{"text": "t", "metadata": {"x": ' + "[" * 100 + "]" * 100 + "}}",
+    "deeper": '{"text": "t", "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "surrogate in metadata": '{"text": "t", "metadata": {"x": "\\ud800"}}',
+    "surrogate in a key": '{"text": "t", "metadata": {"\\ud800": 1}}',
+    "surrogate in the text": '{"text": "\\ud800"}',
+    "surrogate in the id": '{"text": "t", "id": "\\udfff"}',
+    "surrogate in the title": '{"text": "t", "title": "\\udfff"}',
+    "a list as metadata": '{"text": "t", "metadata": [1]}',
+    "a number as title": '{"text": "t", "title": 5}',
+    "a long id": '{"text": "t", "id": ' + "9" * 5000 + "}",
+    "no text": '{"text": 5}',
+    "not an object": "[1]",
+    "cut off": '{"text": "t',
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_is_skipped_and_the_rest_can_be_saved(tmp_path: Path, name: str) -> None:
+    good = '{"text": "good one", "metadata": {"x": [1, 2.5, null, {"y": "z"}]}}'
+    lines = [good, BAD_LINES[name], good.replace("one", "two")]
+    write(tmp_path, {"docs/a.jsonl": "\n".join(lines)})
+    loaded = load_documents(tmp_path / "docs")
+    assert [d.text for d in loaded] == ["good one", "good two"]
+    assert [s.reason.partition(":")[0] for s in loaded.skipped] == ["line 2"]
+    index = CorpusIndex.build(loaded, path=tmp_path / "index")
+    assert CorpusIndex.open(tmp_path / "index").stats() == index.stats()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -238,20 +317,14 @@ def test_folders_and_files_without_access_are_reported(tmp_path: Path) -> None:
 
 def test_errors_of_the_system_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, {"a.txt": "1", "b/c.txt": "2", "d.txt": "3"})
-    real_open, real_list = os.open, Path.iterdir
+    real_open = os.open
 
-    def fail(path: Path, flags: int) -> int:
-        if path.name == "a.txt":
+    def fail(path: Path | str, flags: int, **more: int) -> int:
+        if Path(path).name in ("a.txt", "b"):
             raise PermissionError(13, "Permission denied")
-        return real_open(path, flags)
-
-    def fail_to_list(path: Path):  # type: ignore[no-untyped-def]
-        if path.name == "b":
-            raise PermissionError(13, "Permission denied")
-        return real_list(path)
+        return real_open(path, flags, **more)
 
     monkeypatch.setattr(os, "open", fail)
-    monkeypatch.setattr(Path, "iterdir", fail_to_list)
     loaded = load_documents(tmp_path)
     assert [d.id for d in loaded] == ["d.txt"]
     assert reasons(loaded.skipped, tmp_path) == dict.fromkeys(
@@ -401,7 +474,7 @@ def test_many_bad_lines_are_summed_up(tmp_path: Path) -> None:
 def test_texts_in_json_lines_come_back_unchanged(text: str, own_id: str) -> None:
     from recallm_core.loading import _File, _from_line
 
-    file = _File(Path("f.jsonl"), "f.jsonl", "f.jsonl", named=True)
+    file = _File(Path("f.jsonl"), "f.jsonl", "f.jsonl")
     if text.strip():
         document = _from_line(json.dumps({"text": text, "id": own_id}), 5, file)
         assert (document.text, document.id) == (text, own_id)

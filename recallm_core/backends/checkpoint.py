@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from recallm_core.errors import CheckpointError
+from recallm_core.model_files import check_file_sizes, read_json
 
 # The authors' checkpoints subclass plain architectures only to add their own decoding.
 RECALLM_TYPES: Mapping[str, str] = {"recallm_qwen2": "qwen2", "recallm_llama": "llama"}
@@ -35,6 +37,12 @@ _SHARDED = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _PACKED = 8  # a quantised element may hold this many parameters
 _MOST_PARTS = 16_384  # layers, heads or experts
+_MOST_NUMBER = 1 << 40  # of anything else
+_DEEPEST = 20  # objects in a config
+_TABLE_TYPES = ("pegasus", "marian", "roformer", "xlm", "flaubert")
+_TABLE_SIZES = ("max_position_embeddings", "d_model", "hidden_size", "emb_dim", "embedding_size")
+_MOST_NUMBERS = 1 << 23  # in such a table: half a minute
+_SPARE_BUFFERS = 1 << 26  # bytes of tables that a model may make for itself, beside its weights'
 _SLACK = 1.25  # tied weights that are stored once
 
 
@@ -91,6 +99,7 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
     """
     for path in sorted(folder.iterdir()):
         _check_link(folder, path)
+    check_file_sizes(folder)
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(
             f"{folder} holds an adapter, not a whole model; merge it into its base model "
@@ -136,24 +145,10 @@ def _no_weights(folder: Path) -> str:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    weights = _read_json(path).get("weight_map")
+    weights = read_json(path).get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path} has no weight_map; download the checkpoint again")
     return {str(name): str(file) for name, file in weights.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; it isn't a model folder of transformers"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
-    return data
 
 
 def read_config(folder: Path) -> Any:
@@ -163,7 +158,7 @@ def read_config(folder: Path) -> Any:
         CheckpointError: No config, or an architecture that would need code from the folder.
     """
     path = folder / "config.json"
-    data = _read_json(path)
+    data = read_json(path)
     kind = data.get("model_type")
     if kind in RECALLM_TYPES:
         data = plain_config(data, RECALLM_TYPES[str(kind)])
@@ -175,23 +170,39 @@ def read_config(folder: Path) -> Any:
             "code from model folders is never run; update transformers, or choose another model"
         )
     _check_counts(data, path)
+    _check_table(data, path)
     try:
         return CONFIG_MAPPING[kind].from_dict(data)
     except Exception as error:  # configs validate with many kinds of exception
         raise CheckpointError(f"{path} isn't valid: {error}") from error
 
 
-def _check_counts(data: Mapping[str, Any], path: Path) -> None:
-    """Refuses absurd numbers of parts, which would keep the config itself busy for hours."""
+def _check_counts(data: Mapping[str, Any], path: Path, *, depth: int = 0) -> None:
+    """Refuses absurd numbers, which would keep the config or the model's plan busy for hours."""
+    if depth > _DEEPEST:
+        raise CheckpointError(f"{path} nests more than {_DEEPEST} objects; no model's does")
     for name, value in data.items():
         if isinstance(value, dict):
-            _check_counts(value, path)
+            _check_counts(value, path, depth=depth + 1)
         counts = any(part in name for part in ("layer", "head", "expert", "block"))
-        if counts and isinstance(value, int | float) and value > _MOST_PARTS:
+        most = _MOST_PARTS if counts else _MOST_NUMBER
+        if isinstance(value, int) and abs(value) > most:
             raise CheckpointError(
-                f"{path} says {name} = {value:,}, more than any model has ({_MOST_PARTS:,} at "
+                f"{path} says {name} = {short(value)}, more than any model has ({most:,} at "
                 "most); config and weights don't belong together"
             )
+
+
+def _check_table(data: Mapping[str, Any], path: Path) -> None:
+    """Refuses a large table of positions where the model's code makes it number by number."""
+    if data["model_type"] not in _TABLE_TYPES:
+        return
+    sizes = [data[name] for name in _TABLE_SIZES if isinstance(data.get(name), int)]
+    if math.prod(max(1, size) for size in sizes) > _MOST_NUMBERS:
+        raise CheckpointError(
+            f"{path} describes a table of {' x '.join(map(str, sizes))} positions, which "
+            f"{data['model_type']} models would work out for hours; choose another model"
+        )
 
 
 def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -209,14 +220,16 @@ def window_of(config: Any) -> int | None:
     """
     text = config.get_text_config(decoder=True)
     size = getattr(text, "max_position_embeddings", None)
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         return None
     rope = rope_of(text)
     factor = rope.get("factor")
-    if not isinstance(factor, int | float) or factor <= 1:
+    if not isinstance(factor, int | float) or not 1 < factor < _MOST_NUMBER:
         return size
     if rope.get("rope_type") == "yarn":
         original = rope.get("original_max_position_embeddings") or size
+        if not isinstance(original, int | float) or not 0 < original < _MOST_NUMBER:
+            return size
         return max(size, int(original * factor))
     if rope.get("rope_type") in ("linear", "dynamic"):
         return int(size * factor)
@@ -249,15 +262,7 @@ def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
                     stored += int(torch.Size(weights.get_slice(name).get_shape()).numel())
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged: {error}; download it again") from error
-    text = config.get_text_config(decoder=True)
-    layers = getattr(text, "num_hidden_layers", 1)
-    if isinstance(layers, int) and layers > tensors:
-        raise CheckpointError(
-            f"config.json describes {layers:,} layers, but the weights hold only {tensors:,} "
-            "tensors; config and weights don't belong together"
-        )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = _planned(config, tensors)
     described = sum(parameter.numel() for parameter in model.parameters())
     packed = _PACKED if getattr(config, "quantization_config", None) else 1
     if described > stored * packed * _SLACK:
@@ -265,7 +270,40 @@ def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
             f"config.json describes {described:,} parameters, but the weights hold {stored:,}; "
             "config and weights don't belong together"
         )
+    made = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    if made > 4 * stored + _SPARE_BUFFERS:
+        raise CheckpointError(
+            f"config.json describes tables of {made:,} bytes beside weights of {stored:,} "
+            "parameters, more than any model makes for itself; config and weights don't belong "
+            "together"
+        )
     return stored
+
+
+def _planned(config: Any, tensors: int) -> Any:
+    """The model of a config without memory for anything in it.
+
+    Raises:
+        CheckpointError: The config describes no model, or one of far more layers.
+    """
+    text = config.get_text_config(decoder=True)
+    layers = getattr(text, "num_hidden_layers", 1)
+    if isinstance(layers, int) and layers > tensors:
+        raise CheckpointError(
+            f"config.json describes {layers:,} layers, but the weights hold only {tensors:,} "
+            "tensors; config and weights don't belong together"
+        )
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # models choke on odd sizes in many ways
+        raise CheckpointError(
+            f"config.json describes no model that can be made: {_brief(error)}"
+        ) from error
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def load_model(
@@ -299,8 +337,8 @@ def load_model(
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise CheckpointError(f"{folder} can't be loaded: {error}") from error
+    except Exception as error:  # transformers raises many kinds
+        raise CheckpointError(f"{folder} can't be loaded: {_brief(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
     if missing:
         raise CheckpointError(

@@ -11,16 +11,16 @@ import asyncio
 import json
 import os
 import random
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from recallm_core.backends.loop import LoopThread
 from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
+from recallm_core.locks import ForkSafeLock
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ _CONNECT_SECONDS = 10.0
 _LONGEST_WAIT = 20.0  # seconds between two tries, whatever the server asks for
 _KEPT_SECONDS = 4.0  # vLLM closes idle connections after five
 _MAX_ERROR = 65_536  # bytes read of a reply that says what went wrong
+_SLOWEST = 50_000  # bytes a second at least that a file, or the reason of a failure, comes with
 _STOP_SECONDS = 5.0
 
 
@@ -57,7 +58,8 @@ class Connection:
         url: Such as ``http://127.0.0.1:8000``.
         api_key: Sent as a bearer token; None: the environment's ``RECALLM_API_KEY``, if it is set.
         timeout: Seconds without a byte from the server after which a request fails; the wait for a
-            free place on the server and the reading of the prompt count.
+            free place on the server and the reading of the prompt count. An answer fails after
+            twice as long without a token, and after five seconds more for each token asked for.
         max_retries: How often a request is sent again that the server was too busy for, or that
             broke off before anything of its answer had come.
         max_connections: Requests at once; further ones wait here.
@@ -84,10 +86,10 @@ class Connection:
         self.url = normalized(url)
         self._http = _httpx2()
         self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
-        self._timeout = float(timeout)
+        self.timeout = float(timeout)
         self._retries = max_retries
         self._most = max_connections
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._thread: LoopThread | None = None
         self._pool: Any = None  # made with the thread, as the places are: they belong to its loop
         self._closed = False
@@ -125,10 +127,10 @@ class Connection:
         headers = {"Accept-Encoding": "identity", "User-Agent": "recallm-core"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        connect = min(_CONNECT_SECONDS, self._timeout)
+        connect = min(_CONNECT_SECONDS, self.timeout)
         return http.AsyncClient(
             headers=headers,
-            timeout=http.Timeout(self._timeout, connect=connect, pool=None),
+            timeout=http.Timeout(self.timeout, connect=connect, pool=None),
             limits=http.Limits(max_connections=None, keepalive_expiry=_KEPT_SECONDS),
             follow_redirects=False,
             trust_env=urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1"),
@@ -153,12 +155,20 @@ class Connection:
         async with self.opened(method, path, data, missing_ok=True) as response:
             if response.status_code == 404:
                 return None
-            body = bytearray()
-            async for piece in self.pieces(response):
-                body += piece
-                if len(body) > limit:
-                    raise ServerError(f"{self.url}{path} sent more than {limit:,} bytes")
-            return bytes(body)
+            return await self._whole(response, path, limit)
+
+    async def _whole(self, response: Any, path: str, limit: int) -> bytes:
+        """A reply's body, of a size and in a time that make sense."""
+        body = bytearray()
+        seconds = 2 * self.timeout + limit / _SLOWEST
+        end = asyncio.get_running_loop().time() + seconds
+        async for piece in self.pieces(response):
+            body += piece
+            if len(body) > limit:
+                raise ServerError(f"{self.url}{path} sent more than {limit:,} bytes")
+            if asyncio.get_running_loop().time() > end:
+                raise ServerError(f"{self.url}{path} wasn't read whole after {seconds:,.0f} s")
+        return bytes(body)
 
     @asynccontextmanager
     async def opened(
@@ -205,7 +215,15 @@ class Connection:
         client = self._pool
         kind = {"Content-Type": "application/json"} if data is not None else {}
         request = client.build_request(method, self.url + path, content=data, headers=kind)
-        return await client.send(request, stream=True)
+        seconds = 2 * self.timeout + len(data or b"") / _SLOWEST
+        try:  # a head that comes byte by byte is never late for the client's own limit
+            async with asyncio.timeout(seconds):
+                return await client.send(request, stream=True)
+        except TimeoutError as error:
+            raise ServerError(
+                f"{self.url} sent no whole head of a reply in {seconds:,.0f} s; raise timeout= if "
+                "it may take so long"
+            ) from error
 
     async def pieces(self, response: Any) -> AsyncGenerator[bytes, None]:
         """The bytes of a reply as they come.
@@ -240,11 +258,12 @@ class Connection:
         """What a reply says of its failure, made harmless."""
         body = b""
         try:
-            async for piece in self.pieces(response):
-                body += piece[: _MAX_ERROR - len(body)]
-                if len(body) >= _MAX_ERROR:
-                    break
-        except ServerError:
+            async with asyncio.timeout(self.timeout), aclosing(self.pieces(response)) as pieces:
+                async for piece in pieces:
+                    body += piece[: _MAX_ERROR - len(body)]
+                    if len(body) >= _MAX_ERROR:
+                        break
+        except (ServerError, TimeoutError):
             pass  # the status is known; what else it wanted to say is lost
         found = message_of(body)
         return f": {found}" if found else ""
@@ -253,7 +272,7 @@ class Connection:
         http, kind = self._http, type(error).__name__
         if isinstance(error, http.TimeoutException) and not isinstance(error, http.ConnectTimeout):
             return ServerError(
-                f"{self.url} sent nothing for {self._timeout:g} s, so the request was given up; "
+                f"{self.url} sent nothing for {self.timeout:g} s, so the request was given up; "
                 "it may be overloaded: raise timeout=, or send fewer requests at once"
             )
         if begun or not isinstance(error, (http.ConnectError, http.ConnectTimeout)):

@@ -128,11 +128,11 @@ class Engine:
         Raises:
             GenerationError: The engine was stopped.
         """
+        if os.getpid() != self._process:  # the lock may be held by a thread that stayed behind
+            raise GenerationError(FORKED)
         with self._wake:
             if self._stopped:
                 raise GenerationError("the backend is closed; load the model again")
-            if os.getpid() != self._process:
-                raise GenerationError(FORKED)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="recallm-engine", daemon=True
@@ -142,7 +142,9 @@ class Engine:
             self._wake.notify_all()
 
     def stop(self) -> None:
-        """Ends all streams and waits for the forward pass under way."""
+        """Ends all streams and waits for the forward pass under way; nothing in a forked child."""
+        if os.getpid() != self._process:
+            return
         with self._wake:
             self._stopped = True
             self._wake.notify_all()
@@ -214,7 +216,7 @@ class Engine:
             slot = self._runner.open(ids[:-1], self._cache)
             job.cached_tokens = slot.length
             self._reading = _Reading(job, slot, constraint)
-        except Exception as error:
+        except BaseException as error:  # a callback's own, whatever it is: that request ends
             job.end(None, error)
         return True
 
@@ -239,7 +241,7 @@ class Engine:
                 self.on_prefill(min(slot.length + 1, len(ids) + 1), len(ids) + 1)
             if slot.length == len(ids):
                 self._start(reading)
-        except Exception as error:
+        except BaseException as error:
             return self._stop_reading(error)
         return count
 
@@ -286,17 +288,17 @@ class Engine:
             scores = self._forward(plans)
             tokens = len(plans) * max(len(plan.masks) for plan in plans.values())
             self._cost.observe(tokens, time.perf_counter() - began)
-        except Exception as error:
+        except BaseException as error:
             for running in plans:
                 self._finish(running, None, error)
             return
-        ended: list[tuple[_Running, FinishReason | None, Exception | None]] = []
+        ended: list[tuple[_Running, FinishReason | None, BaseException | None]] = []
         for (running, plan), row in zip(plans.items(), scores, strict=True):
             try:
                 self._commit(running, plan, row)
                 if running.reason:
                     ended.append((running, running.reason, None))
-            except Exception as error:
+            except BaseException as error:
                 ended.append((running, None, error))
         for running, reason, failure in ended:  # rows move: only once all of them are settled
             self._finish(running, reason, failure)
@@ -307,7 +309,7 @@ class Engine:
         for running in list(self._running):
             try:
                 plans[running] = self._plan(running)
-            except Exception as error:
+            except BaseException as error:
                 self._finish(running, None, error)
         return plans
 

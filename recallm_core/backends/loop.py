@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from recallm_core.locks import ForkSafeLock
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,7 @@ class LoopThread:
         self._last = last
         self._patience = patience
         self._loop = asyncio.new_event_loop()
-        self._gate = threading.Lock()  # nothing is given to the loop once it winds up
+        self._gate = ForkSafeLock()  # nothing is given to the loop once it winds up
         self._ending = False
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
         self._thread.start()

@@ -7,13 +7,14 @@ goes first.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from recallm_core.locks import ForkSafeLock
 
 BLOCK = 64
 
@@ -45,7 +46,7 @@ class PrefixCache:
         self._nodes: set[_Node] = set()
         self._bytes = 0
         self._clock = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     @property
     def stored_bytes(self) -> int:

@@ -12,7 +12,14 @@ from recallm_core.backends import Sampling
 from recallm_core.backends.connection import Connection
 from recallm_core.backends.offer import PROCESSOR
 from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.wire import COMPLETIONS_PATH, Piece, completion, events, read_event
+from recallm_core.backends.wire import (
+    COMPLETIONS_PATH,
+    Allowance,
+    Piece,
+    completion,
+    events,
+    read_event,
+)
 from recallm_core.errors import ServerError
 
 START = (
@@ -71,24 +78,28 @@ class ServerBackend(RemoteBackend):
         eos: Sequence[int],
         spec: str | None,
         **more: Any,
-    ) -> tuple[bytes, int]:
-        """Returns the body of a request and the number of its prompt's tokens."""
+    ) -> tuple[bytes, int, int]:
+        """Returns the body of a request, and the tokens of its prompt and of its answer."""
         body = completion(
             self.model, prompt, sampling, eos=eos, spec=spec, cache_salt=self._salt, **more
         )
-        return json.dumps(body).encode(), len(prompt)
+        return json.dumps(body).encode(), len(prompt), sampling.max_new_tokens
 
-    async def pieces(self, asked: tuple[bytes, int]) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, asked: tuple[bytes, int, int]) -> AsyncGenerator[Piece, None]:
         """The events of one answer; closing it closes the request's connection."""
-        body, prompt_tokens = asked
+        body, size, most = asked
         connection = self.connection
         async with (
             connection.opened("POST", COMPLETIONS_PATH, body) as response,
             aclosing(connection.pieces(response)) as data,
-            aclosing(events(data, prompt_tokens=prompt_tokens)) as found,
         ):
-            async for event in found:
-                yield read_event(event, vocab_size=self.vocab_size)
+            may = Allowance(prompt_tokens=size, max_tokens=most, timeout=connection.timeout)
+            async with aclosing(events(data, prompt_tokens=size, allowance=may)) as found:
+                async for event in found:
+                    piece = read_event(event, vocab_size=self.vocab_size)
+                    if piece.tokens:
+                        may.progress()
+                    yield piece
 
     def close(self) -> None:
         """Ends all streams and closes the connections; safe to call twice."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
 
 from recallm_core.backends import FinishReason, GenerationRequest
+from recallm_core.backends.checks import FORKED
 from recallm_core.errors import GenerationError, RecallmError
 
 
@@ -22,6 +24,12 @@ class Job:
         self.cancelled = False
         self.changed = threading.Condition()
         self._tokens: deque[int] = deque()  # bounded by max_new_tokens
+        self._process = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked since: nobody here works on it, or frees its lock."""
+        return os.getpid() != self._process
 
     def push(self, tokens: list[int]) -> None:
         """Hands tokens to the caller, if there still is one."""
@@ -40,6 +48,8 @@ class Job:
 
     def cancel(self) -> None:
         """Asks the worker to stop; what was produced and not read is dropped."""
+        if self.forked:
+            return
         with self.changed:
             self.cancelled = True
             self._tokens.clear()
@@ -82,6 +92,8 @@ class EngineStream:
         return self
 
     def __next__(self) -> tuple[int, ...]:
+        if self._job.forked:
+            raise GenerationError(FORKED)
         tokens = self._job.take()
         if tokens:
             return tokens

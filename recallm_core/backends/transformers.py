@@ -94,9 +94,8 @@ class TransformersBackend:
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end an output, as the checkpoint's generation config names them."""
         named = self.model.generation_config.eos_token_id
-        if named is None:
-            return ()
-        return tuple(named) if isinstance(named, list | tuple) else (int(named),)
+        listed = named if isinstance(named, list | tuple) else [named]
+        return tuple(i for i in listed if type(i) is int and i >= 0)
 
     @property
     def on_prefill(self) -> OnPrefill | None:

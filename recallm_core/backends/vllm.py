@@ -15,7 +15,6 @@ import atexit
 import dataclasses
 import os
 import secrets
-import threading
 import uuid
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
@@ -36,6 +35,7 @@ from recallm_core.backends.offer import PROCESSOR
 from recallm_core.backends.remote import RemoteBackend
 from recallm_core.backends.wire import ARGUMENT, Piece, settings
 from recallm_core.errors import CheckpointError, GenerationCancelledError, GenerationError
+from recallm_core.locks import ForkSafeLock
 
 _STOP_SECONDS = 60.0  # vLLM waits for its processes, and kills them then
 _GUARD = (
@@ -146,7 +146,7 @@ class _Engine:
     def __init__(self, arguments: Any) -> None:
         self.llm: Any = None
         self._closed = False
-        self._gate = threading.Lock()  # nothing is started once the loop winds up
+        self._gate = ForkSafeLock()  # nothing is started once the loop winds up
         self._thread = LoopThread("recallm-vllm", self._end, patience=_STOP_SECONDS)
         # Python waits at its exit for vLLM's processes; what is registered later runs earlier
         atexit.register(self.stop)

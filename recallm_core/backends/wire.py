@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ COMPLETIONS_PATH = "/v1/completions"
 ARGUMENT = "recallm"  # the key below vllm_xargs, fixed between server and client
 _LINE = 2**20  # bytes of one event, beside the echo of the prompt
 _PER_ID = 16  # bytes at most that one id takes in JSON, with separators and white space
+_PER_TOKEN = 4096  # bytes at most that a new token takes, as an event of its own
+_SPARE_EVENTS = 1000  # events that may come beside one for each token
+_SLOWEST = 5.0  # seconds that a token may take, on average
 
 
 def settings(sampling: Sampling, eos: Sequence[int]) -> dict[str, Any]:
@@ -96,29 +100,107 @@ class Piece:
     cached_tokens: int | None = None
 
 
+class Allowance:
+    """What a server may still send, and how long it may take, until its answer is whole.
+
+    Args:
+        prompt_tokens: Tokens of the prompt, which the server says again.
+        max_tokens: New tokens at most.
+        timeout: Seconds without anything of use; twice as many may pass, for the clock is looked
+            at when something comes.
+    """
+
+    def __init__(self, *, prompt_tokens: int, max_tokens: int, timeout: float) -> None:
+        self.line = _LINE + _PER_ID * prompt_tokens
+        self._bytes = self.line + _PER_TOKEN * max_tokens
+        self._events = _SPARE_EVENTS + max_tokens
+        self._patience = 2 * timeout
+        self._useful = time.monotonic()
+        self._total = self._patience + _SLOWEST * max_tokens
+        self._end = self._useful + self._total
+
+    def take(self, size: int) -> None:
+        """Counts bytes.
+
+        Raises:
+            ServerError: They are too many, or come too late.
+        """
+        self._bytes -= size
+        if self._bytes < 0:
+            raise ServerError("the server sent far more bytes than the answer can have")
+        now = time.monotonic()
+        if now > self._useful + self._patience:
+            raise ServerError(
+                f"the server sent no token for {self._patience:g} s, only what means nothing; "
+                "raise timeout= if it may take so long"
+            )
+        if now > self._end:
+            raise ServerError(
+                f"the server's answer wasn't whole after {self._total:,.0f} s; ask for fewer "
+                "tokens (max_new_tokens), or raise timeout="
+            )
+
+    def take_event(self) -> None:
+        """Counts an event.
+
+        Raises:
+            ServerError: They are too many.
+        """
+        self._events -= 1
+        if self._events < 0:
+            raise ServerError("the server sent far more events than the answer can have tokens")
+
+    def progress(self) -> None:
+        """Takes note that something of use has come."""
+        self._useful = time.monotonic()
+
+
 async def events(
-    pieces: AsyncIterable[bytes], *, prompt_tokens: int
+    pieces: AsyncIterable[bytes],
+    *,
+    prompt_tokens: int,
+    max_tokens: int = 0,
+    allowance: Allowance | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Yields the data of server-sent events, without the ``[DONE]`` at their end.
 
+    The cost is linear in what comes, however it is cut into pieces.
+
+    Args:
+        pieces: Bytes as they come.
+        prompt_tokens: Tokens of the prompt, which the server says again.
+        max_tokens: New tokens at most.
+        allowance: What may come; None: by the two numbers, with no limit of time.
+
     Raises:
-        ServerError: An event is absurdly long, or the stream ends without ``[DONE]``.
+        ServerError: More comes than may, or the stream ends without ``[DONE]``.
     """
-    limit = _LINE + _PER_ID * prompt_tokens
-    held = b""
+    may = allowance or Allowance(
+        prompt_tokens=prompt_tokens, max_tokens=max_tokens, timeout=float("inf")
+    )
+    held: list[bytes] = []
+    size = 0
     async for piece in pieces:
-        *lines, held = (held + piece).split(b"\n") if b"\n" in piece else (held + piece,)
-        if len(held) > limit or any(len(line) > limit for line in lines):
-            raise ServerError(f"the server sent an event of more than {limit:,} bytes")
+        may.take(len(piece))
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*held, lines[0]])
+            held, size = [], 0
+        held.append(rest)
+        size += len(rest)
+        if size > may.line or any(len(line) > may.line for line in lines):
+            raise ServerError(f"the server sent an event of more than {may.line:,} bytes")
         for line in lines:
             data = line.strip().removeprefix(b"data:").strip() if line[:5] == b"data:" else b""
             if data == b"[DONE]":
                 return
             if data:
+                may.take_event()
                 yield data
+    last = message_of(b"".join(held)[:2000])
     raise ServerError(
         "the server ended its answer too early: the connection was cut, or what answers isn't a "
-        f"vLLM server's event stream; the last it said: {message_of(held[:2000]) or 'nothing'}"
+        f"vLLM server's event stream; the last it said: {last or 'nothing'}"
     )
 
 

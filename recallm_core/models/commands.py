@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recallm_core.model_files import read_json
 from recallm_core.models import SHIPPED, shipped
 
 
@@ -53,12 +54,11 @@ def describe(model: str) -> dict[str, Any]:
     from recallm_core.tokenizer import HFTokenizer
 
     folder = shipped(model) or Path(model)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"no model folder at {folder} (config.json is missing); download a hub model first"
         )
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     tokenizer = HFTokenizer.from_folder(folder)
     recipe = choose_recipe(folder, "auto", tokenizer)
     weights = sorted(folder.glob("*.safetensors"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from recallm_core.chunking import BYTES_PER_TOKEN
 from recallm_core.chunking import chunk as split_document
 from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_text, collect
 from recallm_core.embedding import Embedder, Floats, GivenVectors, as_embedder, unit
+from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
 from recallm_core.retrieval.diversity import diverse
@@ -90,7 +90,7 @@ class CorpusIndex:
         self._vector_search = vector_search
         self._state = State(())
         self._origin = _Origin()
-        self._changing = threading.RLock()
+        self._changing = ForkSafeLock()
 
     @classmethod
     def build(

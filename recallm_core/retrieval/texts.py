@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents import Document, SourceMap
-from recallm_core.errors import CorpusIndexError, DocumentError
+from recallm_core.errors import CorpusIndexError
+from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.files import damaged
 
 _TABLE = (
@@ -102,7 +102,7 @@ class SavedTexts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._recent: OrderedDict[int, Document] = OrderedDict()
         self._cached = 0
         address = path.absolute().as_uri() + "?mode=ro&immutable=1"
@@ -171,7 +171,7 @@ class SavedTexts:
                 self.metadata[position],
                 source_map=_source_map(source),
             )
-        except (sqlite3.Error, ValueError, TypeError, AttributeError, DocumentError) as error:
+        except (sqlite3.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise damaged(self._path, f"has an unreadable document {position}") from error
         if len(document.text) != characters or document.id != document_id:
             raise damaged(self._path, f"has a document {position} with another text than it says")

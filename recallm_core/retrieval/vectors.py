@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recallm_core.embedding import Floats
+from recallm_core.locks import ForkSafeLock
 
 _ADDED_AT_ONCE = 1 << 16
 _TRAINED_ON = 64  # vectors per list of an approximate index
@@ -96,7 +96,7 @@ class NearestVectors:
         self._vectors, self._probes = vectors, search.probes
         self._coarse = coarse if len(vectors) > search.exact_up_to else None
         self._index: Any = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __len__(self) -> int:
         """Returns the number of vectors."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from recallm_core.backends.checkpoint import find_folder, read_config, window_of
 from recallm_core.backends.transformers import TransformersBackend, load
 from recallm_core.errors import CheckpointError
+from recallm_core.tokenizer import HFTokenizer
 
 RECALL_FIELDS = {
     "force_recall": True,
@@ -228,3 +231,129 @@ def test_shards_load_and_their_names_stay_inside(kit: Any, tmp_path: Path) -> No
         index.write_text(json.dumps({"weight_map": data["weight_map"] | {first: bad}}))
         with pytest.raises(CheckpointError, match="isn't a file in that folder"):
             loads(folder)
+
+
+# sizes of anything else than weights
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.fixture
+def gptj(tmp_path: Path) -> Path:
+    """A model that makes a table of its positions, which no file holds."""
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 1, "vocab_size": 64, "rotary_dim": 4}
+    config = transformers.GPTJConfig(**sizes, n_positions=32, bos_token_id=0, eos_token_id=0)
+    transformers.GPTJForCausalLM(config).save_pretrained(tmp_path / "gptj")
+    return tmp_path / "gptj"
+
+
+def test_tables_that_a_model_makes_are_bounded_before_they_are(gptj: Path) -> None:
+    loads(gptj)
+    for positions in (20_000_000, 10_000_000_000, 2**39):
+        change(gptj, n_positions=positions)
+        before = peak_bytes()
+        with pytest.raises(CheckpointError, match="describes tables of"):
+            loads(gptj)
+        assert peak_bytes() - before < 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", -16),
+        ("hidden_size", 0),
+        ("hidden_size", 2**40),
+        ("hidden_size", 10**400),
+        ("hidden_size", 1e300),
+        ("hidden_size", float("nan")),
+        ("hidden_size", "wide"),
+        ("hidden_size", [1]),
+        ("vocab_size", -1),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", float("inf")),
+        ("num_hidden_layers", -3),
+        ("num_hidden_layers", None),
+        ("intermediate_size", {"a": 1}),
+        ("hidden_act", "no such function"),
+        ("rope_parameters", {"rope_type": "no such type"}),
+        ("rope_parameters", [1]),
+        ("torch_dtype", "int3"),
+        ("architectures", 5),
+        ("quantization_config", {"quant_method": "nothing"}),
+        ("max_position_embeddings", -5),
+        ("max_position_embeddings", True),
+    ],
+)
+def test_a_config_of_nonsense_is_an_error_of_ours_or_harmless(
+    folder: Path, name: str, value: Any
+) -> None:
+    change(folder, **{name: value})
+    with contextlib.suppress(CheckpointError):
+        loads(folder)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), -1, 1e300, "x", None])
+@pytest.mark.parametrize("kind", ["yarn", "linear", "dynamic"])
+def test_a_window_is_a_number_whatever_the_config_says(factor: Any, kind: str) -> None:
+    rope = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": factor}
+    config = transformers.LlamaConfig(max_position_embeddings=128)
+    config.rope_parameters = rope
+    assert window_of(config) == 128
+
+
+def test_a_table_that_code_would_make_number_by_number_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "pegasus", "max_position_embeddings": 10**9, "d_model": 1024}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="work out for hours"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000, "\xff", ""]
+)
+def test_a_config_that_is_no_object_is_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError):
+        read_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("config.json", 5 << 20),
+        ("tokenizer_config.json", 5 << 20),
+        ("tokenizer.json", 65 << 20),
+        ("generation_config.json", 5 << 20),
+        ("model.safetensors.index.json", 65 << 20),
+        ("special_tokens_map.json", 33 << 20),
+        ("chat_template.jinja", 2 << 20),
+        ("vocab.txt", 65 << 20),
+    ],
+)
+def test_files_beside_the_weights_are_bounded(folder: Path, name: str, size: int) -> None:
+    with (folder / name).open("wb") as made:
+        made.truncate(size)  # no disk is used
+    with pytest.raises(CheckpointError, match="more than any model's has"):
+        loads(folder)
+    with pytest.raises(CheckpointError, match="more than any model's has"):
+        HFTokenizer.from_folder(folder)
+
+
+def test_ids_of_a_generation_config_are_numbers_or_left_out(folder: Path) -> None:
+    config = {"eos_token_id": [1, -2, 3]}
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    assert loads(folder).eos_ids == (1, 3)
+
+
+def test_a_tokenizer_whose_ids_reach_into_the_billions_is_refused(tmp_path: Path) -> None:
+    state = {"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 4_000_000_000}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="ids up to 4,000,000,000"):
+        HFTokenizer.from_folder(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    config = {"added_tokens_decoder": {"4000000000": {"content": "x"}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="ids up to 4,000,000,000"):
+        HFTokenizer.from_folder(tmp_path)

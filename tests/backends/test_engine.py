@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -245,6 +246,56 @@ def test_a_forked_child_is_told_to_load_its_own_model(
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(GenerationError, match="forked"):
         backend.generate(kit.request(kit.prompt(20, 1)))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit, ValueError]
+)
+def test_whatever_a_callback_raises_ends_its_request_only(
+    kit: Any, backend_of: Any, error: type[BaseException]
+) -> None:
+    backend = backend_of(kit.model())
+
+    def fail(*_: int) -> None:
+        raise error("the caller's own")
+
+    ids = kit.prompt(20, 1)
+    backend.on_prefill = fail
+    with pytest.raises(GenerationError, match=error.__name__):
+        list(backend.generate(kit.request(ids)))
+    backend.on_prefill = None
+    assert kit.read(backend, kit.request(ids, max_new_tokens=4))
+
+
+@pytest.mark.parametrize("where", ["start", "mask", "consume"])
+def test_whatever_a_constraint_raises_ends_its_request_only(
+    kit: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Priors and grammars are called by the constraint."""
+    backend = backend_of(kit.model())
+    good, bad = (kit.request(kit.prompt(20, n), max_new_tokens=8) for n in (1, 2))
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise asyncio.CancelledError
+
+    start = type(bad.rules).start
+
+    def started(rules: Any, prior: Any = None) -> Any:
+        if rules is not bad.rules:
+            return start(rules, prior)
+        if where == "start":
+            fail()
+        constraint = start(rules, prior)
+        broken = type("Broken", (type(constraint),), {where: fail})
+        constraint.__class__ = broken
+        return constraint
+
+    monkeypatch.setattr(type(bad.rules), "start", started)
+    streams = [backend.generate(request) for request in (good, bad, good)]
+    assert list(streams[0])
+    with pytest.raises(GenerationError, match="CancelledError"):
+        list(streams[1])
+    assert list(streams[2])
 
 
 class TestPrefixCache:
