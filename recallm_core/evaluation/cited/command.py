@@ -140,7 +140,9 @@ def _suites(arguments: argparse.Namespace) -> tuple[Suites, list[str]]:
 def _ways(llm: RecaLLM, arguments: argparse.Namespace) -> list[Way]:
     params = GenerationParams(temperature=0.0, max_new_tokens=arguments.max_new_tokens)
     ways: list[Way] = [ByPolicy(llm, policy, params) for policy in arguments.policy]
-    return ways + [ByPlainModel(llm, arguments.max_new_tokens)] * arguments.baseline
+    if arguments.baseline:
+        ways.append(ByPlainModel(llm, arguments.max_new_tokens))
+    return ways
 
 
 def _settings(llm: RecaLLM, arguments: argparse.Namespace) -> dict[str, Any]:
