@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from recallm_core.citations import Answer
 from recallm_core.evaluation.cited.told import Cited, Told
@@ -29,7 +28,7 @@ class ByPolicy:
     def __init__(self, llm: RecaLLM, policy: str, params: GenerationParams) -> None:
         self.name = policy
         self._llm = llm
-        self._params = with_settings(params, _evidence(policy))
+        self._params = with_settings(params, {"evidence": policy})
 
     def asks(self, item: Item) -> bool:
         """Every question does."""
@@ -44,12 +43,6 @@ class ByPolicy:
         seconds = (time.perf_counter() - wall) * share
         cpu_seconds = (time.process_time() - cpu) * share
         return [told(answer, seconds, cpu_seconds) for answer in answers]
-
-
-def _evidence(policy: str) -> dict[str, Any]:
-    if "evidence" not in GenerationParams.__slots__ and policy == "free":
-        return {}
-    return {"evidence": policy}
 
 
 def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
@@ -69,7 +62,7 @@ def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
             for c in answer.citations
         ),
         quotes=tuple(
-            (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section == "answer"
+            (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section != "thinking"
         ),
         abstained=answer.abstained,
         prompt_tokens=answer.usage.prompt_tokens,

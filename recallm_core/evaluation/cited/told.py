@@ -28,7 +28,7 @@ class Told:
         text: The answer's text, quotes included.
         words: What the model said in its own words; all of the text where that is nothing.
         citations: What the answer cites.
-        quotes: The spans recalled in the answer itself, as (document, start, end).
+        quotes: The spans recalled for the answer or in it, as (document, start, end).
         abstained: Whether it counts as "the documents hold no answer"; None: can't be told.
         prompt_tokens: Tokens read.
         output_tokens: Tokens written.
