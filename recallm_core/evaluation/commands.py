@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import RecallmError
+from recallm_core.evaluation.cited import command as cited
+from recallm_core.evaluation.cited.command import positive, say
 from recallm_core.evaluation.conditions import conditions
 from recallm_core.evaluation.environment import commit, machine, model_identity, sources
 from recallm_core.evaluation.report import write_report
@@ -36,16 +38,17 @@ def parser() -> argparse.ArgumentParser:
     mini.add_argument("--mode", default="auto", help="auto, trained or prompted")
     mini.add_argument("--out", type=Path, required=True, help="folder for the results")
     mini.add_argument("--resume", action="store_true", help="go on with the rows in --out")
-    mini.add_argument("--limit", type=_positive, help="items per suite at most")
+    mini.add_argument("--limit", type=positive, help="items per suite at most")
     mini.add_argument("--suite", type=_suites, default=tuple(SUITES), help="names, by commas")
     mini.add_argument(
         "--prior", type=_names, help="priors, by commas, the main one first (recipe's, then none)"
     )
     mini.add_argument("--constraint", type=_switches, default=("on", "off"), help="on, off or both")
-    mini.add_argument("--max-new-tokens", type=_positive, help="per answer (the recipe's)")
-    mini.add_argument("--trained-tokens", type=_positive, default=2048, help="longest in training")
-    mini.add_argument("--threads", type=_positive, default=2, help="of torch (2)")
+    mini.add_argument("--max-new-tokens", type=positive, help="per answer (the recipe's)")
+    mini.add_argument("--trained-tokens", type=positive, default=2048, help="longest in training")
+    mini.add_argument("--threads", type=positive, default=2, help="of torch (2)")
     mini.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
+    cited.add_parser(kinds)
     return top
 
 
@@ -68,13 +71,6 @@ def _switches(text: str) -> tuple[str, ...]:
     return names
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``eval`` with command-line arguments; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -85,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
         options = {"device": arguments.device} if arguments.device else {}
         with RecaLLM.load(arguments.model, mode=arguments.mode, **options) as llm:
-            _measure(llm, arguments, shlex.join(["recallm", "eval", *given]))
+            command = shlex.join(["recallm", "eval", *given])
+            if arguments.kind == "cited":
+                cited.measure(llm, arguments, command, say)
+            else:
+                _measure(llm, arguments, command)
     except (RecallmError, ValueError) as error:
         sys.stderr.write(f"recallm eval: {error}\n")
         return 1
@@ -114,9 +114,9 @@ def _measure(llm: RecaLLM, arguments: argparse.Namespace, command: str) -> None:
     }
     check_settings(arguments.out, settings, resume=arguments.resume)
     about = settings | {"command": command, "commit": commit()}
-    results = run(llm, plan, arguments.out, _say)
+    results = run(llm, plan, arguments.out, say)
     write_report(results, about, arguments.out, _plots(results, arguments.out))
-    _say(f"report: {arguments.out / 'report.md'}")
+    say(f"report: {arguments.out / 'report.md'}")
 
 
 def _plots(results: Results, folder: Path) -> list[str] | None:
@@ -126,8 +126,3 @@ def _plots(results: Results, folder: Path) -> list[str] | None:
     from recallm_core.evaluation.plots import draw
 
     return draw(results, folder)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

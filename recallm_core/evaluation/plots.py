@@ -15,9 +15,9 @@ from recallm_core.evaluation.metrics import Interval, roc_points
 from recallm_core.evaluation.runner import Results
 from recallm_core.evaluation.tasks import SUITES
 
-_COLOURS = ("#2456c4", "#7aa2f0", "#b8453c", "#c7a23a", "#8a8f99", "#3d8f6e", "#9467bd")
+COLOURS = ("#2456c4", "#7aa2f0", "#b8453c", "#c7a23a", "#8a8f99", "#3d8f6e", "#9467bd")
 _SWITCH = {"constraint on": "#2456c4", "constraint off": "#b8453c"}
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +42,7 @@ def draw(results: Results, folder: Path) -> list[str]:
         _separation,
         _thought,
     )
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawings = [drawing for make in makers if (drawing := make(reader)) is not None]
         for name, figure in drawings:
             figure.savefig(folder / name, dpi=130)
@@ -64,10 +64,10 @@ def _colours(reader: Reader) -> dict[str, str]:
     """A condition has one colour in all pictures."""
     plan = reader.results.plan
     names = [c.name for c in conditions(plan.priors, plan.constraint)]
-    return {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
 
 
-def _bars(
+def grouped_bars(
     axes: Any,
     groups: Sequence[str],
     series: dict[str, list[Interval | None]],
@@ -113,7 +113,7 @@ def _scores(reader: Reader) -> Drawing | None:
         strict=True,
     ):
         series = {name: [reader.mean(suite, measure, name) for suite in suites] for name in names}
-        _bars(axes, [SUITES[suite].title for suite in suites], series, _colours(reader))
+        grouped_bars(axes, [SUITES[suite].title for suite in suites], series, _colours(reader))
         axes.set_title(title)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -131,7 +131,7 @@ def _verbatim(reader: Reader) -> Drawing | None:
         counts = [verbatim(reader.rows(suite, name)) for suite in suites]
         shares = [exact / spans if spans else 0.0 for exact, spans in counts]
         series[label] = [Interval(share, share, share, 1) for share in shares]
-    _bars(axes, [SUITES[suite].title for suite in suites], series, _SWITCH)
+    grouped_bars(axes, [SUITES[suite].title for suite in suites], series, _SWITCH)
     axes.set_title("Spans that stand in a document word for word")
     figure.legend(loc="outside lower center", ncols=2)
     return "verbatim.png", figure
@@ -148,7 +148,7 @@ def _by_group(
     series = {
         name: [reader.mean(suite, measure, name, group) for group in groups] for name in names
     }
-    _bars(axes, groups, series, _colours(reader))
+    grouped_bars(axes, groups, series, _colours(reader))
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -76,7 +76,8 @@ def markdown(results: Results, about: Mapping[str, Any], plots: Sequence[str] | 
     """
     reader = Reader(results)
     parts = [
-        _head(about),
+        heading(f"Evaluation of {about.get('model', 'a model')}", about),
+        "Means with 95 % bootstrap intervals over rows (2,000 draws).\n",
         _bars(bars(results)),
         *(_suite(reader, name) for name in results.plan.suites if name not in results.left_out),
         _left_out(results),
@@ -86,11 +87,12 @@ def markdown(results: Results, about: Mapping[str, Any], plots: Sequence[str] | 
     return "\n".join(part for part in parts if part)
 
 
-def _head(about: Mapping[str, Any]) -> str:
+def heading(title: str, about: Mapping[str, Any]) -> str:
+    """Returns the top of a report: its title, and what the figures depend on."""
     machine = about.get("machine", {})
     versions = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
     lines = [
-        f"# Evaluation of {about.get('model', 'a model')}",
+        f"# {title}",
         "",
         f"- command: `{about.get('command', '')}`",
         f"- commit: {about.get('commit') or 'not a clone'}",
@@ -98,13 +100,12 @@ def _head(about: Mapping[str, Any]) -> str:
         f"{about.get('threads')} threads used",
         f"- versions: Python {machine.get('python')}, {versions}",
         "",
-        "Means with 95 % bootstrap intervals over rows (2,000 draws).",
-        "",
     ]
     return "\n".join(lines)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table of Markdown."""
     rows = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
@@ -129,7 +130,7 @@ def _bars(found: Sequence[Bar]) -> str:
         for bar in found
     ]
     head = ("what", "measured", "n", "floor", "met", "goal", "met")
-    return "## Bars\n\n" + _table(head, body)
+    return "## Bars\n\n" + table(head, body)
 
 
 def _suite(reader: Reader, name: str) -> str:
@@ -140,7 +141,7 @@ def _suite(reader: Reader, name: str) -> str:
     head = ["by", "n", *_HEADS.values(), "verbatim spans", "abstained", *["AUROC"] * separates]
     body = [_line(reader, name, condition)[: len(head)] for condition in ran]
     title = f"## {suite.title[0].upper()}{suite.title[1:]}\n\n{suite.about}\n\n"
-    return title + _table(head, body) + _groups(reader, name, ran)
+    return title + table(head, body) + _groups(reader, name, ran)
 
 
 def _line(reader: Reader, suite: str, condition: str) -> Sequence[str]:
@@ -174,7 +175,7 @@ def _groups(reader: Reader, suite: str, conditions: Sequence[str]) -> str:
         for condition in conditions
         for measure in measures
     ]
-    return "\n" + _table(("by", "", *groups), body)
+    return "\n" + table(("by", "", *groups), body)
 
 
 def _parts(

@@ -52,15 +52,16 @@ def scored(place: Place, outcome: Outcome) -> Row:
         "found": holds(outcome.answer, item.answers),
     }
     plain = asdict(outcome)
-    return _head(place) | plain | (scores if item.answerable else {})
+    return head(place) | plain | (scores if item.answerable else {})
 
 
 def failed(place: Place, error: Exception) -> Row:
     """Returns a row that says why there is no result; a resumed run tries it again."""
-    return _head(place) | {"error": f"{type(error).__name__}: {error}"}
+    return head(place) | {"error": f"{type(error).__name__}: {error}"}
 
 
-def _head(place: Place) -> Row:
+def head(place: Place) -> Row:
+    """Returns what tells a row from others, and what was asked."""
     item = place.item
     return {
         "suite": place.suite,

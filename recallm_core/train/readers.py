@@ -132,6 +132,11 @@ def _evidence_texts(row: dict[str, Any]) -> list[str]:
     return [passage["text"] for passage in row["passages"]]
 
 
+def is_held_out(text: str) -> bool:
+    """Whether a paragraph's facts are kept away from training: every 12th paragraph's are."""
+    return sum(text[:200].encode()) % 12 == 0
+
+
 def read_pool(folder: Path, *, held_out: int = 300) -> Pool:
     """Reads all training files, without what leaks; every 12th paragraph's facts are held out.
 
@@ -149,7 +154,7 @@ def read_pool(folder: Path, *, held_out: int = 300) -> Pool:
             verdicts[fact.text] = check.leaks("", [fact.text])
         if verdicts[fact.text] or check.leaks(fact.question, ()):
             dropped += 1
-        elif sum(fact.text[:200].encode()) % 12 == 0:
+        elif is_held_out(fact.text):
             kept_away.append(fact)
         else:
             (facts if fact.start >= 0 else missing).append(fact)

@@ -1,0 +1,1 @@
+"""``recallm eval cited``: what a model does with each evidence policy, and without the library."""

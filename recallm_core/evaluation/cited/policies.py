@@ -1,0 +1,73 @@
+"""The model with the library, under one evidence policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from recallm_core.citations import Answer
+from recallm_core.evaluation.cited.told import Cited, Told
+from recallm_core.evaluation.items import Item
+from recallm_core.generator import RecaLLM
+from recallm_core.params import GenerationParams, with_settings
+from recallm_core.trace import AnswerText
+
+
+class ByPolicy:
+    """Answers as users are answered, in batches.
+
+    Args:
+        llm: The model.
+        policy: ``auto``, ``first``, ``required`` or ``free``.
+        params: Other settings.
+
+    Raises:
+        ValueError: There is no such policy.
+    """
+
+    def __init__(self, llm: RecaLLM, policy: str, params: GenerationParams) -> None:
+        self.name = policy
+        self._llm = llm
+        self._params = with_settings(params, {"evidence": policy})
+
+    def asks(self, item: Item) -> bool:
+        """Every question does."""
+        return True
+
+    def __call__(self, items: Sequence[Item]) -> list[Told]:
+        """Returns what came of each question."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        asked = [(item.question, list(item.documents)) for item in items]
+        answers = self._llm.answer_batch(asked, params=self._params)
+        share = 1 / len(items)
+        seconds = (time.perf_counter() - wall) * share
+        cpu_seconds = (time.process_time() - cpu) * share
+        return [told(answer, seconds, cpu_seconds) for answer in answers]
+
+
+def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
+    """Returns an answer as a row has it.
+
+    Its own words are those between the quotes. Where there are none, or it abstained, the text that
+    users read takes their place: a quote as the answer is judged as one.
+    """
+    own = " ".join(
+        " ".join(s.text for s in answer.trace.segments if isinstance(s, AnswerText)).split()
+    )
+    return Told(
+        text=answer.text,
+        words=answer.text if answer.abstained or not own else own,
+        citations=tuple(
+            Cited(c.document_id, c.start, c.end, c.text, getattr(c, "basis", "recalled"))
+            for c in answer.citations
+        ),
+        quotes=tuple(
+            (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section != "thinking"
+        ),
+        abstained=answer.abstained,
+        prompt_tokens=answer.usage.prompt_tokens,
+        output_tokens=answer.usage.output_tokens,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        finish_reason=answer.finish_reason,
+    )

@@ -1,0 +1,149 @@
+"""How good an answer is: computed from the row and its documents, never from what answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from recallm_core.evaluation.cited.items import UNSCORED
+from recallm_core.evaluation.cited.told import Cited, Told
+from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
+from recallm_core.evaluation.items import Item
+from recallm_core.evaluation.metrics import Interval, interval
+from recallm_core.lexical import sentences
+
+Measure = Callable[[Item, Told], float]
+_Z = 1.959964  # of the normal distribution: 95 % lie within
+
+
+def cited(item: Item, told: Told) -> float:
+    """Whether there is a citation."""
+    return float(bool(told.citations))
+
+
+def hit(item: Item, told: Told) -> float:
+    """Whether a citation's range in the document that answers holds a gold answer.
+
+    In a user's own rows that is any document; those of the suites hold it in one only.
+    """
+    answering = {d.id for n, d in enumerate(item.documents) if item.gold in (n, -1)}
+    quoted = [c for c in told.citations if c.document in answering]
+    return float(any(contains(_slice(item, c), item.answers) for c in quoted))
+
+
+def right(item: Item, told: Told) -> float:
+    """Whether the text that a user reads, quotes included, holds a gold answer."""
+    return float(contains(told.text, item.answers))
+
+
+def own_f1(item: Item, told: Told) -> float:
+    """F1 of the model's own words against the gold answers."""
+    return f1(told.words, item.answers)
+
+
+def own_em(item: Item, told: Told) -> float:
+    """Whether the model's own words are a gold answer and nothing else."""
+    return float(exact(told.words, item.answers))
+
+
+def length(item: Item, told: Told) -> float:
+    """Words that a user reads."""
+    return float(len(words_of(told.text)))
+
+
+def abstained(item: Item, told: Told) -> float:
+    """Whether it counts as no answer."""
+    return float(bool(told.abstained))
+
+
+def repeats(item: Item, told: Told) -> float:
+    """Whether a quote stands twice in the answer."""
+    texts = [_of(item, *quote).strip() for quote in told.quotes]
+    ranges = [(c.document, c.start, c.end) for c in told.citations]
+    return float(len(set(texts)) < len(texts) or len(set(ranges)) < len(ranges))
+
+
+def wrong_slices(item: Item, told: Told) -> float:
+    """How many citations aren't the slice of their document that they say."""
+    return float(sum(not c.text or _slice(item, c) != c.text for c in told.citations))
+
+
+def nearest(item: Item, told: Told) -> float:
+    """Whether the sentence of the documents that shares most words with the text holds the answer.
+
+    A plain way to cite what a model says without quotes; of equals, the first sentence counts.
+    """
+    wanted = set(words_of(told.text))
+    texts = [d.text[a:b] for d in item.documents for a, b in sentences(d.text)]
+    shared = [len(wanted & set(words_of(text))) for text in texts]
+    best = max(shared, default=0)
+    return float(best > 0 and contains(texts[shared.index(best)], item.answers))
+
+
+def _slice(item: Item, citation: Cited) -> str:
+    return _of(item, citation.document, citation.start, citation.end)
+
+
+def _of(item: Item, document: str, start: int, end: int) -> str:
+    """A document's slice; empty where there is no such document or range."""
+    texts = {d.id: d.text for d in item.documents}
+    text = texts.get(document, "")
+    return text[start:end] if 0 <= start < end <= len(text) else ""
+
+
+ALWAYS: dict[str, Measure] = {
+    "cited": cited,
+    "abstained": abstained,
+    "repeats": repeats,
+    "wrong_slices": wrong_slices,
+    "words": length,
+    "seconds": lambda item, told: told.seconds,
+    "cpu_seconds": lambda item, told: told.cpu_seconds,
+    "prompt_tokens": lambda item, told: float(told.prompt_tokens),
+    "output_tokens": lambda item, told: float(told.output_tokens),
+}
+ANSWERED: dict[str, Measure] = {"hit": hit, "right": right, "f1": own_f1, "em": own_em}
+OURS = ("cited", "abstained", "repeats", "wrong_slices", "hit")
+SHARES = ("cited", "hit", "right", "em", "abstained", "repeats", "nearest")
+
+
+def measures(*, answerable: bool, plain: bool) -> dict[str, Measure]:
+    """Returns what is measured of a group of rows, by name.
+
+    Args:
+        answerable: Whether their gold answers are known.
+        plain: Whether the model answered without the library: then nothing was cited, and the
+            nearest sentence is looked at instead.
+    """
+    found = ALWAYS | (ANSWERED if answerable else {})
+    if not plain:
+        return found
+    kept = {name: measure for name, measure in found.items() if name not in OURS}
+    return kept | ({"nearest": nearest} if answerable else {})
+
+
+def kind(item: Item) -> str:
+    """Returns ``answerable``, ``unanswerable``, or ``unscored`` (no gold answers were given)."""
+    if item.group == UNSCORED:
+        return UNSCORED
+    return "answerable" if item.answerable else "unanswerable"
+
+
+def summarised(name: str, values: Sequence[float]) -> Interval:
+    """Returns a mean with its 95 % interval: Wilson's for shares, else the bootstrap's."""
+    return wilson(sum(values), len(values)) if name in SHARES else interval(values)
+
+
+def wilson(successes: float, n: int) -> Interval:
+    """Returns a share with Wilson's interval, which doesn't shrink to nothing at 0 and 1.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if n < 1:
+        raise ValueError("an interval needs at least one row, got none")
+    share, spread = successes / n, _Z * _Z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Interval(share, min(low, share), max(high, share), n)
