@@ -1,6 +1,6 @@
 """The house style in figures, computed from the sources: what holds now may only get better.
 
-`python tests/test_house.py` prints the figures. After a change that lowers one, lower its ceiling.
+`python tests/test_house.py` prints the figures (`make check` does). After a change that lowers one, lower its ceiling.
 """
 
 from __future__ import annotations
@@ -208,6 +208,12 @@ def test_exceptions_are_imports_that_are_there() -> None:
     assert set(contract()["ignored"]) <= written
 
 
-if __name__ == "__main__":
+def report() -> int:
+    """Writes the figures; 1 where one is above its ceiling."""
     for title, value in figures().items():
-        sys.stdout.write(f"{title:50} {value:6.1f}  at most {CEILINGS[title]:g}\n")
+        sys.stdout.write(f"{title:48} {value:6.1f}   at most {CEILINGS[title]:g}\n")
+    return int(any(value > CEILINGS[title] for title, value in figures().items()))
+
+
+if __name__ == "__main__":
+    sys.exit(report())
