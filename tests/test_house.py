@@ -1,6 +1,6 @@
 """The house style in figures, computed from the sources: what holds now may only get better.
 
-`python tests/test_house.py` prints the figures (`make check` does). After a change that lowers one, lower its ceiling.
+`make check` shows the figures. After a change that lowers one, lower its ceiling.
 """
 
 from __future__ import annotations
