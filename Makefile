@@ -55,6 +55,7 @@ check: $(VENV)/.stamp-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/test_house.py
 
 cookbooks: $(VENV)/.stamp-dev
 	$(BIN)/python cookbooks/execute.py

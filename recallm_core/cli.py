@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from recallm_core import ask_cli
 from recallm_core.errors import RecallmError
 
-ERROR, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+ERROR, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 
 _EXAMPLES = """\
 examples:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from recallm_core.prompt import Prompt
 
 Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
 
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
 OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others

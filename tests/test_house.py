@@ -1,0 +1,230 @@
+"""The house style in figures, computed from the sources: what holds now may only get better.
+
+`make check` shows the figures. After a change that lowers one, lower its ceiling.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "recallm_core"
+
+# What the sources have now, or less; none is raised to let a change through.
+CEILINGS = {
+    "modules at the root": 6,
+    "lines of the largest file": 641,
+    "lines of the largest class": 433,
+    "lines of the median function": 7,
+    "lines of a function at the ninetieth percentile": 19,
+    "lines of the longest function": 53,
+    "vague locals in 1,000 lines": 14.6,
+    "modules of the core that adapters reach into": 14,
+}
+
+# They say that there is something, and not what it is.
+VAGUE = frozenset(
+    {"around", "asked", "beside", "chosen", "each", "found", "given", "held", "kept", "least"}
+    | {"left", "made", "most", "own", "said", "told", "wanted"}
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def sources() -> dict[str, tuple[str, ast.Module]]:
+    """Text and tree of every module of the core, by its dotted name."""
+    paths = sorted((ROOT / NAME).rglob("*.py"))
+    texts = {dotted(path): path.read_text("utf-8") for path in paths}
+    return {module: (text, ast.parse(text)) for module, text in texts.items()}
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def functions() -> Iterator[Function]:
+    for _, tree in sources().values():
+        yield from (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def length(node: Function | ast.ClassDef) -> int:
+    """Lines of a definition, without those of a function's docstring."""
+    lines = (node.end_lineno or 0) - node.lineno + 1
+    if isinstance(node, ast.ClassDef) or ast.get_docstring(node) is None:
+        return lines
+    return lines - ((node.body[0].end_lineno or 0) - node.body[0].lineno + 1)
+
+
+def local_names(function: Function) -> set[str]:
+    """Names that a function binds itself: parameters, and what it assigns or goes through."""
+    arguments = function.args
+    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return {argument.arg for argument in listed} | assigned(function)
+
+
+def assigned(node: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            names.add(child.id)
+        if not isinstance(child, Function | ast.ClassDef):
+            names |= assigned(child)
+    return names
+
+
+def reached_into(paths: Iterable[Path]) -> set[str]:
+    """Modules of the core that some files import; the core itself and its stand-ins are public."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in paths)
+    named = {name for tree in trees for node in ast.walk(tree) for name in imported_modules(node)}
+    return named - {NAME, f"{NAME}.testing", f"{NAME}.errors"}
+
+
+@cache
+def figures() -> dict[str, float]:
+    """The figures of the core that have a ceiling."""
+    texts = [text for text, _ in sources().values()]
+    lengths = [length(function) for function in functions()]
+    trees = [tree for _, tree in sources().values()]
+    classes = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    adapters = (ROOT / "integrations").rglob("*.py")
+    vague = sum(len(local_names(function) & VAGUE) for function in functions())
+    return {
+        "modules at the root": len(list((ROOT / NAME).glob("*.py"))),
+        "lines of the largest file": max(text.count("\n") for text in texts),
+        "lines of the largest class": max(length(node) for node in classes),
+        "lines of the median function": median(lengths),
+        "lines of a function at the ninetieth percentile": quantiles(lengths, n=10)[-1],
+        "lines of the longest function": max(lengths),
+        "vague locals in 1,000 lines": vague / sum(text.count("\n") for text in texts) * 1000,
+        "modules of the core that adapters reach into": len(reached_into(adapters)),
+    }
+
+
+@pytest.mark.parametrize("figure", CEILINGS)
+def test_no_figure_is_above_its_ceiling(figure: str) -> None:
+    assert figures()[figure] <= CEILINGS[figure], WAYS_DOWN[figure]
+
+
+WAYS_DOWN = {
+    "modules at the root": "give the new module a home in a package (docs/architecture.md)",
+    "lines of the largest file": "a module has one job: give the second one a module of its own",
+    "lines of the largest class": "split the class by what changes together",
+    "lines of the median function": "give a step of a long function a name of its own",
+    "lines of a function at the ninetieth percentile": "give the steps of it names of their own",
+    "lines of the longest function": "give the steps of it names of their own",
+    "modules of the core that adapters reach into": "make the name public, or do without it",
+    "vague locals in 1,000 lines": "name the value by its noun: candidates, messages, params ...",
+}
+
+
+def test_what_counts_as_a_vague_local() -> None:
+    tree = ast.parse(
+        "def outer(given, *, of):\n"
+        "    for kept, (token, found) in of: token.found = kept\n"
+        "    def inner(): said = 1\n"
+        "    return [each for each in of if (made := each)]\n"
+    )
+    outer, inner = (node for node in ast.walk(tree) if isinstance(node, Function))
+    assert local_names(outer) & VAGUE == {"given", "kept", "found", "each", "made"}
+    assert local_names(inner) & VAGUE == {"said"}
+
+
+# ---------------------------------------------------------------------------- the import graph
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """Pairs of modules of the core, importer first; lazy imports too, not those for types alone."""
+    for module, (_, tree) in sources().items():
+        for node in at_run_time(tree):
+            for imported in imported_modules(node):
+                yield module, imported
+
+
+def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one but for what stands under `if TYPE_CHECKING`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from at_run_time(child)
+
+
+def imported_modules(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name in sources())
+    if isinstance(node, ast.ImportFrom) and node.module in sources():
+        for alias in node.names:
+            whole = f"{node.module}.{alias.name}"
+            yield whole if whole in sources() else node.module
+
+
+def package_of(module: str) -> str:
+    """The part of the core that a module stands in: a package, or a module at the root."""
+    return ".".join(module.split(".")[:2])
+
+
+@cache
+def contract() -> dict[str, list[str]]:
+    """The layers of pyproject.toml, and what they leave out."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (layers,) = (found for found in contracts if found["type"] == "layers")
+    return {"layers": layers["layers"], "ignored": layers["ignore_imports"]}
+
+
+def between_packages() -> dict[str, set[str]]:
+    """Which packages each package imports, but for the declared exceptions."""
+    exceptions = {tuple(line.split(" -> ")) for line in contract()["ignored"]}
+    graph: dict[str, set[str]] = {}
+    for pair in imports():
+        importer, imported = map(package_of, pair)
+        if pair not in exceptions and importer != imported and NAME not in (importer, imported):
+            graph.setdefault(importer, set()).add(imported)
+    return graph
+
+
+def test_packages_import_each_other_without_a_cycle() -> None:
+    try:
+        order = list(TopologicalSorter(between_packages()).static_order())
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+    assert len(order) > 10
+
+
+def test_packages_import_only_what_stands_below_them() -> None:
+    """The contract that import-linter checks, read from the sources once more."""
+    ranks: dict[str, int] = {}
+    for rank, layer in enumerate(contract()["layers"]):
+        for part in layer.replace("|", ":").split(":"):
+            ranks[f"{NAME}.{part.strip(' ()')}"] = rank
+    for importer, several in between_packages().items():
+        for imported in several:
+            assert ranks[importer] < ranks[imported], f"{importer} -> {imported}"
+
+
+def test_exceptions_are_imports_that_are_there() -> None:
+    """An exception outlives its import unless somebody looks."""
+    written = {f"{importer} -> {imported}" for importer, imported in imports()}
+    assert set(contract()["ignored"]) <= written
+
+
+def report() -> int:
+    """Writes the figures; 1 where one is above its ceiling."""
+    for title, value in figures().items():
+        sys.stdout.write(f"{title:48} {value:6.1f}   at most {CEILINGS[title]:g}\n")
+    return int(any(value > CEILINGS[title] for title, value in figures().items()))
+
+
+if __name__ == "__main__":
+    sys.exit(report())
