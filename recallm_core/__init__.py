@@ -31,6 +31,7 @@ _HOMES = {
     "ToolCallDelta": "trace",
     "Trace": "trace",
     "Usage": "citations",
+    "check_quotes": "checking",
     "load_documents": "loading",
 }
 
@@ -59,11 +60,13 @@ __all__ = [
     "Trace",
     "Usage",
     "__version__",
+    "check_quotes",
     "load_documents",
 ]
 
 if TYPE_CHECKING:
     from recallm_core.answer_stream import Finished
+    from recallm_core.checking import check_quotes
     from recallm_core.citations import Answer, Citation, Usage
     from recallm_core.documents import Document, Passage
     from recallm_core.errors import RecallmError
