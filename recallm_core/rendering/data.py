@@ -29,6 +29,7 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "support": answer.support,
         "finish_reason": answer.finish_reason,
         "citations": [citation_data(n, c) for n, c in enumerate(answer.citations, 1)],
+        "nearest": [citation_data(n, c) for n, c in enumerate(answer.nearest, 1)],
         "tool_calls": [
             {"name": call.name, "arguments": _plain(call.arguments), "id": call.id}
             for call in answer.tool_calls
@@ -75,6 +76,7 @@ def citation_data(number: int, citation: Citation) -> dict[str, Any]:
         "start": citation.start,
         "end": citation.end,
         "text": citation.text,
+        "basis": citation.basis,
         "answer_start": citation.answer_start,
         "answer_end": citation.answer_end,
         "ambiguous": citation.ambiguous,
