@@ -52,6 +52,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="TEXT is the JSON of a message, as a provider's API returned it",
     )
     check.add_argument(
+        "--claims",
+        action="store_true",
+        help="also list sentences without a quote whose words no document holds",
+    )
+    check.add_argument(
         "--min-words",
         type=int,
         default=3,
@@ -70,7 +75,11 @@ def run(args: argparse.Namespace) -> int:
         check_target(path)
     given = _given(args)
     report = check_quotes(
-        given, _documents(args), repair=args.repair is not None, min_words=args.min_words
+        given,
+        _documents(args),
+        repair=args.repair is not None,
+        claims=args.claims,
+        min_words=args.min_words,
     )
     print(_shown(args, report), end="")
     if args.html is not None:

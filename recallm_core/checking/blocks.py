@@ -12,6 +12,7 @@ from recallm_core.checking.written import Claim, View, Written
 
 TAGS = ("blockquote", "quotation", "quote", "cite", "citation", "excerpt", "evidence", "q")
 TAG_LENGTH = 20_000  # characters that a tag may hold
+_TAG_ROOM = 600  # characters of a tag itself
 _NAMES = "|".join(TAGS)
 OPEN_TAG = re.compile(rf"<(?P<name>{_NAMES})(?P<attributes>(?:\s[^<>]{{0,500}})?)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
@@ -77,6 +78,24 @@ def tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written 
         a, b = _without_marks(view.text)
         yield opening.start(), closing.end(), view.written(a, b, "tag", claim)
         at = closing.end()
+
+
+def open_tags(text: str) -> Iterator[int]:
+    """Yields where tags for quotes begin that more text could close or complete."""
+    done = 0
+    for start, end, _ in tagged(text, 0, len(text)):
+        yield from _open_tags(text, done, start)
+        done = end
+    yield from _open_tags(text, done, len(text))
+    last = text.rfind("<", max(done, len(text) - _TAG_ROOM))
+    if last >= 0 and ">" not in text[last:]:
+        yield last
+
+
+def _open_tags(text: str, start: int, end: int) -> Iterator[int]:
+    for opening in OPEN_TAG.finditer(text, start, end):
+        if opening.end() + TAG_LENGTH > len(text):
+            yield opening.start()
 
 
 def unescaped(text: str, start: int, end: int) -> View:

@@ -52,6 +52,7 @@ class Citer:
             source=None if source is None else source.origin,
             utf16_range=self._encoded(document, start, end, "utf-16-le", 2),
             utf8_range=self._encoded(document, start, end, "utf-8", 1),
+            basis="matched",
         )
 
     def _occurrences(

@@ -31,7 +31,13 @@ _NAME = re.compile(r"[\s.,*_]{0,4}(?:\(([^()\n]{1,120})\)|\[([^\[\]\n]{1,120})\]
 _ATTRIBUTION = re.compile(r"[\s.,*_]{0,3}[\u2014\u2013-]{1,2}\s*([^\n.;]{1,80})")
 _BEFORE = 24  # characters before a quote that may hold its number
 LENGTH = 10_000  # characters that quotation marks may hold
-AHEAD = 140  # characters after a quote that may say where it is from
+AHEAD = 700  # characters after a quote that may say where it is from
+_ELISION = re.compile(r"(?:tis|twas|twere|em|cause|til|n|\d0s)\b", re.IGNORECASE)
+_TICKS = re.compile("`+")
+_PASSED = re.compile(
+    r"(?:[^\w\[(\u3010\u2014\u2013-]{0,6}(?:\[[^\]\n]{1,30}\]|\u3010[^\u3011\n]{1,70}\u3011)){0,8}"
+    r"[^\w\[(\u3010\u2014\u2013-]{0,6}[^\W\d]"
+)
 _MARKERS = 8  # references in a row
 
 
@@ -41,7 +47,34 @@ def in_marks(view: View) -> Iterator[Written]:
     A quote lies within a paragraph or list item. Apostrophes, inches and code are no marks. A mark
     that only opens quotes and is never closed holds what follows in its paragraph.
     """
-    text = view.text
+    for start, end, closed, _ in _pairs(view.text):
+        claim = reference(view.text, start, end + 1) if closed else None
+        found = view.written(start + 1, end, "marks", claim, _CLOSES[view.text[start]])
+        if found is not None:
+            yield found
+
+
+def open_from(text: str) -> int:
+    """Returns from where on more text could change what is a quote; its length, if nowhere."""
+    spans = [match.span() for match in _CODE.finditer(text)]
+    runs = (match.span() for match in _TICKS.finditer(text))
+    ticks = (a for a, b in runs if not any(c <= a and b <= d < len(text) for c, d in spans))
+    marks = (start for start, _, _, decided in _pairs(text, undecided=True) if not decided)
+    return min(next(ticks, len(text)), next(marks, len(text)))
+
+
+def is_passed(text: str, end: int) -> bool:
+    """Whether what follows a quote, with its marks, can't name its source any more."""
+    return len(text) >= end + AHEAD or _PASSED.match(text, end) is not None
+
+
+def _pairs(text: str, *, undecided: bool = False) -> Iterator[tuple[int, int, bool, bool]]:
+    """Yields where quotes open and close, whether a mark closes them, and whether that is certain.
+
+    Args:
+        text: Any text.
+        undecided: Whether openings that nothing closes, as far as the text goes, count as well.
+    """
     code = [match.span() for match in _CODE.finditer(text)]
     at = 0
     while match := _OPENERS.search(text, at):
@@ -52,15 +85,14 @@ def in_marks(view: View) -> Iterator[Written]:
             continue
         at = i + 1
         if not _opens(text, i):
+            if undecided and at == len(text):
+                yield i, i, False, False
             continue
-        end, closed = _closed(text, i)
-        if end is None:
-            continue
-        claim = reference(text, i, end + 1) if closed else None
-        found = view.written(i + 1, end, "marks", claim, _CLOSES[text[i]])
-        if found is not None:
-            yield found
-        at = end + 1
+        end, closed, certain = _closed(text, i)
+        if end is not None or (undecided and not certain):
+            yield i, i if end is None else end, closed, certain
+        if end is not None:
+            at = end + 1
 
 
 def reference(text: str, start: int, end: int) -> Claim | None:
@@ -113,21 +145,24 @@ def _opens(text: str, i: int) -> bool:
     if after.isspace():
         return False
     if mark in "'\u2018":
+        if _ELISION.match(text, i + 1):
+            return False
         return not before.isalnum() and before not in ("'", "\u2019")
     return not before or not before.isalnum() or _is_unspaced(before)
 
 
-def _closed(text: str, i: int) -> tuple[int | None, bool]:
-    """Where the quote that opens at ``i`` ends, and whether a mark says so."""
+def _closed(text: str, i: int) -> tuple[int | None, bool, bool]:
+    """Where the quote that opens at ``i`` ends, whether a mark says so, whether more text can't."""
     mark, limit = text[i], _limit(text, i)
     ends = _closing(text, i, limit)
     first = next(ends, None)
+    decided = limit < len(text.rstrip(" \t\n"))
     if first is None:
-        return (limit, False) if mark in _SURE else (None, False)
+        return (limit if mark in _SURE else None), False, decided
     if text[first] in _APOSTROPHES and _is_possessive(text, first):
         later = next(ends, None)
-        return (first if later is None else later), True
-    return first, True
+        return (first if later is None else later), True, decided or later is not None
+    return first, True, first + 3 < len(text)
 
 
 def _limit(text: str, i: int) -> int:

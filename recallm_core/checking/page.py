@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from recallm_core.checking.quotes import VERDICTS, Quote
-from recallm_core.checking.showing import MEANINGS, details, summary
+from recallm_core.checking.showing import MEANINGS, claims_summary, details, summary
 from recallm_core.rendering.layout import cut
 from recallm_core.rendering.style import PAGE_STYLE, STYLE
 from recallm_core.rendering.visible import visible_runs, visible_slice
@@ -56,6 +56,7 @@ def to_html(report: QuoteReport) -> str:
             *_marked(report),
             '</div></section>\n<section class="sources" aria-label="Quotes"><h2>Quotes</h2>\n',
             *(_card(report, n, quote) for n, quote in enumerate(report.quotes, 1)),
+            *_unsupported(report),
             "</section>\n</main>\n</body>\n</html>\n",
         )
     )
@@ -85,6 +86,12 @@ def _card(report: QuoteReport, number: int, quote: Quote) -> str:
         f'{quote.verdict}</span> <span class="facts">{MEANINGS[quote.verdict]}</span>'
         f'<div class="said">{_text(quote.text)}</div>{lines}{_around(report, quote)}</article>\n'
     )
+
+
+def _unsupported(report: QuoteReport) -> Iterator[str]:
+    if report.claims:
+        yield f"<h2>{_text(claims_summary(report))}</h2>\n"
+        yield from (f'<p class="from">{_text(claim.text)}</p>' for claim in report.unsupported)
 
 
 def _around(report: QuoteReport, quote: Quote) -> str:

@@ -51,6 +51,17 @@ def repaired(text: str, quotes: Sequence[Quote]) -> str:
     return "".join([*pieces, text[at:]])
 
 
+def shifted(quotes: Sequence[Quote], start: int, end: int) -> tuple[int, int]:
+    """Returns where a range of the original that no repair cuts stands in the repaired text."""
+    moves = [
+        (quote.end, len(quote.replacement) - (quote.end - quote.start))
+        for quote in quotes
+        if quote.replacement is not None and quote.start is not None and quote.end is not None
+    ]
+    before = sum(move for at, move in moves if at <= start)
+    return start + before, end + sum(move for at, move in moves if at <= end)
+
+
 def moved(quotes: Sequence[Quote]) -> list[tuple[int | None, int | None]]:
     """Returns where each quote stands in the repaired text."""
     shift, places = 0, []

@@ -9,8 +9,9 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from recallm_core.checking.claims import Claim
 from recallm_core.checking.quotes import VERDICTS, Quote
-from recallm_core.checking.repairing import moved, repaired
+from recallm_core.checking.repairing import moved, repaired, shifted
 from recallm_core.citations import Answer, Citation, Usage
 from recallm_core.documents import Document
 from recallm_core.trace import AnswerText, Trace
@@ -26,11 +27,13 @@ class QuoteReport:
     Attributes:
         original: The text that was checked, untouched.
         quotes: Its quotes, in order.
+        claims: Its sentences without a quote, where they were asked for.
         sources: The documents, by id.
     """
 
     original: str
     quotes: tuple[Quote, ...]
+    claims: tuple[Claim, ...] = ()
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -54,6 +57,11 @@ class QuoteReport:
         return not self.problems
 
     @property
+    def unsupported(self) -> tuple[Claim, ...]:
+        """The sentences whose words no document holds; empty where they weren't asked for."""
+        return tuple(claim for claim in self.claims if claim.citation is None)
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many quotes have each verdict."""
         counted = Counter(quote.verdict for quote in self.quotes)
@@ -61,16 +69,22 @@ class QuoteReport:
 
     @cached_property
     def answer(self) -> Answer:
-        """The text as an answer that cites its sound quotes where they stand in ``text``."""
+        """The text as an answer that cites its sound quotes, and what was found for its claims."""
         places = zip(self.quotes, moved(self.quotes), strict=True)
         cited = tuple(
             replace(quote.citation, answer_start=start, answer_end=end)
             for quote, (start, end) in places
             if quote.sound and quote.citation is not None
         )
+        words = tuple(
+            replace(claim.citation, answer_start=start, answer_end=end)
+            for claim in self.claims
+            if claim.citation is not None
+            for start, end in [shifted(self.quotes, claim.start, claim.end)]
+        )
         return Answer(
             text=self.text,
-            citations=tuple(sorted(cited, key=_order)),
+            citations=tuple(sorted((*cited, *words), key=_order)),
             abstained=False,
             trace=Trace((AnswerText(self.text),)),
             usage=Usage(),

@@ -39,6 +39,16 @@ def to_dict(report: QuoteReport) -> dict[str, Any]:
         "original": report.original,
         "text": report.text,
         "quotes": [_quote(number, quote) for number, quote in enumerate(report.quotes, 1)],
+        "claims": [
+            {
+                "text": claim.text,
+                "start": claim.start,
+                "end": claim.end,
+                "score": claim.score,
+                "citation": None if claim.citation is None else citation_data(n, claim.citation),
+            }
+            for n, claim in enumerate(report.claims, 1)
+        ],
         "sources": [
             {"document_id": key, "title": document.title, "characters": len(document.text)}
             for key, document in report.sources.items()
@@ -49,6 +59,9 @@ def to_dict(report: QuoteReport) -> dict[str, Any]:
 def to_text(report: QuoteReport) -> str:
     """Returns a line for each quote with what the document says, and the counts."""
     lines = [line for n, quote in enumerate(report.quotes, 1) for line in _lines(n, quote)]
+    lines += [f"unsupported: {shortened(claim.text)}" for claim in report.unsupported]
+    if report.claims:
+        lines.append(claims_summary(report))
     return "\n".join([*lines, summary(report)]) + "\n"
 
 
@@ -62,12 +75,21 @@ def summary(report: QuoteReport) -> str:
     return f"{total}: {', '.join(counted)}{mended}"
 
 
+def claims_summary(report: QuoteReport) -> str:
+    """Returns how many of the sentences without a quote the documents' words support."""
+    count, bare = len(report.claims), len(report.unsupported)
+    return f"{count:,} sentences without a quote: {count - bare:,} matched, {bare:,} unsupported"
+
+
 def to_markdown(report: QuoteReport) -> str:
     """Returns the counts, then each quote with its verdict; nothing in a quote is markup."""
     blocks = ["## Quotes checked", escape(summary(report)) + "."]
     for number, quote in enumerate(report.quotes, 1):
         blocks.append(f"{number}. **{quote.verdict}**: {escape(one_line(quote.text))}")
         blocks += [f"    {escape(line)}" for line in details(quote)]
+    if report.unsupported:
+        blocks.append("## Sentences whose words no document holds")
+        blocks += [f"- {escape(one_line(claim.text))}" for claim in report.unsupported]
     return "\n\n".join(blocks) + "\n"
 
 
