@@ -14,6 +14,7 @@ from recallm_core.checking.words import Word
 
 _MARGIN = 8  # words that a document may have beyond the quote's, on either side
 _STITCH = 4  # words left out without a mark that make two places of one
+_TAIL, _SPLIT = 8, 3  # words at an end that may only be divided otherwise, and by how many
 Group = tuple[int, int, int, int]  # [i, j) of the quote's words for [a, b) of the document's
 
 
@@ -151,11 +152,12 @@ class Aligner:
 
     def _counterpart(self, rest: Sequence[Word], way: _Way, seen: int, reach: int) -> int:
         """How many of the document's words the quote's last words stand for."""
-        most = max(0, reach - seen)
-        for count in range(min(most, len(rest) + 3) + 1):
+        most, size = max(0, reach - seen), len(rest)
+        least = max(0, size - _SPLIT) if size <= _TAIL else most + 1
+        for count in range(least, min(most, size + _SPLIT) + 1):
             if self.change(rest, *way.theirs(seen, seen + count)) is None:
                 return count
-        return min(most, len(rest))
+        return min(most, size)
 
 
 def _placed(origin: int, step: int, i: int, j: int) -> tuple[int, int]:

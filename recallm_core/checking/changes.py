@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rapidfuzz.distance import OSA
@@ -96,6 +97,7 @@ def _numbers(words: Sequence[Word]) -> list[str]:
     return [word.key for word in words if _is_figure(word.key)]
 
 
+@lru_cache(maxsize=65_536)
 def _is_figure(key: str) -> bool:
     return any(c.isnumeric() for c in key) or not any(c.isalpha() for c in key)
 

@@ -151,6 +151,24 @@ def _joined(rows: list[Ints], end: int) -> Ints:
 
 def between_words(text: str, offset: int) -> bool:
     """Whether a place in a text is a boundary of words, by what stands around it."""
+    if _surely_between(text[offset - 1 : offset], text[offset : offset + 1]):
+        return True
     begin = max(0, offset - _AROUND)
     around = text[begin : offset + _AROUND]
     return bool(word_boundaries(around)[offset - begin])
+
+
+def _surely_between(before: str, after: str) -> bool:
+    """Whether two neighbours are apart whatever is around them: a word and white space, two Han."""
+    if before.isspace() or after.isspace():
+        return before.isalnum() or after.isalnum()
+    return "\u4e00" <= before <= "\u9fff" and "\u4e00" <= after <= "\u9fff"
+
+
+def widened(text: str, start: int, end: int) -> tuple[int, int]:
+    """Returns a range with the low lines that join it to what they hold: ``__init__``."""
+    while text[start - 1 : start] == "_":
+        start -= 1
+    while text[end : end + 1] == "_":
+        end += 1
+    return start, end

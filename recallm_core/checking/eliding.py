@@ -48,7 +48,7 @@ class Elider:
             spoken = [piece for piece in pieces if piece.ids]
             if len(pieces) > 1 and spoken:
                 parts = self._find_parts(spoken, claimed, self._added(text))
-                best = parts if best.graver_than(parts) else best
+                best = best if parts.graver_than(best) else parts
         return best
 
     def _added(self, text: str) -> list[Change]:

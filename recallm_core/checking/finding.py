@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from recallm_core.checking.aligning import Aligner, Alignment
 from recallm_core.checking.changes import Change, weight
-from recallm_core.checking.corpus import Corpus, Run, between_words
+from recallm_core.checking.corpus import Corpus, Run, between_words, widened
 from recallm_core.checking.places import ABSENT, Claimed, Finding, Sought, Stretch
 from recallm_core.checking.words import Ints, Word, keys, words
 
 ALIKE = 0.6  # the part of a quote's weight that must stand in one place to be altered, not absent
-_CLOSE = 0.75  # so much in one place is no stitch, whatever else stands elsewhere
+# So much in one place, but for a few words at a time, is no stitch, whatever stands elsewhere.
+_CLOSE, _FEW = 0.7, 3
 _COVERED = 0.9  # of a stitched quote's weight, by its pieces
 _PIECE_WORDS, _PIECE_WEIGHT, _PIECES = 3, 2.0, 3
 _RUNS, _PLACES, _COMMON = 8, 6, 5_000  # a run with more places says nothing of where it is from
@@ -81,18 +82,17 @@ class Finder:
         """
         source = self.corpus.documents[self.corpus.document_at(first)].text
         start, end = self.corpus.span(first, past)
-        if not (between_words(source, start) and between_words(source, end)):
-            return False, None
         equal = source[start:end] == quote.text[quote.start : quote.end]
-        head = _common_start(
-            quote.before[::-1], source[max(0, start - len(quote.before)) : start][::-1]
-        )
+        around = source[max(0, start - len(quote.before)) : start]
+        head = _common_start(quote.before[::-1], around[::-1])
         tail = _common_start(quote.after, source[end : end + len(quote.after)])
         rest = quote.before[: len(quote.before) - head] + quote.after[tail:]
-        wide = _trimmed(Stretch(first, past, start - head, end + tail), source)
-        if not (between_words(source, wide.start) and between_words(source, wide.end)):
-            wide = Stretch(first, past, start, end)
-        return equal and _OUTER.issuperset(rest), wide
+        wide = _trimmed(source, start - head, end + tail)
+        for a, b in (wide, (start, end), widened(source, start, end)):
+            if between_words(source, a) and between_words(source, b):
+                exact = equal and _OUTER.issuperset(rest) and (a, b) in (wide, (start, end))
+                return exact, Stretch(first, past, a, b)
+        return False, None
 
     def nearly(self, quote: Sought, claimed: Claimed | None) -> Finding:
         """Returns the place that a quote was most likely taken from, and how it differs."""
@@ -173,9 +173,9 @@ class Finder:
         source = corpus.documents[document].text
         low, high = int(corpus.firsts[document]), corpus.past_of(document)
         a, b = first, past
-        while a > low and not between_words(source, int(corpus.starts[a])):
+        while a > low and not between_words(source, widened(source, *corpus.span(a, b))[0]):
             a -= 1
-        while b < high and not between_words(source, int(corpus.ends[b - 1])):
+        while b < high and not between_words(source, widened(source, *corpus.span(a, b))[1]):
             b += 1
         gained = [self.aligner.change((), *pair) for pair in ((a, first), (past, b))]
         return a, b, tuple(each for each in gained if each is not None)
@@ -207,7 +207,8 @@ def _heft(run: Run, weights: list[float]) -> float:
 
 def _is_close(finding: Finding) -> bool:
     """Whether a quote stands in one place but for a word or two."""
-    altered = finding.verdict == "altered" and finding.score >= _CLOSE
+    longest = max((len(change.written.split()) for change in finding.changes), default=0)
+    altered = finding.verdict == "altered" and finding.score >= _CLOSE and longest <= _FEW
     return altered or finding.verdict == "stitched"
 
 
@@ -220,8 +221,8 @@ def _common_start(one: str, other: str) -> int:
     return count
 
 
-def _trimmed(stretch: Stretch, source: str) -> Stretch:
-    """A stretch without outer white space."""
-    text = source[stretch.start : stretch.end]
-    start = stretch.start + len(text) - len(text.lstrip())
-    return Stretch(stretch.first, stretch.past, start, start + len(text.strip()))
+def _trimmed(source: str, start: int, end: int) -> tuple[int, int]:
+    """A range without outer white space."""
+    text = source[start:end]
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())

@@ -82,11 +82,12 @@ def settled(text: str, *, whole: bool) -> tuple[list[Written], int]:
     limit = _open_from(text, whole=whole)
     found = []
     for written in read(text, whole=whole):
-        if (written.end or 0) >= limit or not _is_settled(text, written):
+        if (written.end or 0) >= limit or not _is_settled(text[:limit], written):
             limit = min(limit, written.start or 0)
             break
         found.append(written)
-    return found, _last_break(text, limit)
+    past = _last_break(text, limit)
+    return found, past if text[:past].strip() else 0
 
 
 def _is_settled(text: str, written: Written) -> bool:
@@ -105,8 +106,12 @@ def _open_from(text: str, *, whole: bool) -> int:
     limits += [fence.start for fence in fences(text) if not fence.closed or fence.end == len(text)]
     limits += list(open_tags(text))
     limits += [a for a, b, _ in block_quotes(text, 0, len(text)) if b + 1 >= len(text)]
-    limit = min(*limits, open_from(text))
-    return min(limit, open_from(text[:limit]))
+    limit = min(limits)
+    ends = [fence.end for fence in fences(text)]
+    ends += [b for _, b, _ in tagged(text, 0, len(text))]
+    ends += [b for _, b, _ in block_quotes(text, 0, len(text))]
+    last = max((end for end in ends if end <= limit), default=0)  # prose from here on is open
+    return last + open_from(text[last:limit])
 
 
 def _last_break(text: str, limit: int) -> int:

@@ -51,7 +51,8 @@ class QuoteChecker:
         base = len(self._text)
         found, past = settled(self._rest, whole=base == 0)
         quotes = self._judged(found[self._taken :], base)
-        self._taken = sum((written.start or 0) >= past for written in found)
+        gone = sum((written.start or 0) < past for written in found)
+        self._taken = max(self._taken, len(found)) - gone
         self._text += self._rest[:past]
         self._rest = self._rest[past:]
         size = len(self._rest)
