@@ -56,6 +56,7 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "ToolCallDelta": "trace",
     "Trace": "trace",
     "Usage": "citations",
+    "check_quotes": "checking",
     "load_documents": "loading",
     "pack": "packing",
 }
@@ -70,6 +71,9 @@ if TYPE_CHECKING:
     )
     from recallm_core.backends.logits_processor import (
         RecallLogitsProcessor as RecallLogitsProcessor,
+    )
+    from recallm_core.checking import (
+        check_quotes as check_quotes,
     )
     from recallm_core.citations import (
         Answer as Answer,

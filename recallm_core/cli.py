@@ -28,7 +28,8 @@ exit codes:
 
 # Subcommands live beside what they command. A part that isn't there has no subcommand.
 MODULES = {
-    "index": "recallm_core.index_cli",  # add_parser(subparsers); sets args.run
+    "check": "recallm_core.check_cli",  # add_parser(subparsers); sets args.run
+    "index": "recallm_core.index_cli",
     "model": "recallm_core.models.commands",
     "serve": "recallm_core.serve_cli",  # main(argv), with a parser of its own
     "train": "recallm_core.train",

@@ -67,3 +67,7 @@ class CorpusIndexError(RecallmError):
 
 class MissingExtraError(RecallmError, ImportError):
     """An optional dependency isn't installed; the message holds the command that installs it."""
+
+
+class MessageError(RecallmError, ValueError):
+    """What should be a text or a model's message is neither."""

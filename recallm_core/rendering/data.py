@@ -28,8 +28,8 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "abstained": answer.abstained,
         "support": answer.support,
         "finish_reason": answer.finish_reason,
-        "citations": [_citation(n, c) for n, c in enumerate(answer.citations, 1)],
-        "nearest": [_citation(n, c) for n, c in enumerate(answer.nearest, 1)],
+        "citations": [citation_data(n, c) for n, c in enumerate(answer.citations, 1)],
+        "nearest": [citation_data(n, c) for n, c in enumerate(answer.nearest, 1)],
         "tool_calls": [
             {"name": call.name, "arguments": _plain(call.arguments), "id": call.id}
             for call in answer.tool_calls
@@ -64,7 +64,8 @@ def to_json(value: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     return HOSTILE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def _citation(number: int, citation: Citation) -> dict[str, Any]:
+def citation_data(number: int, citation: Citation) -> dict[str, Any]:
+    """Returns one citation as plain data."""
     return {
         "number": number,
         "document_id": citation.document_id,

@@ -1,0 +1,96 @@
+"""Stretches of the corpus as citations of the caller's own text, each checked by slicing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recallm_core.checking.corpus import Corpus
+from recallm_core.checking.places import Stretch
+from recallm_core.citations import Citation, Part
+from recallm_core.documents import Document, Location
+from recallm_core.errors import CitationError
+
+_STEP = 65_536  # characters between two places whose encoded offsets are kept
+
+
+class Citer:
+    """Makes citations; offsets in other encodings are counted once per document.
+
+    Args:
+        corpus: Where the stretches are from.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self._sizes: dict[tuple[str, str], list[int]] = {}
+
+    def cite(self, stretches: Sequence[Stretch]) -> Citation:
+        """Returns the citation of one stretch, or of all from the first to the last, in parts.
+
+        Raises:
+            CitationError: A stretch isn't a slice of its document.
+        """
+        document = self.corpus.documents[self.corpus.document_at(stretches[0].first)]
+        start, end = stretches[0].start, stretches[-1].end
+        text = document.text[start:end]
+        if not 0 <= start < end <= len(document.text):
+            raise CitationError(
+                f"[{start}:{end}] is no range of document {document.id!r}; this is a fault of the "
+                "library: please report it"
+            )
+        source = document.source_map
+        return Citation(
+            document_id=document.id,
+            start=start,
+            end=end,
+            text=text,
+            occurrences=self._occurrences(document, stretches),
+            parts=_parts(document, stretches),
+            title=document.title,
+            lines=document.lines(start, end),
+            page=document.page_at(start),
+            source=None if source is None else source.origin,
+            utf16_range=self._encoded(document, start, end, "utf-16-le", 2),
+            utf8_range=self._encoded(document, start, end, "utf-8", 1),
+            basis="matched",
+        )
+
+    def _occurrences(
+        self, document: Document, stretches: Sequence[Stretch]
+    ) -> tuple[Location, ...]:
+        """Every place that holds the slice, the cited one first."""
+        corpus, first = self.corpus, stretches[0]
+        past = stretches[-1].past
+        start, end = first.start, stretches[-1].end
+        text, lead = document.text[start:end], int(corpus.starts[first.first]) - start
+        places = {Location(document.id, start, end): None}
+        for at in corpus.occurrences(corpus.ids[first.first : past].tolist()).tolist():
+            other = corpus.documents[corpus.document_at(at)]
+            begin = int(corpus.starts[at]) - lead
+            if begin >= 0 and other.text.startswith(text, begin):
+                places[Location(other.id, begin, begin + len(text))] = None
+        return tuple(places)
+
+    def _encoded(
+        self, document: Document, start: int, end: int, encoding: str, unit: int
+    ) -> tuple[int, int]:
+        if document.text.isascii():
+            return start, end
+        first = self._size(document, start, encoding) // unit
+        return first, first + len(document.text[start:end].encode(encoding)) // unit
+
+    def _size(self, document: Document, offset: int, encoding: str) -> int:
+        """Bytes before a character."""
+        sizes = self._sizes.setdefault((document.id, encoding), [0])
+        text = document.text
+        step = offset // _STEP
+        while len(sizes) <= step:
+            at = (len(sizes) - 1) * _STEP
+            sizes.append(sizes[-1] + len(text[at : at + _STEP].encode(encoding)))
+        return sizes[step] + len(text[step * _STEP : offset].encode(encoding))
+
+
+def _parts(document: Document, stretches: Sequence[Stretch]) -> tuple[Part, ...]:
+    if len(stretches) == 1:
+        return ()
+    return tuple(Part(s.start, s.end, document.text[s.start : s.end]) for s in stretches)

@@ -1,0 +1,56 @@
+"""Sentences without a quote, and what the documents hold of their words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recallm_core.checking.quotes import Quote
+from recallm_core.citations import Citation
+from recallm_core.documents import DocumentSet, Passage
+from recallm_core.lexical import sentences, terms
+from recallm_core.matching import Matcher
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of a text in its writer's own words.
+
+    That its words stand in a document doesn't show that the document says so.
+
+    Attributes:
+        text: The sentence.
+        start: First character in the text that was checked.
+        end: One past the last.
+        citation: The words of the documents that are likest, ``basis="matched"``; None where
+            nothing is like it, or a number, a name or a negation differs.
+        score: The part of its content words that the citation holds, 0 to 1.
+    """
+
+    text: str
+    start: int
+    end: int
+    citation: Citation | None
+    score: float
+
+
+def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) -> tuple[Claim, ...]:
+    """Returns the sentences of a text that say something without a quote."""
+    quoted = [(q.start, q.end) for q in quotes if q.start is not None and q.end is not None]
+    passages = [Passage(each.id, 0, len(each.text), each.text, each.title) for each in documents]
+    matcher = Matcher(passages, {each.id: each for each in documents})
+    found = {
+        (citation.answer_start, citation.answer_end): citation
+        for citation in matcher.match(text, covered=quoted)
+    }
+    return tuple(
+        _claim(text, start, end, found.get((start, end)))
+        for start, end in sentences(text)
+        if terms(text[start:end]) and not any(start < b and a < end for a, b in quoted)
+    )
+
+
+def _claim(text: str, start: int, end: int, citation: Citation | None) -> Claim:
+    said = set(terms(text[start:end]))
+    held = said.intersection(terms(citation.text)) if citation else set()
+    return Claim(text[start:end], start, end, citation, round(len(held) / len(said), 4))

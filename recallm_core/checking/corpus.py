@@ -1,0 +1,174 @@
+"""Documents indexed by their words, so that a quote's places are found without reading on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recallm_core.boundaries import word_boundaries
+from recallm_core.checking.words import Ints, Words, keys, words
+from recallm_core.documents import Document, DocumentSet
+
+UNKNOWN = -1  # a word that no document holds
+_AROUND = 64  # characters beside a place that decide whether a word ends there
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of a quote's words that the documents hold somewhere, word by word.
+
+    Attributes:
+        first: Number of its first word in the quote.
+        size: How many words.
+        places: Numbers of the corpus's words where it begins, ascending.
+    """
+
+    first: int
+    size: int
+    places: Ints
+
+    @property
+    def past(self) -> int:
+        """One past its last word in the quote."""
+        return self.first + self.size
+
+
+class Corpus:
+    """The words of all documents in one row; read only, so threads may share it.
+
+    Building is linear in the documents; a look-up costs about as much as the quote's rarest words
+    have places.
+
+    Args:
+        documents: What can be quoted.
+    """
+
+    def __init__(self, documents: DocumentSet) -> None:
+        self.documents: tuple[Document, ...] = tuple(documents)
+        rows = [words(document.text) for document in self.documents]
+        self._ids: dict[str, int] = {}
+        numbers = _numbered((row.raw for row in rows), self._ids)
+        self.keys: tuple[str, ...] = tuple(self._ids)
+        # One word of no kind after each document: no run reaches from one into the next.
+        sizes = np.array([len(row) + 1 for row in rows], dtype=np.int64)
+        self.firsts: Ints = np.cumsum(sizes) - sizes
+        self.starts: Ints = _joined([row.starts for row in rows], 0)
+        self.ends: Ints = _joined([row.ends for row in rows], 0)
+        self.ids: Ints = _joined([_ids(row, numbers) for row in rows], UNKNOWN)
+        order = np.argsort(self.ids, kind="stable")
+        self._order = order[np.searchsorted(self.ids[order], 0) :]
+        counts = np.bincount(self.ids[self._order], minlength=len(self._ids))
+        self._edges = np.append(0, np.cumsum(counts))
+
+    def ids_of(self, wanted: Sequence[str]) -> list[int]:
+        """Returns the number of each key; ``UNKNOWN`` for a word that no document holds."""
+        return [self._ids.get(key, UNKNOWN) for key in wanted]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._ids
+
+    def key_at(self, place: int) -> str:
+        """Returns the key of a word of the corpus."""
+        return self.keys[int(self.ids[place])]
+
+    def places(self, word: int) -> Ints:
+        """Returns where a word stands, ascending."""
+        if word == UNKNOWN:
+            return self._order[:0]
+        return self._order[self._edges[word] : self._edges[word + 1]]
+
+    def occurrences(self, wanted: Sequence[int]) -> Ints:
+        """Returns every place where the words stand one after another."""
+        if not wanted or UNKNOWN in wanted:
+            return self._order[:0]
+        counts = [self._edges[word + 1] - self._edges[word] for word in wanted]
+        order = sorted(range(len(wanted)), key=counts.__getitem__)
+        found = self.places(wanted[order[0]]) - order[0]
+        found = found[(found >= 0) & (found + len(wanted) <= len(self.ids))]
+        for at in order[1:]:
+            if not found.size:
+                break
+            found = found[self.ids[found + at] == wanted[at]]
+        return found
+
+    def runs(self, wanted: Sequence[int]) -> list[Run]:
+        """Divides a quote into the longest stretches that the documents hold, from the left.
+
+        Words that no document holds are in no run. Each run is as long as it can be from where
+        it begins.
+        """
+        found = []
+        at = 0
+        while at < len(wanted):
+            run = self._longest(wanted, at)
+            if run.size:
+                found.append(run)
+            at += max(1, run.size)
+        return found
+
+    def _longest(self, wanted: Sequence[int], at: int) -> Run:
+        places = self.places(wanted[at])
+        size = 1 if places.size else 0
+        while size and at + size < len(wanted):
+            inside = places[places + size < len(self.ids)]
+            longer = inside[self.ids[inside + size] == wanted[at + size]]
+            if wanted[at + size] == UNKNOWN or not longer.size:
+                break
+            places, size = longer, size + 1
+        return Run(at, size, places)
+
+    def document_at(self, place: int) -> int:
+        """Returns the number of the document that holds a word of the corpus."""
+        return int(np.searchsorted(self.firsts, place, side="right")) - 1
+
+    def past_of(self, document: int) -> int:
+        """Returns one past a document's last word."""
+        following = document + 1
+        return int(self.firsts[following] if following < len(self.firsts) else len(self.ids)) - 1
+
+    def span(self, first: int, past: int) -> tuple[int, int]:
+        """Returns the characters, of one document, that words ``[first, past)`` cover."""
+        return int(self.starts[first]), int(self.ends[past - 1])
+
+
+def _numbered(texts: Iterable[Sequence[str]], ids: dict[str, int]) -> dict[str, int]:
+    """The number of each word as it is written, equal keys having equal ones; fills ``ids``."""
+    spellings = dict.fromkeys(word for text in texts for word in text)
+    known = keys(spellings) if spellings else []
+    return {raw: ids.setdefault(key, len(ids)) for raw, key in zip(spellings, known, strict=True)}
+
+
+def _ids(row: Words, numbers: dict[str, int]) -> Ints:
+    return np.fromiter(map(numbers.__getitem__, row.raw), dtype=np.int64, count=len(row))
+
+
+def _joined(rows: list[Ints], end: int) -> Ints:
+    """The rows one after another, each followed by ``end``."""
+    return np.concatenate([np.append(row, end) for row in rows] or [np.zeros(0, np.int64)])
+
+
+def between_words(text: str, offset: int) -> bool:
+    """Whether a place in a text is a boundary of words, by what stands around it."""
+    if _surely_between(text[offset - 1 : offset], text[offset : offset + 1]):
+        return True
+    begin = max(0, offset - _AROUND)
+    around = text[begin : offset + _AROUND]
+    return bool(word_boundaries(around)[offset - begin])
+
+
+def _surely_between(before: str, after: str) -> bool:
+    """Whether two neighbours are apart whatever is around them: a word and white space, two Han."""
+    if before.isspace() or after.isspace():
+        return before.isalnum() or after.isalnum()
+    return "\u4e00" <= before <= "\u9fff" and "\u4e00" <= after <= "\u9fff"
+
+
+def widened(text: str, start: int, end: int) -> tuple[int, int]:
+    """Returns a range with the low lines that join it to what they hold: ``__init__``."""
+    while text[start - 1 : start] == "_":
+        start -= 1
+    while text[end : end + 1] == "_":
+        end += 1
+    return start, end

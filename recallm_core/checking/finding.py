@@ -1,0 +1,228 @@
+"""Where a quote stands in the documents: character by character, word by word, or nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recallm_core.checking.aligning import Aligner, Alignment
+from recallm_core.checking.changes import Change, weight
+from recallm_core.checking.corpus import Corpus, Run, between_words, widened
+from recallm_core.checking.places import ABSENT, Claimed, Finding, Sought, Stretch
+from recallm_core.checking.words import Ints, Word, keys, words
+
+ALIKE = 0.6  # the part of a quote's weight that must stand in one place to be altered, not absent
+# So much in one place, but for a few words at a time, is no stitch, whatever stands elsewhere.
+_CLOSE, _FEW = 0.7, 3
+_COVERED = 0.9  # of a stitched quote's weight, by its pieces
+_PIECE_WORDS, _PIECE_WEIGHT, _PIECES = 3, 2.0, 3
+_RUNS, _PLACES, _COMMON = 8, 6, 5_000  # a run with more places says nothing of where it is from
+_NEAR = 8  # words between two runs of one place, beyond the quote's own
+_OUTER = frozenset(" \t\r\n.,;:\u2026*_`'\"\u201c\u201d\u2018\u2019()[]")
+
+
+class Finder:
+    """Looks for quotes, and for pieces of them, in a corpus.
+
+    Args:
+        corpus: What can be quoted.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.aligner = Aligner(corpus)
+
+    def sought(self, text: str) -> Sought:
+        """Returns a text ready to be looked for."""
+        found = words(text)
+        if not found.raw:
+            return Sought(text)
+        folded = keys(found.raw)
+        spoken = tuple(map(Word, found.raw, folded))
+        ids = tuple(self.corpus.ids_of(folded))
+        return Sought(text, spoken, ids, int(found.starts[0]), int(found.ends[-1]))
+
+    def find(self, quote: Sought, claimed: Claimed | None = None) -> Finding:
+        """Returns the best place of a quote as one piece.
+
+        Args:
+            quote: What to look for.
+            claimed: Where it is said to be from; preferred among places that are equally good.
+        """
+        if not quote.ids:
+            return ABSENT
+        places = self.preferred(self.corpus.occurrences(quote.ids), claimed)
+        return self._word_by_word(quote, places) or self.nearly(quote, claimed)
+
+    def preferred(self, places: Ints, claimed: Claimed | None) -> list[int]:
+        """Returns places in the documents claimed, the nearest first, then the others."""
+        listed: list[int] = places.tolist()
+        if not claimed or not listed:
+            return listed
+        inside = self.inside(places, claimed)
+        first: list[int] = places[inside].tolist()
+        at = claimed.at
+        if at is not None:
+            first.sort(key=lambda place: abs(int(self.corpus.starts[place]) - at))
+        return [*first, *places[~inside].tolist()]
+
+    def inside(self, places: Ints, claimed: Claimed) -> NDArray[np.bool_]:
+        """Tells for each place whether it is in a document claimed."""
+        numbers = np.searchsorted(self.corpus.firsts, places, side="right") - 1
+        return np.isin(numbers, list(claimed.documents))
+
+    def compared(self, quote: Sought, first: int, past: int) -> tuple[bool, Stretch | None]:
+        """Compares characters where the words agree.
+
+        Returns:
+            Whether they are equal, but for a comma or full stop at the end; and the stretch, with
+            the punctuation that both share around it. None where it would cut a word.
+        """
+        source = self.corpus.documents[self.corpus.document_at(first)].text
+        start, end = self.corpus.span(first, past)
+        equal = source[start:end] == quote.text[quote.start : quote.end]
+        around = source[max(0, start - len(quote.before)) : start]
+        head = _common_start(quote.before[::-1], around[::-1])
+        tail = _common_start(quote.after, source[end : end + len(quote.after)])
+        rest = quote.before[: len(quote.before) - head] + quote.after[tail:]
+        wide = _trimmed(source, start - head, end + tail)
+        for a, b in (wide, (start, end), widened(source, start, end)):
+            if between_words(source, a) and between_words(source, b):
+                exact = equal and _OUTER.issuperset(rest) and (a, b) in (wide, (start, end))
+                return exact, Stretch(first, past, a, b)
+        return False, None
+
+    def nearly(self, quote: Sought, claimed: Claimed | None) -> Finding:
+        """Returns the place that a quote was most likely taken from, and how it differs."""
+        runs = self.corpus.runs(quote.ids)
+        weights = [weight(word) for word in quote.words]
+        best: Alignment | None = None
+        for run, place in self._anchors(runs, weights, claimed):
+            found = self.aligner.align(quote, weights, run, place)
+            if best is None or found.rank > best.rank:
+                best = found
+            if not best.changes:
+                break
+        near = self._judged(quote, best) if best else ABSENT
+        if near.verdict == "drift" or _is_close(near):
+            return near
+        return self._stitched(runs, weights) or near
+
+    def stretch(self, first: int, past: int) -> Stretch:
+        """Returns words of the corpus with the characters they are."""
+        return Stretch(first, past, *self.corpus.span(first, past))
+
+    def _word_by_word(self, quote: Sought, places: Iterable[int]) -> Finding | None:
+        """The first place with the quote's very characters, else the first that reads like it."""
+        drift = None
+        for place in places:
+            exact, stretch = self.compared(quote, place, place + len(quote.ids))
+            if stretch is not None and exact:
+                return Finding("exact", (stretch,), (), 1.0)
+            if stretch is not None and drift is None:
+                drift = Finding("drift", (stretch,), (), 1.0)
+        return drift
+
+    def _anchors(
+        self, runs: list[Run], weights: list[float], claimed: Claimed | None
+    ) -> Iterator[tuple[Run, int]]:
+        """The likeliest places, best first, each as a run that stands there.
+
+        Each place of each run votes, with the run's weight, for where the quote would begin.
+        """
+        usable = (run for run in runs if run.places.size <= _COMMON)
+        heavy = sorted(usable, key=lambda run: -_heft(run, weights))[:_RUNS]
+        if not heavy or _heft(heavy[0], weights) < min(1.0, sum(weights) / 2):
+            return
+        origins = np.concatenate([run.places - run.first for run in heavy])
+        votes = np.concatenate([np.full(run.places.size, _heft(run, weights)) for run in heavy])
+        owners = np.concatenate([np.full(run.places.size, n) for n, run in enumerate(heavy)])
+        order = np.argsort(origins, kind="stable")
+        origins, votes, owners = origins[order], votes[order], owners[order]
+        reach = np.searchsorted(origins, origins + _NEAR, side="right")
+        total = np.append(0.0, np.cumsum(votes))
+        sums = total[reach] - total[:-1]
+        if claimed:
+            sums = sums + 0.01 * self.inside(origins, claimed)
+        for at in np.argsort(-sums, kind="stable")[:_PLACES].tolist():
+            member = at + int(np.argmax(votes[at : reach[at]]))
+            run = heavy[int(owners[member])]
+            yield run, int(origins[member]) + run.first
+
+    def _judged(self, quote: Sought, found: Alignment) -> Finding:
+        """What an alignment means."""
+        if found.score < ALIKE:
+            return Finding("absent", score=found.score)
+        first, past, gained = self._whole_words(found.first, found.past)
+        _, stretch = self.compared(quote, first, past)
+        if stretch is None:
+            return Finding("absent", score=found.score)
+        changes = (*found.changes, *gained)
+        if not changes:
+            return Finding("drift", (stretch,), (), 1.0)
+        if len(found.cuts) == len(changes):
+            return Finding("stitched", self._divided(stretch, found.cuts), changes, found.score)
+        return Finding("altered", (stretch,), changes, found.score)
+
+    def _whole_words(self, first: int, past: int) -> tuple[int, int, tuple[Change, ...]]:
+        """Widens a stretch that begins or ends inside a word, and says what it gained."""
+        corpus = self.corpus
+        document = corpus.document_at(first)
+        source = corpus.documents[document].text
+        low, high = int(corpus.firsts[document]), corpus.past_of(document)
+        a, b = first, past
+        while a > low and not between_words(source, widened(source, *corpus.span(a, b))[0]):
+            a -= 1
+        while b < high and not between_words(source, widened(source, *corpus.span(a, b))[1]):
+            b += 1
+        gained = [self.aligner.change((), *pair) for pair in ((a, first), (past, b))]
+        return a, b, tuple(each for each in gained if each is not None)
+
+    def _divided(self, whole: Stretch, cuts: Iterable[tuple[int, int]]) -> tuple[Stretch, ...]:
+        """A stretch without what was left out of it."""
+        pieces, first = [], whole.first
+        for a, b in cuts:
+            pieces.append(self.stretch(first, a))
+            first = b
+        return (*pieces, self.stretch(first, whole.past))
+
+    def _stitched(self, runs: list[Run], weights: list[float]) -> Finding | None:
+        """The few long runs that make up the whole quote, each from where it stands first."""
+        pieces = [
+            run for run in runs if run.size >= _PIECE_WORDS and _heft(run, weights) >= _PIECE_WEIGHT
+        ]
+        covered = sum(_heft(run, weights) for run in pieces) / (sum(weights) or 1.0)
+        if not 2 <= len(pieces) <= _PIECES or covered < _COVERED:
+            return None
+        firsts = [(int(run.places[0]), run.size) for run in pieces]
+        found = tuple(self.stretch(first, first + size) for first, size in firsts)
+        return Finding("stitched", found, (), covered)
+
+
+def _heft(run: Run, weights: list[float]) -> float:
+    return sum(weights[run.first : run.past])
+
+
+def _is_close(finding: Finding) -> bool:
+    """Whether a quote stands in one place but for a word or two."""
+    longest = max((len(change.written.split()) for change in finding.changes), default=0)
+    altered = finding.verdict == "altered" and finding.score >= _CLOSE and longest <= _FEW
+    return altered or finding.verdict == "stitched"
+
+
+def _common_start(one: str, other: str) -> int:
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _trimmed(source: str, start: int, end: int) -> tuple[int, int]:
+    """A range without outer white space."""
+    text = source[start:end]
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())

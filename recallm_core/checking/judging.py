@@ -1,0 +1,102 @@
+"""From a quote as written to a verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from recallm_core.checking.citing import Citer
+from recallm_core.checking.corpus import Corpus
+from recallm_core.checking.eliding import Elider
+from recallm_core.checking.finding import Finder
+from recallm_core.checking.places import Claimed, Finding
+from recallm_core.checking.quotes import SOUND, Quote, Verdict
+from recallm_core.checking.repairing import replacement
+from recallm_core.checking.sources import Sources
+from recallm_core.checking.words import words
+from recallm_core.checking.written import Written
+from recallm_core.citations import Citation
+from recallm_core.documents import DocumentSet
+from recallm_core.lexical import terms
+
+
+class Judge:
+    """Checks quotes against documents that are read once.
+
+    Args:
+        documents: What can be quoted.
+        repair: Whether quotes that drifted get a replacement.
+        min_words: How many words make a quotation of what stands in quotation marks; fewer are
+            taken for one only where the documents hold them, or with a figure or a reference.
+    """
+
+    def __init__(self, documents: DocumentSet, *, repair: bool, min_words: int) -> None:
+        self.corpus = Corpus(documents)
+        self._elider = Elider(Finder(self.corpus))
+        self._citer = Citer(self.corpus)
+        self._sources = Sources(self.corpus.documents)
+        self._repair = repair
+        self._min_words = min_words
+
+    def judge_all(self, quotes: Iterable[Written]) -> Iterator[Quote]:
+        """Yields the verdicts, in order; words merely set in quotation marks are passed over."""
+        for written in quotes:
+            quote = self.judge(written)
+            if quote is not None:
+                yield quote
+
+    def judge(self, written: Written) -> Quote | None:
+        """Returns the verdict; None for what is no quotation."""
+        short = self._is_short(written)
+        if short and not terms(written.text):
+            return None
+        documents = self._sources.resolve(written.claim)
+        at = written.claim.at if written.claim else None
+        claimed = None if documents is None else Claimed(documents, at[0] if at else None)
+        finding = self._elider.find(written.text, claimed)
+        if short and finding.verdict not in SOUND:
+            return None
+        return self._quote(written, finding, claimed)
+
+    def _is_short(self, written: Written) -> bool:
+        if written.form != "marks" or (written.claim and written.claim.numbers):
+            return False
+        raw = words(written.text).raw
+        spoken = sum(0.5 if len(word) == 1 and not word.isascii() else 1 for word in raw)
+        return not raw or (spoken < self._min_words and not any(map(str.isdecimal, written.text)))
+
+    def _quote(self, written: Written, finding: Finding, claimed: Claimed | None) -> Quote:
+        verdict: Verdict = finding.verdict
+        if verdict in SOUND and claimed is not None and self._is_elsewhere(finding, claimed):
+            verdict = "misattributed"
+        found = finding.stretches
+        citation: Citation | None = None
+        pieces: tuple[Citation, ...] = ()
+        if verdict == "stitched":
+            pieces = tuple(self._citer.cite([stretch]) for stretch in found)
+            citation = max(pieces, key=lambda piece: len(piece.text))
+        elif found:
+            citation = self._citer.cite(found)
+        mended = None
+        if self._repair and verdict == "drift" and citation:
+            mended = replacement(written, [part.text for part in citation.parts or (citation,)])
+        return Quote(
+            text=written.text,
+            start=written.start,
+            end=written.end,
+            verdict=verdict,
+            citation=citation,
+            pieces=pieces,
+            changes=finding.changes,
+            claimed=self._ids(claimed),
+            form=written.form,
+            score=round(finding.score, 4),
+            replacement=mended,
+        )
+
+    def _is_elsewhere(self, finding: Finding, claimed: Claimed) -> bool:
+        return self.corpus.document_at(finding.stretches[0].first) not in claimed.documents
+
+    def _ids(self, claimed: Claimed | None) -> tuple[str, ...] | None:
+        if claimed is None:
+            return None
+        return tuple(self.corpus.documents[number].id for number in sorted(claimed.documents))
