@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recallm_core import lexical
 from recallm_core.errors import CheckpointError
-from recallm_core.lexical import sentences
 
 Ints = NDArray[np.int64]
 
@@ -59,9 +59,12 @@ def cut(
         passage: Its number.
         tokenizer: Without truncation and padding.
         limit: Most tokens of a window.
-        units: The passage's sentences; None: as ``lexical.sentences`` finds them.
+        units: The passage's sentences; None: as ``lexical.units`` finds them, and the marks that
+            stand before wrapped lines aren't read.
     """
-    units = sentences(text) if units is None else units
+    if units is None:
+        found = lexical.units(text)
+        text, units = found.text, found.spans
     encoding = tokenizer.encode(text, add_special_tokens=False)
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     firsts = [bisect_right(offsets[:, 1], start) for start, _ in units]
