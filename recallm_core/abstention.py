@@ -1,25 +1,200 @@
-"""Whether an answer is one: what the model said, what it showed, and how well that fits."""
+"""Whether an answer is one: what the model said, what it showed, and how well that fits.
+
+An abstention is a verdict that nobody can take for an answer: its text is the recipe's phrase, it
+has no citations, what would have been cited is ``answer.nearest``, and what the model wrote is in
+the trace. Two things are left as they are: JSON that a schema asked for, so that it parses (the
+verdict is in ``abstained``, and there are no citations), and answers that call tools. Where nothing
+was given to answer from but the conversation (``scope="prompt"`` without documents), evidence isn't
+owed; there, only a model that says so abstains.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 
 from recallm_core.citations import Citation
+from recallm_core.documents import Document, Location
 from recallm_core.embedding import default_embedder
 from recallm_core.lexical import terms
+from recallm_core.linking import cite, in_order, resolve
+from recallm_core.matching import Matcher
 from recallm_core.prior import support
-from recallm_core.prompt import Prompt
+from recallm_core.prompt import MESSAGE, Prompt
 from recallm_core.reader_prior import ReaderScorer
-from recallm_core.trace import AnswerText, RecallSpan, Trace
+from recallm_core.trace import AnswerText, RecallSpan, Segment, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer comes to.
+
+    Attributes:
+        text: What it says: the model's words, or the phrase of abstention.
+        citations: What supports it.
+        abstained: Whether the documents hold no answer, as the model said or showed.
+        nearest: Of an abstention: what would have been cited, else what was recalled.
+        support: ``evidence_support``.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    abstained: bool
+    nearest: tuple[Citation, ...]
+    support: float | None
+
+
+class Judge:
+    """Decides one output: what supports its answer, and whether it is one.
+
+    Args:
+        prompt: What was asked.
+        documents: The texts by id, that quotes are resolved in.
+    """
+
+    def __init__(self, prompt: Prompt, documents: Mapping[str, Document]) -> None:
+        self._prompt = prompt
+        self._documents = documents
+        self._fit: list[float | None] = []
+        self._matcher: Matcher | None = None
+        grammar = prompt.spec.grammar
+        self._json = grammar is not None and grammar.answer is not None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an abstention's text is the phrase; JSON stays what the schema asked for."""
+        return not self._json
+
+    @property
+    def needs_support(self) -> bool:
+        """Whether an answer without evidence is none."""
+        owed = self._prompt.params.recall_in != "none" and not _is_plain_chat(self._prompt)
+        return owed and self._prompt.params.abstain_policy != "said"
+
+    def says_nothing(self, trace: Trace) -> bool:
+        """Whether the model says so, in its own words."""
+        return says_nothing(trace, self._prompt.recipe.abstain)
+
+    def may_say_nothing(self, own: str) -> bool:
+        """Whether an answer that begins so has said that there is none, or is about to."""
+        if self._prompt.params.abstain_policy == "unsupported" and not self.needs_support:
+            return False
+        begun = _folded(own)
+        phrases = [_folded(phrase) for phrase in self._prompt.recipe.abstain]
+        return any(phrase and (phrase.startswith(begun) or phrase in begun) for phrase in phrases)
+
+    def fits(self, trace: Trace) -> bool:
+        """Whether what was recalled before the answer fits the question as the recipe asks."""
+        least, fit = _least(self._prompt), self._support(trace)
+        return not self.needs_support or not least or fit is None or fit >= least
+
+    def supports(self, text: str) -> bool:
+        """Whether the documents hold what stands in ``text``, that no quote supports."""
+        return bool(self._matched(text, ()))
+
+    def verdict(self, trace: Trace, *, calls: bool) -> Verdict:
+        """Returns what a complete output comes to.
+
+        Args:
+            trace: The output.
+            calls: Whether it calls tools.
+
+        Raises:
+            CitationError: A quote isn't the slice of its document that it claims to be.
+        """
+        prompt = self._prompt
+        said, fit = self.says_nothing(trace), self._support(trace)
+        citations = resolve(
+            trace,
+            prompt.passages,
+            self._documents,
+            question=prompt.question,
+            fallback=not said,
+        )
+        if not (said or self._json):
+            found = self._matched(trace.answer, citations)
+            citations = in_order([*citations, *found], trace.answer)
+        none = not calls and self._abstains(trace, citations, said=said)
+        if not none:
+            return Verdict(trace.answer, citations, none, (), fit)
+        text = prompt.recipe.abstain[0] if self.replaces else trace.answer
+        return Verdict(text, (), none, self._nearest(trace, citations), fit)
+
+    def _abstains(self, trace: Trace, citations: Sequence[Citation], *, said: bool) -> bool:
+        if not trace.answer:
+            return True
+        policy = self._prompt.params.abstain_policy
+        unsupported = self.needs_support and not (citations and self.fits(trace))
+        return unsupported or (said and policy != "unsupported")
+
+    def _support(self, trace: Trace) -> float | None:
+        """``evidence_support``, measured once: what it looks at is over when the answer begins."""
+        if not self._fit:
+            self._fit.append(evidence_support(self._prompt, trace))
+        return self._fit[0]
+
+    def _matched(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
+        """What the passages hold of the sentences that nothing is cited for."""
+        prompt = self._prompt
+        if prompt.params.recall_in == "none" or _is_plain_chat(prompt):
+            return ()
+        covered = [(c.answer_start, c.answer_end) for c in citations]
+        if (None, None) in covered or not prompt.passages:
+            return ()
+        if self._matcher is None:
+            self._matcher = Matcher(prompt.passages, self._documents, question=prompt.question)
+        return self._matcher.match(text, covered=[(a or 0, b or 0) for a, b in covered])
+
+    def _nearest(self, trace: Trace, citations: Sequence[Citation]) -> tuple[Citation, ...]:
+        found = [replace(c, answer_start=None, answer_end=None) for c in citations] or [
+            cite(
+                Location(span.document_id, span.start, span.end),
+                span.passage,
+                self._prompt.passages,
+                self._documents,
+                text=span.text,
+                also=span.occurrences,
+            )
+            for span in trace.spans
+        ]
+        distinct = {(c.document_id, c.start, c.end): c for c in found}.values()
+        return tuple(c for c in distinct if not any(_within(c, other) for other in distinct))
+
+
+def _within(one: Citation, other: Citation) -> bool:
+    """Whether a quote is part of a longer one."""
+    same = one.document_id == other.document_id and one.text != other.text
+    return same and other.start <= one.start and one.end <= other.end
+
+
+def _is_plain_chat(prompt: Prompt) -> bool:
+    """Whether nothing was given to answer from but the messages themselves."""
+    given = [p for p in prompt.passages if not p.document_id.startswith(MESSAGE)]
+    return prompt.params.scope == "prompt" and not given
 
 
 def says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
-    """Whether the model says, in its own words, that the documents hold no answer."""
-    own = "\0".join(s.text for s in trace.segments if isinstance(s, AnswerText))
-    folded = _folded(own)
+    """Whether the model says, in its own words, that the documents hold no answer.
+
+    What it quotes doesn't count, and neither does what follows a quote of the answer: an answer
+    that quotes and then says what is missing is an answer.
+    """
+    before = takewhile(_own, (s for s in trace.segments if not _of_thinking(s)))
+    folded = _folded("\0".join(s.text for s in before))
     return any(_folded(phrase) in folded for phrase in phrases if _folded(phrase))
+
+
+def _of_thinking(segment: Segment) -> bool:
+    if isinstance(segment, RecallSpan):
+        return segment.section != "answer"
+    return not isinstance(segment, AnswerText)
+
+
+def _own(segment: Segment) -> bool:
+    return isinstance(segment, AnswerText)
 
 
 def _folded(text: str) -> str:
@@ -31,11 +206,11 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
 
     With the prior ``reader``: the probability that what was read holds an answer, given what was
     recalled before the last recall. With ``sentences``: ``prior.support`` of what was recalled
-    while thinking, from about 0 to 2.
+    before the answer, from about 0 to 2.
     """
     if prompt.params.recall_in == "none" or not terms(prompt.question) or prompt.sentences is None:
         return None
-    spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section == "thinking"]
+    spans = [span for span in trace.spans if span.section != "answer"]
     texts = [span.text for span in spans]
     scorer = prompt.sentences.scorer
     if isinstance(scorer, ReaderScorer):
@@ -44,32 +219,6 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
         return float(1 / (1 + np.exp(-odds)))
     title = prompt.passages[spans[-1].passage].title if spans else None
     return support(prompt.question, texts, title, embedder=default_embedder())
-
-
-def abstained(
-    prompt: Prompt,
-    trace: Trace,
-    citations: Sequence[Citation],
-    *,
-    said: bool,
-    fit: float | None,
-) -> bool:
-    """Whether an answer counts as none, by the policy of the params.
-
-    Args:
-        prompt: What was asked.
-        trace: The output.
-        citations: What supports the answer.
-        said: Whether the model says so.
-        fit: ``evidence_support``.
-    """
-    if not trace.answer:
-        return True
-    policy = prompt.params.abstain_policy
-    unsupported = not citations and prompt.params.recall_in != "none"
-    least = _least(prompt)
-    unsupported = unsupported or bool(least and fit is not None and fit < least)
-    return (said and policy != "unsupported") or (unsupported and policy != "said")
 
 
 def _least(prompt: Prompt) -> float:

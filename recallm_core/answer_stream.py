@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from recallm_core.abstention import abstained, evidence_support, says_nothing
+from recallm_core.abstention import Judge
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
 from recallm_core.citations import Answer
 from recallm_core.constraint import Prior
 from recallm_core.documents import Document
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
-from recallm_core.linking import resolve
+from recallm_core.holding import AnswerGate
 from recallm_core.prompt import Prompt
 from recallm_core.reader_prior import ReaderPrior
 from recallm_core.span_prior import SentencePrior
@@ -56,6 +56,8 @@ class AnswerStream:
         self._prompt = prompt
         self._sources = sources
         self._parser = TraceParser(prompt, tokenizer)
+        self._judge = Judge(prompt, sources)
+        self._gate = AnswerGate(self._judge, lambda: self._parser.trace)
         self._tokens: TokenStream = backend.generate(_request(prompt, backend))
         self._waiting: list[Event] = []
         self._answer: Answer | None = None
@@ -93,7 +95,8 @@ class AnswerStream:
                 tokens = self._next_tokens()
                 if self._over:  # closed meanwhile, from another thread
                     break
-                events: list[Event] = list(self._parser.feed(tokens)) if tokens else []
+                found = self._parser.feed(tokens) if tokens else []
+                events: list[Event] = [*self._gate.let_through(found)]
                 if not tokens or self._parser.stopped or self._parser.ended:
                     events.extend(self._finish())
             except BaseException:
@@ -118,22 +121,21 @@ class AnswerStream:
         reason = self._tokens.finish_reason or "stop"
         self._tokens.close()
         self._over = True
-        events: list[Event] = list(self._parser.finish())
+        events: list[Event] = [*self._gate.let_through(self._parser.finish())]
         if self._parser.stopped or self._parser.ended:
             reason = "stop"
         self._answer = self._make_answer(reason)
-        return [*events, Finished(self._answer)]
+        return [*events, *self._gate.end(self._answer), Finished(self._answer)]
 
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
         calls = self._parser.tool_calls
-        said = says_nothing(trace, self._prompt.recipe.abstain)
-        fit = evidence_support(self._prompt, trace)
-        citations = resolve(trace, self._prompt.passages, self._sources, fallback=not said)
+        found = self._judge.verdict(trace, calls=bool(calls))
         return Answer(
-            text=trace.answer,
-            citations=citations,
-            abstained=not calls and abstained(self._prompt, trace, citations, said=said, fit=fit),
+            text=found.text,
+            citations=found.citations,
+            abstained=found.abstained,
+            nearest=found.nearest,
             trace=trace,
             usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
             finish_reason="tool_calls" if calls and reason == "stop" else reason,
@@ -142,7 +144,7 @@ class AnswerStream:
             question=self._prompt.question,
             model=self._name,
             sources=self._sources,
-            support=fit,
+            support=found.support,
         )
 
     def result(self) -> Answer:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from recallm_core.documents import Document, Location
 from recallm_core.trace import ToolCall, Trace
+
+Basis = Literal["recalled", "pointed", "matched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Citation:
         source: Path or URL of the source, where known.
         utf16_range: The range in UTF-16 units (browsers, JavaScript).
         utf8_range: The range in UTF-8 bytes.
+        basis: How it came to be: ``recalled`` (copied under the constraint), ``pointed`` (the model
+            named a numbered sentence) or ``matched`` (the answer's words were found in it after
+            the fact). The text is exact in each.
     """
 
     document_id: str
@@ -56,6 +61,7 @@ class Citation:
     source: str | None = None
     utf16_range: tuple[int, int] | None = None
     utf8_range: tuple[int, int] | None = None
+    basis: Basis = "recalled"
 
     @property
     def ambiguous(self) -> bool:
@@ -84,8 +90,10 @@ class Answer:
     """An answer with its evidence.
 
     Attributes:
-        text: What the model answered, without thinking and without marks.
-        citations: The quotes that support it, in the order of the text they support.
+        text: What the model answered, without thinking and without marks; of an abstention, the
+            recipe's phrase that says so (under a response schema, the JSON all the same).
+        citations: The quotes that support it, in the order of the text they support; none of an
+            abstention.
         abstained: Whether the documents hold no answer, as the model said or showed.
         trace: The whole output in order.
         usage: Tokens spent.
@@ -97,6 +105,8 @@ class Answer:
         cut_call: Text of a tool call that the output was cut off in.
         support: How well the evidence fits the question, on the scale of the prior in use
             (``reader``: the probability that the documents hold an answer); None without a prior.
+        nearest: Of an abstention, the evidence that came nearest: what would have been cited, else
+            what was recalled. It answers nothing.
     """
 
     text: str
@@ -111,6 +121,7 @@ class Answer:
     sources: Mapping[str, Document] = field(default_factory=dict, repr=False, compare=False)
     cut_call: str | None = None
     support: float | None = None
+    nearest: tuple[Citation, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

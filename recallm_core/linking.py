@@ -6,16 +6,17 @@ Every citation is checked by slicing the caller's own text; a mismatch raises, i
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Citation, Part
+from recallm_core.citations import Basis, Citation, Part
 from recallm_core.documents import Document, Location, Passage
 from recallm_core.errors import CitationError
+from recallm_core.hops import AnswerRange, hops
 from recallm_core.lexical import terms
 from recallm_core.text.places import find_all
 from recallm_core.trace import RecallSpan, Trace
@@ -33,86 +34,136 @@ class _Word:
 
 def resolve(
     trace: Trace,
-    passages: tuple[Passage, ...],
+    passages: Sequence[Passage],
     documents: Mapping[str, Document],
     *,
+    question: str = "",
     fallback: bool = True,
 ) -> tuple[Citation, ...]:
     """Returns the citations of an answer, in the order of the text that they support.
 
-    A span in the answer supports its own range. A span from the thinking supports the longest run
-    of words that it shares with the answer, if at least one of them is a content word. Where no
-    span supports anything, the last one is cited for the whole answer.
+    A span in the answer supports its own range. A span recalled before it, while thinking or as
+    evidence, supports the longest run of words that it shares with the answer, if at least one of
+    them is a content word; evidence recalled for the answer that shares none supports the whole
+    answer. Where no span supports anything, the last one is cited for the whole answer. Spans that
+    led to cited ones (``hops``) are cited for the same range.
 
     Args:
         trace: The output.
         passages: What could be quoted.
         documents: The texts by id.
+        question: What was asked: where a chain of hops begins.
         fallback: Whether the last span may stand for the whole answer.
 
     Raises:
         CitationError: A quote isn't the slice of its document that it claims to be.
     """
-    answer = trace.answer
-    words = _words(answer)
-    linked: list[tuple[RecallSpan, int | None, int | None]] = []
-    for span in trace.spans:
-        if span.section == "answer":
-            linked.append((span, span.offset, span.offset + len(span.text)))
-        else:
-            found = _longest_match(_words(span.text), words)
-            if found is not None:
-                linked.append((span, *found))
-    if not linked and trace.spans and fallback and answer:
-        linked.append((trace.spans[-1], None, None))
-    cited = {
-        (span.document_id, span.start, span.end, a, b): _cite(span, a, b, passages, documents)
-        for span, a, b in linked
-    }
+    answer, spans = trace.answer, trace.spans
+    linked = _linked(spans, answer)
+    if not linked and spans and fallback and answer:
+        linked[len(spans) - 1] = (None, None)
+    linked |= hops(spans, linked, question, passages)
+    cited = {}
+    for number, supported in sorted(linked.items()):
+        span = spans[number]
+        place = Location(span.document_id, span.start, span.end)
+        cited[place, supported] = cite(
+            place,
+            span.passage,
+            passages,
+            documents,
+            text=span.text,
+            supports=supported,
+            also=span.occurrences,
+        )
+    return in_order(cited.values(), answer)
+
+
+def in_order(citations: Iterable[Citation], answer: str) -> tuple[Citation, ...]:
+    """Returns citations in the order of the text that they support, the whole answer's last."""
     last = len(answer)
-    order = sorted(
-        cited.values(),
-        key=lambda c: (last, last) if c.answer_start is None else (c.answer_start, c.answer_end),
-    )
-    return tuple(order)
+
+    def key(citation: Citation) -> tuple[int, int]:
+        start, end = citation.answer_start, citation.answer_end
+        return (last, last) if start is None or end is None else (start, end)
+
+    return tuple(sorted(citations, key=key))
 
 
-def _cite(
-    span: RecallSpan,
-    answer_start: int | None,
-    answer_end: int | None,
-    passages: tuple[Passage, ...],
+def _linked(spans: Sequence[RecallSpan], answer: str) -> dict[int, AnswerRange]:
+    """What each span, by number, supports by its own words."""
+    words = _words(answer)
+    linked: dict[int, AnswerRange] = {}
+    for number, span in enumerate(spans):
+        if span.section == "answer":
+            linked[number] = (span.offset, span.offset + len(span.text))
+            continue
+        found = _longest_match(_words(span.text), words)
+        if found is not None:
+            linked[number] = found
+        elif span.section == "evidence" and answer:
+            linked[number] = (None, None)
+    return linked
+
+
+def cite(
+    place: Location,
+    passage: int,
+    passages: Sequence[Passage],
     documents: Mapping[str, Document],
+    *,
+    text: str,
+    supports: AnswerRange = (None, None),
+    also: Iterable[Location] = (),
+    basis: Basis = "recalled",
 ) -> Citation:
-    document = _check(span.text, Location(span.document_id, span.start, span.end), documents)
+    """Returns the citation of a place, checked by slicing, with every other place of its text.
+
+    Args:
+        place: The range of a document.
+        passage: The number of the passage that it lies in.
+        passages: What could be quoted.
+        documents: The texts by id.
+        text: What stands there.
+        supports: The range of the answer that it supports.
+        also: Other places of the text that are known already.
+        basis: How the citation came to be.
+
+    Raises:
+        CitationError: The text isn't what stands there, or in another place of it.
+    """
+    document = _check(text, place, documents)
     source = document.source_map
     return Citation(
-        document_id=span.document_id,
-        start=span.start,
-        end=span.end,
-        text=span.text,
-        answer_start=answer_start,
-        answer_end=answer_end,
-        occurrences=_occurrences(span, passages, documents),
-        parts=_parts(span, passages[span.passage]),
+        document_id=place.document_id,
+        start=place.start,
+        end=place.end,
+        text=text,
+        answer_start=supports[0],
+        answer_end=supports[1],
+        occurrences=_occurrences(text, [place, *also], passages, documents),
+        parts=_parts(text, place, passages[passage]),
         title=document.title,
-        lines=document.lines(span.start, span.end),
-        page=document.page_at(span.start),
+        lines=document.lines(place.start, place.end),
+        page=document.page_at(place.start),
         source=None if source is None else source.origin,
-        utf16_range=document.utf16_range(span.start, span.end),
-        utf8_range=document.utf8_range(span.start, span.end),
+        utf16_range=document.utf16_range(place.start, place.end),
+        utf8_range=document.utf8_range(place.start, place.end),
+        basis=basis,
     )
 
 
 def _occurrences(
-    span: RecallSpan, passages: tuple[Passage, ...], documents: Mapping[str, Document]
+    text: str,
+    known: Sequence[Location],
+    passages: Sequence[Passage],
+    documents: Mapping[str, Document],
 ) -> tuple[Location, ...]:
-    """Every place where the supplied texts hold the quote, the cited one first; each checked."""
-    cited = Location(span.document_id, span.start, span.end)
-    found = [place for passage in passages for place in _scan(span.text, passage)]
-    places = tuple(dict.fromkeys([cited, *span.occurrences, *found]))
+    """Every place where the supplied texts hold the quote, known ones first; each checked."""
+    found = [place for passage in passages for place in _scan(text, passage)]
+    places = tuple(dict.fromkeys([*known, *found]))
     for place in places:
-        _check(span.text, place, documents)
+        _check(text, place, documents)
     return places
 
 
@@ -137,13 +188,13 @@ def _scan(text: str, passage: Passage) -> Iterator[Location]:
                 yield Location(copy.document_id, begin, begin + size)
 
 
-def _parts(span: RecallSpan, passage: Passage) -> tuple[Part, ...]:
+def _parts(text: str, place: Location, passage: Passage) -> tuple[Part, ...]:
     parts = []
     for member in passage.members:
-        start, end = max(span.start, member.start), min(span.end, member.end)
+        start, end = max(place.start, member.start), min(place.end, member.end)
         if start < end:
-            text = span.text[start - span.start : end - span.start]
-            parts.append(Part(start, end, text, member.id))
+            piece = text[start - place.start : end - place.start]
+            parts.append(Part(start, end, piece, member.id))
     return tuple(parts)
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from recallm_core.documents import Location
 
+Section = Literal["thinking", "evidence", "answer"]
+
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
@@ -29,12 +31,14 @@ class RecallSpan:
 
     Attributes:
         text: The exact source slice, outer white space trimmed.
-        document_id: The document of the first occurrence.
+        document_id: The document that it counts as taken from (see ``anchoring``).
         start: First character in that document.
         end: One past the last character.
-        passage: Number of the passage (0-based) that holds the first occurrence.
-        occurrences: Every place in the supplied passages that the copied tokens came from.
-        section: Where the model recalled it.
+        passage: Number of the passage (0-based) that holds that place.
+        occurrences: That place, then every other one in the supplied passages that the copied
+            tokens fit.
+        section: Where the model recalled it; ``evidence``: for the answer, before its first word,
+            and no part of its text.
         offset: Where the span's text begins in the reasoning or answer text that it is part of.
         tokens: How many tokens were copied.
     """
@@ -45,7 +49,7 @@ class RecallSpan:
     end: int
     passage: int
     occurrences: tuple[Location, ...]
-    section: Literal["thinking", "answer"]
+    section: Section
     offset: int
     tokens: int
 
@@ -96,7 +100,7 @@ class ReasoningDelta:
 class RecallStarted:
     """The model opened a span."""
 
-    section: Literal["thinking", "answer"]
+    section: Section
     index: int
 
 

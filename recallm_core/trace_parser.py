@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from recallm_core.anchoring import Place, anchor
 from recallm_core.citations import Usage
 from recallm_core.constraint import ClosedSpan, Effect
 from recallm_core.constraint_spec import Tag
@@ -323,7 +324,7 @@ class TraceParser:
         return [*events, RecallEnded(span)]
 
     def _resolve(self, closed: ClosedSpan) -> RecallSpan:
-        """The span as ranges of documents; a lossy tokenizer's other slices don't count."""
+        """The span where it counts as taken from; a lossy tokenizer's other slices don't count."""
         prompt, length = self._prompt, len(closed.tokens)
         passage, start, end = prompt.locate(*closed.occurrences[0], length)
         text = prompt.passages[passage].text[start:end]
@@ -331,14 +332,16 @@ class TraceParser:
         for occurrence in closed.occurrences:
             number, a, b = prompt.locate(*occurrence, length)
             if prompt.passages[number].text[a:b] == text:
-                places.append(prompt.place(number, a, b))
+                places.append(Place(number, prompt.place(number, a, b)))
+        place = anchor(text, places, [s for s in self._segments if isinstance(s, RecallSpan)])
+        cited = place.location
         return RecallSpan(
             text=text,
-            document_id=places[0].document_id,
-            start=places[0].start,
-            end=places[0].end,
-            passage=passage,
-            occurrences=tuple(dict.fromkeys(places)),
+            document_id=cited.document_id,
+            start=cited.start,
+            end=cited.end,
+            passage=place.passage,
+            occurrences=tuple(dict.fromkeys([cited, *(each.location for each in places)])),
             section=self._section,
             offset=self._flows[self._section].length,
             tokens=length,

@@ -299,9 +299,9 @@ def test_thinking_ends_in_time_for_an_answer() -> None:
 
 def test_a_cut_off_answer_says_so_and_a_stop_string_is_a_stop() -> None:
     llm = scripted_llm("</think>one two three four")
-    cut = llm.answer("q", [EIFFEL], max_new_tokens=9)
+    cut = llm.answer("q", [EIFFEL], max_new_tokens=9, abstain_policy="said")
     assert (cut.finish_reason, cut.text) == ("length", "one two")
-    stopped = llm.answer("q", [EIFFEL], stop=["three"])
+    stopped = llm.answer("q", [EIFFEL], stop=["three"], abstain_policy="said")
     assert (stopped.finish_reason, stopped.text) == ("stop", "one two")
 
 
@@ -445,7 +445,8 @@ def test_a_batch_that_fails_closes_all_its_streams() -> None:
 
 def test_a_batch_keeps_its_order() -> None:
     llm = scripted_llm(lambda prompt: "</think>" + prompt.rsplit("Question: ", 1)[1])
-    found = llm.answer_batch((f"q{n}", [EIFFEL]) for n in range(9))
+    asked = ((f"q{n}", [EIFFEL]) for n in range(9))
+    found = llm.answer_batch(asked, abstain_policy="said")
     assert [answer.text for answer in found] == [f"q{n}" for n in range(9)]
     assert llm.answer_batch([]) == []
 

@@ -94,7 +94,7 @@ class Writer:
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    thinking: bool = True
+    section: str = "thinking"
 
     def add(self, event: Event) -> tuple[str, str] | None:
         """Takes an event; returns what it adds to the answer and to the thinking."""
@@ -104,9 +104,10 @@ class Writer:
             case AnswerDelta(text):
                 return self._added(text, "")
             case RecallStarted(section):
-                self.thinking = section == "thinking"
-            case RecallDelta(text):
-                return self._added("", text) if self.thinking else self._added(text, "")
+                self.section = section
+            case RecallDelta(text) if self.section != "evidence":  # that comes as citations
+                thinking = self.section == "thinking"
+                return self._added("", text) if thinking else self._added(text, "")
         return None
 
     def _added(self, text: str, reasoning: str) -> tuple[str, str]:
@@ -168,7 +169,10 @@ def _thinking_block(answer: Answer, conversation: talk.Conversation) -> Thinking
 
 
 def _citation_blocks(answer: Answer, conversation: talk.Conversation) -> Iterator[CitationBlock]:
-    """One block per citation; a quote over two messages gives one for each."""
+    """One block per citation; a quote over two messages gives one for each.
+
+    What a block can't hold (its location is made of whole numbers), the basis, is in ``raw``.
+    """
     for citation in answer.citations:
         answered = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
         extra = {key: value for key, value in answered.items() if value is not None}

@@ -29,6 +29,7 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "support": answer.support,
         "finish_reason": answer.finish_reason,
         "citations": [_citation(n, c) for n, c in enumerate(answer.citations, 1)],
+        "nearest": [_citation(n, c) for n, c in enumerate(answer.nearest, 1)],
         "tool_calls": [
             {"name": call.name, "arguments": _plain(call.arguments), "id": call.id}
             for call in answer.tool_calls
@@ -74,6 +75,7 @@ def _citation(number: int, citation: Citation) -> dict[str, Any]:
         "start": citation.start,
         "end": citation.end,
         "text": citation.text,
+        "basis": citation.basis,
         "answer_start": citation.answer_start,
         "answer_end": citation.answer_end,
         "ambiguous": citation.ambiguous,

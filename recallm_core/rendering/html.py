@@ -10,6 +10,10 @@ from html import escape as _escape
 from recallm_core.citations import Answer, Citation
 from recallm_core.rendering.layout import (
     CONTEXT,
+    GRADES,
+    MOST_NEAREST,
+    NEAREST,
+    NOT_FOUND,
     WHOLE,
     Excerpt,
     Piece,
@@ -110,13 +114,19 @@ def _attribute(text: str) -> str:
 def _answer(answer: Answer, root: str) -> Iterator[str]:
     yield "<h2>Answer</h2>\n"
     if answer.abstained:
-        yield '<p class="none">The documents hold no answer, as far as the model found.</p>\n'
+        yield f'<p class="none">{NOT_FOUND}</p>\n'
     yield f'<div class="text">{"".join(_answer_text(answer, root))}</div>\n'
     if answer.citations:
         yield '<h2>Quotes</h2>\n<ol class="quotes">\n'
         for number, citation in enumerate(answer.citations, 1):
             yield _quote(answer, root, number, citation)
         yield "</ol>\n"
+    elif answer.nearest:
+        yield f"<p>{NEAREST}</p>\n<ul>\n"
+        for citation in answer.nearest[:MOST_NEAREST]:
+            yield f'<li>{_text(citation.text)}<span class="where">'
+            yield f"{_text(place_of(citation))}</span></li>\n"
+        yield "</ul>\n"
     elif not answer.abstained:
         yield '<p class="none">No quote supports this answer.</p>\n'
     yield from _reasoning(answer)
@@ -149,7 +159,8 @@ def _shortened(text: str) -> str:
 
 
 def _quote(answer: Answer, root: str, number: int, citation: Citation) -> str:
-    where = _text(place_of(citation))
+    grade = GRADES[citation.basis]
+    where = _text(place_of(citation)) + (f", {grade}" if grade else "")
     others = elsewhere(answer, citation)
     if others:
         where += f"; the same words also stand in {_text(', '.join(others[:5]))}"

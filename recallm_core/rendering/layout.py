@@ -13,6 +13,14 @@ from recallm_core.rendering.visible import one_line
 
 WHOLE = 8_000  # a source of at most this many characters is shown whole
 CONTEXT = 500  # characters around a quote, in longer ones
+NOT_FOUND = "The documents hold no answer, as far as the model found."
+NEAREST = "The nearest that the documents say, which is no answer:"
+MOST_NEAREST = 3
+GRADES = {
+    "recalled": "",
+    "pointed": "pointed at by the model",
+    "matched": "matched to the answer afterwards",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 
 from recallm_core.citations import Answer, Citation
-from recallm_core.rendering.layout import elsewhere, markers, place_of
+from recallm_core.rendering.layout import (
+    GRADES,
+    MOST_NEAREST,
+    NEAREST,
+    NOT_FOUND,
+    elsewhere,
+    markers,
+    place_of,
+)
 from recallm_core.rendering.visible import one_line, safe_url, visible, visible_slice
-
-NOT_FOUND = "*The documents hold no answer, as far as the model found.*"
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # What a renderer could take for markup, in CommonMark or a usual extension of it: emphasis, code,
@@ -29,11 +35,14 @@ def to_markdown(answer: Answer) -> str:
     image, HTML, heading, list, code or emphasis. Line breaks are kept. Renderers without footnotes
     show the marks and notes as text.
     """
-    blocks = [NOT_FOUND] if answer.abstained else []
+    blocks = [f"*{NOT_FOUND}*"] if answer.abstained else []
     body = _body(answer)
     if body:
         blocks.append(body)
     blocks += [_note(answer, n, c) for n, c in enumerate(answer.citations, 1)]
+    if answer.nearest:
+        blocks.append(NEAREST)
+        blocks += [f"{_link(c)}:\n{_block(c.text)}" for c in answer.nearest[:MOST_NEAREST]]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -97,14 +106,21 @@ def _body(answer: Answer) -> str:
 def _note(answer: Answer, number: int, citation: Citation) -> str:
     # Two plain words first: "[^1]: word" alone would be a link's definition to a renderer that
     # has no footnotes.
-    lines = [f"[^{number}]: Quoted from {_link(citation)}:"]
-    lines += [f"    > {line}" for line in escape(citation.text).split("\n")]
+    grade = GRADES[citation.basis]
+    graded = f" ({grade})" if grade else ""
+    lines = [f"[^{number}]: Quoted from {_link(citation)}{graded}:"]
+    lines += [f"    {line}" for line in _block(citation.text).split("\n")]
     others = elsewhere(answer, citation)
     if others:
         listed = ", ".join(f"**{escape(place)}**" for place in others[:5])
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         lines += ["    >", f"    > The same words stand in {listed}{more}."]
     return "\n".join(lines)
+
+
+def _block(text: str) -> str:
+    """A quote as a block."""
+    return "\n".join(f"> {line}" for line in escape(text).split("\n"))
 
 
 def _link(citation: Citation) -> str:

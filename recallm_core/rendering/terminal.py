@@ -12,7 +12,15 @@ from rich.live import Live
 from rich.text import Text
 
 from recallm_core.citations import Answer, Citation
-from recallm_core.rendering.layout import elsewhere, markers, place_of
+from recallm_core.rendering.layout import (
+    GRADES,
+    MOST_NEAREST,
+    NEAREST,
+    NOT_FOUND,
+    elsewhere,
+    markers,
+    place_of,
+)
 from recallm_core.rendering.visible import (
     VisibleStream,
     one_line,
@@ -78,7 +86,7 @@ class AnswerView:
             case RecallStarted(section, _):
                 self._section = section
                 self._quote_edge("«")
-            case RecallDelta(text) if self._section == "thinking":
+            case RecallDelta(text) if self._section != "answer":
                 self._think(text, QUOTE)
             case RecallDelta(text):
                 self._answer(text, QUOTE)
@@ -108,7 +116,7 @@ class AnswerView:
             self._console.print(Text.assemble(*draft), soft_wrap=True)
 
     def _quote_edge(self, mark: str) -> None:
-        if self._marks and self._section == "thinking":
+        if self._marks and self._section != "answer":
             self._think(mark, QUOTE)
 
     def _think(self, text: str, style: str) -> None:
@@ -231,11 +239,11 @@ class _Flow:
 def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
     """Yields the answer with its marks, then its citations: lines, and how far to indent each."""
     if answer.abstained:
-        yield Text("The documents hold no answer, as far as the model found.", style=NONE), 0
+        yield Text(NOT_FOUND, style=NONE), 0
     yield _marked(answer), 0
     for number, citation in enumerate(answer.citations, 1):
         yield Text(), 0
-        yield _heading(number, citation), 0
+        yield Text.assemble((f"[{number}]", MARK), " ", _heading(citation)), 0
         for line in visible(citation.text).split("\n"):
             yield Text(line, style="yellow"), INDENT
         others = elsewhere(answer, citation)
@@ -243,6 +251,13 @@ def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
             more = f" and {len(others) - 5} more places" if len(others) > 5 else ""
             same = f"the same words also stand in {', '.join(others[:5])}{more}"
             yield Text(same, style=THOUGHT), INDENT
+    if answer.nearest:
+        yield Text(), 0
+        yield Text(NEAREST, style=THOUGHT), 0
+    for citation in answer.nearest[:MOST_NEAREST]:
+        yield _heading(citation), INDENT
+        for line in visible(citation.text).split("\n"):
+            yield Text(line, style=THOUGHT), 2 * INDENT
 
 
 def _marked(answer: Answer) -> Text:
@@ -256,12 +271,15 @@ def _marked(answer: Answer) -> Text:
     return out
 
 
-def _heading(number: int, citation: Citation) -> Text:
+def _heading(citation: Citation) -> Text:
     place = place_of(citation)
     url = safe_url(citation.source)
     style = f"{PLACE} link {url}" if url else PLACE
-    heading = Text.assemble((f"[{number}]", MARK), " ", (place, style))
+    heading = Text.assemble((place, style))
     title = one_line(citation.title or "")
     if title and title not in place:
         heading.append(f"  {title}")
+    grade = GRADES[citation.basis]
+    if grade:
+        heading.append(f"  ({grade})", style=THOUGHT)
     return heading

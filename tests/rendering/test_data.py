@@ -40,7 +40,7 @@ def test_keys_are_stable() -> None:
     plain = to_dict(answer)
     assert list(plain) == [
         *("schema", "question", "model", "text", "abstained", "support"),
-        *("finish_reason", "citations"),
+        *("finish_reason", "citations", "nearest"),
         *("tool_calls", "usage", "trace", "sources"),
     ]
     assert plain["tool_calls"] == [

@@ -1,0 +1,82 @@
+"""Where a quote counts as taken from, when its words stand in more than one place.
+
+A short quote ("80") stands in many places, and its tokens fit all of them. It is taken from the
+evidence that was recalled for it: the first of these that exists counts.
+
+1. The place inside the evidence recalled last that holds the words, then inside earlier ones;
+   what was recalled before the answer goes before quotes of the answer itself.
+2. The place nearest to such evidence in its passage, the evidence recalled last first.
+3. The same in its document.
+4. The first place of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from recallm_core.boundaries import word_boundaries
+from recallm_core.documents import Location
+from recallm_core.text.places import find_all
+from recallm_core.trace import RecallSpan
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a quote stands: the range of its document, and the number of the passage."""
+
+    passage: int
+    location: Location
+
+
+def anchor(text: str, places: Sequence[Place], earlier: Sequence[RecallSpan]) -> Place:
+    """Returns where a quote counts as taken from.
+
+    Args:
+        text: The quote.
+        places: Where its tokens stand, at least one.
+        earlier: What was recalled before it, in order.
+    """
+    evidence = _latest_first(earlier)
+    known = {place.location for place in places}
+    for span in evidence:
+        for location in _inside(text, span, known):
+            return Place(span.passage, location)
+    for together in (_same_passage, _same_document):
+        for span in evidence:
+            near = [place for place in places if together(place, span)]
+            if near:
+                return min(near, key=lambda place: _distance(place.location, span))
+    return places[0]
+
+
+def _latest_first(spans: Sequence[RecallSpan]) -> list[RecallSpan]:
+    """What was recalled for the answer, then what the answer quotes; each from the last on."""
+    latest = spans[::-1]
+    return sorted(latest, key=lambda span: span.section == "answer")
+
+
+def _inside(text: str, span: RecallSpan, known: set[Location]) -> Iterator[Location]:
+    """The places of a quote inside evidence: its tokens' own, or whole words."""
+    edges = None
+    for at in find_all(text, span.text):
+        end = at + len(text)
+        location = Location(span.document_id, span.start + at, span.start + end)
+        if location not in known:
+            edges = word_boundaries(span.text) if edges is None else edges
+            if not (edges[at] and edges[end]):
+                continue
+        yield location
+
+
+def _same_passage(place: Place, span: RecallSpan) -> bool:
+    return place.passage == span.passage
+
+
+def _same_document(place: Place, span: RecallSpan) -> bool:
+    return place.location.document_id == span.document_id
+
+
+def _distance(place: Location, span: RecallSpan) -> int:
+    """How many characters lie between two ranges of a document."""
+    return max(place.start - span.end, span.start - place.end, 0)

@@ -1,0 +1,295 @@
+"""Evidence for words that no quote supports: what the passages hold of an answer's sentences.
+
+Plain words, no model. For each sentence of the answer, in this order:
+
+1. The sentence as it stands, four words or more, if a passage holds it at word boundaries.
+2. The same folded (``text.folding``): across case, line breaks, ligatures and typography.
+3. The sentence of the passages, or two neighbouring ones, that shares most of what matters: content
+   words weighted by how rare they are in the passages. The question's words count as well, for a
+   little; so "80" alone finds the sentence that speaks of what was asked.
+
+What shares words isn't evidence yet. It has to hold a word that the answer adds to the question,
+every number of the answer's sentence, and every name in it that neither the question nor the
+passage's title or the sentence before holds; and one mustn't deny what the other says. Nothing is
+cited below ``THRESHOLD``, which ``benchmarks/matching.py`` measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from recallm_core.boundaries import word_boundaries
+from recallm_core.citations import Citation
+from recallm_core.documents import Document, Location, Passage
+from recallm_core.hops import names
+from recallm_core.lexical import BM25, sentences, terms
+from recallm_core.linking import cite
+from recallm_core.text.folding import Folded, fold
+from recallm_core.text.places import find_all
+
+THRESHOLD = 0.5
+QUESTION_WEIGHT = 0.2
+TITLE_WEIGHT = 0.5  # a word that only the passage's title holds
+_SECOND = 0.15  # what a neighbouring sentence has to add to be cited with one
+_CANDIDATES = 12
+_RUN = 4  # words; fewer stand in too many places
+_WINDOW = 64  # characters around a place in which its word boundaries are told
+
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        """
+        zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+        fifteen sixteen seventeen eighteen nineteen twenty
+        """.split()  # noqa: SIM905
+    )
+}
+_LETTERS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+_NEGATIONS = frozenset(
+    """
+    not no never neither nor none nobody nothing without cannot
+    nicht kein keine keinen keiner keinem keines nie niemals nunca jamais jam\u00e1s n\u00e3o
+    """.split()  # noqa: SIM905
+)
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What evidence for a sentence has to hold."""
+
+    weights: Mapping[str, float]  # of its content words and the question's
+    added: frozenset[str]  # content words that the question doesn't hold
+    names: frozenset[str]
+    numbers: frozenset[str]
+    denies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A sentence of a passage."""
+
+    passage: int
+    start: int
+    end: int
+    words: frozenset[str]
+
+
+class Matcher:
+    """Finds what passages hold of the sentences of answers.
+
+    Args:
+        passages: What the model was given.
+        documents: Their texts by id.
+        question: What was asked.
+        threshold: How much of what matters evidence has to share, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        passages: Sequence[Passage],
+        documents: Mapping[str, Document],
+        *,
+        question: str = "",
+        threshold: float = THRESHOLD,
+    ) -> None:
+        self._passages = passages
+        self._documents = documents
+        self._asked = frozenset(terms(question))
+        self._threshold = threshold
+
+    def match(self, answer: str, *, covered: Iterable[Range] = ()) -> tuple[Citation, ...]:
+        """Returns citations, ``basis="matched"``, of an answer's sentences; at most one for each.
+
+        Args:
+            answer: Any text.
+            covered: Ranges that are cited already; sentences that overlap them are left out.
+
+        Raises:
+            CitationError: A passage isn't the slice of its document that it claims to be.
+        """
+        known = list(covered)
+        found = []
+        for start, end in sentences(answer):
+            if any(start < b and a < end for a, b in known):
+                continue
+            place = self._run(answer[start:end]) or self._likest(answer[start:end])
+            if place is not None:
+                found.append(self._cite(*place, supports=(start, end)))
+        return tuple(found)
+
+    def _cite(self, number: int, start: int, end: int, *, supports: Range) -> Citation:
+        passage = self._passages[number]
+        return cite(
+            Location(passage.document_id, passage.start + start, passage.start + end),
+            number,
+            self._passages,
+            self._documents,
+            text=passage.text[start:end],
+            supports=supports,
+            basis="matched",
+        )
+
+    # runs
+
+    def _run(self, said: str) -> tuple[int, int, int] | None:
+        """Where the passages hold a sentence as it stands, else folded; the likeliest place."""
+        core = _core(said)
+        if len(core.split()) < _RUN or not terms(core):
+            return None
+        for places in (self._exact(core), self._alike(core)):
+            found = [place for place in places if self._whole_words(*place)]
+            if found:
+                return max(found, key=self._nearness)
+        return None
+
+    def _exact(self, core: str) -> Iterator[tuple[int, int, int]]:
+        for number, passage in enumerate(self._passages):
+            for at in find_all(core, passage.text):
+                yield number, at, at + len(core)
+
+    def _alike(self, core: str) -> Iterator[tuple[int, int, int]]:
+        for number, folded in enumerate(self._folded):
+            for start, end in folded.find(core):
+                yield number, start, end
+
+    def _whole_words(self, number: int, start: int, end: int) -> bool:
+        text = self._passages[number].text
+        low, high = max(0, start - _WINDOW), min(len(text), end + _WINDOW)
+        edges = word_boundaries(text[low:high])
+        return bool(edges[start - low] and edges[end - low])
+
+    def _nearness(self, place: tuple[int, int, int]) -> float:
+        """How well what stands around a place fits the question."""
+        number, start, end = place
+        around = self._passages[number].text[max(0, start - 300) : end + 300]
+        words = self._titles[number].union(terms(around))
+        return sum(self._index.idf(word) for word in self._asked & words)
+
+    # sentences
+
+    def _likest(self, said: str) -> tuple[int, int, int] | None:
+        """The sentence or two of a passage that share most with one, if that is enough."""
+        wanted = self._wanted(said)
+        whole = sum(wanted.weights.values())
+        if not wanted.added or not self._sentences:
+            return None
+        best, place = self._threshold, None
+        for row in self._nearest(wanted):
+            alone = self._shared((row,), wanted) / whole
+            for rows in ((row,), (row, row + 1), (row - 1, row)):
+                score = alone if len(rows) == 1 else self._together(rows, wanted, alone, whole)
+                if score >= best and score > 0 and self._agrees(rows, wanted):
+                    best = np.nextafter(score, 2)  # of equals, the first
+                    first, last = self._sentences[rows[0]], self._sentences[rows[-1]]
+                    place = (first.passage, first.start, last.end)
+        return place
+
+    def _wanted(self, said: str) -> _Wanted:
+        own = frozenset(terms(said))
+        weights = {word: self._index.idf(word) for word in own}
+        for word in self._asked - own:
+            weights[word] = QUESTION_WEIGHT * self._index.idf(word)
+        return _Wanted(
+            weights, own - self._asked, names(said) - self._asked, _numbers(said), _denies(said)
+        )
+
+    def _nearest(self, wanted: _Wanted) -> list[int]:
+        """The sentences that share most, the best first."""
+        scores = np.zeros(len(self._sentences))
+        for word, weight in wanted.weights.items():
+            scores[self._rows.get(word, [])] += weight
+        best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+        return [int(row) for row in best if scores[row] > 0]
+
+    def _together(
+        self, rows: tuple[int, int], wanted: _Wanted, alone: float, whole: float
+    ) -> float:
+        """What two neighbours share, if the second adds enough; less than nothing otherwise."""
+        one, other = rows
+        if one < 0 or other >= len(self._sentences):
+            return -1
+        if self._sentences[one].passage != self._sentences[other].passage:
+            return -1
+        score = self._shared(rows, wanted) / whole
+        return score - _SECOND if score >= alone + _SECOND else -1
+
+    def _shared(self, rows: Sequence[int], wanted: _Wanted) -> float:
+        words = frozenset[str]().union(*(self._sentences[row].words for row in rows))
+        titles = self._titles[self._sentences[rows[0]].passage] - words
+        said = sum(weight for word, weight in wanted.weights.items() if word in words)
+        named = sum(weight for word, weight in wanted.weights.items() if word in titles)
+        return said + TITLE_WEIGHT * named
+
+    def _agrees(self, rows: Sequence[int], wanted: _Wanted) -> bool:
+        """Whether sentences hold the numbers and names of another, and deny as much."""
+        first, last = self._sentences[rows[0]], self._sentences[rows[-1]]
+        text = self._passages[first.passage].text[first.start : last.end]
+        words = first.words | last.words
+        if not wanted.added & words or not wanted.numbers <= _numbers(text):
+            return False
+        around = words | self._titles[first.passage] | self._before(rows[0])
+        return wanted.names <= around and wanted.denies == _denies(text)
+
+    def _before(self, row: int) -> frozenset[str]:
+        """The words of the sentence before, where names are that "it" and "she" stand for."""
+        same = row > 0 and self._sentences[row - 1].passage == self._sentences[row].passage
+        return self._sentences[row - 1].words if same else frozenset()
+
+    # the passages, taken apart when they are first needed
+
+    @cached_property
+    def _sentences(self) -> list[_Sentence]:
+        return [
+            _Sentence(number, start, end, frozenset(terms(passage.text[start:end])))
+            for number, passage in enumerate(self._passages)
+            for start, end in sentences(passage.text)
+        ]
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, sentence in enumerate(self._sentences):
+            for word in sentence.words:
+                rows.setdefault(word, []).append(row)
+        return rows
+
+    @cached_property
+    def _index(self) -> BM25:
+        return BM25([sentence.words for sentence in self._sentences])
+
+    @cached_property
+    def _titles(self) -> list[frozenset[str]]:
+        return [frozenset(terms(passage.title or "")) for passage in self._passages]
+
+    @cached_property
+    def _folded(self) -> list[Folded]:
+        return [fold(passage.text) for passage in self._passages]
+
+
+def _core(said: str) -> str:
+    """A sentence without what stands around its words."""
+    inside = [n for n, character in enumerate(said) if character.isalnum()]
+    return said[inside[0] : inside[-1] + 1] if inside else ""
+
+
+def _numbers(text: str) -> frozenset[str]:
+    """The numbers in digits or words; "one" is as often no number, so it is told apart by none."""
+    found = {match.group().replace(",", "") for match in _NUMBER.finditer(text)}
+    words = (_NUMBER_WORDS.get(word) for word in _LETTERS.findall(text.casefold()))
+    return frozenset(found.union(word for word in words if word and word != "1") - {"1"})
+
+
+def _denies(text: str) -> bool:
+    """Whether a text says no to something."""
+    return any(
+        word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
+        for word in _LETTERS.findall(text.casefold())
+    )
