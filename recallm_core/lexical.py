@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,18 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*")
+_MARGIN = r"[ \t]*(?:\r\n|[\n\r])[ \t]*(?:[>#*/;%]+[ \t]+)?"  # a line's end, and a mark after it
+_HYPHEN = "-\u2010\u2011"
+_WORD = re.compile(
+    r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*"
+    rf"(?:(?<=[^\W\d_])[{_HYPHEN}](?:{_MARGIN})?(?=[^\W\d_])[^\W_]+(?:['\u2019][^\W_]+)*)*"
+)
+_BETWEEN_PARTS = re.compile(rf"[{_HYPHEN}](?:{_MARGIN})?")
+# Characters that show nothing; a soft hyphen hides the end of the line after it, too.
+_HIDDEN = re.compile(
+    rf"\xad(?:{_MARGIN})?|[\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff]"
+)
 _PARTS = re.compile(rf"[{_UNSPACED}]+|\d+|[^\W\d_{_UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 _local = threading.local()
@@ -50,26 +62,46 @@ def terms(text: str) -> list[str]:
 
     Case is folded and English stop words are dropped; ``1,500`` becomes ``1500``; a word of
     letters and digits also yields its parts (``FY2018``: ``fy2018``, ``fy``, ``2018``); scripts
-    without spaces yield pairs of neighbouring characters. Linear in the length of the text.
+    without spaces yield pairs of neighbouring characters. Characters that show nothing are passed
+    over, and ligatures and wide forms are plain letters. A word with hyphens, also one broken at
+    the end of a line, yields its parts and the word without hyphens. Linear in the length of the
+    text.
     """
     found: list[str] = []
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _HIDDEN.sub("", text))
     for word in _WORD.findall(text.casefold()):
         if word in _STOP_WORDS:
             continue
-        if word.isascii():
-            if word.isalpha():
-                found.append(_stem(word))
-            else:
-                _add_mixed(word, found)
-        else:
+        if not word.isascii():
             _add_other(word, found)
+        elif word.isalpha():
+            found.append(_stem(word))
+        elif "-" in word:
+            _add_compound(word, found)
+        else:
+            _add_mixed(word, found)
     return found
+
+
+def _add_compound(word: str, found: list[str]) -> None:
+    """Adds the parts of a word with hyphens, and the whole without them."""
+    parts = _BETWEEN_PARTS.split(word)
+    for part in parts:
+        found.extend(terms(part))
+    found.extend(terms("".join(parts)))
 
 
 def _without_clitic(word: str) -> str:
     """Drops an ending like 's or n't; other apostrophes only vanish (``o'brien``: ``obrien``)."""
     head, _, tail = word.rpartition("'")
     return (head if head and tail in _CLITICS else word).replace("'", "")
+
+
+def _plain_letters(word: str) -> str:
+    """A word with ligatures and wide forms as plain letters; what isn't a digit becomes none."""
+    plain = unicodedata.normalize("NFKC", word).casefold()
+    return word if any(c.isdigit() and not c.isdecimal() for c in word) else plain
 
 
 def _add_mixed(word: str, found: list[str]) -> None:
@@ -88,7 +120,10 @@ def _add_mixed(word: str, found: list[str]) -> None:
 
 def _add_other(word: str, found: list[str]) -> None:
     """Adds a word beyond ASCII; runs of an unspaced script become pairs of characters."""
-    word = _without_clitic(word.replace("\u2019", "'"))
+    if _BETWEEN_PARTS.search(word):
+        _add_compound(word, found)
+        return
+    word = _without_clitic(_plain_letters(word).replace("\u2019", "'"))
     if not _UNSPACED_RUN.search(word):
         if word not in _STOP_WORDS:
             found.append(_stem(word))

@@ -244,3 +244,21 @@ def test_reader_and_mini_take_little_room() -> None:
     assert mini is not None
     folders = (Path(mini), Path(mini).parent / "evidence-reader")
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("The guaran-tee lasts.", "The guarantee lasts."),
+        ("The guaran-\n  tee lasts.", "The guarantee lasts."),
+        ("The guaran\xad\ntee lasts.", "The guarantee lasts."),
+        ("A well-known ofﬁce.", "A well-known office."),
+        ("> It is known to the\n> office.", "It is known to the office."),
+    ],
+)
+def test_words_are_read_as_a_reader_sees_them(written: str, read: str) -> None:
+    (window,) = cut(written, 0, TOKENIZER)
+    assert list(window.ids) == TOKENIZER.encode(read, add_special_tokens=False).ids
+    assert (window.starts[1:] >= window.ends[:-1]).all()
+    shown = [written[a:b] for a, b in zip(window.starts, window.ends, strict=True)]
+    assert all(piece.strip() for piece in shown)
