@@ -73,7 +73,7 @@ def cut(
         text, units = found.text, found.spans
     shadow = _shadow(text, tokenizer)
     encoding = tokenizer.encode(shadow.text, add_special_tokens=False)
-    offsets = shadow.places[np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)]
+    offsets = shadow.untouched(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
     firsts = [bisect_right(offsets[:, 1], start) for start, _ in units]
     bounds = [*firsts, len(encoding.ids)]
     windows: list[Window] = []
@@ -103,10 +103,18 @@ def cut(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shadow:
-    """A text as it is read; ``places[i]`` is where its character ``i`` stands in the untouched."""
+    """A text as it is read; each character stands for a range of the untouched text."""
 
     text: str
-    places: Ints
+    starts: Ints
+    ends: Ints
+
+    def untouched(self, offsets: Ints) -> Ints:
+        """Returns ranges of the untouched text for ranges of this one."""
+        if not len(offsets):
+            return offsets
+        last = np.maximum(offsets[:, 1] - 1, offsets[:, 0])
+        return np.stack([self.starts[offsets[:, 0]], self.ends[last]], axis=1)
 
 
 def _shadow(text: str, tokenizer: Tokenizer) -> _Shadow:
@@ -121,16 +129,14 @@ def _shadow(text: str, tokenizer: Tokenizer) -> _Shadow:
             changes.append((*match.span(), unicodedata.normalize("NFKC", match.group())))
         elif _is_broken(match["left"], match["right"], tokenizer):
             changes.append((match.end("left"), match.start("right"), ""))
-    if not changes:
-        return _Shadow(text, np.arange(len(text) + 1))
-    pieces, places, last = [], [], 0
-    for start, end, new in changes:
+    pieces, starts, ends, last = [], [], [], 0
+    for start, end, new in [*changes, (len(text), len(text), "")]:
+        kept = np.arange(last, start)
         pieces += [text[last:start], new]
-        places += [np.arange(last, start), np.full(len(new), start)]
+        starts += [kept, np.full(len(new), start)]
+        ends += [kept + 1, np.full(len(new), end)]
         last = end
-    pieces.append(text[last:])
-    places.append(np.arange(last, len(text) + 1))
-    return _Shadow("".join(pieces), np.concatenate(places))
+    return _Shadow("".join(pieces), np.concatenate(starts), np.concatenate(ends))
 
 
 def _is_broken(left: str, right: str, tokenizer: Tokenizer) -> bool:
