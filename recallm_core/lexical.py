@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import Stemmer
+
+from recallm_core.text.layout import read_layout
 
 _STOP_WORDS = frozenset(
     """
@@ -28,7 +32,18 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*")
+_MARGIN = r"[ \t]*(?:\r\n|[\n\r])[ \t]*(?:[>#*/;%]+[ \t]+)?"  # a line's end, and a mark after it
+_HYPHEN = "-\u2010\u2011"
+_WORD = re.compile(
+    r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*"
+    rf"(?:(?<=[^\W\d_])[{_HYPHEN}](?:{_MARGIN})?(?=[^\W\d_])[^\W_]+(?:['\u2019][^\W_]+)*)*"
+)
+_BETWEEN_PARTS = re.compile(rf"[{_HYPHEN}](?:{_MARGIN})?")
+# Characters that show nothing; a soft hyphen hides the end of the line after it, too.
+_HIDDEN = re.compile(
+    rf"\xad(?:{_MARGIN})?|[\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff]"
+)
 _PARTS = re.compile(rf"[{_UNSPACED}]+|\d+|[^\W\d_{_UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 _local = threading.local()
@@ -47,26 +62,46 @@ def terms(text: str) -> list[str]:
 
     Case is folded and English stop words are dropped; ``1,500`` becomes ``1500``; a word of
     letters and digits also yields its parts (``FY2018``: ``fy2018``, ``fy``, ``2018``); scripts
-    without spaces yield pairs of neighbouring characters. Linear in the length of the text.
+    without spaces yield pairs of neighbouring characters. Characters that show nothing are passed
+    over, and ligatures and wide forms are plain letters. A word with hyphens, also one broken at
+    the end of a line, yields its parts and the word without hyphens. Linear in the length of the
+    text.
     """
     found: list[str] = []
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _HIDDEN.sub("", text))
     for word in _WORD.findall(text.casefold()):
         if word in _STOP_WORDS:
             continue
-        if word.isascii():
-            if word.isalpha():
-                found.append(_stem(word))
-            else:
-                _add_mixed(word, found)
-        else:
+        if not word.isascii():
             _add_other(word, found)
+        elif word.isalpha():
+            found.append(_stem(word))
+        elif "-" in word:
+            _add_compound(word, found)
+        else:
+            _add_mixed(word, found)
     return found
+
+
+def _add_compound(word: str, found: list[str]) -> None:
+    """Adds the parts of a word with hyphens, and the whole without them."""
+    parts = _BETWEEN_PARTS.split(word)
+    for part in parts:
+        found.extend(terms(part))
+    found.extend(terms("".join(parts)))
 
 
 def _without_clitic(word: str) -> str:
     """Drops an ending like 's or n't; other apostrophes only vanish (``o'brien``: ``obrien``)."""
     head, _, tail = word.rpartition("'")
     return (head if head and tail in _CLITICS else word).replace("'", "")
+
+
+def _plain_letters(word: str) -> str:
+    """A word with ligatures and wide forms as plain letters; what isn't a digit becomes none."""
+    plain = unicodedata.normalize("NFKC", word).casefold()
+    return word if any(c.isdigit() and not c.isdecimal() for c in word) else plain
 
 
 def _add_mixed(word: str, found: list[str]) -> None:
@@ -85,7 +120,10 @@ def _add_mixed(word: str, found: list[str]) -> None:
 
 def _add_other(word: str, found: list[str]) -> None:
     """Adds a word beyond ASCII; runs of an unspaced script become pairs of characters."""
-    word = _without_clitic(word.replace("\u2019", "'"))
+    if _BETWEEN_PARTS.search(word):
+        _add_compound(word, found)
+        return
+    word = _without_clitic(_plain_letters(word).replace("\u2019", "'"))
     if not _UNSPACED_RUN.search(word):
         if word not in _STOP_WORDS:
             found.append(_stem(word))
@@ -145,34 +183,120 @@ class BM25:
 
 _ABBREVIATIONS = frozenset(
     """
-    mr mrs ms dr prof sr jr st mt no nos vs etc e.g i.e eg ie cf fig figs eq sec vol pp approx
-    dept est inc ltd co corp gen col lt sgt capt gov sen rep rev hon jan feb mar apr jun jul aug
-    sep sept oct nov dec a.m p.m u.s u.k art c ca
+    mr mrs ms dr prof sr jr st mt no nos vs etc e.g i.e eg ie cf fig figs eq eqs sec secs vol pp
+    approx dept est inc ltd co corp gen col lt sgt capt gov sen rep rev hon jan feb mar apr jun jul
+    aug sep sept oct nov dec a.m p.m u.s u.k art c ca al ed eds ch chap para viz resp univ mme mlle
+    bzw vgl sog ggf evtl inkl zzgl nr abs bd hrsg geb gest str tel ing dipl allg bes usw ff
+    sra srta ud uds avda
 """.split()  # noqa: SIM905
 )
-_ENDS = re.compile(
-    r"""[.!?\u2026]+["'\u201d\u2019)\]*_]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d)]*"""
+# A number before a full stop is a German ordinal after these words, and before those.
+_BEFORE_ORDINALS = frozenset(
+    """
+    des der dem den das die im am vom zum zur bis ab seit und oder ende mitte anfang jede jeder
+    jedes jeden jedem ein eine einen einem einer ihr ihre ihren ihrem sein seine seinen seinem
+""".split()  # noqa: SIM905
 )
-_NEW_ITEM = re.compile(r"""\s*(?:[-*+\u2022>|#=~`<{}"]|\d+[.)]\s|[^\s:=|,]{1,80}\s*[:=]|\[)""")
-_LINE = re.compile(r"[^\n\r\u2028\u2029\x0b\x0c\x85]+")
+_AFTER_ORDINALS = re.compile(
+    r"(?:Januar|Februar|M\xe4rz|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|J\xe4nner"
+    r"|Jahrhundert\w{0,3}|Jahrtausend\w{0,3}|Lebensjahr\w{0,3}|Geburtstag\w{0,2}|Jh\b|Stock\b|Klasse\b|Auflage\b"
+    r"|Kapitel\w?\b|Platz\b|Mal\b)"
+)
+_ENDS = re.compile(
+    r"""(?<![.!?\u2026\u061f\u06d4\u0964\u0965])[.!?\u2026\u061f\u06d4\u0964\u0965]+(?:["'\u201d\u2019\xbb)\]*_]|\[\d{1,3}\])*(?=\s)"""
+    r"""|[\u3002\uff01\uff1f\uff61]+[\u300d\u300f\u3011\u201d\u2019\uff09)]*"""
+)
+_VISIBLE = re.compile(r"\S")
+_WIDE_ENDS = "\u3002\uff01\uff1f\uff61"
+# Japanese particles and commas
+_AFTER_QUOTATIONS = frozenset("\u3068\u3092\u306e\u306f\u304c\u306b\u3067\u3082\u3001\u3002\u300c")
+_OPEN, _CLOSED = "([\uff08\u3010", ")]\uff09\u3011"
+_BRACKETS = re.compile(rf"[{re.escape(_OPEN + _CLOSED)}]")
+_OPENING = re.compile(rf"[{re.escape(_OPEN)}]")
+_LONGEST_ASIDE = 200  # characters that a bracket may hold from a full stop to its end
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """Returns the spans of the sentences, headings, list items and table rows of ``text``.
 
     Half-open character ranges, ascending, disjoint, without outer white space, and together they
-    hold every character that isn't white space. A line break ends a sentence, unless the line
-    looks wrapped; abbreviations and initials don't end one.
+    hold every character that isn't white space. A sentence reaches over the lines that it is
+    wrapped in, with the marks before them; each line of a log, list, table, verse or code ends
+    one (``text.layout``). Abbreviations, initials and ordinals don't, nor does what is in brackets.
     """
+    layout = read_layout(text)
+    return _sentences(text, layout.text, layout.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The sentences of a text, and how they read without the marks of its layout.
+
+    Attributes:
+        text: The text with spaces for the marks that stand before the lines of wrapped prose; as
+            long as the untouched one.
+        spans: As ``sentences`` returns them.
+        begins: Where the words of each sentence begin, after such marks.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    begins: list[int]
+
+
+def units(text: str) -> Units:
+    """Returns the sentences of a text, and how they read without the marks of its layout."""
+    layout = read_layout(text)
+    spans = _sentences(text, layout.text, layout.blocks)
+    if layout.text is text:
+        return Units(text, spans, [start for start, _ in spans])
+    begins = [_first_visible(layout.text, start, end) for start, end in spans]
+    return Units(layout.text, spans, begins)
+
+
+def _first_visible(text: str, start: int, end: int) -> int:
+    match = _VISIBLE.search(text, start, end)
+    return match.start() if match else start
+
+
+def _sentences(text: str, plain: str, blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sentences of some blocks; ``plain`` is the text without marks, as long as it."""
     spans: list[tuple[int, int]] = []
-    for start, end in _blocks(text):
+    for start, end in blocks:
         begin = start
-        for match in _ENDS.finditer(text, start, end):
-            if _is_end(text, begin, match, end):
+        brackets = _Brackets(plain, start, end) if _OPENING.search(plain, start, end) else None
+        for match in _ENDS.finditer(plain, start, end):
+            if not _is_end(plain, begin, match, end):
+                continue
+            if brackets is None or not brackets.hold(match.end()):
                 _add_trimmed(text, begin, match.end(), spans)
                 begin = match.end()
         _add_trimmed(text, begin, end, spans)
     return spans
+
+
+class _Brackets:
+    """Counts the brackets of a block as far as they are asked for."""
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        self._text, self._at, self._end = text, start, end
+        self._depth = 0
+
+    def hold(self, place: int) -> bool:
+        """Whether a place is in brackets that are closed soon after; places ascend."""
+        for match in _BRACKETS.finditer(self._text, self._at, place):
+            self._depth = max(0, self._depth + (1 if match.group() in _OPEN else -1))
+        self._at = place
+        if not self._depth:
+            return False
+        depth = self._depth
+        for match in _BRACKETS.finditer(self._text, place, min(self._end, place + _LONGEST_ASIDE)):
+            depth += 1 if match.group() in _OPEN else -1
+            if not depth:
+                return True
+        self._depth = 0  # never closed: it was a stray one
+        return False
 
 
 def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) -> None:
@@ -184,36 +308,10 @@ def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) 
         spans.append((start, end))
 
 
-def _blocks(text: str) -> Iterator[tuple[int, int]]:
-    """Yields lines, those that look wrapped joined with the next."""
-    lines = [m.span() for m in _LINE.finditer(text) if not m.group().isspace()]
-    first = 0
-    while first < len(lines):
-        last = first
-        while last + 1 < len(lines) and _is_wrapped(text, lines[last], lines[last + 1]):
-            last += 1
-        yield lines[first][0], lines[last][1]
-        first = last + 1
-
-
-def _is_wrapped(text: str, line: tuple[int, int], following: tuple[int, int]) -> bool:
-    """Says whether a line of prose runs on in the following one."""
-    gap = text[line[1] : following[0]]
-    if gap not in ("\n", "\r\n", "\r") or line[1] - line[0] < 45:
-        return False
-    prose = text[line[0] : line[1]].rstrip()
-    if not prose or prose[-1] in ".!?:;|}>\u3002" or prose.lstrip()[:1] in "|#{<":
-        return False
-    if prose.count(" ") < 5 or prose.count(",") > prose.count(", ") + 1:
-        return False
-    following_text = text[following[0] : min(following[1], following[0] + 200)]
-    return not _NEW_ITEM.match(following_text)
-
-
 def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
     """Says whether sentence punctuation really ends a sentence here."""
-    if match.group()[0] in "\u3002\uff01\uff1f":
-        return True
+    if match.group()[0] in _WIDE_ENDS:
+        return not _is_quoted_on(text, match, end)
     after = text[match.end() : min(end, match.end() + 80)].lstrip()
     if not after:
         return True
@@ -224,7 +322,36 @@ def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
     words = text[max(begin, match.start() - 24) : match.start()].split()
     if not words:
         return False  # a list number's or a stray full stop
-    word = words[-1].lstrip("([\"'\u201c\u2018").casefold()
-    initial = len(word) == 1 and word.isalpha() and words[-1][-1].isupper()
-    numbering = len(words) == 1 and word.isdigit() and match.start() - begin <= len(word) + 1
-    return not (word in _ABBREVIATIONS or initial or numbering)
+    return not _is_shortened(words, after, match.start() - begin)
+
+
+def _is_quoted_on(text: str, match: re.Match[str], end: int) -> bool:
+    """Whether a Japanese quotation ends here in the midst of a sentence."""
+    is_closed = match.group()[-1] in "\u300d\u300f"
+    return is_closed and match.end() < end and text[match.end()] in _AFTER_QUOTATIONS
+
+
+def _is_shortened(words: list[str], after: str, length: int) -> bool:
+    """Whether a full stop belongs to an abbreviation, an initial, a number or an ordinal.
+
+    Args:
+        words: Up to it, the last of them in the same sentence.
+        after: What follows, without white space before it.
+        length: Characters from the beginning of the sentence.
+    """
+    word = words[-1].lstrip("([\"'\u201c\u2018\u201e\xab").casefold()
+    if word in _ABBREVIATIONS or _INITIALS.fullmatch(word):
+        return True
+    if len(word) == 1 and word.isalpha():
+        return words[-1][-1].isupper() or after[1:2] == "."
+    if not (word.isdecimal() and len(word) < 3):
+        return len(words) == 1 and word.isdigit() and length <= len(word) + 1
+    return (len(words) == 1 and length <= len(word) + 1) or _is_ordinal(words, after)
+
+
+def _is_ordinal(words: list[str], after: str) -> bool:
+    if _AFTER_ORDINALS.match(after):
+        return True
+    before = words[-2].casefold() if len(words) > 1 else ""
+    is_date = before[:-1].isdecimal() and before.endswith(".") and after[0].isdigit()
+    return before in _BEFORE_ORDINALS or is_date

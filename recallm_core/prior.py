@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from recallm_core.embedding import Embedder
-from recallm_core.lexical import BM25, sentences, terms
+from recallm_core.lexical import BM25, terms, units
 
 _HEADING = re.compile(r"#{1,6}\s|[^.!?|]{1,60}:?$")
 _BARE_HEADING = re.compile(r"\s*#{1,6}\s")
@@ -63,7 +63,7 @@ class SentenceScorer:
     Attributes:
         spans: Character ranges of each text's sentences.
         begins: For each text, the number of its first sentence, all texts counted through, and
-            where its sentences begin.
+            where the words of its sentences begin, after marks of its layout.
 
     Raises:
         ValueError: ``titles`` and ``texts`` differ in number.
@@ -77,16 +77,17 @@ class SentenceScorer:
     ) -> None:
         if titles is not None and len(titles) != len(texts):
             raise ValueError(f"{len(texts):,} texts need as many titles, got {len(titles):,}")
-        self.spans = [sentences(text) for text in texts]
+        apart = [units(text) for text in texts]
+        self.spans = [unit.spans for unit in apart]
         self.begins: list[tuple[int, np.ndarray]] = []
         own: list[list[str]] = []
         context: list[list[str]] = []
-        for number, text in enumerate(texts):
-            starts = np.array([a for a, _ in self.spans[number]], dtype=np.int64)
-            self.begins.append((len(own), starts))
+        for number, unit in enumerate(apart):
+            self.begins.append((len(own), np.array(unit.begins, dtype=np.int64)))
             title = (titles[number] if titles is not None else None) or ""
-            _collect(text, self.spans[number], terms(title), own, context)
+            _collect(unit.text, unit.spans, terms(title), own, context)
         self._texts = texts
+        self._plain = [unit.text for unit in apart]
         self._index = BM25(own)
         self._embedder = embedder
         self._worded = np.array([bool(found) for found in own], dtype=np.float64)
@@ -100,7 +101,7 @@ class SentenceScorer:
         """A unit vector for each sentence; 0 for headings and lines without words."""
         assert self._embedder is not None
         flat = [
-            text[a:b] for text, found in zip(self._texts, self.spans, strict=True) for a, b in found
+            text[a:b] for text, found in zip(self._plain, self.spans, strict=True) for a, b in found
         ]
         vectors = np.asarray(self._embedder.encode_documents(flat), dtype=np.float64)
         return np.asarray(vectors * self._worded[:, None])
@@ -109,13 +110,9 @@ class SentenceScorer:
     def _rows(self) -> dict[str, list[int]]:
         """The numbers of the sentences that read so."""
         rows: dict[str, list[int]] = {}
-        flat = (
-            (text[a:b])
-            for text, found in zip(self._texts, self.spans, strict=True)
-            for a, b in found
-        )
-        for row, sentence in enumerate(flat):
-            rows.setdefault(sentence, []).append(row)
+        for text, found, (first, begins) in zip(self._texts, self.spans, self.begins, strict=True):
+            for row, ((_, end), begin) in enumerate(zip(found, begins, strict=True), first):
+                rows.setdefault(text[begin:end], []).append(row)
         return rows
 
     def scores(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from recallm_core import lexical
 from recallm_core.errors import CheckpointError
-from recallm_core.lexical import sentences
 
 Ints = NDArray[np.int64]
 
@@ -19,6 +21,10 @@ WINDOW_TOKENS = 176  # of a passage's text
 QUESTION_TOKENS = 48
 RECALLED_TOKENS = 64
 TITLE_TOKENS = 16
+_TO_READ = re.compile(
+    r"(?P<form>[\ufb00-\ufb06\uff21-\uff3a\uff41-\uff5a]+)"
+    r"|(?P<left>[^\W\d_]{1,40})(?:[-\u2010]\s{0,200}|\xad\s{1,200})(?=(?P<right>[^\W\d_]{1,40}))"
+)
 _OVERLAP = 48  # a sentence of at most so many tokens is repeated in the next window
 
 
@@ -59,11 +65,15 @@ def cut(
         passage: Its number.
         tokenizer: Without truncation and padding.
         limit: Most tokens of a window.
-        units: The passage's sentences; None: as ``lexical.sentences`` finds them.
+        units: The passage's sentences; None: as ``lexical.units`` finds them, and the marks that
+            stand before wrapped lines aren't read.
     """
-    units = sentences(text) if units is None else units
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    if units is None:
+        found = lexical.units(text)
+        text, units = found.text, found.spans
+    shadow = _shadow(text, tokenizer)
+    encoding = tokenizer.encode(shadow.text, add_special_tokens=False)
+    offsets = shadow.untouched(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
     firsts = [bisect_right(offsets[:, 1], start) for start, _ in units]
     bounds = [*firsts, len(encoding.ids)]
     windows: list[Window] = []
@@ -89,6 +99,50 @@ def cut(
         is_short = stop - number > 1 and bounds[stop] - bounds[stop - 1] <= _OVERLAP
         number = stop - 1 if is_short and stop < len(units) else stop
     return [window for window in windows if window.ids]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shadow:
+    """A text as it is read; each character stands for a range of the untouched text."""
+
+    text: str
+    starts: Ints
+    ends: Ints
+
+    def untouched(self, offsets: Ints) -> Ints:
+        """Returns ranges of the untouched text for ranges of this one."""
+        if not len(offsets):
+            return offsets
+        last = np.maximum(offsets[:, 1] - 1, offsets[:, 0])
+        return np.stack([self.starts[offsets[:, 0]], self.ends[last]], axis=1)
+
+
+def _shadow(text: str, tokenizer: Tokenizer) -> _Shadow:
+    """The text with ligatures and wide forms as letters, and words broken by a hyphen made whole.
+
+    Whether a hyphen belongs to a word can't be told from the text: it goes where the whole is a
+    word of the reader's vocabulary, unless both parts are.
+    """
+    changes: list[tuple[int, int, str]] = []
+    for match in _TO_READ.finditer(text):
+        if match["form"]:
+            changes.append((*match.span(), unicodedata.normalize("NFKC", match.group())))
+        elif _is_broken(match["left"], match["right"], tokenizer):
+            changes.append((match.end("left"), match.start("right"), ""))
+    pieces, starts, ends, last = [], [], [], 0
+    for start, end, new in [*changes, (len(text), len(text), "")]:
+        kept = np.arange(last, start)
+        pieces += [text[last:start], new]
+        starts += [kept, np.full(len(new), start)]
+        ends += [kept + 1, np.full(len(new), end)]
+        last = end
+    return _Shadow("".join(pieces), np.concatenate(starts), np.concatenate(ends))
+
+
+def _is_broken(left: str, right: str, tokenizer: Tokenizer) -> bool:
+    left, right = left.lower(), right.lower()
+    known = [tokenizer.token_to_id(word) is not None for word in (left + right, left, right)]
+    return known[0] and not (known[1] and known[2])
 
 
 @dataclass(frozen=True, slots=True)

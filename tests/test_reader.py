@@ -19,8 +19,9 @@ from transformers import BertConfig, BertForTokenClassification
 
 from recallm_core.errors import CheckpointError
 from recallm_core.lexical import sentences
+from recallm_core.model_files import whole_tokenizer
 from recallm_core.models import shipped
-from recallm_core.reader import EvidenceReader
+from recallm_core.reader import BUILT_IN, EvidenceReader
 from recallm_core.reader_windows import Window, cut
 from recallm_core.train.reader_base import write_folder
 
@@ -244,3 +245,23 @@ def test_reader_and_mini_take_little_room() -> None:
     assert mini is not None
     folders = (Path(mini), Path(mini).parent / "evidence-reader")
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("The guaran-tee lasts.", "The guarantee lasts."),
+        ("The guaran-\n  tee lasts.", "The guarantee lasts."),
+        ("The guaran\xad\ntee lasts.", "The guarantee lasts."),
+        ("A well-known ofﬁce.", "A well-known office."),
+        ("> It is known to the\n> office.", "It is known to the office."),
+    ],
+)
+def test_words_are_read_as_a_reader_sees_them(written: str, read: str) -> None:
+    tokenizer = whole_tokenizer(BUILT_IN / "tokenizer.json")
+    (window,) = cut(written, 0, tokenizer)
+    assert list(window.ids) == tokenizer.encode(read, add_special_tokens=False).ids
+    shown = [written[a:b] for a, b in zip(window.starts, window.ends, strict=True)]
+    assert all(piece.strip() for piece in shown)
+    assert shown[0] in ("The", "A", "It")
+    assert shown[-1] == "."

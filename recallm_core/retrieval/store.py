@@ -32,7 +32,7 @@ from recallm_core.retrieval.texts import SavedTexts, write_texts
 from recallm_core.retrieval.token_counts import UNKNOWN, Counts
 from recallm_core.retrieval.vectors import Coarse
 
-VERSION = 2
+VERSION = 3  # also raised where lexical.terms takes words in another way
 _FORMAT = "recallm-index"
 _GENERATION = re.compile(r"generation-(\d{6,12})")
 _BUILDING = re.compile(r"building-\d+")

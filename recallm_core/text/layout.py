@@ -1,0 +1,384 @@
+r"""Which lines of a plain text run on: prose that was wrapped, against one record a line.
+
+A line break says nothing by itself. ``read_layout`` judges the lines of a paragraph together: where
+each line ends because the next word had no room, or the next line goes on in lower case, the lines
+are one block, whatever their width and whatever marks stand before them (``> ``, ``# ``, ``// ``,
+a comment's `` * ``, indentation, the numbers and times of subtitles). Lines of logs, lists, tables,
+keys with values, verse and code are a block each. A text that was wrapped at a width always has
+the first property, so it needs no threshold on that width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+Range = tuple[int, int]
+
+_LINE = re.compile(r"[^\n\r\u2028\u2029\x0b\x0c\x85]+")
+_BREAKS = ("\n", "\r\n", "\r")
+_MARK = re.compile(
+    r"[ \t]*(?:>(?:[ \t]?>)*[ \t]?|(?://[/!]?|\#{1,6}|;{1,3}|%{1,3}|--)[ \t]|\*(?=[ \t]|$))"
+)
+_MARKING = frozenset(" \t>/#;%-*")
+_ITEM = re.compile(
+    r"(?:[-+*\u2022\u2023\u25e6\u25aa\u2043]|\d{1,3}[.)]|[(\[]?[a-zA-Z]?\d{0,2}[)])\s"
+)
+_RECORD = re.compile(
+    r"""(?P<time>[\[(]?\d{4}[-/.]\d\d?[-/.]\d\d?\b|[\[(]?\d\d?[-/.]\d\d?[-/.]\d{2,4}\b
+        |[\[(]?\d\d?:\d\d\b|[A-Z][a-z]{2}[ ]{1,2}\d\d?[ ]\d\d:\d\d)
+    |(?P<level>\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL)\b)
+    |(?P<key>[^\s:=|,]{1,80}[ \t]{0,8}(?::\s|=))
+    |(?P<table>[|{}<])
+    |(?P<number>[(\[]?\d[\d.,]*\b)""",
+    re.VERBOSE,
+)
+_COLUMNS = re.compile(r"[^\s|][ ]*(?:\t|[ ]{2}[ ]|\|)[ ]*[^\s|]")
+_CODE = re.compile(
+    r"[;{}]$|[)\]]:$|\w\([^()\s]*\)?$|\w\.\w+\(|[-=]>|[!=<>+:-]=|\s=\s|::|^(?:@\w|import\s|def\s|\$\s)"
+)
+# A line that begins with a letter and has none of these is of no kind; this only saves time.
+_ODD = re.compile(r"[|{}<>=\t;@$:()]")
+_LOUD = re.compile(r"(?:import|def|[A-Z]{4,})\b")
+_FINISHED = re.compile(
+    r"""[.!?\u2026:\u3002\uff01\uff1f\u061f\u06d4\u0964]["'\u201d\u2019\xbb)\]*_]*$"""
+)
+_GOES_ON = re.compile(
+    r"""(?:[,\u2013\u2014(\[/\u3001\uff0c-]|\b(?:
+    a|an|the|of|to|in|on|at|by|for|from|with|and|or|but|that|which|is|are|was|were|be|has|have
+    |its|his|her|their|our|your|as|than|into
+    |der|die|das|des|dem|den|eine?|eine[rsmn]|und|oder|vo[nm]|mit|[ia]m|zu|zu[mr]|f\xfcr|auf|aus|bei
+    |de|la|le|les|du|et|el|los|las|y|en|une?|una|di|il|per|con))$""",
+    re.VERBOSE,
+)
+_OPENERS = frozenset(
+    """
+    The A An It This That These If When We You He She They There In On For To Der Die Das Ein Eine
+    Es Wenn Wir Sie Er Le La Les Il Elle El Los Las
+""".split()  # noqa: SIM905
+)
+_CUE_TIME = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d{3} --> ")
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
+)
+_LOOK_AHEAD = 200  # characters of a line that are enough to tell what it is
+_LEAST_WIDTH = 18  # nobody wraps prose in narrower columns
+_LONG = 45  # columns: a line as long as that is no heading
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A text taken apart into blocks.
+
+    Attributes:
+        text: The text with a space for each character of a mark that stands before a line of a
+            block; as long as the untouched text.
+        blocks: Half-open ranges, ascending and disjoint, that hold every visible character: each is
+            a line, or lines that run on.
+    """
+
+    text: str
+    blocks: list[Range]
+
+
+class _Line:
+    """A line: its range, where its words begin after the mark, and what they look like."""
+
+    __slots__ = ("at", "end", "first", "kind", "mark", "start", "width", "words")
+
+    def __init__(self, text: str, start: int, end: int, at: int, mark: str) -> None:
+        self.start, self.end, self.at, self.mark = start, end, at, mark
+        words = text[at:end].rstrip()
+        self.width = len(words)
+        self.words = words.lstrip()
+        self.first = self.words.split(None, 1)[0] if words else ""
+        self.kind = _kind(self.words)
+
+    @property
+    def indent(self) -> int:
+        """How far its words stand from the mark or the margin."""
+        return self.width - len(self.words)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a sentence ends here, or a colon says that something follows."""
+        return _FINISHED.search(self.words[-_LOOK_AHEAD:]) is not None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can't end here: after a comma, an article or a preposition."""
+        return _GOES_ON.search(self.words[-_LOOK_AHEAD:]) is not None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it begins as a sentence or a record does."""
+        first = self.first.lstrip("\"'\u201c\u2018\xab([")[:1]
+        return first.isupper() or first.isdigit()
+
+
+def read_layout(text: str) -> Layout:
+    """Returns the blocks of a text; linear in its length."""
+    blocks: list[Range] = []
+    marks: list[Range] = []
+    for paragraph in _paragraphs(text):
+        if len(paragraph) == 1 or _is_plainly_wrapped(text, paragraph):
+            blocks.append((paragraph[0][0], paragraph[-1][1]))
+        else:
+            _read_paragraph(text, paragraph, blocks, marks)
+    if "-->" in text:
+        blocks = _joined_cues(text, blocks, marks)
+    return Layout(_blanked(text, marks), blocks)
+
+
+def _paragraphs(text: str) -> Iterator[list[Range]]:
+    """Yields runs of lines without an empty one between them."""
+    lines: list[Range] = []
+    for match in _LINE.finditer(text):
+        if match.group().isspace():
+            continue
+        if lines and text[lines[-1][1] : match.start()] not in _BREAKS:
+            yield lines
+            lines = []
+        lines.append(match.span())
+    if lines:
+        yield lines
+
+
+def _is_plainly_wrapped(text: str, paragraph: Sequence[Range]) -> bool:
+    """Tells of most wrapped paragraphs that they are; the others need a closer look."""
+    if len(paragraph) < 3 or _ODD.search(text, paragraph[0][0], paragraph[-1][1]):
+        return False
+    lines = [text[start:end].rstrip() for start, end in paragraph]
+    widest = max(map(len, lines))
+    if widest < _LEAST_WIDTH or not all(line[0].isalpha() for line in lines):
+        return False
+    if any("   " in line or line.count(",") > line.count(", ") + 1 for line in lines):
+        return False
+    begins_anew = not any(line[0].islower() for line in lines[1:])
+    return not (begins_anew or lines[1].split(None, 1)[0] in _OPENERS) and all(
+        len(line) + len(following.split(None, 1)[0]) + (line[-1] != "-") > widest
+        for line, following in pairwise(lines)
+    )
+
+
+def _blanked(text: str, marks: Sequence[Range]) -> str:
+    """The text with spaces in place of some ranges."""
+    if not marks:
+        return text
+    pieces, last = [], 0
+    for start, end in sorted(marks):
+        pieces += [text[last:start], " " * (end - start)]
+        last = end
+    return "".join([*pieces, text[last:]])
+
+
+def _read_paragraph(
+    text: str, paragraph: Sequence[Range], blocks: list[Range], marks: list[Range]
+) -> None:
+    """Adds the blocks of a paragraph, and the marks before their lines."""
+    lines = _lines(text, paragraph)
+    for run in _runs(lines):
+        joins = _joins(run) if len(run) > 1 else []
+        begin = run[0].start
+        for (line, following), joined in zip(pairwise(run), joins, strict=True):
+            if not joined:
+                blocks.append((begin, line.end))
+                begin = following.start
+        blocks.append((begin, run[-1].end))
+        if run[0].mark and any(joins):
+            marks.extend((line.start, line.at) for line in run)
+
+
+def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:
+    """The lines described; a star is a comment's mark or a list's, as the lines around it say."""
+    lines: list[_Line] = []
+    for start, end in paragraph:
+        found = _MARK.match(text, start, end) if text[start] in _MARKING else None
+        mark = "".join(found.group().split()) if found else ""
+        lines.append(_Line(text, start, end, found.end() if found else start, mark))
+    first = 0
+    for mark, group in groupby(lines, key=lambda line: line.mark):
+        run = list(group)
+        last = first + len(run)
+        if mark == "*" and not _is_comment(lines, first, last):
+            lines[first:last] = [_Line(text, line.start, line.end, line.start, "") for line in run]
+        first = last
+    return lines
+
+
+def _kind(words: str) -> str | None:
+    """What a line by itself may be, if it isn't prose; one such line makes no record."""
+    head = words[:_LOOK_AHEAD]
+    has_values = head.count(",") > head.count(", ") + 1
+    if head[:1].isalpha() and not (
+        has_values or "   " in head or _ODD.search(head) or _LOUD.match(head)
+    ):
+        return None
+    if _CUE_TIME.match(head):
+        return "cue"
+    if _ITEM.match(head):
+        return "item"
+    found = _RECORD.match(head)
+    if found:
+        return found.lastgroup
+    if has_values or _COLUMNS.search(head):
+        return "columns"
+    return "code" if _CODE.search(words[-_LOOK_AHEAD:]) else None
+
+
+def _is_comment(lines: Sequence[_Line], first: int, last: int) -> bool:
+    """Whether lines that begin with a star are wrapped prose and no list."""
+    if first and lines[first - 1].words.startswith("/*"):
+        return True
+    if last < len(lines) and lines[last].words.startswith("*/"):
+        return True
+    run = lines[first:last]
+    is_cut = any(not line.is_finished for line in run[:-1])
+    return is_cut and run[-1].is_finished and _is_wrapped(run)
+
+
+def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
+    """Yields stretches of lines with one mark, a list's items and a subtitle's parts apart."""
+    begins = _item_numbers(lines)
+    run: list[_Line] = []
+    for number, line in enumerate(lines):
+        is_cue = line.kind == "cue" or (run and run[-1].kind == "cue")
+        if run and (is_cue or number in begins or not line.words or run[-1].mark != line.mark):
+            yield run
+            run = []
+        run.append(line)
+    if run:
+        yield run
+
+
+def _item_numbers(lines: Sequence[_Line]) -> set[int]:
+    """Which lines begin an item of a list; a lone dash in the midst of wrapped prose doesn't."""
+    found = {number for number, line in enumerate(lines) if line.kind == "item"}
+    if len(found) == 1 and 0 not in found:
+        before = lines[min(found) - 1]
+        if before.words and not before.is_finished and _is_wrapped(lines):
+            return set()
+    return found
+
+
+def _is_wrapped(run: Sequence[_Line]) -> bool:
+    """Whether no line had room for the first word of the next one, by the widest of them."""
+    widest = max(line.width for line in run)
+    return all(a.width + _room_for(a, b) > widest for a, b in pairwise(run))
+
+
+def _is_full(run: Sequence[_Line], number: int) -> bool:
+    """The same for one line, by the widest of those around it."""
+    widest = max(line.width for line in run[max(0, number - 1) : number + 3])
+    return run[number].width + _room_for(run[number], run[number + 1]) > widest
+
+
+def _room_for(line: _Line, following: _Line) -> int:
+    """The room that the next line's first word would have taken."""
+    if _UNSPACED.match(following.first):
+        return 3  # a character, and one that may not begin a line
+    return len(following.first) + (not line.words.endswith("-"))
+
+
+def _joins(run: Sequence[_Line]) -> list[bool]:
+    """Tells for each line but the last whether it runs on in the next."""
+    widest = max(line.width for line in run)
+    records = _records(run)
+    is_hanging = run[0].kind == "item" and all(line.indent > run[0].indent for line in run[1:])
+    if (widest < _LEAST_WIDTH and not is_hanging) or records & {"code", "columns", "table"}:
+        return [False] * (len(run) - 1)
+    is_wrapped = _is_wrapped(run)
+    if not is_hanging and _is_list(run, widest, is_wrapped):
+        return [False] * (len(run) - 1)
+    if is_wrapped:
+        records.discard("number")
+    flows = is_hanging or (is_wrapped and len(run) > 2)
+    joins = [
+        line.kind not in records and (flows or _runs_on(run, number))
+        for number, line in enumerate(run[1:])
+    ]
+    joins[0] = joins[0] and not _is_heading(run[0], run[1])
+    return joins
+
+
+def _records(run: Sequence[_Line]) -> set[str]:
+    """The kinds that at least half of the lines have, and not just one."""
+    kinds = Counter(line.kind for line in run if line.kind)
+    found = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
+    if len(run) > 2 and all(line.first == run[0].first for line in run):
+        found.add("table")
+    return found
+
+
+def _is_list(run: Sequence[_Line], widest: int, is_wrapped: bool) -> bool:
+    """Whether lines without marks are a list or verse: each begins anew, and none goes on."""
+    if not all(line.begins_anew for line in run[1:]):
+        return False
+    if len(run) > 3 and not is_wrapped:
+        return True
+    is_open = any(line.is_finished or line.goes_on for line in run)
+    return not is_open and (len(run) > 2 or widest < _LONG)
+
+
+def _is_heading(line: _Line, following: _Line) -> bool:
+    """Whether the first line of a paragraph is a heading, or an item, of its own."""
+    if line.goes_on or line.width >= _LONG:
+        return False
+    if line.kind == "item" and following.indent <= line.indent:
+        return following.begins_anew
+    return not line.is_finished and following.first in _OPENERS
+
+
+def _runs_on(run: Sequence[_Line], number: int) -> bool:
+    """Whether a line of a paragraph that isn't wrapped throughout runs on in the next."""
+    line, following = run[number], run[number + 1]
+    if line.kind == "code" and following.indent > line.indent:
+        return False
+    continues = following.first[:1].islower()
+    if _is_full(run, number):
+        return continues or " " in line.words or line.goes_on or _is_unspaced(line, following)
+    return continues and not line.is_finished and _is_prose(line)
+
+
+def _is_unspaced(line: _Line, following: _Line) -> bool:
+    return bool(_UNSPACED.match(line.words[-1:]) and _UNSPACED.match(following.first))
+
+
+def _is_prose(line: _Line) -> bool:
+    words = [word.strip("\"'(),") for word in line.words.split()]
+    return len(words) > 2 and sum(word.isalpha() for word in words) > 0.7 * len(words)
+
+
+def _joined_cues(text: str, blocks: list[Range], marks: list[Range]) -> list[Range]:
+    """The blocks with the number and the time of a subtitle before its words, as marks.
+
+    A sentence that goes on in the next subtitle is one block.
+    """
+    joined: list[Range] = []
+    held: list[Range] = []  # the number and the time before a subtitle
+    for start, end in blocks:
+        words = text[start:end].strip()
+        is_time = _CUE_TIME.match(words) is not None
+        if is_time or (words.isdecimal() and not held):
+            held.append((start, end))
+            continue
+        if len(held) in (1, 2) and _CUE_TIME.match(text[slice(*held[-1])]):
+            marks.extend(held)
+            start = held[0][0]
+            if joined and _goes_on_after(text, joined[-1], words):
+                start = joined.pop()[0]
+            held = []
+        joined += [*held, (start, end)]
+        held = []
+    return joined + held
+
+
+def _goes_on_after(text: str, block: Range, following: str) -> bool:
+    """Whether a subtitle goes on in the next."""
+    tail = text[max(block[0], block[1] - _LOOK_AHEAD) : block[1]].rstrip()
+    if _FINISHED.search(tail) or not any(c.isalpha() for c in tail):
+        return False
+    return following[:1].islower() or _GOES_ON.search(tail) is not None

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recallm_core.lexical import sentences, terms, units
+from recallm_core.text.layout import read_layout
+
+WORDS = st.sampled_from(
+    """
+    the club fee is paid by every member in March, and of boats two hundred euros harbour Anna
+    Schmidt October 240 a regatta takes place on 12 July (weather permitting) equipment well-kept
+    warden because from eastern pier: moved at 9:30 twenty-four hours — Müller's boiler e.g.
+""".split()  # noqa: SIM905
+)
+SENTENCES = st.builds(
+    lambda first, words, last, stop: " ".join([first, *words, last]) + stop,
+    st.sampled_from(["The", "Damage", "Our", "Wind", "Élan"]),
+    st.lists(WORDS, min_size=4, max_size=25),
+    st.sampled_from(["harbour", "euros", "Anna", "members"]),
+    st.sampled_from([".", ".", "?", "!"]),
+)
+PREFIXES = ("", "> ", ">> ", "# ", "// ", "/// ", "; ", "-- ", "% ", " * ", "    ", "\t")
+
+
+def read(text: str) -> list[list[str]]:
+    found = units(text)
+    return [terms(found.text[start:end]) for start, end in found.spans]
+
+
+def shown(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
+
+
+@given(
+    st.lists(SENTENCES, min_size=1, max_size=6).map(" ".join),
+    st.integers(25, 100),
+    st.sampled_from(PREFIXES),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_wrapping_changes_no_sentence_and_no_word(
+    text: str, width: int, prefix: str, newline: str
+) -> None:
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    assert read(newline.join(prefix + line for line in lines)) == read(text)
+
+
+LINES = st.sampled_from(
+    ["", "> ", "> quoted", "# Head", "// note", " * star", "1", "00:00:01,000 --> 00:00:04,000",
+     "and goes on in lower case", "The end is here.", "- item", "a,b,c", "東京。大阪", "   ",
+     "x = 1;", "A line that is long enough to have been wrapped"]
+)  # fmt: skip
+
+
+@given(st.lists(LINES | st.text(max_size=30), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_blocks_hold_every_visible_character_and_marks_only_turn_into_spaces(
+    lines: list[str], newline: str
+) -> None:
+    text = newline.join(lines)
+    layout = read_layout(text)
+    assert len(layout.text) == len(text)
+    assert all(a == b or b == " " for a, b in zip(text, layout.text, strict=True))
+    covered = set()
+    previous = 0
+    for start, end in layout.blocks:
+        assert previous <= start < end
+        covered.update(range(start, end))
+        previous = end
+    assert all(i in covered or c.isspace() for i, c in enumerate(text))
+    found = units(text)
+    assert all(a <= begin < b for (a, b), begin in zip(found.spans, found.begins, strict=True))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        pytest.param(
+            [
+                "2024-05-01 02:14:51 INFO worker-1 handled request 1 in 7 ms",
+                "2024-05-04 02:14:55 ERROR billing lost the connection to the ledger on kestrel",
+                "2024-05-05 02:14:55 INFO worker-5 handled request 5 in 35 ms",
+            ],
+            id="log",
+        ),
+        pytest.param(
+            [f"2024-05-0{n} 02:14:5{n} INFO worker-{n} handled it" for n in range(1, 8)],
+            id="log of equal lines",
+        ),
+        pytest.param(
+            [
+                "Shall I compare thee to a summer's day?",
+                "Thou art more lovely and more temperate:",
+                "Rough winds do shake the darling buds of May,",
+                "And summer's lease hath all too short a date;",
+            ],
+            id="verse",
+        ),
+        pytest.param(
+            ["def settle(ledger):", "    return ledger.total(0)", "", "print(settle(x))"], id="code"
+        ),
+        pytest.param(["- apples from the garden", "- pears", "- plums from the market"], id="list"),
+        pytest.param(
+            ["Insurance premium heating", "Water and waste fees", "Street cleaning"], id="names"
+        ),
+        pytest.param(["plan,price,term", "Premium,40,12 months", "Basic,3,1 month"], id="values"),
+        pytest.param(["Name     Price", "Basic    20", "Premium  40"], id="columns"),
+        pytest.param(["Sailing Club Ltd", "12 Pier Road", "Hamburg"], id="address"),
+        pytest.param(["From: Anna Schmidt", "To: all members", "Subject: fees"], id="headers"),
+        pytest.param(
+            ["Opening hours of the town library", "The library opens at nine."], id="heading"
+        ),
+        pytest.param(["| plan | price |", "| Basic | 20 |"], id="table"),
+        pytest.param(["# Fees of the club", "## When they are paid"], id="headings"),
+    ],
+)
+def test_records_are_a_line_each(records: list[str]) -> None:
+    assert shown("\n".join(records)) == [line.strip() for line in records if line]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "1\n00:00:01,000 --> 00:00:04,000\nThe boiler inspection has been moved\n\n"
+            "2\n00:00:04,000 --> 00:00:06,000\nto the ninth of October.\n\n"
+            "3\n00:00:07,000 --> 00:00:09,000\nThank you.\n",
+            ["The boiler inspection has been moved to the ninth of October.", "Thank you."],
+        ),
+        (
+            "/**\n * The timeout till a connection is\n * over is thirty seconds.\n */\nint f;",
+            ["/**", "The timeout till a connection is over is thirty seconds.", "*/", "int f;"],
+        ),
+        (
+            "She said:\n> the repair was moved to the\n> ninth of October.\n>\n> Come.\nOk.",
+            ["She said:", "the repair was moved to the ninth of October.", ">", "> Come.", "Ok."],
+        ),
+        (
+            "- The fee is two hundred and\n  forty euros.\n- It goes to Anna\n  Schmidt.",
+            ["- The fee is two hundred and forty euros.", "- It goes to Anna Schmidt."],
+        ),
+        (
+            "Hi all,\nwe moved the meeting\nto Friday because of the strike that\nwas on. Ok.",
+            ["Hi all,", "we moved the meeting to Friday because of the strike that was on.", "Ok."],
+        ),
+    ],
+)  # fmt: skip
+def test_sentences_reach_over_lines_and_their_marks(text: str, expected: list[str]) -> None:
+    found = units(text)
+    assert [" ".join(found.text[a:b].split()) for a, b in found.spans] == expected
+    assert all(text[begin] == found.text[begin] for begin in found.begins)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Es wurde Mitte des 18. Jahrhunderts gebaut. Am 3. Oktober 1990 fiel die Mauer.",
+            ["Es wurde Mitte des 18. Jahrhunderts gebaut.", "Am 3. Oktober 1990 fiel die Mauer."],
+        ),
+        ("Am 3. 5. 2024 kam er. Er war 18. Dann ging er.",
+         ["Am 3. 5. 2024 kam er.", "Er war 18.", "Dann ging er."]),
+        ("Das gilt z. B. Sonntags, d.h. Immer.", ["Das gilt z. B. Sonntags, d.h. Immer."]),
+        ("Lee et al. Found it (see Fig. 3. It shows more). Then not.",
+         ["Lee et al. Found it (see Fig. 3. It shows more).", "Then not."]),
+        ("A stray ( is no bracket. It ends. " + "Word " + "word " * 50 + "end) now.",
+         ["A stray ( is no bracket.", "It ends.", "Word " + "word " * 50 + "end) now."]),
+        ("It was said.[2] Then more.[3][4] End.", ["It was said.[2]", "Then more.[3][4]", "End."]),
+        ("我们去。他说：“好！”然后走了。", ["我们去。", "他说：“好！”", "然后走了。"]),
+        ("「行く！」と言った。それで。", ["「行く！」と言った。", "それで。"]),
+        ("यह घर है। वह गया।", ["यह घर है।", "वह गया।"]),
+    ],
+)  # fmt: skip
+def test_what_ends_a_sentence(text: str, expected: list[str]) -> None:
+    assert shown(text) == expected
