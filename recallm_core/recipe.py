@@ -39,16 +39,8 @@ Do all of this inside the thinking block. After it, justify the answer in a sent
 end with one line that begins with "Answer:"."""
 
 SYSTEM_PROMPTED = """\
-You answer questions from documents, and every fact you use is quoted from them word for word.
-
-To quote, write {open}, then the exact words of the document, then {close}. Between these two \
-marks only words that stand in the documents can be written, so begin the quote with the very \
-words you are looking for, copy as much as you need (a sentence, a line, a value), and close it. \
-Never write the marks for anything else.
-
-Think first: say what is asked, find the passages that matter and quote each of them before you \
-draw a conclusion from it. Then answer in one or two sentences, quoting the decisive words again \
-where that helps. If the documents don't hold the answer, reply: {abstain}"""
+Answer the question from the documents in a few words, after quoting the sentences that hold the \
+answer between {open} and {close}. If the documents don't hold it, reply: {abstain}"""
 
 ABSTAIN = "The documents don't say."
 
@@ -258,3 +250,18 @@ def trained_recipe(**changes: Any) -> Recipe:
         ),
         **changes,
     )
+
+
+def prompted_recipe(**changes: Any) -> Recipe:
+    """The recipe of a model that was never trained to quote.
+
+    Such models open no quote by themselves. Measured on held-out questions with three models of
+    0.1 to 0.5 billion weights (``recallm eval cited``), they do best with one plain sentence of
+    instruction, the evidence first, whole sentences as quotes, and the evidence reader to point at
+    them. Below the least probability of an answer, the reader is right in 64 of 100 questions of
+    Natural Questions whose paragraph was removed, and wrong in 6 of 100 whose paragraph was there.
+    """
+    base = Recipe(
+        evidence="first", prior="reader", min_answerable=0.02, sampling={"boundary": "sentence"}
+    )
+    return replace(base, **changes)

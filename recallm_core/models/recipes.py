@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recallm_core.errors import CheckpointError
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.recipe import Recipe, prompted_recipe, trained_recipe
 from recallm_core.tokenizer import HFTokenizer
 
 
@@ -24,5 +24,5 @@ def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe
     if mode != "prompted" and has_marks:
         return base
     if tokenizer.control_id("</think>") is not None:
-        return Recipe(think_open="<think>", think_close="</think>")
-    return Recipe()
+        return prompted_recipe(think_open="<think>", think_close="</think>")
+    return prompted_recipe()

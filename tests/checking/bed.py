@@ -1,4 +1,4 @@
-"""Quotes made from documents, each with the verdict that it should get: a bed to test checking in."""
+"""Quotes made from documents, each with the verdict that it should get: a test bed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from recallm_core.lexical import sentences
 STRICT = ("exact", "invented", "digit", "name", "negation")  # to be right in 99 of 100
 LENIENT = ("case", "space", "ligature", "line", "hyphen", "stitched", "ellipsis", "elsewhere")
 NEGATIONS = {
-    "not": "", "never": "always", "no": "some", "nicht": "", "не": "", "δεν": "", "لا": "", "لم": "",
-    "नहीं": "", "nunca": "siempre", "không": "",
+    "not": "", "never": "always", "no": "some", "nicht": "", "не": "", "δεν": "",
+    "لا": "", "لم": "", "नहीं": "", "nunca": "siempre", "không": "",
 }  # fmt: skip
 UNSPACED_NEGATIONS = {"不": "", "没有": "有"}
 _LIGATURES = {"ffi": "ﬃ", "ffl": "ﬄ", "ff": "ﬀ", "fi": "ﬁ", "fl": "ﬂ"}
@@ -252,8 +252,10 @@ def _wrapped(text: str, width: int, rng: random.Random) -> Iterator[str]:
         if len(word) > room:
             divides = word.rstrip().isalpha() and len(word) > 7 and rng.random() < 0.5
             at = rng.randint(3, len(word.rstrip()) - 3) if divides else 0
-            yield line.rstrip() + (" " if at and line and line[-1] == " " else "") + (
-                word[:at] + "-" if at else ""
+            yield (
+                line.rstrip()
+                + (" " if at and line and line[-1] == " " else "")
+                + (word[:at] + "-" if at else "")
             )
             line, word = "", word[at:]
         line += word
