@@ -61,7 +61,7 @@ def listing(name: str) -> Any:
     return search
 
 
-TOWN = {"type": "object", "properties": {"month": {"type": "string"}}, "required": ["month"]}
+REPLY = {"type": "object", "properties": {"month": {"type": "string"}}, "required": ["month"]}
 SEARCH_RESULT = {"type": "search_result", "source": "u", "title": "t", "content": []}
 CONTENT = {"type": "document", "source": {"type": "content", "content": []}}
 TEXT_PLAIN = {"type": "text-plain", "mime_type": "text/plain", "text": ""}
@@ -174,7 +174,7 @@ def test_a_structured_answer_stays_one_and_is_marked(kit: Any) -> None:
 async def test_documents_of_a_call_reach_the_model_beside_its_raw_answer(
     kit: Any, method: Any
 ) -> None:
-    schema = {"title": "Reply", "description": "x", **TOWN}
+    schema = {"title": "Reply", "description": "x", **REPLY}
     found = Document(id="d", page_content="The lift is checked in May.")
     quoted = "<|start_recall|>checked in May<|end_recall|></think>"
     call = '<tool_call>{"name":"Reply","arguments":{"month":"May"}}</tool_call>'
