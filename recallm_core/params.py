@@ -123,6 +123,7 @@ class Settings(TypedDict, total=False):
     prior: PriorName | None
     prior_weight: float | None
     answer_form: AnswerForm | None
+    evidence: Evidence | None
 
 
 _WHOLE: dict[str, int] = {

@@ -100,6 +100,17 @@ def test_settings_are_the_fields_of_the_params() -> None:
     assert given == wanted
 
 
+@pytest.mark.parametrize("home", ["langchain_recallm.ChatRecaLLM", "llama_index_recallm.RecaLLM"])
+def test_the_adapters_have_the_same_fields(home: str) -> None:
+    package, _, name = home.partition(".")
+    adapter = getattr(pytest.importorskip(package), name)
+    given, wanted = typing.get_type_hints(adapter), typing.get_type_hints(GenerationParams)
+    renamed = {"max_new_tokens": "max_tokens"}
+    found = {field: given.get(renamed.get(field, field), "missing") for field in wanted}
+    assert found["stop"] == list[str] | None
+    assert found | {"stop": wanted["stop"]} == wanted
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -37,8 +37,17 @@ from langchain_recallm.calls import Call, parts_of
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
 from recallm_core.backends.connection import KEY_VARIABLE
+from recallm_core.constraint_spec import RecallIn
 from recallm_core.models.served import loading
-from recallm_core.params import GenerationParams
+from recallm_core.params import (
+    AbstainPolicy,
+    AnswerForm,
+    Boundary,
+    Evidence,
+    GenerationParams,
+    PriorName,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from recallm_core.answer_stream import Event
@@ -110,20 +119,22 @@ class ChatRecaLLM(BaseChatModel):
     """Soft limit of one quote."""
     max_spans: int | None = None
     """Quotes per output."""
-    recall_in: Literal["thinking", "answer", "thinking+answer", "none"] | None = None
+    recall_in: RecallIn | None = None
     """Where quotes may be opened."""
-    boundary: Literal["word", "character"] | None = None
+    boundary: Boundary | None = None
     """At which boundaries quotes begin and end."""
-    scope: Literal["documents", "prompt"] | None = None
+    scope: Scope | None = None
     """What may be quoted; None: the documents, or the user's messages where there are none."""
-    abstain_policy: Literal["said", "unsupported", "either"] | None = None
+    abstain_policy: AbstainPolicy | None = None
     """When ``response_metadata["abstained"]`` is set."""
-    prior: Literal["none", "sentences", "reader"] | None = None
+    prior: PriorName | None = None
     """Scores that tilt where a quote starts."""
     prior_weight: float | None = None
     """Strength of that tilt."""
-    answer_form: Literal["words", "quote"] | None = None
+    answer_form: AnswerForm | None = None
     """``quote``: thinking is nothing but quotes, and the answer is one."""
+    evidence: Evidence | None = None
+    """What an output owes before it may end: ``free``, ``required``, ``first`` or ``auto``."""
     streaming: bool = False
     """Whether ``invoke`` streams inside, for callbacks that want tokens."""
     timeout: float | None = None

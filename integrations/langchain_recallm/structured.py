@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnablePassthrough
+from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
@@ -43,7 +45,18 @@ def structured(
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     safely = parsed.with_fallbacks([failed], exception_key="parsing_error")
-    return RunnableMap(raw=asking) | safely
+    # the model comes first in the sequence, so that it gets the call's own settings and documents
+    return asking | RunnableGenerator(_raw, _araw, name="raw") | safely
+
+
+def _raw(messages: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        yield AddableDict(raw=message)
+
+
+async def _araw(messages: AsyncIterator[Any]) -> AsyncIterator[dict[str, Any]]:
+    async for message in messages:
+        yield AddableDict(raw=message)
 
 
 def _is_class(schema: Any) -> bool:

@@ -28,8 +28,17 @@ from llama_index.core.types import Model
 
 from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
+from recallm_core.constraint_spec import RecallIn
 from recallm_core.models.served import loading
-from recallm_core.params import GenerationParams
+from recallm_core.params import (
+    AbstainPolicy,
+    AnswerForm,
+    Boundary,
+    Evidence,
+    GenerationParams,
+    PriorName,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from recallm_core.answer_stream import AnswerStream, Event
@@ -121,15 +130,18 @@ class RecaLLM(FunctionCallingLLM):
     max_thinking_tokens: int | None = Field(default=None, description="Thinking tokens at most.")
     max_span_tokens: int | None = Field(default=None, description="Soft limit of one quote.")
     max_spans: int | None = Field(default=None, description="Quotes per output.")
-    recall_in: Literal["thinking", "answer", "thinking+answer", "none"] | None = None
-    boundary: Literal["word", "character"] | None = None
-    scope: Literal["documents", "prompt"] | None = Field(
+    recall_in: RecallIn | None = None
+    boundary: Boundary | None = None
+    scope: Scope | None = Field(
         default=None, description="What may be quoted; None: documents where there are any."
     )
-    abstain_policy: Literal["said", "unsupported", "either"] | None = None
-    prior: Literal["none", "sentences", "reader"] | None = None
+    abstain_policy: AbstainPolicy | None = None
+    prior: PriorName | None = None
     prior_weight: float | None = None
-    answer_form: Literal["words", "quote"] | None = None
+    answer_form: AnswerForm | None = None
+    evidence: Evidence | None = Field(
+        default=None, description="What an output owes: free, required, first or auto."
+    )
     citation_blocks: bool = Field(
         default=True, description="Off for a memory shared with models that refuse such blocks."
     )

@@ -61,6 +61,7 @@ def listing(name: str) -> Any:
     return search
 
 
+REPLY = {"type": "object", "properties": {"month": {"type": "string"}}, "required": ["month"]}
 SEARCH_RESULT = {"type": "search_result", "source": "u", "title": "t", "content": []}
 CONTENT = {"type": "document", "source": {"type": "content", "content": []}}
 TEXT_PLAIN = {"type": "text-plain", "mime_type": "text/plain", "text": ""}
@@ -167,6 +168,27 @@ def test_a_structured_answer_stays_one_and_is_marked(kit: Any) -> None:
     got = model.with_structured_output(schema, include_raw=True).invoke(QUESTION, documents=[])
     assert got["parsed"] == {"month": "May"}
     assert got["raw"].response_metadata["abstained"]
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+async def test_documents_of_a_call_reach_the_model_beside_its_raw_answer(
+    kit: Any, method: Any
+) -> None:
+    schema = {"title": "Reply", "description": "x", **REPLY}
+    found = Document(id="d", page_content="The lift is checked in May.")
+    quoted = "<|start_recall|>checked in May<|end_recall|></think>"
+    call = '<tool_call>{"name":"Reply","arguments":{"month":"May"}}</tool_call>'
+    said = call if method == "function_calling" else '{"month":"May"}'
+    model = kit.chat(quoted + said)
+    asking = model.with_structured_output(schema, method=method, include_raw=True)
+    options: Any = {"documents": [found], "temperature": 0}
+    answers = [asking.invoke(QUESTION, **options), await asking.ainvoke(QUESTION, **options)]
+    answers.append(sum_of(asking.stream(QUESTION, **options)))
+    answers += asking.batch([QUESTION], **options)
+    for answer in answers:
+        assert answer["parsed"] == {"month": "May"}
+        assert answer["parsing_error"] is None
+        assert answer["raw"].response_metadata["documents"] == ["d"]
 
 
 def test_the_cited_answer_tool_says_that_there_is_no_answer(kit: Any) -> None:
