@@ -210,7 +210,7 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
     """
     if prompt.params.recall_in == "none" or not terms(prompt.question) or prompt.sentences is None:
         return None
-    spans = [span for span in trace.spans if span.section != "answer"]
+    spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section != "answer"]
     texts = [span.text for span in spans]
     scorer = prompt.sentences.scorer
     if isinstance(scorer, ReaderScorer):
