@@ -25,7 +25,6 @@ from recallm_core.trace import (
     RecallDelta,
     RecallEnded,
     RecallStarted,
-    Section,
     ToolCallDelta,
     Trace,
     TraceEvent,
@@ -46,7 +45,7 @@ class AnswerGate:
         self._held: list[TraceEvent] = []
         self._open = not judge.replaces
         self._fits: bool | None = None
-        self._section: Section = "thinking"
+        self._section = "thinking"
         self._recalled = not judge.needs_support
         self._quoted = False  # in the answer
         self._text = ""

@@ -126,6 +126,16 @@ def test_words_that_no_quote_supports_are_matched_before_they_count_as_none() ->
     assert say("</think>A ticket costs 14 euros.", "").citations == ()
 
 
+def test_what_is_matched_goes_before_a_quote_that_shares_no_word_with_the_answer() -> None:
+    recalled = "<|start_recall|>The ferry leaves Port Hallow<|end_recall|></think>"
+    answer = say(f"{recalled}A ticket costs 14 euros.")
+    assert [(c.text, c.basis) for c in answer.citations] == [("A ticket costs 14 euros", "matched")]
+    answer = say(f"{recalled}Whales sing.")
+    assert [(c.text, c.answer_start) for c in answer.citations] == [
+        ("The ferry leaves Port Hallow", None)
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "abstained"),
     [

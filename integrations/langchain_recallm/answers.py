@@ -44,7 +44,7 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     blocks: list[Block] = []
     trace = answer.trace
     if trace.reasoning:
-        thinking = [span for span in trace.spans if span.section == "thinking"]
+        thinking = [span for span in trace.spans if span.section != "answer"]
         recalls = [each for span in thinking for each in recalled(span, sources)]
         extras = {"extras": {"recalls": recalls}} if recalls else {}
         blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})

@@ -34,7 +34,7 @@ class BlockWriter:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._indices: dict[str, int] = {}
-        self._section = "thinking"
+        self._thinking = True
 
     @property
     def next_index(self) -> int:
@@ -49,11 +49,11 @@ class BlockWriter:
             case AnswerDelta(text):
                 yield self._piece("text", text=text)
             case RecallStarted(section):
-                self._section = section
-            case RecallDelta(text) if self._section != "evidence":  # that comes as citations
-                key = "reasoning" if self._section == "thinking" else "text"
+                self._thinking = section != "answer"
+            case RecallDelta(text):
+                key = "reasoning" if self._thinking else "text"
                 yield self._piece(key, **{key: text})
-            case RecallEnded(span) if span is not None and self._section == "thinking":
+            case RecallEnded(span) if span is not None and self._thinking:
                 recalls = answers.recalled(span, self._sources)
                 yield self._piece("reasoning", reasoning="", extras={"recalls": recalls})
             case ToolCallDelta(number, name, arguments, call_id):

@@ -109,7 +109,7 @@ class Writer:
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    section: str = "thinking"
+    thinking: bool = True
 
     def add(self, event: Event) -> tuple[str, str] | None:
         """Takes an event; returns what it adds to the answer and to the thinking."""
@@ -119,10 +119,9 @@ class Writer:
             case AnswerDelta(text):
                 return self._added(text, "")
             case RecallStarted(section):
-                self.section = section
-            case RecallDelta(text) if self.section != "evidence":  # that comes as citations
-                thinking = self.section == "thinking"
-                return self._added("", text) if thinking else self._added(text, "")
+                self.thinking = section != "answer"
+            case RecallDelta(text):
+                return self._added("", text) if self.thinking else self._added(text, "")
         return None
 
     def _added(self, text: str, reasoning: str) -> tuple[str, str]:
@@ -173,7 +172,7 @@ def _thinking_block(answer: Answer, conversation: talk.Conversation) -> Thinking
             **place.location,
         }
         for span in answer.trace.spans
-        if span.section == "thinking"
+        if span.section != "answer"
         for place in conversation.places(span.document_id, span.start, span.end)
     ]
     return ThinkingBlock(

@@ -203,5 +203,5 @@ def _reasoning(answer: Mapping[str, Any]) -> str:
     return "".join(
         segment["text"]
         for segment in answer["trace"]
-        if segment["type"] == "reasoning" or segment.get("section") == "thinking"
+        if segment["type"] == "reasoning" or segment.get("section", "answer") != "answer"
     )

@@ -20,7 +20,7 @@ from langchain_core.tracers import BaseTracer
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
 from langchain_recallm import ChatRecaLLM, message_citations
-from langchain_recallm.sources import Sources
+from langchain_recallm.sources import collect
 from langchain_recallm.streaming import BlockWriter
 from recallm_core.errors import ContextOverflowError, DocumentError
 from recallm_core.testing import ScriptedBackend, scripted_llm
@@ -177,13 +177,16 @@ def test_what_was_matched_afterwards_says_so(kit: Any) -> None:
     assert found[1]["cited_text"] == "A ticket costs 14 euros"
 
 
-def test_evidence_before_the_answer_is_no_text() -> None:
-    writer = BlockWriter(Sources())
+def test_evidence_before_the_answer_is_no_text_of_it(kit: Any) -> None:
+    sources = collect([kit.ferry])[0]
+    writer = BlockWriter(sources)
     span = RecallSpan("The ferry", "ferry", 0, 9, 0, (), "evidence", 0, 3)
     events = [RecallStarted("evidence", 0), RecallDelta("The ferry"), RecallEnded(span)]
-    assert [piece for event in events for piece in writer.pieces(event)] == []
-    (piece,) = writer.pieces(AnswerDelta("It sails."))
-    assert (piece["type"], piece["text"]) == ("text", "It sails.")
+    pieces = [
+        piece for event in [*events, AnswerDelta("It sails.")] for piece in writer.pieces(event)
+    ]
+    assert [piece["type"] for piece in pieces] == ["reasoning", "reasoning", "text"]
+    assert pieces[-1]["text"] == "It sails."
 
 
 def test_a_cut_off_answer_says_so(kit: Any) -> None:

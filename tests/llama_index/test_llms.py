@@ -233,10 +233,10 @@ def test_quotes_are_announced_while_they_are_made(kit: Any, events: Any) -> None
     assert events.seen.index(found[-1]) < last
 
 
-def test_evidence_before_the_answer_is_no_text() -> None:
+def test_evidence_before_the_answer_is_no_text_of_it() -> None:
     writer = Writer()
     assert writer.add(RecallStarted("evidence", 0)) is None
-    assert writer.add(RecallDelta("The ferry")) is None
+    assert writer.add(RecallDelta("The ferry")) == ("", "The ferry")
     assert writer.add(AnswerDelta("It sails.")) == ("It sails.", "")
 
 
