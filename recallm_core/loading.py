@@ -6,11 +6,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.chunking import headings
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
@@ -106,12 +107,17 @@ def load_documents(
     Raises:
         DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
+    max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
     return _Loader(max_bytes, on_skip, on_progress).load([_checked(path) for path in given])
 
 
 def _checked(given: str | os.PathLike[str]) -> Path:
     """Returns a path that the caller named, or raises unless it can be read."""
+    if not isinstance(given, str | os.PathLike):
+        raise DocumentError(f"paths must be a path or a list of paths, got {shown(given)} in it")
     path = Path(given)
     try:
         mode = path.stat().st_mode
