@@ -17,6 +17,7 @@ from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
 from recallm_core.folders import Below, Folder
+from recallm_core.limited_process import pdf_process
 from recallm_core.plain_json import check_json
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
@@ -164,6 +165,7 @@ class _Loader:
         finally:
             for folder in self.folders:
                 folder.close()
+            pdf_process.close()
         return Loaded(tuple(self.documents), tuple(self.skipped))
 
     def _take(self, file: _File) -> None:
