@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+from recallm_core.arguments import whole_number
 from recallm_core.boundaries import grapheme_boundaries, grapheme_boundary_before
 from recallm_core.documents import Chunk, Document
 from recallm_core.errors import DocumentError
@@ -111,6 +112,8 @@ def chunk(
     Raises:
         DocumentError: ``max_tokens`` is below 1, or ``parent_tokens`` below ``max_tokens``.
     """
+    whole_number("max_tokens", max_tokens, 1, error=DocumentError)
+    whole_number("parent_tokens", parent_tokens, 1, error=DocumentError)
     if parent_tokens < max_tokens:
         raise DocumentError(
             f"parent_tokens ({parent_tokens}) must be at least max_tokens ({max_tokens})"
@@ -144,8 +147,7 @@ def _paths(found: list[Heading]) -> list[tuple[str, ...]]:
 def _split(
     text: str, heads: list[int], max_tokens: int, token_starts: Sequence[int] | None
 ) -> list[int]:
-    if max_tokens < 1:
-        raise DocumentError(f"max_tokens must be at least 1, got {max_tokens}")
+    whole_number("max_tokens", max_tokens, 1, error=DocumentError)
     reach = _reach(text, max_tokens, token_starts)
     cuts = [0]
     while cuts[-1] < len(text):

@@ -12,6 +12,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from recallm_core.arguments import shown
 from recallm_core.errors import DocumentError
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
@@ -172,9 +173,10 @@ class Document:
         self._check_range(offset, offset)
 
     def _check_range(self, start: int, end: int) -> None:
-        if not 0 <= start <= end <= len(self.text):
+        whole = isinstance(start, int) and isinstance(end, int)
+        if not whole or not 0 <= start <= end <= len(self.text):
             raise DocumentError(
-                f"[{start}, {end}) lies outside document {self.id!r}, whose text has "
+                f"[{shown(start)}, {shown(end)}) lies outside document {self.id!r}, whose text has "
                 f"{len(self.text):,} characters"
             )
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.documents import check_text
 from recallm_core.errors import CheckpointError, MissingExtraError
 
@@ -181,8 +182,9 @@ class FunctionEmbedder:
         query: Callable[[str], Sequence[float] | Floats] | None = None,
         batch_size: int = 64,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = whole_number("batch_size", batch_size, 1)
+        if not callable(encode) or not (query is None or callable(query)):
+            raise ValueError("encode and query must be functions from texts to vectors")
         self._encode, self._query, self._name = encode, query, name
         self._batch_size = batch_size
 
@@ -210,12 +212,21 @@ class FunctionEmbedder:
         if self._query is None:
             vector: Floats = self.encode_documents([text])[0]
             return vector
-        answer = np.array(self._query(text), np.float32)
+        answer = self._array(self._query(text))
         checked: Floats = self._checked(answer.reshape(1, -1), 1)[0]
         return checked
 
     def _vectors(self, texts: list[str]) -> Floats:
-        return self._checked(np.array(self._encode(texts), np.float32), len(texts))
+        return self._checked(self._array(self._encode(texts)), len(texts))
+
+    def _array(self, made: Any) -> Floats:
+        try:
+            return np.array(made, np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"the embedding function {self._name!r} should return vectors of finite numbers, "
+                f"but returned {shown(made)}"
+            ) from error
 
     def _checked(self, vectors: Floats, expected: int) -> Floats:
         if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
@@ -290,10 +301,22 @@ def as_embedder(embedder: Embedder | str | None) -> Embedder:
 
     Raises:
         MissingExtraError: The name needs ``sentence-transformers``, which isn't installed.
+        ValueError: It is no embedder.
     """
     if embedder is None or embedder == "static":
         return default_embedder()
-    return sentence_transformer(embedder) if isinstance(embedder, str) else embedder
+    if isinstance(embedder, str):
+        return sentence_transformer(embedder)
+    lacks = [name for name in _EMBEDS if not hasattr(type(embedder), name)]
+    if lacks and not all(hasattr(embedder, name) for name in _EMBEDS):
+        raise ValueError(
+            f"an embedder must have {', '.join(_EMBEDS)}, or be the name of a model of "
+            f"sentence-transformers, got {shown(embedder)}; wrap a function in FunctionEmbedder"
+        )
+    return embedder
+
+
+_EMBEDS = ("dim", "fingerprint", "encode_documents", "encode_query")
 
 
 class CachedEmbedder:

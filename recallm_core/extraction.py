@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import html
 import re
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 from recallm_core.documents import SourceMap
 from recallm_core.errors import DocumentError
+from recallm_core.limited_process import pdf_process
+from recallm_core.locks import ForkSafeLock
 
 _UNREAD = frozenset({"nav", "template", "svg", "canvas", "object"})
 _RAW = frozenset({"script", "style", "iframe", "noembed", "noframes", "noscript", "title"})
@@ -42,7 +43,7 @@ _CHARSET = re.compile(
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))
 
-_pdfium = threading.Lock()  # PDFium isn't thread-safe
+_pdfium = ForkSafeLock()  # PDFium isn't thread-safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,35 @@ def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Ext
         data: The file.
         origin: Path or URL, for the source map.
         max_chars: Text beyond this is refused: small files can hold any number of pages.
+
+    Raises:
+        DocumentError: The file is malformed or encrypted, it has no text, or it takes too much
+            memory or time: it is read in a process of its own, where there can be one.
+    """
+    found = pdf_process.read(data, max_chars)
+    if found is None:
+        return read_pdf(data, origin, max_chars=max_chars)
+    try:
+        fields = {name: _as_tuples(value) for name, value in found.items()}
+        stretches = {name: _as_tuples(value) for name, value in found["source_map"].items()}
+        source_map = SourceMap(**stretches | {"origin": origin})
+        return Extracted(**fields | {"source_map": source_map})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DocumentError(f"the reader of PDF files gave no text ({error})") from error
+
+
+def _as_tuples(value: Any) -> Any:
+    """What JSON has as lists."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
+    """Like ``extract_pdf``, in this process and without limits.
+
+    Args:
+        data: The file.
+        origin: Path or URL, for the source map.
+        max_chars: Text beyond this is refused.
 
     Raises:
         DocumentError: The file is malformed or encrypted, or it has no text.

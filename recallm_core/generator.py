@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -474,7 +475,8 @@ def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) 
     Raises:
         CheckpointError: The model can't be loaded.
     """
-    key = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    told = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    key = hashlib.blake2b(told.encode("utf-8", "replace")).hexdigest()  # a key to a server is in it
     with _SHARING:
         found = _SHARED.get(key)
         if found is None:

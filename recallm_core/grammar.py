@@ -15,12 +15,12 @@ from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.arguments import shown
 from recallm_core.documents import check_text
 from recallm_core.errors import ConstraintError, MissingExtraError
 from recallm_core.locks import ForkSafeLock
@@ -120,7 +120,7 @@ def tool_spec(tool: Any) -> ToolSpec:
     if not isinstance(tool, ToolSpec):
         found = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(found, Mapping) or not found.get("name"):
-            raise ValueError(_NO_TOOL.format(short(tool)))
+            raise ValueError(_NO_TOOL.format(shown(tool)))
         parameters = found.get("parameters") or NO_PARAMETERS
         return _checked_tool(ToolSpec(found["name"], found.get("description") or "", parameters))
     return _checked_tool(tool)
@@ -136,14 +136,14 @@ def _checked_tool(tool: ToolSpec) -> ToolSpec:
     if not isinstance(tool.name, str) or not _NAME.fullmatch(tool.name):
         raise ValueError(
             f"a tool's name must be 1 to 64 letters, digits, '_', '-' or '.', got "
-            f"{short(tool.name)}"
+            f"{shown(tool.name)}"
         )
     check_text(tool.description, f"the description of tool {tool.name!r}")
     parameters = NO_PARAMETERS if tool.parameters is None else tool.parameters
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise ValueError(
             f"the parameters of tool {tool.name!r} must be a JSON schema of type object, "
-            f"got {short(parameters)}"
+            f"got {shown(parameters)}"
         )
     check_json(parameters, f"the parameters of tool {tool.name!r}")
     return tool

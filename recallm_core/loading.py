@@ -6,16 +6,18 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.chunking import headings
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
 from recallm_core.folders import Below, Folder
+from recallm_core.limited_process import pdf_process
 from recallm_core.plain_json import check_json
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
@@ -106,12 +108,17 @@ def load_documents(
     Raises:
         DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
+    max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
     return _Loader(max_bytes, on_skip, on_progress).load([_checked(path) for path in given])
 
 
 def _checked(given: str | os.PathLike[str]) -> Path:
     """Returns a path that the caller named, or raises unless it can be read."""
+    if not isinstance(given, str | os.PathLike):
+        raise DocumentError(f"paths must be a path or a list of paths, got {shown(given)} in it")
     path = Path(given)
     try:
         mode = path.stat().st_mode
@@ -158,6 +165,7 @@ class _Loader:
         finally:
             for folder in self.folders:
                 folder.close()
+            pdf_process.close()
         return Loaded(tuple(self.documents), tuple(self.skipped))
 
     def _take(self, file: _File) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
-from operator import index
 from typing import Any, Literal, TypedDict
 
+from recallm_core.arguments import real_number, whole_number
 from recallm_core.constraint_spec import RecallIn
 
 Boundary = Literal["sentence", "word", "character"]
@@ -164,25 +163,12 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def _whole(name: str, value: object, low: int) -> int | None:
-    if value is None:
-        return None
-    try:
-        number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
     high = 2**63 - 1 if name == "seed" else _MOST
-    if number is None or not low <= number <= high:
-        raise ValueError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
-    return number
+    return None if value is None else whole_number(name, value, low, high)
 
 
 def _real(name: str, value: object, high: float) -> float | None:
-    if value is None:
-        return None
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else -1.0
-    if not 0 <= number <= high:
-        raise ValueError(f"{name} must be a number in [0, {high}], got {value!r}")
-    return number
+    return None if value is None else real_number(name, value, 0.0, high)
 
 
 BASE: Mapping[str, Any] = {

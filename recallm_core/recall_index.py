@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.errors import ConstraintError
 
 Ints = NDArray[np.int64]
@@ -59,8 +61,10 @@ class RecallIndex:
         can_end: Sequence[bool] | Bools | None = None,
         can_end_hard: Sequence[bool] | Bools | None = None,
     ) -> None:
-        arrays = [np.asarray(run, dtype=np.int32).reshape(-1) for run in runs]
-        self.vocab_size = vocab_size
+        if not isinstance(runs, Iterable):
+            raise ConstraintError(f"runs must be sequences of token ids, got {shown(runs)}")
+        arrays = [_array("a run", run, np.int32).reshape(-1) for run in runs]
+        self.vocab_size = whole_number("vocab_size", vocab_size, 1, 1 << 31, error=ConstraintError)
         self.run_lengths: Ints = np.array([len(a) for a in arrays], dtype=np.int64)
         self.run_offsets: Ints = np.concatenate(
             [np.zeros(1, np.int64), np.cumsum(self.run_lengths + 1)]
@@ -107,7 +111,7 @@ class RecallIndex:
         if bits is None:
             out[self._slots] = True
             return out
-        array = np.asarray(bits, dtype=np.bool_)
+        array = _array(name, bits, np.bool_)
         if array.shape != (self.size,):
             raise ConstraintError(
                 f"{name} needs one bool per run position ({self.size:,}), got {array.shape}"
@@ -145,8 +149,7 @@ class RecallIndex:
             end_log_odds: Per run position, how much to prefer closing after its token; likewise.
             starts: Where this span may begin, from ``starts_outside``; None: at every start.
         """
-        if max_span_tokens < 1:
-            raise ConstraintError(f"max_span_tokens must be at least 1, got {max_span_tokens}")
+        whole_number("max_span_tokens", max_span_tokens, 1, error=ConstraintError)
         prior, odds = (
             None if scores is None else self._check_prior(name, scores)
             for name, scores in (
@@ -169,7 +172,7 @@ class RecallIndex:
         return starts
 
     def _check_prior(self, name: str, scores: Sequence[float] | Floats) -> Floats:
-        array = np.asarray(scores, dtype=np.float64)
+        array = _array(name, scores, np.float64)
         if array.shape != (self.size,):
             raise ConstraintError(
                 f"{name} needs one score per run position ({self.size:,}), got {array.shape}"
@@ -498,3 +501,15 @@ def _forced(table: NDArray[np.int32]) -> list[int]:
             break
         forced.append(int(table[0, step]))
     return forced
+
+
+def _array(name: str, values: Any, dtype: Any) -> Any:
+    try:
+        found = np.asarray(values)
+        if dtype is np.int32 and found.size and found.dtype.kind not in "iu":
+            raise TypeError
+        if dtype is np.int32 and found.size and (found.min() < -(2**31) or found.max() >= 2**31):
+            raise OverflowError
+        return found.astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConstraintError(f"{name} must hold plain numbers, got {shown(values)}") from error

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from recallm_core.arguments import shown
 from recallm_core.errors import CheckpointError
 from recallm_core.model_files import check_file_sizes, read_json
 
@@ -188,7 +188,7 @@ def _check_counts(data: Mapping[str, Any], path: Path, *, depth: int = 0) -> Non
         most = _MOST_PARTS if counts else _MOST_NUMBER
         if isinstance(value, int) and abs(value) > most:
             raise CheckpointError(
-                f"{path} says {name} = {short(value)}, more than any model has ({most:,} at "
+                f"{path} says {name} = {shown(value)}, more than any model has ({most:,} at "
                 "most); config and weights don't belong together"
             )
 

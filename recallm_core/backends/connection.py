@@ -18,6 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from recallm_core.arguments import real_number, whole_number, without_password
 from recallm_core.backends.loop import LoopThread
 from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
 from recallm_core.locks import ForkSafeLock
@@ -40,10 +41,19 @@ def normalized(url: str) -> str:
     Raises:
         ValueError: It isn't an http or https address of a host, or holds a password.
     """
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not isinstance(url, str):
+        raise ValueError(f"a server's address must be a str, got {type(url).__name__}")
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
         raise ValueError(
-            f"a server's address looks like http://host:8000, got {url[:200]!r}"
+            "a server's address looks like http://host:8000, with a port up to 65535 if any"
+        ) from None
+    named = parts.scheme in ("http", "https") and parts.hostname and port != 0
+    if not named or parts.query or parts.fragment:
+        raise ValueError(
+            f"a server's address looks like http://host:8000, got {without_password(url)!r}"
         )  # fmt: skip
     if parts.username is not None or parts.password is not None:
         raise ValueError("a server's address holds no user or password; give api_key= instead")
@@ -78,11 +88,9 @@ class Connection:
         max_retries: int = 2,
         max_connections: int = 256,
     ) -> None:
-        if not timeout > 0 or max_retries < 0 or max_connections < 1:
-            raise ValueError(
-                "timeout must be above 0, max_retries at least 0 and max_connections at least 1, "
-                f"got {timeout}, {max_retries} and {max_connections}"
-            )
+        timeout = real_number("timeout", timeout, above=True)
+        max_retries = whole_number("max_retries", max_retries, 0, 1000)
+        max_connections = whole_number("max_connections", max_connections, 1, 100_000)
         self.url = normalized(url)
         self._http = _httpx2()
         self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
@@ -312,6 +320,8 @@ def _httpx2() -> Any:
 
 
 def _key(key: str) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"api_key must be a str, got {type(key).__name__}")
     if not key.isascii() or not key.isprintable():
         raise ValueError("api_key must be printable ASCII characters")
     return key.strip()

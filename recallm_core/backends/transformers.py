@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.backends import GenerationRequest
 from recallm_core.backends.checkpoint import (
     choose_device,
@@ -60,16 +61,22 @@ class TransformersBackend:
         prefill_chunk: int | None = None,
         draft_tokens: int = DRAFT_TOKENS,
     ) -> None:
+        if window is not None:
+            window = whole_number("window", window, 2, 1 << 40)
+        max_batch = whole_number("max_batch", max_batch, 1)
+        draft_tokens = whole_number("draft_tokens", draft_tokens)
+        for name, low, value in (
+            ("prefill_chunk", 1, prefill_chunk),
+            ("max_kv_bytes", 0, max_kv_bytes),
+            ("prefix_cache_bytes", 0, prefix_cache_bytes),
+        ):
+            if value is not None:
+                whole_number(name, value, low)
         found = window or window_of(model.config)
         if found is None:
             raise CheckpointError(
                 f"the config of {type(model).__name__} names no max_position_embeddings; "
                 "say how many tokens the model can attend to with window=..."
-            )
-        if max_batch < 1 or draft_tokens < 0 or (prefill_chunk or 1) < 1:
-            raise ValueError(
-                "max_batch and prefill_chunk must be at least 1 and draft_tokens at least 0, got "
-                f"{max_batch}, {prefill_chunk} and {draft_tokens}"
             )
         self.window: int = found
         self.model = model
@@ -169,6 +176,8 @@ def load(
             raise ValueError(f"dtype must be a torch.dtype or one of {_DTYPES}, got {dtype!r}")
         dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     _check_settings(settings)
+    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+        raise ValueError(f"model_kwargs must be a mapping, got {shown(model_kwargs)}")
     kwargs = dict(model_kwargs or {})
     if quantization is not None:
         kwargs["quantization_config"] = quantization

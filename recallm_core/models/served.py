@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recallm_core.arguments import without_password
 from recallm_core.backends import offer as offers
 from recallm_core.backends.connection import Connection
 from recallm_core.backends.offer import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
@@ -52,7 +53,9 @@ def loading(
     """
     served = model is not None and is_address(model)
     if served and base_url is not None:
-        raise ValueError(f"model is the address {model!r} already; leave base_url out")
+        raise ValueError(
+            f"model is the address {without_password(str(model))!r} already; leave base_url out"
+        )
     if base_url is None and not served:
         return model, {}
     given: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": max_retries}

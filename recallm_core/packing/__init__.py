@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from recallm_core.arguments import MOST, whole_number
 from recallm_core.documents import Document, Duplicate, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
 from recallm_core.packing.filling import Filling, Item, Overhead, Reason
@@ -106,8 +107,9 @@ def pack(
         DocumentError: A chunk isn't the slice of its document that it claims to be.
         ValueError: The budget is negative, the order unknown or a score not a number.
     """
-    if token_budget < 0:
-        raise ValueError(f"token_budget must not be negative, got {token_budget}")
+    token_budget = whole_number("token_budget", token_budget)
+    expand_top = whole_number("expand_top", expand_top)
+    gap_tokens = whole_number("gap_tokens", gap_tokens)
     if order not in ("document", "relevance", "edges"):
         raise ValueError(f"order must be 'document', 'relevance' or 'edges', got {order!r}")
     texts = {key: doc.text for key, doc in _wanted(documents, chunks)}
@@ -136,6 +138,7 @@ def pack_everything(
     Of documents with equal texts one is given; the others are its ``duplicates``. Empty documents
     are left out. Stops counting as soon as the budget is exceeded.
     """
+    token_budget = whole_number("token_budget", token_budget, -MOST)
     firsts: dict[str, Document] = {}
     copies: dict[str, list[Duplicate]] = {}
     seen: set[str] = set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from recallm_core.arguments import shown, whole_number
 from recallm_core.chunking import BYTES_PER_TOKEN
 from recallm_core.chunking import chunk as split_document
 from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_text, collect
@@ -223,6 +224,7 @@ class CorpusIndex:
             ValueError: Ids are given twice, or the vectors aren't one of ``dim`` finite numbers for
                 each document.
         """
+        vectors = _numbers("vectors", vectors)
         if vectors.shape != (len(documents), self._embedder.dim) or not np.isfinite(vectors).all():
             raise ValueError(
                 f"expected {len(documents)} vectors of {self._embedder.dim} finite numbers, got "
@@ -252,8 +254,9 @@ class CorpusIndex:
 
         Raises:
             KeyError: An id isn't in the index; then nothing is removed.
+            ValueError: They are no ids.
         """
-        wanted = {document_ids} if isinstance(document_ids, str) else set(document_ids)
+        wanted = _ids(document_ids)
         with self._changing:
             unknown = sorted(wanted - self._state.places.keys())
             if unknown:
@@ -413,8 +416,8 @@ class CorpusIndex:
         Raises:
             ValueError: It can't be searched for.
         """
-        if k < 0:
-            raise ValueError(f"k must not be negative, got {k}")
+        whole_number("k", k)
+        vector = _numbers("vector", vector)
         if vector.shape != (self._embedder.dim,) or not np.isfinite(vector).all():
             raise ValueError(
                 f"expected a vector of {self._embedder.dim} finite numbers, got shape "
@@ -463,8 +466,7 @@ class CorpusIndex:
     ) -> list[tuple[int, float]]:
         """The numbers of the best chunks over all parts, with their scores."""
         check_text(question, "a question")
-        if k < 0:
-            raise ValueError(f"k must not be negative, got {k}")
+        k = whole_number("k", k)
         if mode not in ("hybrid", "dense", "lexical"):
             raise ValueError(f"mode must be 'hybrid', 'dense' or 'lexical', got {mode!r}")
         depth = max(2 * k, 200)
@@ -569,6 +571,11 @@ class CorpusIndex:
                 4,096 tokens of the budget.
             gap_tokens: Gaps up to this size are filled if the budget still allows.
         """
+        check_text(question, "a question")
+        token_budget = whole_number("token_budget", token_budget)
+        gap_tokens = whole_number("gap_tokens", gap_tokens)
+        if expand_top is not None:
+            expand_top = whole_number("expand_top", expand_top)
         state = self._state
         if where is None:
             everything = packs.everything(state, token_budget, count, overhead)
@@ -586,3 +593,22 @@ class CorpusIndex:
             gap_tokens=gap_tokens,
             tokens_key=tokens_key,
         )
+
+
+def _ids(given: Iterable[str]) -> set[str]:
+    """The ids of documents, one or many."""
+    if isinstance(given, str):
+        return {given}
+    listed = list(given) if isinstance(given, Iterable) else [given]
+    odd = [each for each in listed if not isinstance(each, str)]
+    if odd:
+        raise ValueError(f"document_ids must be an id or a list of ids, got {shown(odd[0])}")
+    return set(listed)
+
+
+def _numbers(name: str, given: Any) -> Floats:
+    """Vectors as an array of numbers, whatever they come as."""
+    try:
+        return np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be an array of numbers, got {shown(given)}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recallm_core.arguments import shown
 from recallm_core.documents import Document, ScoredChunk
 from recallm_core.embedding import Floats
 from recallm_core.retrieval.segment import Segment, merge
@@ -183,6 +184,11 @@ def fitting(candidate: Part, where: Where | None) -> Mask:
     """Which documents of a part are alive and have the metadata asked for."""
     if where is None:
         return candidate.live
+    if not callable(where) and not isinstance(where, Mapping):
+        raise ValueError(
+            "where must be a function of a document's metadata, or a mapping of the values that "
+            f"it must have, got {shown(where)}"
+        )
     wanted = where if callable(where) else _has_values(where)
     fit = [bool(wanted(each)) for each in candidate.segment.metadata]
     return candidate.live & np.array(fit, np.bool_)
