@@ -69,7 +69,8 @@ class _Bed:
         self.documents = documents
         self.rng = rng
         self.all = "\n".join(document.text for document in documents)
-        self.all_in_line = " ".join(self.all.split())
+        self.words = " ".join(_WORD.findall(self.all.casefold()))
+        self.threes = set(_threes(self.all))
         self.pool = [
             (number, document.text[a:b])
             for number, document in enumerate(documents)
@@ -79,7 +80,8 @@ class _Bed:
         self.foreign = [t[a:b] for t in others for a, b in sentences(t) if _fits(t[a:b])]
 
     def holds(self, text: str) -> bool:
-        return " ".join(text.split()) in self.all_in_line
+        """Whether the documents hold a text, whatever stands between its words."""
+        return " ".join(_WORD.findall(text.casefold())) in self.words
 
     def pick(self) -> tuple[int, str]:
         return self.rng.choice(self.pool)
@@ -102,7 +104,9 @@ class _Bed:
 
     def invented(self) -> Row | None:
         text = self.rng.choice(self.foreign)
-        return None if self.holds(text) else Row("invented", text, ("absent",))
+        threes = _threes(text)
+        known = sum(three in self.threes for three in threes)
+        return None if known > len(threes) / 4 else Row("invented", text, ("absent",))
 
     def digit(self) -> Row | None:
         return self._changed("digit", r"\d", lambda d: str((int(d) + self.rng.randint(1, 9)) % 10))
@@ -202,6 +206,11 @@ class _Bed:
         if changed == text or changed in self.all:
             return None
         return Row(kind, changed, ("drift",))
+
+
+def _threes(text: str) -> list[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return list(zip(words, words[1:], words[2:], strict=False))
 
 
 def _fits(text: str) -> bool:
