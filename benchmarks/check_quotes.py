@@ -1,7 +1,7 @@
 """How long quotes take to check, and where the time goes.
 
-Run as ``python benchmarks/check_quotes.py [--quotes N] [--megabytes M]``. Documents: docs_peps of
-the folder in RECALLM_DATA (default: ../shared/data), cut to size. The quotes are in equal parts
+Run as ``python benchmarks/check_quotes.py [--quotes N] [--megabytes M]``. Documents are docs_peps
+of the folder in RECALLM_DATA (default: ../shared/data), cut to size. The quotes are in equal parts
 verbatim, in other writing, with a figure changed, and made of words in another order.
 """
 

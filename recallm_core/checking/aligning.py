@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from recallm_core.checking.changes import Change, change
+from recallm_core.checking.changes import Change, change, same_letters
 from recallm_core.checking.corpus import Corpus, Run
 from recallm_core.checking.places import Sought
 from recallm_core.checking.words import Word
@@ -154,10 +154,11 @@ class Aligner:
         """How many of the document's words the quote's last words stand for."""
         most, size = max(0, reach - seen), len(rest)
         least = max(0, size - _SPLIT) if size <= _TAIL else most + 1
-        for count in range(least, min(most, size + _SPLIT) + 1):
-            if self.change(rest, *way.theirs(seen, seen + count)) is None:
-                return count
-        return min(most, size)
+        counts = range(least, min(most, size + _SPLIT) + 1)
+        places = {count: way.theirs(seen, seen + count) for count in counts}
+        same = (n for n, at in places.items() if same_letters(rest, self.words(*at)))
+        alike = (n for n, at in places.items() if self.change(rest, *at) is None)
+        return next(same, next(alike, min(most, size)))
 
 
 def _placed(origin: int, step: int, i: int, j: int) -> tuple[int, int]:

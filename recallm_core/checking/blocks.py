@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recallm_core.checking.marks import reference
+from recallm_core.checking.marks import last_reference, reference
 from recallm_core.checking.written import Claim, View, Written
 
 TAGS = ("blockquote", "quotation", "quote", "cite", "citation", "excerpt", "evidence", "q")
@@ -164,8 +164,9 @@ def _block(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, 
     by_line = _BY_LINE.search(view.text)
     body = by_line.start() if by_line and by_line.start() > 0 else len(view.text)
     claim = Claim(names=(by_line["name"],), loose=True) if by_line and body else None
+    body, numbers = last_reference(view.text[:body])
     a, b = _without_marks(view.text[:body])
-    claim = claim or reference(view.text, a, b) or reference(text, *whole)
+    claim = Claim(numbers) if numbers else claim or reference(text, *whole)
     found = view.written(a, b, "block", claim)
     if found is not None:
         yield *whole, found

@@ -67,13 +67,18 @@ def change(written: Sequence[Word], found: Sequence[Word], known: Container[str]
         ours, theirs = _spoken(written), _spoken(found)
         if _run_together(ours) == _run_together(theirs):
             return None
-        if _run_together(written) == _run_together(found):
+        if same_letters(written, found):
             return None
         if len(ours) == len(theirs) and all(
             a.key == b.key or _is_slip(a, b, known) for a, b in zip(ours, theirs, strict=True)
         ):
             return None
     return Change(_kind(written, found), _text(written), _text(found))
+
+
+def same_letters(written: Sequence[Word], found: Sequence[Word]) -> bool:
+    """Whether two stretches of words are the same, but for where words are divided."""
+    return _run_together(written) == _run_together(found)
 
 
 def is_negation(key: str) -> bool:

@@ -14,11 +14,12 @@ from recallm_core.checking.places import ABSENT, Claimed, Finding, Sought, Stret
 from recallm_core.checking.words import Ints, Word, keys, words
 
 ALIKE = 0.6  # the part of a quote's weight that must stand in one place to be altered, not absent
-# So much in one place, but for a few words at a time, is no stitch, whatever stands elsewhere.
+# So much in one place, but for a few words, is no stitch, whatever stands elsewhere.
 _CLOSE, _FEW = 0.7, 3
 _COVERED = 0.9  # of a stitched quote's weight, by its pieces
 _PIECE_WORDS, _PIECE_WEIGHT, _PIECES = 3, 2.0, 3
 _RUNS, _PLACES, _COMMON = 8, 6, 5_000  # a run with more places says nothing of where it is from
+_TELLING = 0.3  # of the heaviest run's weight; lighter ones are in too many places to vote
 _NEAR = 8  # words between two runs of one place, beyond the quote's own
 _OUTER = frozenset(" \t\r\n.,;:\u2026*_`'\"\u201c\u201d\u2018\u2019()[]")
 
@@ -136,6 +137,8 @@ class Finder:
         heavy = sorted(usable, key=lambda run: -_heft(run, weights))[:_RUNS]
         if not heavy or _heft(heavy[0], weights) < min(1.0, sum(weights) / 2):
             return
+        least = _TELLING * _heft(heavy[0], weights)
+        heavy = [run for run in heavy if _heft(run, weights) >= least]
         origins = np.concatenate([run.places - run.first for run in heavy])
         votes = np.concatenate([np.full(run.places.size, _heft(run, weights)) for run in heavy])
         owners = np.concatenate([np.full(run.places.size, n) for n, run in enumerate(heavy)])
@@ -207,8 +210,8 @@ def _heft(run: Run, weights: list[float]) -> float:
 
 def _is_close(finding: Finding) -> bool:
     """Whether a quote stands in one place but for a word or two."""
-    longest = max((len(change.written.split()) for change in finding.changes), default=0)
-    altered = finding.verdict == "altered" and finding.score >= _CLOSE and longest <= _FEW
+    changed = sum(len(change.written.split()) for change in finding.changes)
+    altered = finding.verdict == "altered" and finding.score >= _CLOSE and changed <= _FEW
     return altered or finding.verdict == "stitched"
 
 

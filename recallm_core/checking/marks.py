@@ -26,6 +26,7 @@ _REFERENCE = re.compile(
     |\u3010(?:\d+:)?(?P<lens>\d{{1,3}})[^\u3011\n]{{0,60}}\u3011""",
     re.VERBOSE | re.IGNORECASE,
 )
+_LAST = re.compile(rf"(?:{_REFERENCE.pattern})\Z", re.VERBOSE | re.IGNORECASE)
 _BESIDE = re.compile(r"[ \t\u00a0.,;:!?*_)\u2026\"'\u201d]{0,4}")
 _NAME = re.compile(r"[\s.,*_]{0,4}(?:\(([^()\n]{1,120})\)|\[([^\[\]\n]{1,120})\])")
 _ATTRIBUTION = re.compile(r"[\s.,*_]{0,3}[\u2014\u2013-]{1,2}\s*([^\n.;]{1,80})")
@@ -103,6 +104,16 @@ def reference(text: str, start: int, end: int) -> Claim | None:
     name = _NAME.match(text, end) or _ATTRIBUTION.match(text, end)
     names = tuple(found.strip() for found in name.groups() if found) if name else ()
     return Claim(names=names, loose=True) if names else None
+
+
+def last_reference(text: str) -> tuple[int, tuple[int, ...]]:
+    """Returns where the words of a text end before the numbers that close it, and the numbers."""
+    found: list[int] = []
+    end = len(text.rstrip())
+    while match := _LAST.search(text, max(0, end - _BEFORE), end):
+        found = [*listed(_named(match)), *found]
+        end = len(text[: match.start()].rstrip())
+    return (end if found else len(text)), tuple(dict.fromkeys(found))
 
 
 def listed(numbers: str) -> tuple[int, ...]:

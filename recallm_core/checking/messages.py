@@ -23,6 +23,7 @@ from recallm_core.errors import MessageError
 _BESIDE = 40  # characters between a quote and the annotation that names its source
 _LABEL = re.compile(r"\ASource \d+:\n")  # what LlamaIndex's citation engine puts before a node
 _SOURCES = ("document_id", "source", "url", "file_id", "filename", "title", "document_title", "id")
+_BESIDE_WORDS = frozenset(("reasoning", "file_search_call", "web_search_call", "function_call"))
 _DEPTH = 6  # wrappings around a message
 
 
@@ -113,23 +114,22 @@ def _take(given: Any, parts: _Parts, depth: int) -> bool:
     if isinstance(given, list | tuple):
         return bool(given) and _take(given[-1], parts, depth - 1)
     _take_nodes(given, parts)
-    for name in ("content", "blocks", "answer", "response", "text"):
+    for name in ("blocks", "content", "answer", "response", "text"):
         value = _get(given, name)
         if isinstance(value, str) or (isinstance(value, list | tuple) and name != "answer"):
             _take_content(value, parts, joint="\n" if name == "blocks" else "")
             _take_beside(given, parts)
             return True
     inner = (_get(given, name) for name in ("output", "choices", "message", "messages", "response"))
-    return any(_take(_message(value), parts, depth - 1) for value in inner if value is not None)
+    return any(_take(_last(value), parts, depth - 1) for value in inner if value is not None)
 
 
-def _message(value: Any) -> Any:
-    """The message in a list of outputs, as of OpenAI's responses: the last one with words."""
+def _last(value: Any) -> Any:
+    """The message in a list: the last one, but for what a model puts out beside its words."""
     if not isinstance(value, list | tuple):
         return value
-    spoken = [item for item in value if _get(item, "type") in (None, "message")]
-    held = [item for item in spoken if _get(item, "content") or _get(item, "message")]
-    return (held or spoken or [None])[-1]
+    spoken = [item for item in value if _get(item, "type") not in _BESIDE_WORDS]
+    return spoken[-1] if spoken else None
 
 
 def _take_content(value: str | Sequence[Any], parts: _Parts, *, joint: str) -> None:

@@ -78,7 +78,8 @@ def summary(report: QuoteReport) -> str:
 def claims_summary(report: QuoteReport) -> str:
     """Returns how many of the sentences without a quote the documents' words support."""
     count, bare = len(report.claims), len(report.unsupported)
-    return f"{count:,} sentences without a quote: {count - bare:,} matched, {bare:,} unsupported"
+    what = f"{count:,} sentence{'' if count == 1 else 's'} without a quote"
+    return f"{what}: {count - bare:,} matched, {bare:,} unsupported"
 
 
 def to_markdown(report: QuoteReport) -> str:
