@@ -58,8 +58,7 @@ def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
         text=answer.text,
         words=answer.text if answer.abstained or not own else own,
         citations=tuple(
-            Cited(c.document_id, c.start, c.end, c.text, getattr(c, "basis", "recalled"))
-            for c in answer.citations
+            Cited(c.document_id, c.start, c.end, c.text, c.basis) for c in answer.citations
         ),
         quotes=tuple(
             (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section != "thinking"
