@@ -213,8 +213,8 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
     """Returns how well the evidence fits the question; None where nothing measures that.
 
     With the prior ``reader``: the probability that what was read holds an answer, given what was
-    recalled before the last recall. With ``sentences``: ``prior.support`` of what was recalled
-    before the answer, from about 0 to 2.
+    recalled before the last recall; None where the reader doesn't know the language. With
+    ``sentences``: ``prior.support`` of what was recalled before the answer, from about 0 to 2.
     """
     if prompt.params.recall_in == "none" or not terms(prompt.question) or prompt.sentences is None:
         return None
@@ -222,6 +222,8 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
     texts = [span.text for span in spans]
     scorer = prompt.sentences.scorer
     if isinstance(scorer, ReaderScorer):
+        if not scorer.knows(prompt.question, texts[:-1]):
+            return None
         readings = scorer.readings(prompt.question, texts[:-1])
         odds = max((reading.answerable for reading in readings), default=-np.inf)
         return float(1 / (1 + np.exp(-odds)))

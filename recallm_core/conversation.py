@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,7 +284,8 @@ def render(
 ) -> str:
     """Renders a conversation whose contents are wording and placeholders.
 
-    A template that refuses or drops a system turn gets it inside the first user turn.
+    A template that refuses or drops a system turn gets it inside the first user turn; one that
+    wants the user to begin gets an empty user turn before a greeting.
 
     Raises:
         TokenizerError: The template refuses the conversation, or doesn't render all of it.
@@ -291,9 +293,24 @@ def render(
     try:
         return _rendered(tokenizer, turns, fields, tools)
     except TokenizerError:
-        if not any(turn["role"] == "system" for turn in turns):
+        forms = _other_forms(turns)
+        if not forms:
             raise
-    return _rendered(tokenizer, _system_in_user_turn(turns), fields, tools)
+    for form in forms[:-1]:
+        with suppress(TokenizerError):
+            return _rendered(tokenizer, form, fields, tools)
+    return _rendered(tokenizer, forms[-1], fields, tools)
+
+
+def _other_forms(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+    """The same conversation for templates that don't take every sequence of roles."""
+    forms: list[Sequence[Turn]] = []
+    if any(turn["role"] == "system" for turn in turns):
+        turns = _system_in_user_turn(turns)
+        forms.append(turns)
+    if turns[0]["role"] != "user":
+        forms.append([{"role": "user", "content": ""}, *turns])
+    return forms
 
 
 def _rendered(
@@ -319,4 +336,15 @@ def _system_in_user_turn(turns: Sequence[Turn]) -> list[Turn]:
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]
     first = next(turn for turn in rest if turn["role"] == "user")
     first["content"] = f"{wording}\n\n{first['content']}"
-    return rest
+    return _alternating(rest)
+
+
+def _alternating(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns of the user that a system turn stood between become one."""
+    out: list[Turn] = []
+    for turn in turns:
+        if out and turn["role"] == out[-1]["role"] == "user":
+            out[-1]["content"] += f"\n\n{turn['content']}"
+        else:
+            out.append(dict(turn))
+    return out

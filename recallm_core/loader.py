@@ -13,7 +13,7 @@ from recallm_core.backends.server_check import check_processor
 from recallm_core.backends.vllm_setup import check_installed
 from recallm_core.errors import CheckpointError
 from recallm_core.models import shipped
-from recallm_core.models.recipes import choose_recipe
+from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import HFTokenizer, Tokenizer
 
@@ -95,6 +95,7 @@ def load(
     try:
         found = _with_tokenizer(engine, tokenizer or path)
         chosen = recipe or choose_recipe(path, mode, found)
+        found = fitted(path, chosen, found)
     except BaseException:
         engine.close()
         raise

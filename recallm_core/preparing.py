@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from recallm_core import conversation
 from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
 from recallm_core.errors import ContextOverflowError
+from recallm_core.followup import search_question
 from recallm_core.grammar import OutputRules
 from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import Pack, pack_everything
@@ -141,7 +142,7 @@ class Preparer:
 
     def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within what the window leaves."""
-        question = [m["content"] for m in messages if m.get("role") == "user"][-1]
+        question = search_question(messages)
         budget = min(DEFAULT_BUDGET, budget)
         known = (
             {"tokens_key": self._tokenizer.fingerprint} if isinstance(index, CorpusIndex) else {}

@@ -14,6 +14,7 @@ from recallm_core.constraint import ClosedSpan, Section, Tilt
 from recallm_core.locks import ForkSafeLock
 from recallm_core.prior import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.reader import EvidenceReader, Reading
+from recallm_core.reader_languages import LanguageGate
 from recallm_core.span_prior import WITHIN_EVIDENCE, SentencePrior
 
 if TYPE_CHECKING:
@@ -42,15 +43,21 @@ _KEPT = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """The scores of all sentences by words and meaning, and what was read for them."""
+    """The scores of all sentences by words and meaning, and what was read for them.
+
+    The numbers are those of windows; ``unread`` are the likely ones that can't be read.
+    """
 
     totals: Floats
     numbers: list[int]
     readings: list[Reading]
+    unread: list[int]
 
 
 class ReaderScorer:
     """Scores sentences by their words, their meaning and the reader's opinion.
+
+    Where the reader doesn't know the language of the question or of a window, it has no opinion.
 
     Args:
         scorer: The sentences of the passages, and their scores by words and meaning.
@@ -69,7 +76,10 @@ class ReaderScorer:
         self._scorer = scorer
         self._reader = reader
         self._titles = list(titles)
+        self._gate = LanguageGate(reader.tokenizer)
         self._windows = reader.windows(texts)
+        self._texts = [texts[w.passage][w.starts[0] : w.ends[-1]] for w in self._windows]
+        self._readable: dict[int, bool] = {}
         self.spans, self.begins = scorer.spans, scorer.begins
         self._rows = [
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
@@ -83,6 +93,8 @@ class ReaderScorer:
         """Returns a log probability for each sentence of all texts; see ``SentenceScorer``."""
         read = self._read(question, recalled)
         totals = read.totals
+        if len(totals) and not read.readings:
+            return np.asarray(log_softmax(totals / temperature))
         if len(totals):
             totals = WORDS_WEIGHT * totals + self._opinions(read)
         return np.asarray(log_softmax(STRENGTH * totals / temperature))
@@ -96,14 +108,30 @@ class ReaderScorer:
         return np.asarray(np.exp(log_softmax(totals / DOUBT)))
 
     def _opinions(self, read: _Read) -> Floats:
-        """The reader's score of each sentence; those not read get the lowest of those read."""
+        """The reader's score of each sentence; those not read get the lowest of those read.
+
+        Those that it can't read are even: nothing is known of them.
+        """
         found = np.full(len(read.totals), -np.inf)
         for number, reading in zip(read.numbers, read.readings, strict=True):
             rows = self._rows[number]
             found[rows] = np.maximum(found[rows], reading.evidence)
         known = np.isfinite(found)
         found[~known] = found[known].min() if known.any() else 0.0
+        for number in read.unread:
+            rows = self._rows[number]
+            found[rows] = np.where(known[rows], found[rows], 0.0)
         return found
+
+    def knows(self, question: str, recalled: Sequence[str] = ()) -> bool:
+        """Returns whether the reader could read the question and all that it was to read for it."""
+        return self._gate.reads(question) and not self._read(question, recalled).unread
+
+    def _reads(self, number: int) -> bool:
+        """Whether the reader knows the language of a window."""
+        if number not in self._readable:
+            self._readable[number] = self._gate.reads(self._texts[number])
+        return self._readable[number]
 
     def readings(self, question: str, recalled: Sequence[str] = ()) -> list[Reading]:
         """Returns what the reader says of the windows that most likely hold the evidence."""
@@ -116,10 +144,12 @@ class ReaderScorer:
             found = self._kept.get(key)
         if found is None:
             totals = self._scorer.totals(question, recalled)
-            numbers = self._likeliest(totals)
+            likeliest = self._likeliest(totals)
+            asked = self._gate.reads(question)
+            numbers = [n for n in likeliest if asked and self._reads(n)]
             windows = [self._windows[n] for n in numbers]
             readings = self._reader.read(question, windows, self._titles, recalled)
-            found = _Read(totals, numbers, readings)
+            found = _Read(totals, numbers, readings, sorted({*likeliest} - {*numbers}))
             with self._lock:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT:

@@ -9,6 +9,7 @@ tokenizer's own offsets are verified token by token, and what can't be verified 
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import json
 import unicodedata
@@ -35,6 +36,7 @@ from recallm_core.tokenizer_state import (
 )
 
 _REMEMBERED = 65_536  # single characters whose encoding is kept
+_REPLY = "RECALLMREPLY"
 
 Ints32 = NDArray[np.int32]
 Bools = NDArray[np.bool_]
@@ -187,8 +189,10 @@ class HFTokenizer:
         self._is_control[list(self._control_ids)] = True
         self._characters: dict[str, PlainTokens] = {}
         usual = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self._eos = self._ends([*usual, *(int(i) for i in eos_ids)])
+        self._switches: dict[str, Any] = {}
+        self._system_turn = True
         self._beginning = _beginning(tokenizer)
+        self._eos = self._ends([*usual, *(int(i) for i in eos_ids), *self._turn_ends()])
         state |= {"truncation": None, "padding": None}  # set and unset by calls, so not its own
         described = json.dumps(state, sort_keys=True) + repr(tokenizer.chat_template)
         self._fingerprint = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
@@ -196,6 +200,30 @@ class HFTokenizer:
     def _ends(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The ids that can end an output: text must not, and logits must exist."""
         return tuple(i for i in dict.fromkeys(ids) if i in self._control_ids)
+
+    def _turn_ends(self) -> list[int]:
+        """The control token that the chat template writes after a reply, if it writes one."""
+        if not self.tokenizer.chat_template:
+            return []
+        asked = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _REPLY}]
+        try:
+            text = str(self.tokenizer.apply_chat_template(asked, tokenize=False))
+        except Exception:  # templates raise whatever Jinja lets them
+            return []
+        _, reply, after = text.rpartition(_REPLY)
+        return self.encode_template(after.lstrip())[:1] if reply else []
+
+    def rendering(self, switches: Mapping[str, Any], *, system_turn: bool = True) -> HFTokenizer:
+        """Returns this tokenizer, rendering conversations in another way; the tables are shared.
+
+        Args:
+            switches: What the chat template is told; ``chat_template`` replaces it.
+            system_turn: Whether it is given system turns; otherwise it refuses them, so that
+                what they say finds its place in the first user turn.
+        """
+        made = copy.copy(self)
+        made._switches, made._system_turn = dict(switches), system_turn
+        return made
 
     @classmethod
     def from_folder(
@@ -272,11 +300,17 @@ class HFTokenizer:
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Renders the chat template, in a sandbox and within bounds of time and size."""
-        if not self.tokenizer.chat_template:
+        if not self._system_turn and any(m["role"] == "system" for m in messages):
+            raise TokenizerError("this model's makers advise against system turns")
+        given = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map}
+        given |= self._switches | options
+        fallback = given.pop("chat_template", None)
+        if self.tokenizer.chat_template:
+            template = self.tokenizer.get_chat_template(None, given["tools"])
+            return render(template, messages, add_generation_prompt=True, **given)
+        if fallback is None:
             return self._beginning + _plain_chat(messages)
-        given = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map, **options}
-        template = self.tokenizer.get_chat_template(None, given["tools"])
-        return render(template, messages, add_generation_prompt=True, **given)
+        return self._beginning + render(fallback, messages, add_generation_prompt=True, **given)
 
     def encode_template(self, text: str) -> list[int]:
         """Encodes our own wording; control tokens in it are recognised."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recallm_core.backends.offer import read_config
 from recallm_core.errors import CheckpointError
-from recallm_core.recipe import Recipe, prompted_recipe, trained_recipe
+from recallm_core.models.families import driven, family_of, recipe_of
+from recallm_core.recipe import Recipe, trained_recipe
 from recallm_core.tokenizer import HFTokenizer
 
 
@@ -23,6 +25,11 @@ def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe
         )
     if mode != "prompted" and has_marks:
         return base
-    if tokenizer.control_id("</think>") is not None:
-        return prompted_recipe(think_open="<think>", think_close="</think>")
-    return prompted_recipe()
+    return recipe_of(family_of(tokenizer, read_config(Path(path))))
+
+
+def fitted(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
+    """Returns the tokenizer as a recipe wants it: a prompted model's renders as its family does."""
+    if recipe.mode == "trained":
+        return tokenizer
+    return driven(tokenizer, family_of(tokenizer, read_config(Path(path))))

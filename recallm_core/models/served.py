@@ -16,7 +16,7 @@ from recallm_core.backends.offer import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
 from recallm_core.backends.server import START, ServerBackend
 from recallm_core.backends.server_check import check_processor, check_tokenizer
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
-from recallm_core.models.recipes import choose_recipe
+from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.recipe import Recipe
 from recallm_core.tokenizer import HFTokenizer
 
@@ -179,6 +179,7 @@ def _from_offer(
         _write(place, _fetched(connection, offer), offer.model_type)
         found = HFTokenizer.from_folder(place, eos_ids=offer.eos_ids)
         chosen = choose_recipe(place, mode, found)
+        found = fitted(place, chosen, found)
     if folder is not None:
         local, own, _ = _from_folder(Path(folder), mode)
         if local.fingerprint != found.fingerprint or set(local.eos_ids) != set(found.eos_ids):
@@ -240,7 +241,8 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
             f"{folder} has no config.json that names vocab_size; give the whole model's folder "
             "(its weights aren't read)"
         )
-    return found, choose_recipe(folder, mode, found), width
+    chosen = choose_recipe(folder, mode, found)
+    return fitted(folder, chosen, found), chosen, width
 
 
 def _about(connection: Connection, offer: Offer | None, name: str) -> dict[str, str]:

@@ -1,0 +1,135 @@
+"""The reader says where it doesn't know a language, and then gives way to words and the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recallm_core import Document, RecaLLM
+from recallm_core.abstention import evidence_support
+from recallm_core.constraint import ClosedSpan
+from recallm_core.embedding import default_embedder
+from recallm_core.prior import SentenceScorer
+from recallm_core.reader import default_reader
+from recallm_core.reader_languages import LanguageGate
+from recallm_core.reader_prior import ReaderPrior, ReaderScorer
+from recallm_core.recipe import trained_recipe
+from recallm_core.testing import ByteTokenizer, ScriptedBackend
+from recallm_core.trace import Trace
+
+ENGLISH = "The ferry to Skerry leaves at 9:30. It takes two hours. Ann Lee runs the harbour."
+FOREIGN = {
+    "es": "El ferry a Skerry sale a las 9:30 de la mañana. El viaje dura dos horas.",
+    "de": "Die Fähre nach Skerry fährt um 9:30 Uhr ab. Die Fahrt dauert zwei Stunden und ist lang.",
+    "fr": "Le ferry pour Skerry part à 9 h 30 du matin. Le trajet dure deux heures.",
+    "it": "Il traghetto per Skerry parte alle 9:30 del mattino. Il viaggio dura due ore.",
+    "pt": "O barco para Skerry sai às 9:30 da manhã. A viagem dura duas horas e é bonita.",
+    "nl": "De veerboot naar Skerry vertrekt om 9:30 uur. Het is een reis van twee uur.",
+    "zh": "开往斯凯里的渡轮九点三十分出发。航程两个小时。",
+    "ar": "تغادر العبارة في الساعة التاسعة والنصف. تستغرق الرحلة ساعتين.",
+    "ru": "Паром отправляется в половине десятого. Дорога занимает два часа.",
+    "hi": "नौका साढ़े नौ बजे निकलती है। यात्रा दो घंटे की है।",
+}
+READABLE = [
+    ENGLISH,
+    "",
+    "42",
+    "9:30",
+    "When does the ferry leave?",
+    "Who wrote Don Quijote de la Mancha?",
+    "Where is Los Angeles?",
+    "port: 8443",
+    "def total(de, la): return de + la",
+    "0b9c6d1e-d3a4-4e2f-8a7b-5c6d7e8f9a0b",
+    "def f(x):\n    return x * x  # the square of a number",
+    "naïve café in São Paulo",
+]
+
+
+@pytest.fixture(scope="module")
+def gate() -> LanguageGate:
+    return LanguageGate(default_reader().tokenizer)
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_english_names_numbers_and_code_are_readable(gate, text):
+    assert gate.reads(text)
+
+
+@pytest.mark.parametrize("language", FOREIGN)
+def test_other_languages_are_not(gate, language):
+    assert not gate.reads(FOREIGN[language])
+
+
+def test_short_questions_in_other_languages_are_not(gate):
+    for question in (
+        "¿Qué cantó Lady Gaga?",
+        "Wo ist der Hafen?",
+        "Où est le port ?",
+        "港口在哪？",
+    ):
+        assert not gate.reads(question)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
+def test_any_text_is_judged(text):
+    gate = LanguageGate(default_reader().tokenizer)
+    assert gate.reads(text) in (True, False)
+    assert gate.reads(text) == gate.reads(text)
+
+
+def scorers(texts):
+    plain = SentenceScorer(texts, None, default_embedder())
+    return plain, ReaderScorer(plain, default_reader(), texts, [None] * len(texts))
+
+
+@pytest.mark.parametrize("language", FOREIGN)
+def test_unread_texts_are_scored_as_without_a_reader(language):
+    plain, read = scorers([FOREIGN[language]])
+    question = FOREIGN[language].split(".")[0].split("。")[0] + "?"
+    assert np.array_equal(read.scores(question), plain.scores(question))
+    assert read.readings(question) == []
+    assert not read.knows(question)
+
+
+def test_an_english_question_is_read_as_before():
+    _, read = scorers([ENGLISH, "Cats sleep all day in the sun."])
+    assert len(read.readings("When does the ferry leave?")) == 2
+    assert read.knows("When does the ferry leave?")
+
+
+def test_beside_english_a_foreign_text_is_even_and_nothing_is_ruled_out():
+    _, read = scorers(["Cats sleep all day in the sun. Dogs bark.", FOREIGN["es"]])
+    question = "When does the ferry to Skerry leave?"
+    assert len(read.readings(question)) == 1
+    assert not read.knows(question)
+    assert int(read.scores(question).argmax()) == 2
+
+
+def prepared(text, question):
+    backend = ScriptedBackend(tokenizer=ByteTokenizer())
+    recipe = trained_recipe(system="{open}{close}")
+    llm = RecaLLM(backend.tokenizer, backend, recipe)
+    asked = [{"role": "user", "content": question}]
+    return llm.prepare(asked, [Document(text, "1")], prior="reader")[0]
+
+
+@pytest.mark.parametrize(("text", "known"), [(ENGLISH, True), (FOREIGN["ar"], False)])
+def test_abstention_is_decided_only_by_a_reader_that_knows_the_text(text, known):
+    prompt = prepared(text, text[:30] + "?")
+    fit = evidence_support(prompt, Trace())
+    assert (fit is not None) == known
+
+
+def test_in_an_unread_answer_no_end_is_preferred():
+    prompt = prepared(FOREIGN["zh"], "渡轮几点出发？")
+    run = prompt.runs[0]
+    tokens = tuple(prompt.token_ids[run.first : run.first + len(run.starts)].tolist())
+    span = ClosedSpan(tokens, ((0, 0),), "thinking")
+    tilt = ReaderPrior(prompt)("answer", (span,))
+    assert not tilt.ends.any()
+    assert np.isfinite(tilt.starts).all()
+    assert np.ptp(tilt.starts) == 0
