@@ -216,19 +216,19 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
     recalled before the last recall; None where the reader doesn't know the language. With
     ``sentences``: ``prior.support`` of what was recalled before the answer, from about 0 to 2.
     """
-    if prompt.params.recall_in == "none" or not terms(prompt.question) or prompt.sentences is None:
+    if prompt.params.recall_in == "none" or not terms(prompt.searched) or prompt.sentences is None:
         return None
     spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section != "answer"]
     texts = [span.text for span in spans]
     scorer = prompt.sentences.scorer
     if isinstance(scorer, ReaderScorer):
-        if not scorer.knows(prompt.question, texts[:-1]):
+        if not scorer.knows(prompt.searched, texts[:-1]):
             return None
-        readings = scorer.readings(prompt.question, texts[:-1])
+        readings = scorer.readings(prompt.searched, texts[:-1])
         odds = max((reading.answerable for reading in readings), default=-np.inf)
         return float(1 / (1 + np.exp(-odds)))
     title = prompt.passages[spans[-1].passage].title if spans else None
-    return support(prompt.question, texts, title, embedder=default_embedder())
+    return support(prompt.searched, texts, title, embedder=default_embedder())
 
 
 def _least(prompt: Prompt) -> float:

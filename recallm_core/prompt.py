@@ -40,6 +40,7 @@ from recallm_core.documents import Location, Passage
 from recallm_core.embedding import default_embedder
 from recallm_core.errors import TokenizerError
 from recallm_core.evidence_policy import EvidenceRules, SentenceTokens
+from recallm_core.followup import search_question
 from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
 from recallm_core.locks import ForkSafeLock
 from recallm_core.params import BASE, GenerationParams
@@ -74,6 +75,7 @@ class Prompt:
         prefix_length: Tokens before the first message: what further questions over the same
             passages share (the passages too, where the question stands last).
         question: The last question asked.
+        searched: The same with what the conversation is about, where the question leaves that out.
         recipe: How the model is driven.
         params: The settings, all filled in.
         sentences: What scores the places where spans may start, where that was asked for.
@@ -86,6 +88,7 @@ class Prompt:
     rules: ConstraintRules
     prefix_length: int
     question: str
+    searched: str
     recipe: Recipe
     params: GenerationParams
     sentences: SentenceMap | None = None
@@ -220,8 +223,9 @@ class PromptBuilder:
         rendered = self._opened(self._rendered(content, fields, tools))
         ids, places, prefix = self._encoded(fields.split(rendered), str(settings.boundary))
         question = next(m["content"] for m in reversed(turns) if m["role"] == "user")
-        prompt = self._assemble(ids, places, fields.passages, question, settings, suffix, grammar)
-        return replace(prompt, prefix_length=prefix)
+        searched = search_question(turns)
+        prompt = self._assemble(ids, places, fields.passages, searched, settings, suffix, grammar)
+        return replace(prompt, prefix_length=prefix, question=question)
 
     def _filled(self, params: GenerationParams, output: OutputRules | None) -> GenerationParams:
         """The settings, all filled in: the caller's, then the recipe's, then ours."""
@@ -370,7 +374,7 @@ class PromptBuilder:
         ids: Ints32,
         places: Sequence[Placed],
         passages: Sequence[Passage],
-        question: str,
+        searched: str,
         settings: GenerationParams,
         suffix: str,
         grammar: GrammarSpec | None,
@@ -380,10 +384,10 @@ class PromptBuilder:
         prior: NDArray[np.float32] | None = None
         if settings.prior in ("sentences", "reader"):
             sentences = SentenceMap(runs, passages, self._scorer(passages, str(settings.prior)))
-            prior = sentences.scores(question).astype(np.float32)
+            prior = sentences.scores(searched).astype(np.float32)
         spec = self._spec(ids, runs, bits, settings, suffix, prior, grammar)
         if spec.evidence is not None and sentences is not None:
-            least = sentences.needed(question, spec.evidence.most)
+            least = sentences.needed(searched, spec.evidence.most)
             spec = replace(spec, evidence=replace(spec.evidence, least=least))
         return Prompt(
             token_ids=ids,
@@ -394,7 +398,8 @@ class PromptBuilder:
                 spec, build_index(spec, ids), None if grammar is None else self._engine()
             ),
             prefix_length=0,
-            question=question,
+            question=searched,
+            searched=searched,
             recipe=self.recipe,
             params=settings,
             sentences=sentences,

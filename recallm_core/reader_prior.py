@@ -191,7 +191,7 @@ class ReaderPrior:
             more = self._another(scorer, evidence) if isinstance(scorer, ReaderScorer) else 0.0
             return Tilt(self._sentences(section, spans), STRENGTH * self._ends, STRENGTH * more)
         before = [prompt.passages[p].text[a:b] for p, a, b in evidence[:-1]]
-        readings = scorer.readings(prompt.question, before)
+        readings = scorer.readings(prompt.searched, before)
         starts, ends = [np.empty(0)], [np.empty(0)]
         at = 0
         for run in prompt.runs:
@@ -219,7 +219,7 @@ class ReaderPrior:
         passage, low, high = evidence[0]
         recalled = [self._prompt.passages[passage].text[low:high]]
         inside = outside = -np.inf
-        for reading in scorer.readings(self._prompt.question, recalled):
+        for reading in scorer.readings(self._prompt.searched, recalled):
             window = reading.window
             held = (window.starts >= low) & (window.ends <= high) & (window.passage == passage)
             inside = max(inside, _best(reading, held))

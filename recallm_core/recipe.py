@@ -39,8 +39,9 @@ Do all of this inside the thinking block. After it, justify the answer in a sent
 end with one line that begins with "Answer:"."""
 
 SYSTEM_PROMPTED = """\
-Answer the question from the documents in a few words, after quoting the sentences that hold the \
-answer between {open} and {close}. If the documents don't hold it, reply: {abstain}"""
+Answer the question from the documents. First quote the sentence that holds the answer, between \
+{open} and {close}. Then write the answer itself in a few words. If the documents don't hold it, \
+write: {abstain}"""
 
 ABSTAIN = "The documents don't say."
 
@@ -97,7 +98,7 @@ class Recipe:
     layout: Literal["question-last", "question-first", "both"] = "question-last"
     answer_prefix: str = "Answer:"
     evidence: Literal["auto", "required", "first", "free"] = "auto"
-    lead_in: str = "\n\nAnswer:"
+    lead_in: str = "\n\nShort answer:"
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)

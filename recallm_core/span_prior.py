@@ -130,13 +130,13 @@ class SentencePrior:
             return self._within(evidence)
         rules = prompt.spec.evidence
         if rules is not None and self._map is not None and len(evidence) < rules.least:
-            return self._map.ranked(prompt.question, rules.least - len(evidence) - 1)
+            return self._map.ranked(prompt.searched, rules.least - len(evidence) - 1)
         if not evidence and prompt.spec.prior is not None:
             return prompt.spec.prior.astype(np.float64)
         if self._map is None:
             self._map = sentence_map(prompt.runs, prompt.passages)
         recalled = [prompt.passages[p].text[a:b] for p, a, b in evidence]
-        return self._map.scores(prompt.question, recalled)
+        return self._map.scores(prompt.searched, recalled)
 
     def _within(self, evidence: Sequence[tuple[int, int, int]]) -> Floats:
         """Prefers starts inside the recalled ranges (passage, start, end)."""
@@ -155,7 +155,7 @@ class SentencePrior:
     def _add_types(self, tilt: Floats, run: Run, start: int, end: int) -> None:
         """Raises the starts, in the last evidence, of what has the type that is asked for."""
         text = self._prompt.passages[run.passage].text
-        typed = answer_starts(self._prompt.question, text[start:end])
+        typed = answer_starts(self._prompt.searched, text[start:end])
         for at, weight in typed.items():
             token = int(np.searchsorted(run.ends, start + at, side="right"))
             if token < len(tilt) and not text[run.starts[token] : start + at].strip():

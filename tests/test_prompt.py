@@ -431,7 +431,7 @@ def test_marks_that_stand_in_a_passage_are_varied(builder, name):
     prompt = made.build(ask("why <recall3>?"), pack, QUIET)
     assert (prompt.spec.open.text, prompt.spec.close.text) == ("<recall3>", "</recall3>")
     read = spelled(made.tokenizer, prompt.token_ids).decode()
-    assert "write <recall3>, then" in read
+    assert "between <recall3> and </recall3>" in read
     assert made.build(ask(), [], QUIET).spec.open.text == "<recall>"
 
 
@@ -512,8 +512,8 @@ def test_a_system_turn_that_is_dropped_goes_to_the_user():
 
     made = PromptBuilder(Faulty(template), Recipe(), vocab_size=262)
     read = spelled(made.tokenizer, made.build(ask(), [], QUIET).token_ids).decode()
-    assert "every fact you use is quoted" in read
-    assert read.startswith("user\nYou answer questions")
+    assert "First quote the sentence" in read
+    assert read.startswith("user\nAnswer the question")
 
 
 # size and hostile labels

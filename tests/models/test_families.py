@@ -162,9 +162,14 @@ def test_a_turns_end_ends_an_output(name: str) -> None:
 def test_instructions_question_and_documents_arrive_once(name: str) -> None:
     built = prompt(name, asked(), passages("The pier is red.", "The bus is blue."))
     text = shown(name, built)
-    for wanted in ("after quoting the sentences", "The pier is red.", "The bus is blue.", "Where is the ferry?"):
+    for wanted in (
+        "First quote the sentence",
+        "The pier is red.",
+        "The bus is blue.",
+        "Where is the ferry?",
+    ):
         assert text.count(wanted) == 1
-    assert text.index("after quoting the sentences") < text.index("Where is the ferry?")
+    assert text.index("First quote the sentence") < text.index("Where is the ferry?")
 
 
 @every
@@ -180,7 +185,7 @@ def test_every_turn_of_a_conversation_arrives(name: str) -> None:
         messages = [{"role": r, "content": f"said {n} by {r}"} for n, r in enumerate(roles)]
         text = shown(name, prompt(name, messages, passages("A page.")))
         assert all(text.count(m["content"]) == 1 for m in messages)
-        assert text.count("after quoting the sentences") == text.count("A page.") == 1
+        assert text.count("First quote the sentence") == text.count("A page.") == 1
 
 
 @every
