@@ -329,28 +329,41 @@ def _follow(constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> It
     yield from _close_span(constraint)
     while not constraint.done:
         mask = constraint.mask()
-        if mask.only is not None:
+        if mask.only is not None and _chooses_decimals(constraint, mask):
+            yield from _as_far_as_legal(constraint, spec.open.ids)
+            yield from _close_span(constraint)
+        elif mask.only is not None:
             ending = (t for t in (*spec.eos, *_JSON_ENDS) if mask.allows(t))
             yield from _as_far_as_legal(constraint, [next(ending, int(mask.only[0]))])
         elif constraint.section == "thinking" and spec.think_close is not None:
             yield from _as_far_as_legal(constraint, spec.think_close.ids)
         elif mask.allows(spec.eos[0]):
             yield from _as_far_as_legal(constraint, spec.eos[:1])
-        else:  # a quote is owed, or words are
-            yield from _as_far_as_legal(constraint, [*spec.open.ids, *_WORDS])
+        elif spec.evidence is not None and spec.evidence.policy == "required":  # owes a quote
+            yield from _as_far_as_legal(constraint, spec.open.ids)
             yield from _close_span(constraint)
+        else:
+            yield from _as_far_as_legal(constraint, _WORDS)
+
+
+def _chooses_decimals(constraint: Constraint, mask: Mask) -> bool:
+    """Whether a number has ended in a full stop, so that decimals may follow, or a quote."""
+    spec = constraint.rules.spec
+    required = spec.evidence is not None and spec.evidence.policy == "required"
+    free = constraint.section == "answer" and not constraint.in_span
+    return required and free and mask.allows(spec.open.ids[0])
 
 
 def _make_way(constraint: Constraint, wanted: int) -> Iterator[int]:
     """What the evidence policy forces before a token of the script can be legal."""
     rules = constraint.rules.spec.evidence
     while rules is not None and constraint.section in ("evidence", "answer"):
+        if constraint.in_span:  # the script didn't open it
+            yield from _close_span(constraint)
+            continue
         only = constraint.mask().only
         if only is None or constraint.mask().allows(wanted):
             return
-        if constraint.in_span:
-            yield from _close_span(constraint)
-            continue
         token = rules.lead_in[0] if len(only) > 1 and rules.lead_in else int(only[0])
         if not constraint.mask().allows(token) or constraint.matcher is not None:
             return
