@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,16 +115,25 @@ class Finder:
         """Returns words of the corpus with the characters they are."""
         return Stretch(first, past, *self.corpus.span(first, past))
 
-    def _word_by_word(self, quote: Sought, places: Iterable[int]) -> Finding | None:
+    def _word_by_word(self, quote: Sought, places: Sequence[int]) -> Finding | None:
         """The first place with the quote's very characters, else the first that reads like it."""
-        drift = None
-        for place in places:
-            exact, stretch = self.compared(quote, place, place + len(quote.ids))
-            if stretch is not None and exact:
-                return Finding("exact", (stretch,), (), 1.0)
-            if stretch is not None and drift is None:
-                drift = Finding("drift", (stretch,), (), 1.0)
-        return drift
+        tried = (self._place(quote, place) for place in places if self._is_verbatim(quote, place))
+        exact = next((found for found in tried if found and found.verdict == "exact"), None)
+        if exact:
+            return exact
+        return next((found for place in places if (found := self._place(quote, place))), None)
+
+    def _is_verbatim(self, quote: Sought, place: int) -> bool:
+        """Whether the document's characters are the quote's from the first word to the last."""
+        source = self.corpus.documents[self.corpus.document_at(place)].text
+        core = quote.text[quote.start : quote.end]
+        return source.startswith(core, int(self.corpus.starts[place]))
+
+    def _place(self, quote: Sought, place: int) -> Finding | None:
+        exact, stretch = self.compared(quote, place, place + len(quote.ids))
+        if stretch is None:
+            return None
+        return Finding("exact" if exact else "drift", (stretch,), (), 1.0)
 
     def _anchors(
         self, runs: list[Run], weights: list[float], claimed: Claimed | None

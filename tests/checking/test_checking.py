@@ -128,6 +128,13 @@ def test_of_equal_places_the_one_named_is_cited_and_all_are_listed() -> None:
     assert [place.document_id for place in quote.citation.occurrences] == ["d2", "d0", "d1"]
 
 
+def test_numbers_count_the_documents_as_they_were_given_repeats_included() -> None:
+    given = [HANDBOOK, HANDBOOK, REMOTE]
+    for number, verdict in ((1, "misattributed"), (2, "misattributed"), (3, "exact")):
+        (quote,) = check_quotes(f"“Remote work is allowed” [{number}]", given).quotes
+        assert quote.verdict == verdict
+
+
 def test_only_drift_is_repaired_and_a_repaired_text_is_exact() -> None:
     text = (
         'It says "the annual  leave is 30 days", "the annual leave is 25 days for all employees" '
