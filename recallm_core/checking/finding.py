@@ -34,6 +34,7 @@ class Finder:
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
         self.aligner = Aligner(corpus)
+        self._texts = [document.text for document in corpus.documents]
 
     def sought(self, text: str) -> Sought:
         """Returns a text ready to be looked for."""
@@ -71,8 +72,7 @@ class Finder:
 
     def inside(self, places: Ints, claimed: Claimed) -> NDArray[np.bool_]:
         """Tells for each place whether it is in a document claimed."""
-        numbers = np.searchsorted(self.corpus.firsts, places, side="right") - 1
-        return np.isin(numbers, list(claimed.documents))
+        return np.isin(self.corpus.documents_at(places), list(claimed.documents))
 
     def compared(self, quote: Sought, first: int, past: int) -> tuple[bool, Stretch | None]:
         """Compares characters where the words agree.
@@ -117,17 +117,21 @@ class Finder:
 
     def _word_by_word(self, quote: Sought, places: Sequence[int]) -> Finding | None:
         """The first place with the quote's very characters, else the first that reads like it."""
-        tried = (self._place(quote, place) for place in places if self._is_verbatim(quote, place))
+        tried = (self._place(quote, place) for place in self._verbatim(quote, places))
         exact = next((found for found in tried if found and found.verdict == "exact"), None)
         if exact:
             return exact
         return next((found for place in places if (found := self._place(quote, place))), None)
 
-    def _is_verbatim(self, quote: Sought, place: int) -> bool:
-        """Whether the document's characters are the quote's from the first word to the last."""
-        source = self.corpus.documents[self.corpus.document_at(place)].text
+    def _verbatim(self, quote: Sought, places: Sequence[int]) -> Iterator[int]:
+        """The places where the characters are the quote's from the first word to the last."""
         core = quote.text[quote.start : quote.end]
-        return source.startswith(core, int(self.corpus.starts[place]))
+        texts = self._texts
+        numbers = self.corpus.documents_at(np.array(places, dtype=np.int64)).tolist()
+        holding = {number for number in set(numbers) if core in texts[number]}
+        for place, number in zip(places, numbers, strict=True):
+            if number in holding and texts[number].startswith(core, int(self.corpus.starts[place])):
+                yield place
 
     def _place(self, quote: Sought, place: int) -> Finding | None:
         exact, stretch = self.compared(quote, place, place + len(quote.ids))
