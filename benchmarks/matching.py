@@ -1,18 +1,20 @@
 """How often evidence that is matched to an answer afterwards is the right one, and how often none.
 
-Run as ``python benchmarks/matching.py [--choose]``. It reads quotesum_dev and clapnq_dev from the
-folder in RECALLM_DATA (default: ../shared/data): answers that people wrote from passages, and which
-of them they wrote each from. Each answer is matched to its own passages among those of other
-questions; then to those of other questions alone, where everything that is cited is wrong; then to
-what is left of its own without what is right to cite: other passages that were found for the same
-question (quotesum), or the rest of the same passage (clapnq). That is the hardest case, and not all
-that is cited there is wrong: the rest of a passage often says the same in part.
+Run as ``python benchmarks/matching.py [--choose]``. It reads three sets of answers from the folder
+in RECALLM_DATA (default: ../shared/data), with what each of them is from: quotesum_dev (people's,
+made of quotes), clapnq_dev (people's, in their own words) and nq_multidoc_eval (short ones, as
+small models give them). Each answer is matched to its own passages among those of other questions;
+then to those of other questions alone, where everything that is cited is wrong; then to what is
+left of its own without what is right to cite: other passages that were found for the same question,
+or the rest of the same passage (clapnq). That is the hardest case, and not all that is cited there
+is wrong: the rest of a passage often says the same in part.
 
 A question is in one half or the other. ``--choose`` prints the half that ``matching.THRESHOLD`` and
 the weights were chosen on, over a grid of thresholds; without it, the other half is printed.
 
 Right, for quotesum: the cited passage is one that the annotator's quotes in this sentence are from.
-For clapnq: the cited text overlaps a sentence that the annotator selected for the answer.
+For clapnq: the cited text overlaps a sentence that the annotator selected for the answer. For the
+short answers: the cited passage is the gold one.
 """
 
 from __future__ import annotations
@@ -143,6 +145,19 @@ def clapnq() -> Iterator[Case]:
                 yield Case(row["id"], row["question"], given["answer"], passages, right)
 
 
+def short() -> Iterator[Case]:
+    """Short answers, as small models give them, with the passages that a search found beside."""
+    for row in rows("nq_multidoc_eval"):
+        found = [row["gold"], *row["distractors"][:FOREIGN]]
+        passages = tuple(
+            Passage(f"{row['id']}/{n}", 0, len(p["text"]), p["text"], title=p["title"])
+            for n, p in enumerate(found)
+        )
+        answer = row["answers"][0]
+        gold = frozenset({(passages[0].document_id, 0, passages[0].end)})
+        yield Case(row["id"], row["question"], answer, passages, ((0, len(answer), gold),))
+
+
 def is_right(citation: Citation, right: frozenset[tuple[str, int, int]]) -> bool:
     """Whether a citation overlaps what is right to cite."""
     return any(
@@ -179,6 +194,9 @@ def matched(
     return {(c.answer_start, c.answer_end): c for c in matcher.match(case.answer)}
 
 
+SETS = (("quotesum_dev", quotesum), ("clapnq_dev", clapnq), ("nq_multidoc_eval", short))
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -187,7 +205,7 @@ def main() -> None:
     heads = ("answers", "threshold", "sentences", "precision", "recall", "cited: all foreign")
     print(f"| {' | '.join(heads)} | right ones removed |")
     print("|---|---|---|---|---|---|---|")
-    for name, load in (("quotesum_dev", quotesum), ("clapnq_dev", clapnq)):
+    for name, load in SETS:
         every = list(load())
         half = [case for case in every if zlib.crc32(case.key.encode()) % 2 != choose]
         for threshold in GRID if choose else (THRESHOLD,):

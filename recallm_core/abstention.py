@@ -107,21 +107,30 @@ class Judge:
         """
         prompt = self._prompt
         said, fit = self.says_nothing(trace), self._support(trace)
-        citations = resolve(
-            trace,
-            prompt.passages,
-            self._documents,
-            question=prompt.question,
-            fallback=not said,
-        )
-        if not (said or self._json):
-            found = self._matched(trace.answer, citations)
-            citations = in_order([*citations, *found], trace.answer)
+        citations = self._supported(trace, said=said)
         none = not calls and self._abstains(trace, citations, said=said)
         if not none:
             return Verdict(trace.answer, citations, none, (), fit)
         text = prompt.recipe.abstain[0] if self.replaces else trace.answer
         return Verdict(text, (), none, self._nearest(trace, citations), fit)
+
+    def _supported(self, trace: Trace, *, said: bool) -> tuple[Citation, ...]:
+        """The quotes that support the answer; what is matched; the last quote where neither is."""
+        citations = self._resolved(trace, fallback=False)
+        if not (said or self._json):
+            matched = self._matched(trace.answer, citations)
+            citations = in_order([*citations, *matched], trace.answer)
+        return citations or self._resolved(trace, fallback=not said)
+
+    def _resolved(self, trace: Trace, *, fallback: bool) -> tuple[Citation, ...]:
+        prompt = self._prompt
+        return resolve(
+            trace,
+            prompt.passages,
+            self._documents,
+            question=prompt.question,
+            fallback=fallback,
+        )
 
     def _abstains(self, trace: Trace, citations: Sequence[Citation], *, said: bool) -> bool:
         if not trace.answer:
@@ -137,16 +146,15 @@ class Judge:
         return self._fit[0]
 
     def _matched(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
-        """What the passages hold of the sentences that nothing is cited for."""
+        """What the passages hold of the sentences that no quote shares words with."""
         prompt = self._prompt
         if prompt.params.recall_in == "none" or _is_plain_chat(prompt):
             return ()
-        covered = [(c.answer_start, c.answer_end) for c in citations]
-        if (None, None) in covered or not prompt.passages:
-            return ()
+        ranges = ((c.answer_start, c.answer_end) for c in citations)
+        covered = [(a, b) for a, b in ranges if a is not None and b is not None]
         if self._matcher is None:
             self._matcher = Matcher(prompt.passages, self._documents, question=prompt.question)
-        return self._matcher.match(text, covered=[(a or 0, b or 0) for a, b in covered])
+        return self._matcher.match(text, covered=covered)
 
     def _nearest(self, trace: Trace, citations: Sequence[Citation]) -> tuple[Citation, ...]:
         found = [replace(c, answer_start=None, answer_end=None) for c in citations] or [
@@ -160,7 +168,14 @@ class Judge:
             )
             for span in trace.spans
         ]
-        return tuple({(c.document_id, c.start, c.end): c for c in found}.values())
+        distinct = {(c.document_id, c.start, c.end): c for c in found}.values()
+        return tuple(c for c in distinct if not any(_within(c, other) for other in distinct))
+
+
+def _within(one: Citation, other: Citation) -> bool:
+    """Whether a quote is part of a longer one."""
+    same = one.document_id == other.document_id and one.text != other.text
+    return same and other.start <= one.start and one.end <= other.end
 
 
 def _is_plain_chat(prompt: Prompt) -> bool:
@@ -203,7 +218,7 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
     """
     if prompt.params.recall_in == "none" or not terms(prompt.question) or prompt.sentences is None:
         return None
-    spans = [span for span in trace.spans if span.section != "answer"]
+    spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section != "answer"]
     texts = [span.text for span in spans]
     scorer = prompt.sentences.scorer
     if isinstance(scorer, ReaderScorer):

@@ -55,9 +55,9 @@ class AnswerStream:
         self._name = name
         self._prompt = prompt
         self._sources = sources
-        self._parser = TraceParser(prompt, tokenizer)
+        parser = self._parser = TraceParser(prompt, tokenizer)
         self._judge = Judge(prompt, sources)
-        self._gate = AnswerGate(self._judge, lambda: self._parser.trace)
+        self._gate = AnswerGate(self._judge, lambda: parser.trace)
         self._tokens: TokenStream = backend.generate(_request(prompt, backend))
         self._waiting: list[Event] = []
         self._answer: Answer | None = None

@@ -25,7 +25,6 @@ from recallm_core.trace import (
     RecallDelta,
     RecallEnded,
     RecallStarted,
-    Section,
     ToolCallDelta,
     Trace,
     TraceEvent,
@@ -46,11 +45,11 @@ class AnswerGate:
         self._held: list[TraceEvent] = []
         self._open = not judge.replaces
         self._fits: bool | None = None
-        self._section: Section = "thinking"
+        self._section = "thinking"
         self._recalled = not judge.needs_support
         self._quoted = False  # in the answer
         self._text = ""
-        self._sentences = 1  # complete ones, plus the one that has begun
+        self._asked = 0  # how much of the text is known to hold nothing that is supported
 
     def let_through(self, events: Sequence[TraceEvent]) -> list[TraceEvent]:
         """Takes the next events and returns those that may be shown, in order."""
@@ -106,8 +105,9 @@ class AnswerGate:
 
     def _is_supported(self) -> bool:
         """Whether the documents hold a sentence that is complete since it was last asked."""
-        found = sentences(self._text)
-        if len(found) <= self._sentences:
+        found = sentences(self._text[self._asked :])
+        if len(found) < 2:
             return False
-        self._sentences = len(found)
-        return self._judge.supports(self._text[: found[-1][0]])
+        begun = self._asked + found[-1][0]
+        complete, self._asked = self._text[self._asked : begun], begun
+        return self._judge.supports(complete)

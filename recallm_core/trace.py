@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from recallm_core.documents import Location
 
-Section = Literal["thinking", "evidence", "answer"]
-
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
@@ -31,14 +29,12 @@ class RecallSpan:
 
     Attributes:
         text: The exact source slice, outer white space trimmed.
-        document_id: The document that it counts as taken from (see ``anchoring``).
+        document_id: The document that it counts as taken from (``anchoring``).
         start: First character in that document.
         end: One past the last character.
         passage: Number of the passage (0-based) that holds that place.
-        occurrences: That place, then every other one in the supplied passages that the copied
-            tokens fit.
-        section: Where the model recalled it; ``evidence``: for the answer, before its first word,
-            and no part of its text.
+        occurrences: That place, then every other in the passages that the copied tokens fit.
+        section: Where the model recalled it; ``evidence``: for the answer, before its first word.
         offset: Where the span's text begins in the reasoning or answer text that it is part of.
         tokens: How many tokens were copied.
     """
@@ -49,7 +45,7 @@ class RecallSpan:
     end: int
     passage: int
     occurrences: tuple[Location, ...]
-    section: Section
+    section: Literal["thinking", "evidence", "answer"]
     offset: int
     tokens: int
 
@@ -61,7 +57,8 @@ Segment = Reasoning | RecallSpan | AnswerText
 class Trace:
     """The output in order, marks removed.
 
-    ``reasoning`` is all thinking with the quotes in their places; ``answer`` likewise.
+    ``reasoning`` is all thinking with the quotes in their places, then the evidence that the answer
+    begins with, a line each; ``answer`` is the answer, with its quotes.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -73,19 +70,19 @@ class Trace:
 
     @property
     def reasoning(self) -> str:
-        """The thinking, quotes included."""
-        return self._section("thinking", Reasoning)
+        """What comes before the answer, quotes included."""
+        return self._section(("thinking", "evidence"), Reasoning)
 
     @property
     def answer(self) -> str:
         """The answer, quotes included, as the model wrote it."""
-        return self._section("answer", AnswerText)
+        return self._section(("answer",), AnswerText)
 
-    def _section(self, section: str, kind: type[Reasoning] | type[AnswerText]) -> str:
+    def _section(self, sections: tuple[str, ...], kind: type[Reasoning] | type[AnswerText]) -> str:
         return "".join(
             s.text
             for s in self.segments
-            if isinstance(s, kind) or (isinstance(s, RecallSpan) and s.section == section)
+            if isinstance(s, kind) or (isinstance(s, RecallSpan) and s.section in sections)
         )
 
 
@@ -100,7 +97,7 @@ class ReasoningDelta:
 class RecallStarted:
     """The model opened a span."""
 
-    section: Section
+    section: Literal["thinking", "evidence", "answer"]
     index: int
 
 

@@ -94,8 +94,8 @@ def test_models_driven_by_text_write_their_own_marks(marks: tuple[str, str]) -> 
 
 def test_a_script_may_depend_on_the_prompt() -> None:
     llm = scripted_llm(lambda prompt: "</think>" + ("yes" if "really?" in prompt else "no"))
-    assert llm.answer("really?", DOCUMENTS).text == "yes"
-    assert llm.answer("Really?", DOCUMENTS).text == "no"
+    assert llm.answer("really?", DOCUMENTS, abstain_policy="said").text == "yes"
+    assert llm.answer("Really?", DOCUMENTS, abstain_policy="said").text == "no"
 
 
 def test_an_unfinished_script_is_ended_legally() -> None:

@@ -44,7 +44,7 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     blocks: list[Block] = []
     trace = answer.trace
     if trace.reasoning:
-        thinking = [span for span in trace.spans if span.section == "thinking"]
+        thinking = [span for span in trace.spans if span.section != "answer"]
         recalls = [each for span in thinking for each in recalled(span, sources)]
         extras = {"extras": {"recalls": recalls}} if recalls else {}
         blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})
@@ -91,6 +91,7 @@ def _annotations(citation: Citation, sources: Sources, size: int) -> list[Block]
             "extras": {
                 **_range(place),
                 "level": "answer" if whole else "span",
+                "basis": citation.basis,
                 **_details(citation, place, sources),
             },
         }
@@ -155,13 +156,28 @@ def stamp(version: str) -> dict[str, Any]:
 
 
 def closing_metadata(answer: Answer, sources: Sources, *, model: str) -> dict[str, Any]:
-    """Returns the metadata that is known at the end."""
+    """Returns the metadata that is known at the end.
+
+    An abstention has ``abstained``, the phrase as its text and no citations; ``nearest`` then holds
+    the evidence that came nearest, if there is any.
+    """
+    nearest = _nearest(answer, sources)
     return {
         "model_name": model,
         "finish_reason": answer.finish_reason,
         "abstained": answer.abstained,
+        **({"nearest": nearest} if nearest else {}),
         "documents": sources.ids,
     }
+
+
+def _nearest(answer: Answer, sources: Sources) -> list[Block]:
+    """What an abstention came nearest to, which is no citation of it."""
+    return [
+        {"cited_text": sources.text(place), **_range(place), "basis": citation.basis}
+        for citation in answer.nearest
+        for place in sources.cited(citation.document_id, citation.start, citation.end)
+    ]
 
 
 def usage_of(usage: Usage) -> UsageMetadata:

@@ -49,7 +49,7 @@ class BlockWriter:
             case AnswerDelta(text):
                 yield self._piece("text", text=text)
             case RecallStarted(section):
-                self._thinking = section == "thinking"
+                self._thinking = section != "answer"
             case RecallDelta(text):
                 key = "reasoning" if self._thinking else "text"
                 yield self._piece(key, **{key: text})

@@ -104,7 +104,7 @@ class Writer:
             case AnswerDelta(text):
                 return self._added(text, "")
             case RecallStarted(section):
-                self.thinking = section == "thinking"
+                self.thinking = section != "answer"
             case RecallDelta(text):
                 return self._added("", text) if self.thinking else self._added(text, "")
         return None
@@ -157,7 +157,7 @@ def _thinking_block(answer: Answer, conversation: talk.Conversation) -> Thinking
             **place.location,
         }
         for span in answer.trace.spans
-        if span.section == "thinking"
+        if span.section != "answer"
         for place in conversation.places(span.document_id, span.start, span.end)
     ]
     return ThinkingBlock(
@@ -168,7 +168,10 @@ def _thinking_block(answer: Answer, conversation: talk.Conversation) -> Thinking
 
 
 def _citation_blocks(answer: Answer, conversation: talk.Conversation) -> Iterator[CitationBlock]:
-    """One block per citation; a quote over two messages gives one for each."""
+    """One block per citation; a quote over two messages gives one for each.
+
+    What a block can't hold (its location is made of whole numbers), the basis, is in ``raw``.
+    """
     for citation in answer.citations:
         answered = {"answer_start": citation.answer_start, "answer_end": citation.answer_end}
         extra = {key: value for key, value in answered.items() if value is not None}

@@ -13,7 +13,8 @@ class RecallSpanEvent(BaseEvent):
         source: The source of the citable block, or ``message:`` and the number of the message.
         start_char_idx: First character in the block or message.
         end_char_idx: One past the last.
-        section: ``thinking`` or ``answer``.
+        section: ``thinking``, ``evidence`` (recalled for the answer, before its first word) or
+            ``answer``.
     """
 
     text: str

@@ -54,23 +54,31 @@ class Reader:
         Raises:
             CitationError: A quote isn't the slice that it claims to be; never hidden.
         """
+        citations, cited = self._read(answer["citations"])
+        return Evidence(
+            citations=citations,
+            cited_nodes=cited,
+            abstained=bool(answer["abstained"]),
+            nearest=self._read(answer["nearest"])[0],
+            reasoning=_reasoning(answer),
+            finish_reason=str(answer["finish_reason"]),
+        )
+
+    def _read(
+        self, given: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Citation], list[NodeWithScore]]:
+        """The citations, and the nodes that they cite, each once."""
         numbers: dict[tuple[str, int, int], int] = {}
         citations: list[Citation] = []
         cited: dict[int, NodeWithScore] = {}
-        for found in answer["citations"]:
+        for found in given:
             source, start, derived = self._place(found)
             start += source.shift
             key = (source.node.node_id, start, start + len(found["text"]))
             number = numbers.setdefault(key, len(numbers) + 1)
             citations.append(self._citation(found, source, start, number, derived=derived))
             cited.setdefault(id(source.given), source.given)
-        return Evidence(
-            citations=citations,
-            cited_nodes=list(cited.values()),
-            abstained=bool(answer["abstained"]),
-            reasoning=_reasoning(answer),
-            finish_reason=str(answer["finish_reason"]),
-        )
+        return citations, list(cited.values())
 
     def _place(self, found: Mapping[str, Any]) -> tuple[Source, int, bool]:
         """The source that is cited, where in its text, and whether it is a sub-answer."""
@@ -113,6 +121,7 @@ class Reader:
             node_utf16_range=node.utf16_range(start, end),
             node_utf8_range=node.utf8_range(start, end),
             **self._encoded(source, level, doc_start, doc_end),
+            basis=found["basis"],
             answer_start=found["answer_start"],
             answer_end=found["answer_end"],
             ambiguous=unsure or bool(found["ambiguous"]),
@@ -194,5 +203,5 @@ def _reasoning(answer: Mapping[str, Any]) -> str:
     return "".join(
         segment["text"]
         for segment in answer["trace"]
-        if segment["type"] == "reasoning" or segment.get("section") == "thinking"
+        if segment["type"] == "reasoning" or segment.get("section", "answer") != "answer"
     )

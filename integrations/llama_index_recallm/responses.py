@@ -59,6 +59,8 @@ class Citation(NodeRange):
         node_utf8_range: The same in bytes.
         level: ``document``: the range was checked in the document's own text. ``node``: it is what
             the node's offsets claim. ``text``: no offsets in a document are known.
+        basis: ``recalled`` (copied under the constraint), ``pointed`` (the model named a numbered
+            sentence) or ``matched`` (found for the answer's words after the fact).
         answer_start: First character of the answer that it supports; None: the whole answer.
         answer_end: One past the last.
         ambiguous: Whether the quote stands in more than one place of what was read, or its node in
@@ -80,6 +82,7 @@ class Citation(NodeRange):
     node_utf16_range: tuple[int, int] | None = None
     node_utf8_range: tuple[int, int] | None = None
     level: Level = "text"
+    basis: Literal["recalled", "pointed", "matched"] = "recalled"
     answer_start: int | None = None
     answer_end: int | None = None
     ambiguous: bool = False
@@ -135,7 +138,9 @@ class Evidence:
     Attributes:
         citations: In the order of the text that they support.
         cited_nodes: The source nodes that are cited, each once.
-        abstained: Whether the sources hold no answer, as the model said or showed.
+        abstained: Whether the sources hold no answer, as the model said or showed; the response is
+            then the model's phrase for that, without citations.
+        nearest: Of an abstention, the evidence that came nearest. It answers nothing.
         reasoning: The thinking, quotes included.
         finish_reason: ``stop``, ``length`` (cut off) or ``empty`` (there was nothing to read);
             empty while a stream isn't over.
@@ -144,6 +149,7 @@ class Evidence:
     citations: list[Citation] = field(default_factory=list)
     cited_nodes: list[NodeWithScore] = field(default_factory=list)
     abstained: bool = False
+    nearest: list[Citation] = field(default_factory=list)
     reasoning: str = ""
     finish_reason: str = ""
 
@@ -180,6 +186,7 @@ def plain(evidence: Evidence) -> dict[str, Any]:
         "citations": [c.model_dump(mode="json", exclude_none=True) for c in evidence.citations],
         "cited_nodes": [each.node.node_id for each in evidence.cited_nodes],
         "abstained": evidence.abstained,
+        "nearest": [c.model_dump(mode="json", exclude_none=True) for c in evidence.nearest],
         "finish_reason": evidence.finish_reason,
     }
 

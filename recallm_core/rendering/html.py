@@ -178,7 +178,7 @@ def _reasoning(answer: Answer) -> Iterator[str]:
     yield '<details class="reasoning"><summary>Reasoning</summary><div class="thought">'
     for segment in answer.trace.segments:
         if isinstance(segment, RecallSpan):
-            if segment.section == "thinking":
+            if segment.section != "answer":
                 yield f"<mark>{_text(segment.text)}</mark>"
         elif isinstance(segment, Reasoning):
             yield _text(segment.text)

@@ -20,8 +20,11 @@ from langchain_core.tracers import BaseTracer
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
 from langchain_recallm import ChatRecaLLM, message_citations
+from langchain_recallm.sources import collect
+from langchain_recallm.streaming import BlockWriter
 from recallm_core.errors import ContextOverflowError, DocumentError
 from recallm_core.testing import ScriptedBackend, scripted_llm
+from recallm_core.trace import AnswerDelta, RecallDelta, RecallEnded, RecallSpan, RecallStarted
 
 ONE = "<|start_recall|>The ferry leaves<|end_recall|></think>The ferry leaves soon."
 QUESTION = "When does it leave, what does it cost, how long is leave?"
@@ -137,6 +140,53 @@ def test_an_abstention_is_marked(kit: Any) -> None:
     message = kit.chat("</think>The documents don't say.").invoke("?", documents=[Document("x")])
     assert message.response_metadata["abstained"] is True
     assert message_citations(message) == []
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "<|start_recall|>The ferry leaves<|end_recall|></think>The documents don't say.",
+        "</think>Whales sing.",
+        "</think>",
+    ],
+)
+def test_an_abstention_can_be_taken_for_no_answer_streamed_or_not(
+    kit: Any, script: str, version: str
+) -> None:
+    model, given = kit.chat(script, output_version=version), list(kit.documents)
+    whole = model.invoke(QUESTION, documents=given)
+    chunks = list(model.stream(QUESTION, documents=given))
+    for message in (whole, merged(chunks)):
+        assert message.text == "The documents don't say."
+        assert message.response_metadata["abstained"] is True
+        assert message_citations(message) == []
+        nearest = message.response_metadata.get("nearest", [])
+        assert [each["cited_text"] for each in nearest] == ["The ferry leaves"] * (
+            "ferry" in script
+        )
+        for each in nearest:
+            kit.check_range(each, each["cited_text"], given)
+
+
+def test_what_was_matched_afterwards_says_so(kit: Any) -> None:
+    script = "</think>It leaves at <|start_recall|>9:30<|end_recall|>. A ticket costs 14 euros."
+    message = kit.chat(script).invoke(QUESTION, documents=list(kit.documents))
+    found = kit.check(message, kit.documents)
+    assert [c["extras"]["basis"] for c in found] == ["recalled", "matched"]
+    assert found[1]["cited_text"] == "A ticket costs 14 euros"
+
+
+def test_evidence_before_the_answer_is_no_text_of_it(kit: Any) -> None:
+    sources = collect([kit.ferry])[0]
+    writer = BlockWriter(sources)
+    span = RecallSpan("The ferry", "ferry", 0, 9, 0, (), "evidence", 0, 3)
+    events = [RecallStarted("evidence", 0), RecallDelta("The ferry"), RecallEnded(span)]
+    pieces = [
+        piece for event in [*events, AnswerDelta("It sails.")] for piece in writer.pieces(event)
+    ]
+    assert [piece["type"] for piece in pieces] == ["reasoning", "reasoning", "text"]
+    assert pieces[-1]["text"] == "It sails."
 
 
 def test_a_cut_off_answer_says_so(kit: Any) -> None:

@@ -23,8 +23,10 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.tools import FunctionTool
 
 from llama_index_recallm import RecaLLM
+from llama_index_recallm.answers import Writer
 from llama_index_recallm.messages import read
 from recallm_core.errors import ContextOverflowError, DocumentError, GenerationError
+from recallm_core.trace import AnswerDelta, RecallDelta, RecallStarted
 
 
 def asked(kit: Any, *more: Any) -> list[ChatMessage]:
@@ -229,6 +231,13 @@ def test_quotes_are_announced_while_they_are_made(kit: Any, events: Any) -> None
         assert text[event.start_char_idx : event.end_char_idx] == event.text
     last = events.names.index("LLMChatEndEvent")
     assert events.seen.index(found[-1]) < last
+
+
+def test_evidence_before_the_answer_is_no_text_of_it() -> None:
+    writer = Writer()
+    assert writer.add(RecallStarted("evidence", 0)) is None
+    assert writer.add(RecallDelta("The ferry")) == ("", "The ferry")
+    assert writer.add(AnswerDelta("It sails.")) == ("It sails.", "")
 
 
 async def test_leaving_a_stream_stops_the_model(kit: Any) -> None:

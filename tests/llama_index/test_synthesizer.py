@@ -368,6 +368,43 @@ async def test_a_budget_without_room_for_any_passage_is_refused(kit: Any) -> Non
             await synthesizer.asynthesize(kit.question, kit.nodes())
 
 
+# abstentions
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "<|start_recall|>The ferry leaves<|end_recall|></think>The documents don't say.",
+        "</think>Whales sing.",
+    ],
+)
+async def test_an_abstention_can_be_taken_for_no_answer(
+    kit: Any, script: str, streaming: bool
+) -> None:
+    synthesizer = kit.synthesizer(script, streaming=streaming)
+    for response in (
+        synthesizer.synthesize("Q?", kit.nodes()),
+        await synthesizer.asynthesize("Q?", kit.nodes()),
+    ):
+        assert str(response) == "The documents don't say."
+        assert response.abstained
+        assert response.citations == response.cited_nodes == []
+        nearest = ["The ferry leaves"] if "ferry" in script else []
+        assert [each.text for each in response.nearest] == nearest
+        plain = response.metadata["recallm"]
+        assert plain["abstained"]
+        assert [each["text"] for each in plain["nearest"]] == nearest
+
+
+def test_what_was_matched_afterwards_says_so(kit: Any) -> None:
+    script = "</think>At <|start_recall|>9:30<|end_recall|>. A ticket costs 14 euros."
+    response = kit.synthesizer(script).synthesize("When, and how much?", kit.nodes())
+    found = kit.check(response)
+    assert [each.basis for each in found] == ["recalled", "matched"]
+    assert found[1].text == "A ticket costs 14 euros"
+
+
 # bad input
 
 

@@ -42,7 +42,7 @@ SCRIPT = (
     "<|start_recall|>Parental leave is 16 weeks<|end_recall|></think>"
     "It leaves at <|start_recall|>9:30<|end_recall|>; leave is 16 weeks."
 )
-LONG = "</think>" + "word " * 400
+LONG = "<|start_recall|>The ferry leaves<|end_recall|></think>" + "word " * 400
 QUESTION = "When does the ferry leave?"
 
 
@@ -152,7 +152,8 @@ def test_chat_tools_and_schemas(serve: Any) -> None:
     script = "<|start_recall|>at 9:30<|end_recall|></think>" + '{"time": "9:30"}'
     _, llm = serve(script)
     schema = {"type": "object", "properties": {"time": {"type": "string"}}, "required": ["time"]}
-    answer = llm.chat(messages, documents, response_schema=schema)
+    asked = [{"role": "user", "content": QUESTION}]
+    answer = llm.chat(asked, documents, response_schema=schema)
     assert json.loads(answer.text) == {"time": "9:30"}
     check(answer, FERRY)
 
