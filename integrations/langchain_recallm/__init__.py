@@ -2,6 +2,7 @@
 
 from langchain_recallm.chains import create_grounded_documents_chain, grounded_prompt
 from langchain_recallm.chat_models import ChatRecaLLM
+from langchain_recallm.checking import check_message, quote_checker
 from langchain_recallm.documents import (
     documents_to_content_blocks,
     documents_to_text,
@@ -20,11 +21,13 @@ __all__ = [
     "RecallEmbeddings",
     "RecallFAISS",
     "as_core_embedder",
+    "check_message",
     "create_cited_answer_tool",
     "create_grounded_documents_chain",
     "documents_to_content_blocks",
     "documents_to_text",
     "grounded_prompt",
     "message_citations",
+    "quote_checker",
     "resolve_citations",
 ]

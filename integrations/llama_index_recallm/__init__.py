@@ -1,6 +1,7 @@
 """RecaLLM for LlamaIndex: cited answers in the engines and agents that people already have."""
 
 from llama_index_recallm.chat_engine import RecaLLMChatEngine
+from llama_index_recallm.checking import QuoteEvaluator
 from llama_index_recallm.embedding import RecaLLMEmbedding
 from llama_index_recallm.engines import (
     CitedQueryEngineTool,
@@ -30,6 +31,7 @@ __all__ = [
     "CitedResponse",
     "CitedStreamingResponse",
     "PackedContextRetriever",
+    "QuoteEvaluator",
     "RecaLLM",
     "RecaLLMChatEngine",
     "RecaLLMContextPacker",

@@ -94,7 +94,7 @@ class Aligner:
 
     def change(self, ours: Sequence[Word], first: int, past: int) -> Change | None:
         """Returns how words of the quote differ from words ``[first, past)`` of the corpus."""
-        return change(ours, self.words(first, past), self._corpus)
+        return change(ours, self.words(first, past))
 
     def words(self, first: int, past: int) -> list[Word]:
         """Returns words of the corpus as they are written."""

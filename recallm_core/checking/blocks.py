@@ -15,6 +15,7 @@ TAG_LENGTH = 20_000  # characters that a tag may hold
 _TAG_ROOM = 600  # characters of a tag itself
 _NAMES = "|".join(TAGS)
 OPEN_TAG = re.compile(rf"<(?P<name>{_NAMES})(?P<attributes>(?:\s[^<>]{{0,500}})?)>", re.IGNORECASE)
+_CLOSE_TAGS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in TAGS}
 _ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 _SOURCES = frozenset(
     """
@@ -66,11 +67,13 @@ def fences(text: str) -> Iterator[Fence]:
 def tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written | None]]:
     """Yields what stands in tags for quotes, with the whole element's range."""
     at = start
+    barren: dict[str, int] = {}  # up to where nothing closes a tag of a name
     while opening := OPEN_TAG.search(text, at, end):
         at = opening.end()
-        close = re.compile(rf"</{opening['name']}\s*>", re.IGNORECASE)
-        closing = close.search(text, at, min(end, at + TAG_LENGTH))
+        name, limit = opening["name"].lower(), min(end, at + TAG_LENGTH)
+        closing = _CLOSE_TAGS[name].search(text, max(at, barren.get(name, 0)), limit)
         if closing is None:
+            barren[name] = limit
             continue
         view = unescaped(text, at, closing.start())
         beside = reference(text, opening.start(), closing.end())

@@ -9,7 +9,7 @@ from recallm_core.checking.claims import Claim, judged_claims
 from recallm_core.checking.judging import Judge
 from recallm_core.checking.messages import read_any
 from recallm_core.checking.report import QuoteReport
-from recallm_core.documents import Document, collect
+from recallm_core.documents import Document
 
 
 def check_quotes(
@@ -43,11 +43,10 @@ def check_quotes(
         DocumentError: Something in ``documents`` is no document, or two share an id.
     """
     reading = read_any(text)
-    given = collect(reading.documents if documents is None else documents)
+    given = reading.documents if documents is None else documents
     judge = Judge(given, repair=repair, min_words=min_words)
     quotes = tuple(judge.judge_all(reading.quotes))
     looked_up: tuple[Claim, ...] = ()
     if claims:
-        looked_up = judged_claims(reading.text, quotes, given)
-    sources = {document.id: document for document in given}
-    return QuoteReport(reading.text, quotes, looked_up, sources)
+        looked_up = judged_claims(reading.text, quotes, judge.documents)
+    return QuoteReport(reading.text, quotes, looked_up, judge.sources)

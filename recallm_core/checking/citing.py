@@ -10,6 +10,7 @@ from recallm_core.citations import Citation, Part
 from recallm_core.documents import Document, Location
 from recallm_core.errors import CitationError
 
+_KEPT = 64  # texts whose places are remembered
 _STEP = 65_536  # characters between two places whose encoded offsets are kept
 
 
@@ -22,6 +23,7 @@ class Citer:
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
+        self._places: dict[str, tuple[Location, ...]] = {}
         self._sizes: dict[tuple[str, str], list[int]] = {}
 
     def cite(self, stretches: Sequence[Stretch]) -> Citation:
@@ -59,17 +61,26 @@ class Citer:
         self, document: Document, stretches: Sequence[Stretch]
     ) -> tuple[Location, ...]:
         """Every place that holds the slice, the cited one first."""
-        corpus, first = self.corpus, stretches[0]
-        past = stretches[-1].past
-        start, end = first.start, stretches[-1].end
-        text, lead = document.text[start:end], int(corpus.starts[first.first]) - start
-        places = {Location(document.id, start, end): None}
-        for at in corpus.occurrences(corpus.ids[first.first : past].tolist()).tolist():
+        start, end = stretches[0].start, stretches[-1].end
+        cited = Location(document.id, start, end)
+        text = document.text[start:end]
+        if text not in self._places:
+            if len(self._places) >= _KEPT:
+                self._places.clear()
+            self._places[text] = self._scanned(text, start, stretches)
+        places = self._places[text]
+        return (cited, *(place for place in places if place != cited))
+
+    def _scanned(self, text: str, start: int, stretches: Sequence[Stretch]) -> tuple[Location, ...]:
+        corpus, first, past = self.corpus, stretches[0].first, stretches[-1].past
+        lead = int(corpus.starts[first]) - start
+        found = []
+        for at in corpus.occurrences(corpus.ids[first:past].tolist()).tolist():
             other = corpus.documents[corpus.document_at(at)]
             begin = int(corpus.starts[at]) - lead
             if begin >= 0 and other.text.startswith(text, begin):
-                places[Location(other.id, begin, begin + len(text))] = None
-        return tuple(places)
+                found.append(Location(other.id, begin, begin + len(text)))
+        return tuple(found)
 
     def _encoded(
         self, document: Document, start: int, end: int, encoding: str, unit: int

@@ -66,9 +66,6 @@ class Corpus:
         """Returns the number of each key; ``UNKNOWN`` for a word that no document holds."""
         return [self._ids.get(key, UNKNOWN) for key in wanted]
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._ids
-
     def key_at(self, place: int) -> str:
         """Returns the key of a word of the corpus."""
         return self.keys[int(self.ids[place])]
@@ -122,6 +119,10 @@ class Corpus:
     def document_at(self, place: int) -> int:
         """Returns the number of the document that holds a word of the corpus."""
         return int(np.searchsorted(self.firsts, place, side="right")) - 1
+
+    def documents_at(self, places: Ints) -> Ints:
+        """Returns the numbers of the documents that hold words of the corpus."""
+        return np.searchsorted(self.firsts, places, side="right") - 1
 
     def past_of(self, document: int) -> int:
         """Returns one past a document's last word."""

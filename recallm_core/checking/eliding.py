@@ -56,7 +56,7 @@ class Elider:
         found = []
         for match in _ASIDE.finditer(text):
             inside = self._finder.sought(match.group()).words
-            differs = change(inside, (), self._corpus)
+            differs = change(inside, ())
             if differs is not None and differs.kind in ("number", "negation"):
                 found.append(differs)
         return found
@@ -115,9 +115,9 @@ class Elider:
     def _near(self, ends: Ints, firsts: Ints) -> NDArray[np.bool_]:
         """Whether places follow others in the same document, within what an ellipsis may skip."""
         corpus = self._corpus
-        documents = [np.searchsorted(corpus.firsts, at, side="right") for at in (ends - 1, firsts)]
+        same = corpus.documents_at(ends - 1) == corpus.documents_at(firsts)
         gap = corpus.starts[firsts] - corpus.ends[ends - 1]
-        near: NDArray[np.bool_] = (documents[0] == documents[1]) & (gap <= GAP)
+        near: NDArray[np.bool_] = same & (gap <= GAP)
         return near
 
     def _silenced(self, stretches: Sequence[Stretch]) -> Iterator[Change]:

@@ -25,6 +25,7 @@ _NAMES = frozenset(
     title document_title source_title id
     """.split()  # noqa: SIM905
 )
+_ABOVE = 4  # levels around a quote that may name its source
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u.{4}|.)", re.DOTALL)
 _START = re.compile(r'\s*(?:\{\s*(?:"|\}|\Z)|\[\s*(?:[\{"]|\Z))')
@@ -130,7 +131,9 @@ def _character(escape: str) -> str:
 
 def _claim(level: _Level | None) -> Claim | None:
     """What the fields around a quote say of its source; the nearest ones first."""
-    while level is not None:
+    for _ in range(_ABOVE):
+        if level is None:
+            break
         facts = level.facts
         numbers = [int(v) for k, v in facts.items() if k in _NUMBERS and _is_small(v)]
         numbers += [int(v) + 1 for k, v in facts.items() if k in _INDEXES and _is_small(v)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class Finder:
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
         self.aligner = Aligner(corpus)
+        self._texts = [document.text for document in corpus.documents]
 
     def sought(self, text: str) -> Sought:
         """Returns a text ready to be looked for."""
@@ -71,8 +72,7 @@ class Finder:
 
     def inside(self, places: Ints, claimed: Claimed) -> NDArray[np.bool_]:
         """Tells for each place whether it is in a document claimed."""
-        numbers = np.searchsorted(self.corpus.firsts, places, side="right") - 1
-        return np.isin(numbers, list(claimed.documents))
+        return np.isin(self.corpus.documents_at(places), list(claimed.documents))
 
     def compared(self, quote: Sought, first: int, past: int) -> tuple[bool, Stretch | None]:
         """Compares characters where the words agree.
@@ -115,16 +115,29 @@ class Finder:
         """Returns words of the corpus with the characters they are."""
         return Stretch(first, past, *self.corpus.span(first, past))
 
-    def _word_by_word(self, quote: Sought, places: Iterable[int]) -> Finding | None:
+    def _word_by_word(self, quote: Sought, places: Sequence[int]) -> Finding | None:
         """The first place with the quote's very characters, else the first that reads like it."""
-        drift = None
-        for place in places:
-            exact, stretch = self.compared(quote, place, place + len(quote.ids))
-            if stretch is not None and exact:
-                return Finding("exact", (stretch,), (), 1.0)
-            if stretch is not None and drift is None:
-                drift = Finding("drift", (stretch,), (), 1.0)
-        return drift
+        tried = (self._place(quote, place) for place in self._verbatim(quote, places))
+        exact = next((found for found in tried if found and found.verdict == "exact"), None)
+        if exact:
+            return exact
+        return next((found for place in places if (found := self._place(quote, place))), None)
+
+    def _verbatim(self, quote: Sought, places: Sequence[int]) -> Iterator[int]:
+        """The places where the characters are the quote's from the first word to the last."""
+        core = quote.text[quote.start : quote.end]
+        texts = self._texts
+        numbers = self.corpus.documents_at(np.array(places, dtype=np.int64)).tolist()
+        holding = {number for number in set(numbers) if core in texts[number]}
+        for place, number in zip(places, numbers, strict=True):
+            if number in holding and texts[number].startswith(core, int(self.corpus.starts[place])):
+                yield place
+
+    def _place(self, quote: Sought, place: int) -> Finding | None:
+        exact, stretch = self.compared(quote, place, place + len(quote.ids))
+        if stretch is None:
+            return None
+        return Finding("exact" if exact else "drift", (stretch,), (), 1.0)
 
     def _anchors(
         self, runs: list[Run], weights: list[float], claimed: Claimed | None

@@ -11,11 +11,11 @@ from recallm_core.checking.finding import Finder
 from recallm_core.checking.places import Claimed, Finding
 from recallm_core.checking.quotes import SOUND, Quote, Verdict
 from recallm_core.checking.repairing import replacement
-from recallm_core.checking.sources import Sources
+from recallm_core.checking.sources import Sources, listed
 from recallm_core.checking.words import words
 from recallm_core.checking.written import Written
 from recallm_core.citations import Citation
-from recallm_core.documents import DocumentSet
+from recallm_core.documents import Document
 from recallm_core.lexical import terms
 
 
@@ -23,19 +23,27 @@ class Judge:
     """Checks quotes against documents that are read once.
 
     Args:
-        documents: What can be quoted.
+        documents: What can be quoted, in the order that texts count them in.
         repair: Whether quotes that drifted get a replacement.
         min_words: How many words make a quotation of what stands in quotation marks; fewer are
             taken for one only where the documents hold them, or with a figure or a reference.
     """
 
-    def __init__(self, documents: DocumentSet, *, repair: bool, min_words: int) -> None:
-        self.corpus = Corpus(documents)
+    def __init__(
+        self, documents: Iterable[Document | str], *, repair: bool, min_words: int
+    ) -> None:
+        self.documents, order = listed(documents)
+        self.corpus = Corpus(self.documents)
         self._elider = Elider(Finder(self.corpus))
         self._citer = Citer(self.corpus)
-        self._sources = Sources(self.corpus.documents)
+        self._sources = Sources(self.corpus.documents, order)
         self._repair = repair
         self._min_words = min_words
+
+    @property
+    def sources(self) -> dict[str, Document]:
+        """The documents by id."""
+        return {document.id: document for document in self.documents}
 
     def judge_all(self, quotes: Iterable[Written]) -> Iterator[Quote]:
         """Yields the verdicts, in order; words merely set in quotation marks are passed over."""

@@ -26,9 +26,9 @@ class Quote:
             of a message hold and that supports the whole of it.
         end: One past the last.
         verdict: ``exact``: the document's very characters. ``drift``: the same words in other
-            writing (case, spaces, line breaks, hyphens, ligatures, punctuation, an article, a
-            slip of the pen). ``altered``: stands in one place but for words, names, numbers or a
-            negation that aren't the document's. ``stitched``: made of pieces from several places
+            writing (case, spaces, line breaks, hyphens, ligatures, punctuation, an article).
+            ``altered``: stands in one place but for words, names, numbers or a negation that
+            aren't the document's. ``stitched``: made of pieces from several places
             without a sign of it. ``misattributed``: stands in another document than the one
             named. ``absent``: stands nowhere.
         citation: The document's own slice: what is quoted, or for ``altered`` what it should be;

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from recallm_core.checking.blocks import block_quotes, fences, open_tags, tagged
 from recallm_core.checking.fields import in_fields, looks_like_json
-from recallm_core.checking.marks import AHEAD, in_marks, is_passed, open_from
+from recallm_core.checking.marks import AHEAD, in_marks, is_passed
+from recallm_core.checking.pairs import open_from
 from recallm_core.checking.written import View, Written
 
 TAG_ROOM = 200  # characters between a quote's end and the end of the tag around it, at most

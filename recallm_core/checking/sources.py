@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from recallm_core.checking.written import Claim
-from recallm_core.documents import Document
+from recallm_core.documents import Document, DocumentSet, collect, content_id
 
 _LEAST = 4  # characters of a name that is looked for inside a remark
 
@@ -16,11 +16,12 @@ class Sources:
     """Finds documents by number, id, title, file name or address.
 
     Args:
-        documents: What can be quoted, in the caller's order.
+        documents: What can be quoted, each once.
+        order: Which of them the caller gave, in the caller's order; one may come again.
     """
 
-    def __init__(self, documents: Sequence[Document]) -> None:
-        self._count = len(documents)
+    def __init__(self, documents: Sequence[Document], order: Sequence[int]) -> None:
+        self._order = order
         self._by_name: dict[str, set[int]] = {}
         for number, document in enumerate(documents):
             for name in _names(document):
@@ -34,7 +35,8 @@ class Sources:
         if named:
             return frozenset(named)
         if claim.numbers:
-            return frozenset(n - 1 for n in claim.numbers if 1 <= n <= self._count)
+            known = (n for n in claim.numbers if 1 <= n <= len(self._order))
+            return frozenset(self._order[n - 1] for n in known)
         return None if claim.loose else frozenset()
 
     def _named(self, name: str, *, loose: bool) -> set[int]:
@@ -54,6 +56,20 @@ class Sources:
             and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", remark)
         ]
         return self._by_name[max(inside, key=len)] if inside else set()
+
+
+def listed(documents: Iterable[Document | str]) -> tuple[DocumentSet, list[int]]:
+    """Returns the distinct documents, and which of them was given at each place of the list.
+
+    Raises:
+        DocumentError: Something is no document, or two share an id.
+    """
+    single = isinstance(documents, str | bytes | Document | Mapping)
+    kept = documents if single or not isinstance(documents, Iterable) else list(documents)
+    given = collect(kept)
+    places = {document.id: place for place, document in enumerate(given)}
+    ids = (content_id(each) if isinstance(each, str) else each.id for each in kept)
+    return given, [places[document_id] for document_id in ids]
 
 
 def _names(document: Document) -> Iterator[str]:

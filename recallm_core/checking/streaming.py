@@ -10,7 +10,7 @@ from recallm_core.checking.quotes import Quote
 from recallm_core.checking.reading import read, settled
 from recallm_core.checking.report import QuoteReport
 from recallm_core.checking.written import Written
-from recallm_core.documents import Document, collect
+from recallm_core.documents import Document
 
 _SMALL = 4_096  # characters that are cheap to read again with each piece
 
@@ -35,8 +35,7 @@ class QuoteChecker:
         repair: bool = False,
         min_words: int = 3,
     ) -> None:
-        self._given = collect(documents)
-        self._judge = Judge(self._given, repair=repair, min_words=min_words)
+        self._judge = Judge(documents, repair=repair, min_words=min_words)
         self._quotes: list[Quote] = []
         self._text = ""
         self._rest = ""  # what isn't settled, from the last blank line before it
@@ -71,8 +70,8 @@ class QuoteChecker:
     @property
     def report(self) -> QuoteReport:
         """What was found so far; of the whole text, once it is finished."""
-        sources = {document.id: document for document in self._given}
-        return QuoteReport(self._text + self._rest, tuple(self._quotes), (), sources)
+        text = self._text + self._rest
+        return QuoteReport(text, tuple(self._quotes), (), self._judge.sources)
 
     def _judged(self, found: Iterable[Written], base: int) -> list[Quote]:
         quotes = list(self._judge.judge_all(_moved(written, base) for written in found))

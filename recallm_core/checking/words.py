@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import numpy as np
 import regex
@@ -38,8 +39,11 @@ _WORD = regex.compile(
     |[\p{{No}}--[{_RAISED}\u2080-\u2089]])""",
     regex.VERBOSE,
 )
+_FRACTIONS = "\u00bc\u00bd\u00be" + "".join(map(chr, range(0x2150, 0x215F)))
 _SAME = str.maketrans(
-    {"'": "", "\u2044": "/"} | {chr(0x2080 + digit): str(digit) for digit in range(10)}
+    {"'": "", "\u2044": "/"}
+    | {chr(0x2080 + digit): str(digit) for digit in range(10)}
+    | {sign: normalize("NFKC", sign).replace("\u2044", "/") for sign in _FRACTIONS}
 )
 _BREAK = "\0"  # never part of a word, and folded to itself
 

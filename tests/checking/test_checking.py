@@ -57,7 +57,7 @@ def one(quote: str, *, source: str = "", repair: bool = True) -> Any:
         ("the wellknown rule of the first office applies", "drift"),
         ("well-known rule", "drift"),
         ("office in Berlin opens at 8:30", "exact"),
-        ("The ofice in Berlin opens at 8:30", "drift"),
+        ("The ofice in Berlin opens at 8:30", "altered"),
         ("annual leave is the 30 days for all employees", "drift"),
         ("see init for more", "drift"),
         ("The annual leave is 25 days for all employees", "altered"),
@@ -126,6 +126,42 @@ def test_of_equal_places_the_one_named_is_cited_and_all_are_listed() -> None:
     assert quote.citation is not None
     assert quote.citation.document_id == "d2"
     assert [place.document_id for place in quote.citation.occurrences] == ["d2", "d0", "d1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "quote", "verdict"),
+    [
+        ("it is not able to fly at night", "it is notable to fly at night", "altered"),
+        ("it can not fly at night", "it cannot fly at night", "drift"),
+        ("all who follow Plan A may leave early", "all who follow Plan may leave early", "altered"),
+        ("those from The Hague may leave early", "those from Hague may leave early", "altered"),
+        ("those in the hague may leave early", "those in hague may leave early", "drift"),
+        ("it costs 1 200 euros a month", "it costs 1200 euros a month", "altered"),
+        ("it costs 3.5 euros a month", "it costs 35 euros a month", "altered"),
+        ("it costs 3,500 euros a month", "it costs 3500 euros a month", "altered"),
+        ("it costs £30 for each of them", "it costs €30 for each of them", "altered"),
+        ("up to 5 % of all the staff", "up to 5 of all the staff", "altered"),
+        ("the area is 30 m² in all of it", "the area is 30 m in all of it", "altered"),
+        ("the leave² is paid for in full", "the leave is paid for in full", "drift"),
+        ("water is H₂O in all textbooks", "water is H2O in all textbooks", "drift"),
+        ("one half is ½ of the whole", "one half is 1/2 of the whole", "drift"),
+        ("pages 5–7 hold the full list", "pages 5-7 hold the full list", "drift"),
+        ("Dr. Jonson leads the large group", "Dr. Johnson leads the large group", "altered"),
+        ("the well-known old rule holds", "known old rule holds", "exact"),
+        ("they will recieve the payment", "they will receive the payment", "altered"),
+        ("all the country has to pay it", "all the county has to pay it", "altered"),
+    ],
+)
+def test_what_passes_for_other_writing(said: str, quote: str, verdict: str) -> None:
+    (found,) = check_quotes(f"<q>{quote}</q>", [f"Well, {said}, so to say."]).quotes
+    assert found.verdict == verdict
+
+
+def test_numbers_count_the_documents_as_they_were_given_repeats_included() -> None:
+    given = [HANDBOOK, HANDBOOK, REMOTE]
+    for number, verdict in ((1, "misattributed"), (2, "misattributed"), (3, "exact")):
+        (quote,) = check_quotes(f"“Remote work is allowed” [{number}]", given).quotes
+        assert quote.verdict == verdict
 
 
 def test_only_drift_is_repaired_and_a_repaired_text_is_exact() -> None:
