@@ -6,6 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -154,10 +155,32 @@ def test_the_prompt_reads_as_it_was_written(builder, name, pack, question, mode)
     assert f"Question: {question}" in read
 
 
+DIGIT = r"\p{WB=Numeric}"
+JOINER = r"[:\uFE55\uFF1A/\uFF0F\p{WB=MidNumLet}\p{WB=Single_Quote}\p{WB=MidNum}]"
+
+
+def naive_in_number(text, at):
+    """Whether a position lies inside a number."""
+    before, after = text[max(0, at - 2) : at], text[at : at + 2]
+    return bool(
+        (regex.search(DIGIT + r"\Z", before) and regex.match(DIGIT, after))
+        or (regex.search(DIGIT + r"\Z", before) and regex.match(JOINER + DIGIT, after))
+        or (regex.search(DIGIT + JOINER + r"\Z", before) and regex.match(DIGIT, after))
+    )
+
+
 def naive_limits(text, tokens, boundary):
     """May a span begin, end, and end in need, with each token? One token at a time."""
     characters = grapheme_boundaries(text)
-    words = word_boundaries(text) if boundary == "word" else characters
+    in_number = [naive_in_number(text, at) for at in range(len(text) + 1)]
+    if boundary == "word":
+        words = word_boundaries(text)
+        digits = [bool(regex.match(DIGIT, c)) for c in text]
+        beside = [any(digits[max(0, at - 1) : at + 1]) for at in range(len(text) + 1)]
+        needed = characters & (words | ~np.array(beside, dtype=bool))
+    else:
+        words = needed = characters & ~np.array(in_number, dtype=bool)
+    assert not (needed & in_number).any()
     out = []
     for n in range(len(tokens.ids)):
         start, end = int(tokens.starts[n]), int(tokens.ends[n])
@@ -170,7 +193,7 @@ def naive_limits(text, tokens, boundary):
             (
                 bool(apart_before and seen and words[begin]),
                 bool(apart_after and words[finish]),
-                bool(apart_after and characters[finish]),
+                bool(apart_after and needed[finish]),
             )
         )
     return out
