@@ -189,6 +189,35 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     return marks
 
 
+def inside_numbers(text: str) -> Bools:
+    """Marks positions inside a number, whose digits may be joined by ``. , : /`` and the like.
+
+    Returns:
+        Shape ``(len(text) + 1,)``, as of ``grapheme_boundaries``.
+    """
+    inside = np.zeros(len(text) + 1, dtype=np.bool_)
+    if len(text) < 2:
+        return inside
+    classes = _table("word").classes(text)
+    digits = classes == _Word.DIGIT
+    inside[1:-1] = digits[:-1] & digits[1:]
+    joins = (classes[1:-1] >= _Word.COLON) & (classes[1:-1] <= _Word.SLASH)
+    joined = digits[:-2] & joins & digits[2:]
+    inside[1:-2] |= joined
+    inside[2:-1] |= joined
+    return inside
+
+
+def beside_digits(text: str) -> Bools:
+    """Marks positions right before or after a digit; shaped like ``grapheme_boundaries``."""
+    beside = np.zeros(len(text) + 1, dtype=np.bool_)
+    if text:
+        digits = _table("word").classes(text) == _Word.DIGIT
+        beside[:-1] = digits
+        beside[1:] |= digits
+    return beside
+
+
 def _clustered(classes: NDArray[np.uint8]) -> Bools:
     """Tells for each character but the first whether it shares a grapheme with the one before."""
     g = _Grapheme

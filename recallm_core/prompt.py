@@ -57,7 +57,6 @@ __all__ = ["Prompt", "PromptBuilder", "Run"]
 Ints32 = NDArray[np.int32]
 
 MESSAGE = "message:"  # ids of the user's messages where they may be quoted
-_CACHED_CHARACTERS = 32_000_000
 _CACHED_SCORERS = 4
 _PLACE = re.compile(r"\{(index|title|id|text)\}")
 
@@ -550,7 +549,7 @@ def _ask_for_json(content: list[Turn], schema: Any, fields: Fields) -> None:
 
 
 class _Cache:
-    """Encoded texts, the longest unused ones dropped when there are too many characters.
+    """Encoded texts, the longest unused ones dropped when all take too many bytes.
 
     Encoding happens outside the lock: two threads may encode the same text, and get the same.
     """
@@ -560,7 +559,9 @@ class _Cache:
         self._texts: OrderedDict[str, PlainTokens] = OrderedDict()
         self._limits: dict[tuple[str, str], Limits] = {}
         self._wording: dict[str, Ints32] = {}
-        self._held = 0
+        self._held = 0  # bytes of texts and arrays
+        self._most = 192 << 20
+        self._boundaries: set[str] = set()
         self._lock = ForkSafeLock()
 
     def tokens(self, text: str) -> PlainTokens:
@@ -588,13 +589,22 @@ class _Cache:
 
     def _keep(self, text: str, tokens: PlainTokens) -> None:
         if text not in self._texts:
-            self._held += len(text) + 100  # what the arrays of a tiny text cost
-        self._texts[text] = tokens
-        while self._held > _CACHED_CHARACTERS and len(self._texts) > 1:
-            old, _ = self._texts.popitem(last=False)
-            self._held -= len(old) + 100
-            for boundary in ("sentence", "word", "character"):
-                self._limits.pop((boundary, old), None)
+            self._held += self._bytes(text, tokens)
+            self._texts[text] = PlainTokens(  # not parts of the arrays of many texts
+                tokens.ids.copy(), tokens.starts.copy(), tokens.ends.copy(), tokens.copyable.copy()
+            )
+        while self._held > self._most and len(self._texts) > 1:
+            old, gone = self._texts.popitem(last=False)
+            self._held -= self._bytes(old, gone)
+            for key in [(boundary, old) for boundary in self._boundaries]:
+                self._limits.pop(key, None)
+
+    @staticmethod
+    def _bytes(text: str, tokens: PlainTokens) -> int:
+        """What a text takes with its tokens and limits; a token may be a third of a character."""
+        per_token = 13 + 3 * 3  # ids, starts, ends, copyable; three limits by each boundary
+        per_character = 1 if text.isascii() else 7  # with its UTF-8 form
+        return per_character * len(text) + per_token * len(tokens.ids) + 1000
 
     def all_limits(self, tokens: Mapping[str, PlainTokens], boundary: str) -> dict[str, Limits]:
         """Where spans may begin and end in some texts."""
@@ -606,8 +616,11 @@ class _Cache:
         ):
             found[text] = bits
             with self._lock:
+                self._boundaries.add(boundary)
                 if text in self._texts:
-                    self._limits[boundary, text] = bits
+                    self._limits[boundary, text] = Limits(
+                        bits.can_start.copy(), bits.can_end.copy(), bits.can_end_hard.copy()
+                    )
         return found
 
     def wording(self, text: str) -> Ints32:

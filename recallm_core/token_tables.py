@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.boundaries import (
+    beside_digits,
+    grapheme_boundaries,
+    inside_numbers,
+    word_boundaries,
+)
 from recallm_core.lexical import sentences
 from recallm_core.tokenizer import PlainTokens
 
@@ -44,7 +49,8 @@ class Limits:
     Attributes:
         can_start: With this token.
         can_end: After this token.
-        can_end_hard: After this token where it is far too long: not amid a character.
+        can_end_hard: After this token where it is far too long: not amid a character or a number,
+            nor where a number is part of a word.
     """
 
     can_start: Bools
@@ -117,7 +123,11 @@ def _limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) 
     starts = np.concatenate([t.starts for t in tokens]) + base
     ends = np.concatenate([t.ends for t in tokens]) + base
     characters = grapheme_boundaries(text)
-    marks = word_boundaries(text, characters) if boundary == "word" else characters
+    if boundary == "word":
+        marks = word_boundaries(text, characters)
+        hard_marks = characters & (marks | ~beside_digits(text))
+    else:
+        marks = hard_marks = characters & ~inside_numbers(text)
     apart = np.ones(len(starts) + 1, dtype=np.bool_)
     if len(starts):
         np.greater_equal(starts[1:], ends[:-1], out=apart[1:-1])
@@ -126,7 +136,7 @@ def _limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) 
     finishes = np.maximum(visible.before(ends), base)
     can_start = apart[:-1] & (begins < ends) & marks[begins]
     can_end = apart[1:] & marks[finishes]
-    hard = can_end if marks is characters else apart[1:] & characters[finishes]
+    hard = can_end if marks is hard_marks else apart[1:] & hard_marks[finishes]
     whole = Limits(can_start, can_end, hard)
     stops = np.cumsum(sizes).tolist()
     for a, b in zip([0, *stops[:-1]], stops, strict=True):

@@ -576,6 +576,25 @@ def test_a_span_too_long_closes_at_a_word_then_at_a_character() -> None:
     assert legal_ids(constraint.mask(), EOS + 1) == {CLOSE}  # 8 tokens: twice the limit
 
 
+@pytest.mark.parametrize(
+    "whole", ["1,234,567.89", "2024/05/06", "10:30:45", "AB123456789", "12345678s", "3.14159"]
+)
+def test_a_span_far_too_long_never_ends_within_a_number(whole: str) -> None:
+    rules = prepared(RECIPES["trained"], [f"{whole} b"], max_span_tokens=1).rules
+    constraint = rules.start()
+    follow(constraint, "<|start_recall|>" + whole[0])
+    for character in whole[1:]:
+        assert not constraint.mask().allows(CLOSE)
+        follow(constraint, character)
+    assert constraint.mask().allows(CLOSE)
+
+
+def test_character_boundaries_never_lie_within_a_number() -> None:
+    rules = prepared(RECIPES["trained"], ["x1,234y"], boundary="character").rules
+    assert rules.spec.can_end.tolist() == [True, False, False, False, False, True, True]
+    assert rules.spec.can_start.tolist() == [True, True, False, False, False, False, True]
+
+
 @pytest.mark.parametrize("kind", ["trained", "prompted"])
 @pytest.mark.parametrize("texts", [[], [""], ["   "], ["\n\r\n\t"]])
 def test_nothing_copyable_keeps_recall_closed(kind: str, texts: list[str]) -> None:

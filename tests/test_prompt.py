@@ -6,6 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -154,10 +155,32 @@ def test_the_prompt_reads_as_it_was_written(builder, name, pack, question, mode)
     assert f"Question: {question}" in read
 
 
+DIGIT = r"\p{WB=Numeric}"
+JOINER = r"[:\uFE55\uFF1A/\uFF0F\p{WB=MidNumLet}\p{WB=Single_Quote}\p{WB=MidNum}]"
+
+
+def naive_in_number(text, at):
+    """Whether a position lies inside a number."""
+    before, after = text[max(0, at - 2) : at], text[at : at + 2]
+    return bool(
+        (regex.search(DIGIT + r"\Z", before) and regex.match(DIGIT, after))
+        or (regex.search(DIGIT + r"\Z", before) and regex.match(JOINER + DIGIT, after))
+        or (regex.search(DIGIT + JOINER + r"\Z", before) and regex.match(DIGIT, after))
+    )
+
+
 def naive_limits(text, tokens, boundary):
     """May a span begin, end, and end in need, with each token? One token at a time."""
     characters = grapheme_boundaries(text)
-    words = word_boundaries(text) if boundary == "word" else characters
+    in_number = [naive_in_number(text, at) for at in range(len(text) + 1)]
+    if boundary == "word":
+        words = word_boundaries(text)
+        digits = [bool(regex.match(DIGIT, c)) for c in text]
+        beside = [any(digits[max(0, at - 1) : at + 1]) for at in range(len(text) + 1)]
+        needed = characters & (words | ~np.array(beside, dtype=bool))
+    else:
+        words = needed = characters & ~np.array(in_number, dtype=bool)
+    assert not (needed & in_number).any()
     out = []
     for n in range(len(tokens.ids)):
         start, end = int(tokens.starts[n]), int(tokens.ends[n])
@@ -170,7 +193,7 @@ def naive_limits(text, tokens, boundary):
             (
                 bool(apart_before and seen and words[begin]),
                 bool(apart_after and words[finish]),
-                bool(apart_after and characters[finish]),
+                bool(apart_after and needed[finish]),
             )
         )
     return out
@@ -669,3 +692,30 @@ def test_titles_of_a_pack_are_part_of_what_is_remembered(builder):
 
     assert best(["Zoo", "Museum"])
     assert not best(["Museum", "Zoo"])
+
+
+# what is remembered
+
+
+def held(cache):
+    """The bytes of all arrays that a cache keeps alive, those that they are parts of included."""
+    arrays = [a for t in cache._texts.values() for a in (t.ids, t.starts, t.ends, t.copyable)]
+    arrays += [a for b in cache._limits.values() for a in (b.can_start, b.can_end, b.can_end_hard)]
+    owners = {id(a if a.base is None else a.base): a if a.base is None else a.base for a in arrays}
+    return sum(owner.nbytes for owner in owners.values())
+
+
+@pytest.mark.parametrize("character", ["a", "é", "東", "🙂"])
+def test_what_is_remembered_is_bounded_in_bytes(character):
+    builder = PromptBuilder(ByteTokenizer(), Recipe(), vocab_size=262)
+    cache = builder._cache
+    cache._most = 200_000
+    for number in range(40):
+        texts = [f"{number} {n} " + character * 1000 for n in range(10)]
+        tokens = cache.all_tokens(texts)
+        for boundary in ("word", "character"):
+            cache.all_limits(tokens, boundary)
+        assert cache._held <= cache._most
+        assert held(cache) <= cache._most
+        assert {text for _, text in cache._limits} <= set(cache._texts)
+    assert cache._held == sum(cache._bytes(text, t) for text, t in cache._texts.items())

@@ -30,7 +30,14 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from langchain_recallm import answers, conversation, engines, structured, tool_calls
 from langchain_recallm.calls import Call, parts_of
@@ -38,7 +45,7 @@ from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
 from recallm_core.backends.connection import KEY_VARIABLE
 from recallm_core.constraint_spec import RecallIn
-from recallm_core.models.served import loading
+from recallm_core.models.served import loading, without_secrets
 from recallm_core.params import (
     AbstainPolicy,
     AnswerForm,
@@ -88,7 +95,11 @@ class ChatRecaLLM(BaseChatModel):
     on. Documents that are given and empty, such as a search that found nothing, are an abstention.
     """
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,  # a key may be in it
+    )
 
     model: str = Field(default="recallm-mini", alias="model_name")
     """``recallm-mini`` (shipped), a hub id, a local folder, or the address of a server
@@ -195,6 +206,11 @@ class ChatRecaLLM(BaseChatModel):
         )
         found = {name: getattr(self, name) for name in dict.fromkeys(names)}
         return {name: value for name, value in found.items() if value is not None}
+
+    @field_validator("model", "base_url", "load_options")
+    @classmethod
+    def _check_secrets(cls, value: Any) -> Any:
+        return without_secrets(value)
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

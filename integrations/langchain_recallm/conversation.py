@@ -114,7 +114,8 @@ def read(
 
     Args:
         messages: Any LangChain messages. Documents may stand in them as ``text-plain``,
-            ``document`` or ``search_result`` blocks, or as the artifact of a tool message.
+            ``document`` or ``search_result`` blocks, or as the artifact of a tool message. A block
+            with ``"citations": {"enabled": False}`` is read as part of its message, not cited.
         documents: Documents given beside the messages, or an index; None: none were.
         scope: ``documents`` or ``prompt``; None: documents where there are any.
         with_tools: Whether tools are offered: then the chat template tells the model of earlier
@@ -152,7 +153,7 @@ def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> b
     """Whether a message carries documents, or all that tools were asked for is nothing."""
     if any(content.searched for content in contents):
         return True
-    if any(message.additional_kwargs.get(GROUNDED) for message in messages):
+    if any(m.additional_kwargs.get(GROUNDED) or _holds_uncited(m) for m in messages):
         return True
     pairs = zip(messages, contents, strict=True)
     results = [content.text for message, content in pairs if isinstance(message, ToolMessage)]
@@ -301,7 +302,9 @@ def _read_block(
     block: Mapping[str, Any], where: str, texts: list[str], documents: list[Document]
 ) -> None:
     kind = block.get("type")
-    if kind == "text":
+    if _is_uncited(block):
+        texts.extend(_as_words(block, where))
+    elif kind == "text":
         texts.append(str(block.get("text", "")))
     elif kind == "json":
         texts.append(json.dumps(block.get("json"), ensure_ascii=False))
@@ -312,6 +315,27 @@ def _read_block(
             f"{where} has a block of type {kind!r}, but the model reads text only; give text, "
             "text-plain, document or search_result blocks"
         )
+
+
+def _is_uncited(block: Any) -> bool:
+    """Whether a block is a document that may be read but not cited."""
+    settings = block.get("citations") if isinstance(block, Mapping) else None
+    kinds = ("text-plain", "document", "search_result", "file")
+    off = isinstance(settings, Mapping) and settings.get("enabled") is False
+    return off and block.get("type") in kinds
+
+
+def _holds_uncited(message: BaseMessage) -> bool:
+    blocks = [] if isinstance(message.content, str) else message.content
+    return not isinstance(message, AIMessage) and any(map(_is_uncited, blocks))
+
+
+def _as_words(block: Mapping[str, Any], where: str) -> Iterator[str]:
+    """The texts of a document, with its title, as part of a message."""
+    for document in _documents(block, where):
+        title = document.metadata.get("title")
+        yield f"{title}:\n" if title else ""
+        yield f"{document.page_content}\n\n"
 
 
 def _documents(block: Mapping[str, Any], where: str) -> Iterator[Document]:

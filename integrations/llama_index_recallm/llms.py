@@ -19,7 +19,14 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr, model_validator
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
@@ -29,7 +36,7 @@ from llama_index.core.types import Model
 from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
 from recallm_core.constraint_spec import RecallIn
-from recallm_core.models.served import loading
+from recallm_core.models.served import loading, without_secrets
 from recallm_core.params import (
     AbstainPolicy,
     AnswerForm,
@@ -97,6 +104,8 @@ class RecaLLM(FunctionCallingLLM):
     ``metadata`` says that the model calls functions if its chat template can show them to it. What
     a tool returns may be quoted like any document.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a key may be in it
 
     model: str = Field(
         default="recallm-mini",
@@ -178,6 +187,11 @@ class RecaLLM(FunctionCallingLLM):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RecaLLM:
         """A copy of the settings; a loaded model is shared, never copied."""
         return self.model_copy()
+
+    @field_validator("model", "base_url", "load_options")
+    @classmethod
+    def _check_secrets(cls, value: Any) -> Any:
+        return without_secrets(value)
 
     @classmethod
     def class_name(cls) -> str:

@@ -26,6 +26,19 @@ _MAX_REPLY = 1_000_000
 _DROPPED = ("auto_map", "name_or_path", "vocab_file", "merges_file", "tokenizer_file")
 
 
+def without_secrets(value: Any) -> Any:
+    """Returns an address, a model's name or further options as they came, for fields that show.
+
+    Raises:
+        ValueError: There is a password or a key in it, which would be shown, saved and traced.
+    """
+    if isinstance(value, str) and "@" in value.partition("://")[2]:
+        raise ValueError("a server's address holds no user or password; give api_key= instead")
+    if isinstance(value, Mapping) and "api_key" in value:
+        raise ValueError("a key in load_options would be shown and saved; give api_key= instead")
+    return value
+
+
 def is_address(model: str) -> bool:
     """Whether a model's name is the address of a server."""
     return model.startswith(("http://", "https://"))

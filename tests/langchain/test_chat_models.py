@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
-from langchain_core.load import dumpd, load
+from langchain_core.load import dumpd, dumps, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, message_to_dict
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tracers import BaseTracer
@@ -22,7 +23,7 @@ from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 from langchain_recallm import ChatRecaLLM, message_citations
 from langchain_recallm.sources import collect
 from langchain_recallm.streaming import BlockWriter
-from recallm_core.errors import ContextOverflowError, DocumentError
+from recallm_core.errors import ContextOverflowError, DocumentError, ServerError
 from recallm_core.testing import ScriptedBackend, scripted_llm
 from recallm_core.trace import AnswerDelta, RecallDelta, RecallEnded, RecallSpan, RecallStarted
 
@@ -440,3 +441,37 @@ def test_texts_that_no_tokenizer_can_hold_are_refused(kit: Any) -> None:
     with pytest.raises(DocumentError, match="surrogate"):
         kit.chat().invoke("?", documents=[Document("a\udfff")])
     kit.chat().invoke("\x00 and \x1b[31m", documents=[Document("\x00")])
+
+
+SECRET = "swordfish"
+
+
+@pytest.mark.enable_socket
+def test_keys_and_passwords_are_never_shown() -> None:
+    chat = ChatRecaLLM(model="m", base_url="http://127.0.0.1:1", api_key=SECRET)
+    shown = [repr(chat), str(chat), dumps(chat), str(chat._identifying_params)]
+    shown += [
+        str(chat._get_ls_params()),
+        str(chat._get_invocation_params()),
+        str(chat.model_dump()),
+    ]
+    assert not any(SECRET in text for text in shown)
+    with pytest.raises(ServerError) as caught:
+        chat.invoke("q")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": f"http://user:{SECRET}@127.0.0.1:1"},
+        {"model": f"https://user:{SECRET}@127.0.0.1:1"},
+        {"load_options": {"api_key": SECRET}},
+        {"api_key": [SECRET]},
+        {"api_key": SECRET, "temperature": "hot"},
+    ],
+)
+def test_keys_and_passwords_in_the_wrong_place_are_refused_unseen(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"api_key|temperature") as caught:
+        ChatRecaLLM(**wrong)
+    assert SECRET not in str(caught.value)

@@ -345,3 +345,27 @@ def test_a_runnable_can_choose_documents_for_each_call(kit: Any) -> None:
     chain = RunnableLambda(lambda q: model.bind(documents=retriever(kit).invoke(q)).invoke(q))
     message = chain.invoke("When does the ferry leave?")
     assert message_citations(message)
+
+
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize("kind", ["text-plain", "document", "search_result"])
+def test_a_document_whose_citations_are_off_is_read_but_not_cited(
+    kit: Any, kind: Any, others: bool
+) -> None:
+    secret = Document(
+        page_content="The ferry to the island leaves at 23:45.", metadata={"title": "X"}
+    )
+    (off,) = documents_to_content_blocks([secret], kind=kind)
+    blocks = documents_to_content_blocks(kit.documents, kind=kind) if others else []
+    off = {**off, "citations": {"enabled": False}}
+    model = kit.chat()
+    message = model.invoke([HumanMessage([off, *blocks, QUESTION])])
+    assert "X:\nThe ferry to the island leaves at 23:45." in prompt_text(model)
+    cited = [found["cited_text"] for found in message_citations(message)]
+    assert not any("23:45" in text for text in cited)
+    assert bool(cited) == others
+    conversation = read([HumanMessage([off, *blocks, QUESTION])])
+    assert not conversation.flat
+    assert len(conversation.sources.documents) == (len(kit.documents) if others else 0)
+    on = {**off, "citations": {"enabled": True}}
+    assert len(read([HumanMessage([on, QUESTION])]).sources.documents) == 1

@@ -355,3 +355,20 @@ def test_roles_of_other_providers_are_read() -> None:
         ]
     ).turns
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
+
+
+SECRET = "swordfish"
+
+
+def test_keys_and_passwords_are_never_shown() -> None:
+    llm = RecaLLM(model="m", base_url="http://127.0.0.1:1", api_key=SECRET)
+    assert SECRET not in repr(llm) + str(llm) + llm.to_json() + str(llm.to_dict())
+    for settings in (
+        {"base_url": f"http://user:{SECRET}@127.0.0.1:1"},
+        {"model": f"https://user:{SECRET}@127.0.0.1:1"},
+        {"load_options": {"api_key": SECRET}},
+        {"api_key": [SECRET]},
+    ):
+        with pytest.raises(ValueError, match="api_key") as caught:
+            RecaLLM(**settings)
+        assert SECRET not in str(caught.value)
