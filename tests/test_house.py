@@ -27,8 +27,8 @@ CEILINGS = {
     "lines of the median function": 7,
     "lines of a function at the ninetieth percentile": 19,
     "lines of the longest function": 53,
-    "vague locals in 1,000 lines": 16.4,
-    "modules of the core that adapters reach into": 14,
+    "vague locals in 1,000 lines": 16.6,
+    "modules of the core that adapters reach into": 15,
 }
 
 # They say that there is something, and not what it is.
