@@ -130,6 +130,8 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
         _note(f"skipped {skipped.path}: {skipped.reason}", quiet=False)
     if len(loaded.skipped) > SKIPS_SHOWN:
         _note(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", quiet=False)
+    for note in loaded.notes[:SKIPS_SHOWN]:
+        _note(f"{note.path}: {note.text}", quiet=False)
     if not loaded.documents:
         raise DocumentError("nothing to answer from: no file in --docs gave a document")
     return loaded.documents

@@ -37,16 +37,32 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something to know of a file that gave a document.
+
+    Attributes:
+        path: The file, as reached from the path that was given.
+        text: What, for people.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What loading gave; iterating gives the documents.
 
     Attributes:
         documents: In order of the given paths, folders sorted by name.
         skipped: What was left out.
+        notes: What to know of files that gave a document: text that no reader sees, which was left
+            out, and pages where the order of the text is doubtful.
     """
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
+    notes: tuple[Note, ...] = ()
 
     def __iter__(self) -> Iterator[Document]:
         return iter(self.documents)
@@ -73,6 +89,7 @@ def load_documents(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     max_bytes: int = 50_000_000,
+    keep_hidden: bool = False,
     on_skip: Callable[[Skipped], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Loaded:
@@ -91,6 +108,7 @@ def load_documents(
     Args:
         paths: Files and folders.
         max_bytes: Larger files are skipped.
+        keep_hidden: Also read what a browser wouldn't show of an HTML page.
         on_skip: Called with each thing that is left out, when it is.
         on_progress: Called with the number of files read and the number of all, after each.
 
@@ -98,7 +116,9 @@ def load_documents(
         DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    return _Loader(max_bytes, on_skip, on_progress).load([_checked(path) for path in given])
+    return _Loader(max_bytes, on_skip, on_progress, keep_hidden).load(
+        [_checked(path) for path in given]
+    )
 
 
 def _checked(given: str | os.PathLike[str]) -> Path:
@@ -132,8 +152,10 @@ class _Loader:
     max_bytes: int
     on_skip: Callable[[Skipped], None] | None
     on_progress: Callable[[int, int], None] | None
+    keep_hidden: bool
     documents: list[Document] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)  # document id -> text
     file_ids: set[str] = field(default_factory=set)
     seen: dict[str, str] = field(default_factory=dict)  # real path -> how it was shown
@@ -149,7 +171,7 @@ class _Loader:
                 self.skip(file.shown, f"can't be read: {_why(error)}")
             if self.on_progress is not None:
                 self.on_progress(number, len(files))
-        return Loaded(tuple(self.documents), tuple(self.skipped))
+        return Loaded(tuple(self.documents), tuple(self.skipped), tuple(self.notes))
 
     def skip(self, path: str, reason: str) -> None:
         report = Skipped(path, reason)
@@ -226,7 +248,9 @@ class _Loader:
         if suffix == ".pdf":
             found = extract_pdf(data, file.shown, max_chars=self.max_bytes)
         elif suffix in (".html", ".htm"):
-            found = extract_html(decode(data, is_html=True), file.shown)
+            found = extract_html(
+                decode(data, is_html=True), file.shown, keep_hidden=self.keep_hidden
+            )
         elif suffix == ".jsonl":
             self._read_lines(file, decode(data))
             return
@@ -238,6 +262,7 @@ class _Loader:
             raise _UnfitError("empty" if not data else "no text in it")
         title_or_name = found.title or _shown(file.path.name)
         self._add(Document(found.text, file.id, title_or_name, source_map=found.source_map))
+        self.notes.extend(Note(file.shown, note) for note in found.notes)
 
     def _bytes(self, file: _File) -> bytes:
         flags = os.O_RDONLY
