@@ -51,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="files and folders to answer from (.txt .md .rst .html .pdf .jsonl)",
+        help="files and folders to answer from (.txt .md .html .pdf .docx .xlsx .eml ...)",
     )
     given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
     ask.add_argument(

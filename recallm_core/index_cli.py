@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "docs",
             nargs="+",
             metavar="DOCS",
-            help="files and folders (.txt .md .rst .html .pdf .jsonl)",
+            help="files and folders (.txt .md .html .pdf .docx .xlsx .eml ...)",
         )
     delete = _action(actions, "delete", _delete, "remove documents")
     delete.add_argument("ids", nargs="+", metavar="ID", help="as shown by search")

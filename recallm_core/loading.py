@@ -15,8 +15,9 @@ from recallm_core.chunking import headings
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.file_kinds.registry import READERS, reader_for
 
-SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
+SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl", *READERS)
 """What is read from a folder; a file that is named itself counts as text otherwise."""
 
 _BAD_LINES_SHOWN = 20
@@ -97,8 +98,11 @@ def load_documents(
 
     Text, Markdown and reStructuredText stay as they are in the file, only decoded: by their byte
     order mark, else as UTF-8; anything else is skipped, as a guess would make false quotes. Of
-    HTML (whose declared charset counts) and PDF the text is taken. A line of a ``.jsonl`` file is
-    a document with ``text`` and, if they are there, ``id``, ``title`` and ``metadata``.
+    HTML (whose declared charset counts) and PDF the text is taken, and of Office files, mails,
+    books, notebooks, Rich Text, JSON and tables of values, each part mapped to its place in the
+    file (``file_kinds.registry``); other kinds are skipped by name, with what converts them. A line
+    of a ``.jsonl`` file is a document with ``text`` and, if they are there, ``id``, ``title`` and
+    ``metadata``.
 
     A document's id is its path below the folder that was given, with ``/``; where two folders
     have the same, the later one's name comes before it. Lines of ``.jsonl`` add ``#`` and their
@@ -245,7 +249,10 @@ class _Loader:
     def _read(self, file: _File) -> None:
         data = self._bytes(file)
         suffix = file.path.suffix.lower()
-        if suffix == ".pdf":
+        reader = reader_for(data, suffix)
+        if reader is not None:
+            found = reader(data, file.shown, self.max_bytes)
+        elif suffix == ".pdf" or data.startswith(b"%PDF-"):
             found = extract_pdf(data, file.shown, max_chars=self.max_bytes)
         elif suffix in (".html", ".htm"):
             found = extract_html(
