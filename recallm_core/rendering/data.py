@@ -72,6 +72,7 @@ def _citation(number: int, citation: Citation) -> dict[str, Any]:
         "source": citation.source,
         "lines": _pair(citation.lines),
         "page": citation.page,
+        "place": citation.place,
         "start": citation.start,
         "end": citation.end,
         "text": citation.text,

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recallm_core import RecaLLM
 from recallm_core.documents import Document
 from recallm_core.errors import DocumentError
 from recallm_core.file_kinds import plain
@@ -313,3 +314,10 @@ def test_every_row_of_a_table_has_its_number(rows: list[list[str]]) -> None:
     cuts = [*found.source_map.starts, len(found.text)]
     parts = [found.text[a:b] for a, b in pairwise(cuts)]
     assert [next(csv.reader(io.StringIO(part, newline=""))) for part in parts] == rows
+
+
+def test_a_citation_names_the_place(read: dict[str, Document]) -> None:
+    answer = RecaLLM.load("recallm-mini").answer("How long is the notice period?", [read["a.eml"]])
+    assert {citation.place for citation in answer.citations} == {"part 1"}
+    assert f"{read['a.eml'].source_map.origin}, part 1" in answer.to_markdown()
+    assert answer.to_dict()["citations"][0]["place"] == "part 1"
