@@ -51,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="files and folders to answer from (.txt .md .rst .html .pdf .jsonl)",
+        help="files and folders to answer from (.txt .md .html .pdf .docx .xlsx .eml ...)",
     )
     given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
     ask.add_argument(
@@ -130,6 +130,8 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
         _note(f"skipped {skipped.path}: {skipped.reason}", quiet=False)
     if len(loaded.skipped) > SKIPS_SHOWN:
         _note(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", quiet=False)
+    for note in loaded.notes[:SKIPS_SHOWN]:
+        _note(f"{note.path}: {note.text}", quiet=False)
     if not loaded.documents:
         raise DocumentError("nothing to answer from: no file in --docs gave a document")
     return loaded.documents

@@ -13,6 +13,7 @@ from recallm_core.arguments import whole_number
 from recallm_core.boundaries import grapheme_boundaries, grapheme_boundary_before
 from recallm_core.documents import Chunk, Document
 from recallm_core.errors import DocumentError
+from recallm_core.lexical import is_shortened
 
 BYTES_PER_TOKEN = 4
 """The estimate used where no token offsets are given: UTF-8 bytes per token."""
@@ -183,14 +184,20 @@ def _cut(text: str, heads: list[int], start: int, limit: int) -> int:
     if at >= 0 and heads[at] > start + room // 4:
         return heads[at]
     for pattern, fill in _BREAKS:
-        best = 0
-        for match in pattern.finditer(text, start + int(room * fill), limit):
-            best = match.end()
+        best = _last_break(pattern, text, start, start + int(room * fill), limit)
         if best > start and (cut := grapheme_boundary_before(text, start, best)) > start:
             return cut
     if room and (cut := grapheme_boundary_before(text, start, limit)) > start:
         return cut
     return _end_of_grapheme(text, start)
+
+
+def _last_break(pattern: re.Pattern[str], text: str, start: int, low: int, limit: int) -> int:
+    """Returns where the last match in a stretch ends that doesn't end an abbreviation; else 0."""
+    for match in reversed(list(pattern.finditer(text, low, limit))):
+        if not (match.group().startswith(".") and is_shortened(text, start, match.start())):
+            return match.end()
+    return 0
 
 
 def _end_of_grapheme(text: str, start: int) -> int:

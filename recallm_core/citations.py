@@ -45,6 +45,8 @@ class Citation:
         basis: How it came to be: ``recalled`` (copied under the constraint), ``pointed`` (the model
             named a numbered sentence) or ``matched`` (the answer's words were found in it after
             the fact). The text is exact in each.
+        place: The part of the source that holds it, for people, in formats with parts other than
+            pages: ``sheet Fees, row 12``.
     """
 
     document_id: str
@@ -62,6 +64,7 @@ class Citation:
     utf16_range: tuple[int, int] | None = None
     utf8_range: tuple[int, int] | None = None
     basis: Basis = "recalled"
+    place: str | None = None
 
     @property
     def ambiguous(self) -> bool:

@@ -27,12 +27,15 @@ class SourceMap:
         starts: Offsets in ``Document.text``, ascending, where a new stretch begins; first is 0.
         lines: 1-based line of the file at which each stretch begins; None counts from the text.
         pages: 1-based page of each stretch, for paged formats.
+        places: Where each stretch stands, for people, in formats with other parts than pages:
+            ``sheet Fees, row 12``.
     """
 
     origin: str
     starts: tuple[int, ...] = (0,)
     lines: tuple[int, ...] | None = None
     pages: tuple[int, ...] | None = None
+    places: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         starts = self.starts
@@ -40,9 +43,11 @@ class SourceMap:
             raise DocumentError("a source map's starts must be whole numbers")
         if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise DocumentError("a source map's starts must ascend from 0")
-        for name, values in (("lines", self.lines), ("pages", self.pages)):
-            if values is not None and not all(type(value) is int for value in values):
+        for name, numbers in (("lines", self.lines), ("pages", self.pages)):
+            if numbers is not None and not all(type(value) is int for value in numbers):
                 raise DocumentError(f"a source map's {name} must be whole numbers")
+        named = (("lines", self.lines), ("pages", self.pages), ("places", self.places))
+        for name, values in named:
             if values is not None and len(values) != len(starts):
                 raise DocumentError(
                     f"a source map needs one of its {name} for each of its {len(starts)} starts, "
@@ -138,6 +143,20 @@ class Document:
         if source is None or source.pages is None:
             return None
         return source.pages[bisect_right(source.starts, offset) - 1]
+
+    def place_at(self, offset: int) -> str | None:
+        """Returns the part of the file that holds the character at ``offset``, for people.
+
+        A slide, a sheet's row, a mail's part, a notebook's cell; None for files without such parts.
+
+        Raises:
+            DocumentError: The offset lies outside the text.
+        """
+        self._check_offset(offset)
+        source = self.source_map
+        if source is None or source.places is None:
+            return None
+        return source.places[bisect_right(source.starts, offset) - 1]
 
     def utf16_range(self, start: int, end: int) -> tuple[int, int]:
         """Returns a range in UTF-16 code units, as JavaScript and Java count.

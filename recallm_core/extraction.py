@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import html
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from recallm_core.documents import SourceMap
 from recallm_core.errors import DocumentError
+from recallm_core.file_kinds.pdf_columns import page_text
 from recallm_core.limited_process import pdf_process
 from recallm_core.locks import ForkSafeLock
 
@@ -29,6 +31,42 @@ _MARKUP = re.compile(r"<(?=[a-zA-Z/!?])")
 _TAG = re.compile(r"</?([a-zA-Z][^\s/>]*)")
 _TAG_PART = re.compile(r">|=\s*([\"'])")
 _RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in _RAW}
+_ATTRIBUTE = re.compile(
+    r"(?P<name>[^\s\"'<>/=]+)"
+    r"(?:\s*=\s*(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\s\"'>]+)))?"
+)
+_HIDING = re.compile(
+    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse))(?:!important)?(?:;|$)"
+)
+_LONGEST_TAG = 10_000  # characters of a tag whose attributes are looked at
+_DEEPEST_HIDDEN = 200  # elements that a closing tag in a hidden one can end at once
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"}
+    | {"source", "track", "wbr"}
+)
+# What begins ends a hidden element that has no end of its own; and whose end does.
+_ENDED_BY: dict[str, frozenset[str]] = {
+    "p": frozenset(_PARAGRAPHS) | {"div", "address"},
+    "li": frozenset({"li"}),
+    "dt": frozenset({"dt", "dd"}),
+    "dd": frozenset({"dt", "dd"}),
+    "tr": frozenset({"tr", "tbody", "tfoot"}),
+    "td": frozenset({"td", "th", "tr"}),
+    "th": frozenset({"td", "th", "tr"}),
+    "option": frozenset({"option", "optgroup"}),
+}
+_CLOSERS: dict[str, frozenset[str]] = {
+    "ul": frozenset({"li"}),
+    "ol": frozenset({"li"}),
+    "dl": frozenset({"dt", "dd"}),
+    "table": frozenset({"tr", "td", "th", "tbody", "thead", "tfoot"}),
+    "tr": frozenset({"td", "th"}),
+    "select": frozenset({"option"}),
+    "div": frozenset({"p"}),
+    "section": frozenset({"p"}),
+    "article": frozenset({"p"}),
+    "main": frozenset({"p"}),
+}
 _BLANKS = re.compile(r"[ \t\n\r\f\v]+")
 
 _BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
@@ -48,11 +86,20 @@ _pdfium = ForkSafeLock()  # PDFium isn't thread-safe
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """The text of a file that isn't plain text."""
+    """The text of a file that isn't plain text.
+
+    Attributes:
+        text: The text.
+        title: The title that the file gives itself.
+        source_map: How the text maps to the file.
+        notes: What a reader of the text should know, for people: what was left out, and where the
+            order of the text is doubtful.
+    """
 
     text: str
     title: str | None
     source_map: SourceMap
+    notes: tuple[str, ...] = ()
 
 
 def decode(data: bytes, *, is_html: bool = False) -> str:
@@ -98,31 +145,42 @@ def _order(default: str, charset: str | None) -> list[str]:
     return [name, default] if name.startswith(("iso2022", "hz")) else [default, name]
 
 
-def extract_html(source: str, origin: str) -> Extracted:
+def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> Extracted:
     """Returns the text of an HTML page as a reader sees it.
 
-    Scripts, styles and navigation are left out, blanks collapse as in a browser, blocks stand on
-    lines of their own. One pass, whatever is broken in the page: unlike the standard library's
-    parser it takes linear time on tags that never end.
+    Scripts, styles and navigation are left out, and what a browser wouldn't show: elements that
+    are ``hidden``, closed dialogs, those whose own style says ``display: none`` or ``visibility:
+    hidden``, and copies for the eye only (``aria-hidden``). Blanks collapse as in a browser, blocks
+    stand on lines of their own. One pass, whatever is broken in the page: unlike the standard
+    library's parser it takes linear time on tags that never end.
 
     Args:
         source: The page.
         origin: Path or URL, for the source map.
+        keep_hidden: Also read what a browser wouldn't show, but for scripts, styles and templates.
     """
     source = source.replace("\r\n", "\n").replace("\r", "\n")
-    page = _Page(source, _UNREAD)
+    page = _Page(source, _UNREAD, keep_hidden=keep_hidden)
     if page.unread:  # it never ended: better to read navigation than nothing
-        page = _Page(source, frozenset())
+        page = _Page(source, frozenset({"template"}), keep_hidden=keep_hidden)
     text = "".join(page.pieces)
     title = " ".join("".join(page.title).split()) or None
     source_map = SourceMap(origin, tuple(page.starts or [0]), lines=tuple(page.lines or [1]))
-    return Extracted(text, title, source_map)
+    notes = (_about_hidden(page.hidden),) if page.hidden else ()
+    return Extracted(text, title, source_map, notes)
+
+
+def _about_hidden(characters: int) -> str:
+    return (
+        f"{characters:,} characters that no browser shows were left out; "
+        "keep_hidden=True reads them"
+    )
 
 
 class _Page:
     """Reads a page from start to end; every method goes forward only."""
 
-    def __init__(self, source: str, unread_names: frozenset[str]) -> None:
+    def __init__(self, source: str, unread_names: frozenset[str], *, keep_hidden: bool) -> None:
         self.pieces: list[str] = []
         self.starts: list[int] = []
         self.lines: list[int] = []
@@ -130,6 +188,9 @@ class _Page:
         self.unread = ""  # the element being left out, and how deep it is nested in itself
         self._depth = 0
         self._unread_names = unread_names
+        self._keep_hidden = keep_hidden
+        self._inside: list[str] = []  # the open elements from the hidden one inwards
+        self.hidden = 0  # characters that were left out as no browser shows them
         self._pre = 0
         self._length = 0
         self._line_at_end = 0  # the source line that the map gives for the end of the text
@@ -145,6 +206,8 @@ class _Page:
             end = tag.start() if tag else len(source)
             if end == at:
                 end = self._markup(at)
+            elif self._inside:
+                self.hidden += len("".join(source[at:end].split()))
             elif not self.unread:
                 self._text(source[at:end], line)
             line += source.count("\n", at, end)
@@ -156,13 +219,17 @@ class _Page:
         if match := _TAG.match(source, at):
             name = match[1].lower()
             end = self._end_of_tag(match.end())
-            if source[at + 1] == "/":
+            if self._inside and self._is_inside(name, at, end):
+                pass
+            elif source[at + 1] == "/":
                 self._close(name)
             elif name in _RAW:
                 closing = _RAW_END[name].search(source, end)
                 inner, end = end, closing.start() if closing else len(source)
                 if name == "title" and not (self.unread or self.title):
                     self.title.append(_unescape(source[inner:end]))
+            elif not self.unread and self._is_hidden(name, source[at:end]):
+                self._inside.append(name)
             else:
                 self._open(name, closed=source.endswith("/>", at, end))
                 end += name == "pre" and source.startswith("\n", end)
@@ -172,6 +239,38 @@ class _Page:
             return len(source) if found < 0 else found + 3
         found = source.find(">", at)
         return len(source) if found < 0 else found + 1
+
+    def _is_hidden(self, name: str, tag: str) -> bool:
+        """Whether a browser wouldn't show an element that a tag begins."""
+        if self._keep_hidden or name in _VOID or len(tag) > _LONGEST_TAG:
+            return False
+        found = dict(_attributes(tag))
+        style = "".join(found.get("style", "").lower().split())
+        return (
+            ("hidden" in found and found["hidden"].lower() != "until-found")
+            or (name == "dialog" and "open" not in found)
+            or found.get("aria-hidden", "").strip().lower() == "true"
+            or _HIDING.search(style) is not None
+        )
+
+    def _is_inside(self, name: str, at: int, end: int) -> bool:
+        """Follows a tag within a hidden element; False where the tag ends that from outside."""
+        source, inside = self._source, self._inside
+        if source[at + 1] == "/":
+            if name in inside[-_DEEPEST_HIDDEN:]:
+                while inside.pop() != name:
+                    pass
+                return True
+            if name in _CLOSERS and inside[0] not in _CLOSERS[name]:
+                return True
+            is_over = name in _CLOSERS
+        else:
+            is_over = len(inside) == 1 and name in _ENDED_BY.get(inside[0], ())
+            if not (is_over or name in _VOID or name in _RAW or source.endswith("/>", at, end)):
+                inside.append(name)
+        if is_over:
+            inside.clear()
+        return not is_over
 
     def _end_of_tag(self, at: int) -> int:
         while match := _TAG_PART.search(self._source, at):
@@ -248,6 +347,14 @@ class _Page:
         self._line_at_end += text.count("\n")
 
 
+def _attributes(tag: str) -> Iterator[tuple[str, str]]:
+    """The attributes of a tag; the first of a name counts, so it comes last."""
+    name = _TAG.match(tag)
+    for match in reversed(list(_ATTRIBUTE.finditer(tag, name.end() if name else 0))):
+        value = match["double"] or match["single"] or match["bare"] or ""
+        yield match["name"].lower(), _unescape(value)
+
+
 def _unescape(text: str) -> str:
     if "&" not in text:
         return text
@@ -261,7 +368,7 @@ def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Ext
     """Returns the text of a PDF file, pages joined with form feeds.
 
     Line ends are LF; where the file breaks a word at the end of a line, its hyphen stays and the
-    line end goes.
+    line end goes. A page whose columns are stored row by row is read column by column.
 
     Args:
         data: The file.
@@ -308,7 +415,7 @@ def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
         except pypdfium2.PdfiumError as error:
             raise DocumentError(_why_closed(error)) from None
         try:
-            pages = _pages(document, max_chars)
+            pages, doubtful = _pages(document, max_chars)
         except pypdfium2.PdfiumError as error:
             raise DocumentError(f"a page of the PDF can't be read ({error})") from None
         finally:
@@ -321,25 +428,34 @@ def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
     for page in pages[:-1]:
         starts.append(starts[-1] + len(page) + 1)
     numbers = tuple(range(1, len(pages) + 1))
-    return Extracted("\f".join(pages), None, SourceMap(origin, tuple(starts), pages=numbers))
+    source_map = SourceMap(origin, tuple(starts), pages=numbers)
+    return Extracted("\f".join(pages), None, source_map, tuple(map(_about_order, doubtful)))
 
 
-def _pages(document: Any, max_chars: int) -> list[str]:
+def _about_order(page: int) -> str:
+    return f"page {page}: its text stands in columns or a table, and its order is doubtful"
+
+
+def _pages(document: Any, max_chars: int) -> tuple[list[str], list[int]]:
+    """The text of each page, and the numbers of those whose order is doubtful."""
     pages: list[str] = []
+    doubtful: list[int] = []
     left = max_chars
     for number in range(len(document)):
         page = document[number]
         text_page = page.get_textpage()
-        text = text_page.get_text_range()
+        text, is_doubtful = page_text(text_page)
         text_page.close()
         page.close()
         text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
         text = text.replace("\ufffe", "-")  # how PDFium writes a hyphen that breaks a word
         pages.append(text.encode("utf-8", "replace").decode("utf-8"))
+        if is_doubtful:
+            doubtful.append(number + 1)
         left -= len(text) + 1
         if left < 0:
             raise DocumentError(f"the PDF has more than {max_chars:,} characters of text")
-    return pages
+    return pages, doubtful
 
 
 def _why_closed(error: Any) -> str:

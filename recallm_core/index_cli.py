@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "docs",
             nargs="+",
             metavar="DOCS",
-            help="files and folders (.txt .md .rst .html .pdf .jsonl)",
+            help="files and folders (.txt .md .html .pdf .docx .xlsx .eml ...)",
         )
     delete = _action(actions, "delete", _delete, "remove documents")
     delete.add_argument("ids", nargs="+", metavar="ID", help="as shown by search")
@@ -179,6 +179,8 @@ def _documents(args: argparse.Namespace) -> tuple[Document, ...]:
         print(one_line(f"skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
     if len(loaded.skipped) > SKIPS_SHOWN:
         print(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", file=sys.stderr)
+    for note in loaded.notes[:SKIPS_SHOWN]:
+        print(one_line(f"{note.path}: {note.text}"), file=sys.stderr)
     if not loaded.documents:
         raise DocumentError("nothing to index: none of the files gave a document")
     return loaded.documents

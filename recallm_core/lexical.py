@@ -319,10 +319,7 @@ def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
         return False
     if not match.group().startswith(".") or match.group().startswith(".."):
         return True
-    words = text[max(begin, match.start() - 24) : match.start()].split()
-    if not words:
-        return False  # a list number's or a stray full stop
-    return not _is_shortened(words, after, match.start() - begin)
+    return not _is_shortened(text, begin, match.start(), after)
 
 
 def _is_quoted_on(text: str, match: re.Match[str], end: int) -> bool:
@@ -331,14 +328,23 @@ def _is_quoted_on(text: str, match: re.Match[str], end: int) -> bool:
     return is_closed and match.end() < end and text[match.end()] in _AFTER_QUOTATIONS
 
 
-def _is_shortened(words: list[str], after: str, length: int) -> bool:
-    """Whether a full stop belongs to an abbreviation, an initial, a number or an ordinal.
+def is_shortened(text: str, begin: int, stop: int) -> bool:
+    """Says whether a full stop belongs to an abbreviation, an initial, a number or an ordinal.
 
     Args:
-        words: Up to it, the last of them in the same sentence.
-        after: What follows, without white space before it.
-        length: Characters from the beginning of the sentence.
+        text: Any text.
+        begin: Where the sentence begins, or what is known of it.
+        stop: Where the full stop stands.
     """
+    return _is_shortened(text, begin, stop, text[stop + 1 : stop + 80].lstrip())
+
+
+def _is_shortened(text: str, begin: int, stop: int, after: str) -> bool:
+    """The same, of a full stop that isn't the end of the text; ``after`` follows on it."""
+    words = text[max(begin, stop - 24) : stop].split()
+    if not words:
+        return True  # a list number's or a stray full stop
+    length = stop - begin
     word = words[-1].lstrip("([\"'\u201c\u2018\u201e\xab").casefold()
     if word in _ABBREVIATIONS or _INITIALS.fullmatch(word):
         return True
@@ -353,5 +359,5 @@ def _is_ordinal(words: list[str], after: str) -> bool:
     if _AFTER_ORDINALS.match(after):
         return True
     before = words[-2].casefold() if len(words) > 1 else ""
-    is_date = before[:-1].isdecimal() and before.endswith(".") and after[0].isdigit()
+    is_date = before[:-1].isdecimal() and before.endswith(".") and after[:1].isdigit()
     return before in _BEFORE_ORDINALS or is_date

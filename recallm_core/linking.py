@@ -146,6 +146,7 @@ def cite(
         title=document.title,
         lines=document.lines(place.start, place.end),
         page=document.page_at(place.start),
+        place=document.place_at(place.start),
         source=None if source is None else source.origin,
         utf16_range=document.utf16_range(place.start, place.end),
         utf8_range=document.utf8_range(place.start, place.end),

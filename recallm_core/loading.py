@@ -16,11 +16,12 @@ from recallm_core.chunking import headings
 from recallm_core.documents import Document, SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.file_kinds.registry import READERS, reader_for
 from recallm_core.folders import Below, Folder
 from recallm_core.limited_process import pdf_process
 from recallm_core.plain_json import check_json
 
-SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl")
+SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl", *READERS)
 """What is read from a folder; a file that is named itself counts as text otherwise."""
 
 _BAD_LINES_SHOWN = 20
@@ -42,16 +43,32 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something to know of a file that gave a document.
+
+    Attributes:
+        path: The file, as reached from the path that was given.
+        text: What, for people.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What loading gave; iterating gives the documents.
 
     Attributes:
         documents: In order of the given paths, folders sorted by name.
         skipped: What was left out.
+        notes: What to know of files that gave a document: text that no reader sees, which was left
+            out, and pages where the order of the text is doubtful.
     """
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
+    notes: tuple[Note, ...] = ()
 
     def __iter__(self) -> Iterator[Document]:
         return iter(self.documents)
@@ -84,6 +101,7 @@ def load_documents(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     max_bytes: int = 50_000_000,
+    keep_hidden: bool = False,
     on_skip: Callable[[Skipped], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Loaded:
@@ -91,8 +109,11 @@ def load_documents(
 
     Text, Markdown and reStructuredText stay as they are in the file, only decoded: by their byte
     order mark, else as UTF-8; anything else is skipped, as a guess would make false quotes. Of
-    HTML (whose declared charset counts) and PDF the text is taken. A line of a ``.jsonl`` file is
-    a document with ``text`` and, if they are there, ``id``, ``title`` and ``metadata``.
+    HTML (whose declared charset counts) and PDF the text is taken, and of Office files, mails,
+    books, notebooks, Rich Text, JSON and tables of values, each part mapped to its place in the
+    file (``file_kinds.registry``); other kinds are skipped by name, with what converts them. A line
+    of a ``.jsonl`` file is a document with ``text`` and, if they are there, ``id``, ``title`` and
+    ``metadata``.
 
     A document's id is its path below the folder that was given, with ``/``; where two folders
     have the same, the later one's name comes before it. Lines of ``.jsonl`` add ``#`` and their
@@ -102,6 +123,7 @@ def load_documents(
     Args:
         paths: Files and folders.
         max_bytes: Larger files are skipped.
+        keep_hidden: Also read what a browser wouldn't show of an HTML page.
         on_skip: Called with each thing that is left out, when it is.
         on_progress: Called with the number of files read and the number of all, after each.
 
@@ -112,7 +134,8 @@ def load_documents(
     if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
         raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
     max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
-    return _Loader(max_bytes, on_skip, on_progress).load([_checked(path) for path in given])
+    loader = _Loader(max_bytes, on_skip, on_progress, keep_hidden)
+    return loader.load([_checked(path) for path in given])
 
 
 def _checked(given: str | os.PathLike[str]) -> Path:
@@ -148,8 +171,10 @@ class _Loader:
     max_bytes: int
     on_skip: Callable[[Skipped], None] | None
     on_progress: Callable[[int, int], None] | None
+    keep_hidden: bool
     documents: list[Document] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)  # document id -> text
     file_ids: set[str] = field(default_factory=set)
     seen: dict[str, str] = field(default_factory=dict)  # real path -> how it was shown
@@ -166,7 +191,7 @@ class _Loader:
             for folder in self.folders:
                 folder.close()
             pdf_process.close()
-        return Loaded(tuple(self.documents), tuple(self.skipped))
+        return Loaded(tuple(self.documents), tuple(self.skipped), tuple(self.notes))
 
     def _take(self, file: _File) -> None:
         """Reads a file, or reports why it can't be."""
@@ -260,10 +285,15 @@ class _Loader:
     def _read(self, file: _File) -> None:
         data = self._bytes(file)
         suffix = file.path.suffix.lower()
-        if suffix == ".pdf":
+        reader = reader_for(data, suffix)
+        if reader is not None:
+            found = reader(data, file.shown, self.max_bytes)
+        elif suffix == ".pdf" or data.startswith(b"%PDF-"):
             found = extract_pdf(data, file.shown, max_chars=self.max_bytes)
         elif suffix in (".html", ".htm"):
-            found = extract_html(decode(data, is_html=True), file.shown)
+            found = extract_html(
+                decode(data, is_html=True), file.shown, keep_hidden=self.keep_hidden
+            )
         elif suffix == ".jsonl":
             self._read_lines(file, decode(data))
             return
@@ -275,6 +305,7 @@ class _Loader:
             raise _UnfitError("empty" if not data else "no text in it")
         title_or_name = found.title or _shown(file.path.name)
         self._add(Document(found.text, file.id, title_or_name, source_map=found.source_map))
+        self.notes.extend(Note(file.shown, note) for note in found.notes)
 
     def _bytes(self, file: _File) -> bytes:
         flags = os.O_RDONLY

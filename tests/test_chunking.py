@@ -189,3 +189,14 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
 def test_long_monotonous_texts_are_split_in_one_pass(unit: str) -> None:
     text = unit * (2_000_000 // len(unit))
     assert "".join(c.text for c in chunk(Document(text, "d"))) == text
+
+
+@pytest.mark.parametrize(
+    "short", ["Mitte des 18. Jahrhunderts", "as Lee et al. Wrote", "by Dr. Lee"]
+)
+def test_no_cut_after_an_abbreviation_where_a_sentence_ends_before(short: str) -> None:
+    text = (
+        f"{'A first sentence of some length ends here. ' * 2}It was built {short} and so on and on."
+    )
+    cuts = split(text, max_tokens=len(text[: text.index(short) + len(short)]) // 4)
+    assert text[: cuts[1]].endswith("here. ")

@@ -733,3 +733,53 @@ def test_the_child_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process.read(pdf(["text"]), 1000) is not None
     process.close()
     assert "swordfish" not in "".join(told[0].values())
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<p hidden>SECRET</p>",
+        "<div style='color:red; DISPLAY : none !important'>SECRET<br>SECRET</div>",
+        '<span style="visibility:hidden">SECRET</span>',
+        "<span aria-hidden=true>SECRET</span>",
+        "<dialog>SECRET <b>SECRET</b></dialog>",
+        "<template>SECRET</template>",
+        "<p title='SECRET' data-x='a > SECRET'></p><input value=SECRET>",
+        "<div hidden><div>SECRET</div><p>SECRET</div>",
+        "<p hidden>SECRET<p>shown</p>",
+        "<ul><li hidden>SECRET<li>shown</ul>",
+        "<ul><li hidden>SECRET<ul><li>SECRET</ul></ul>",
+        "<table><tr><td hidden>SECRET<td>shown</table>",
+        "<img hidden><br hidden>",
+        "<div hidden>SECRET</b></i></div>",
+    ],
+)
+def test_what_a_browser_does_not_show_is_left_out(hidden: str) -> None:
+    page = f"<p>before</p>{hidden}<p>after</p>"
+    found = extract_html(page, "a.html")
+    assert "SECRET" not in found.text
+    assert found.text.split() == ["before", *["shown"] * hidden.count("shown"), "after"]
+
+
+def test_hidden_text_is_counted_and_can_be_kept(tmp_path: Path) -> None:
+    page = "<p>shown</p><dialog>a secret</dialog><dialog open>open</dialog><p hidden=until-found>f"
+    (tmp_path / "a.html").write_text(page)
+    loaded = load_documents(tmp_path)
+    assert [d.text.split() for d in loaded] == [["shown", "open", "f"]]
+    (note,) = loaded.notes
+    assert note.path.endswith("a.html")
+    assert "7 characters that no browser shows" in note.text
+    kept = load_documents(tmp_path, keep_hidden=True)
+    assert "a secret" in kept.documents[0].text
+    assert kept.notes == ()
+
+
+@given(st.lists(st.sampled_from(
+    ["<p hidden>", "<div style=display:none>", "</p>", "</div>", "<li hidden>", "<ul>", "</ul>",
+     "x", "<td hidden>", "<table>", "</table>", "<b>", "</b>", "<br>", "<dialog>", "</dialog>",
+     "<nav>"]
+), max_size=30).map("".join))  # fmt: skip
+def test_hidden_elements_hide_no_more_than_is_in_them(page: str) -> None:
+    kept = extract_html(page, "a.html", keep_hidden=True).text
+    found = extract_html(page, "a.html").text
+    assert found.count("x") <= kept.count("x") == page.count("x") or "<nav>" in page

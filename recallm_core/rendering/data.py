@@ -73,6 +73,7 @@ def citation_data(number: int, citation: Citation) -> dict[str, Any]:
         "source": citation.source,
         "lines": _pair(citation.lines),
         "page": citation.page,
+        "place": citation.place,
         "start": citation.start,
         "end": citation.end,
         "text": citation.text,

@@ -213,17 +213,19 @@ def name_of(citation: Citation, document: Document | None = None) -> str:
 def place_of(citation: Citation) -> str:
     """Returns where a quote stands: ``notes/leave.md:12`` and the page, on one line."""
     base = citation.source or citation.title or citation.document_id
-    return _place(base, citation.page, citation.lines[0] if citation.lines else None)
+    line = citation.lines[0] if citation.lines else None
+    return _place(base, citation.page, line, citation.place)
 
 
 def occurrence_place(location: Location, document: Document | None) -> str:
     """Returns where an occurrence stands, as ``place_of`` does for a citation."""
     if document is None:
         base = f"{location.document_id}, characters {location.start}-{location.end}"
-        return _place(base, None, None)
+        return _place(base, None, None, None)
     origin = document.source_map.origin if document.source_map else None
     base = origin or document.title or document.id
-    return _place(base, document.page_at(location.start), document.line_at(location.start))
+    at = location.start
+    return _place(base, document.page_at(at), document.line_at(at), document.place_at(at))
 
 
 def elsewhere(answer: Answer, citation: Citation) -> tuple[str, ...]:
@@ -236,8 +238,10 @@ def elsewhere(answer: Answer, citation: Citation) -> tuple[str, ...]:
     return tuple(dict.fromkeys(again if place == here else place for place in places))
 
 
-def _place(base: str, page: int | None, line: int | None) -> str:
+def _place(base: str, page: int | None, line: int | None, place: str | None) -> str:
     base = one_line(base) or "untitled"
+    if place is not None:
+        return f"{base}, {one_line(place)}"
     if page is not None:
         return f"{base}, page {page}"
     if line is None:

@@ -70,18 +70,19 @@ def _row(position: int, document: Document) -> tuple[Any, ...]:
 
 
 def _source_json(source: SourceMap) -> str:
-    return json.dumps([source.origin, source.starts, source.lines, source.pages])
+    return json.dumps([source.origin, source.starts, source.lines, source.pages, source.places])
 
 
 def _source_map(stored: str | None) -> SourceMap | None:
     if stored is None:
         return None
-    origin, starts, lines, pages = json.loads(stored)
+    origin, starts, lines, pages, places = json.loads(stored)
     return SourceMap(
         origin,
         tuple(starts),
         None if lines is None else tuple(lines),
         None if pages is None else tuple(pages),
+        None if places is None else tuple(places),
     )
 
 

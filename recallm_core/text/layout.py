@@ -213,18 +213,19 @@ def _kind(words: str) -> str | None:
     """What a line by itself may be, if it isn't prose; one such line makes no record."""
     head = words[:_LOOK_AHEAD]
     has_values = head.count(",") > head.count(", ") + 1
+    has_gaps = "   " in head or "\t" in head or "|" in head
     if head[:1].isalpha() and not (
-        has_values or "   " in head or _ODD.search(head) or _LOUD.match(head)
+        has_values or has_gaps or _ODD.search(head) or _LOUD.match(head)
     ):
         return None
-    if _CUE_TIME.match(head):
+    if head[:1].isdecimal() and _CUE_TIME.match(head):
         return "cue"
     if _ITEM.match(head):
         return "item"
     found = _RECORD.match(head)
     if found:
         return found.lastgroup
-    if has_values or _COLUMNS.search(head):
+    if has_values or (has_gaps and _COLUMNS.search(head)):
         return "columns"
     return "code" if _CODE.search(words[-_LOOK_AHEAD:]) else None
 

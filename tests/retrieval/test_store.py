@@ -221,7 +221,7 @@ def rewritten(folder, change):
 
 def test_another_version_is_refused_by_number(saved):
     rewritten(saved / "generation-000001", lambda manifest: manifest.update(version=7))
-    with pytest.raises(CorpusIndexError, match="version 7, this library reads version 2"):
+    with pytest.raises(CorpusIndexError, match="version 7, this library reads version 3"):
         CorpusIndex.open(saved, TINY)
 
 

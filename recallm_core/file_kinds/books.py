@@ -1,0 +1,47 @@
+"""Electronic books (EPUB), chapter by chapter."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from urllib.parse import unquote
+from xml.etree.ElementTree import Element
+
+from recallm_core.errors import DocumentError
+from recallm_core.extraction import Extracted, decode, extract_html
+from recallm_core.file_kinds.archives import Archive
+from recallm_core.file_kinds.pieces import Pieces
+
+_OPF = "{http://www.idpf.org/2007/opf}"
+_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+_CONTAINER = "META-INF/container.xml"
+_ROOTFILE = "{urn:oasis:names:tc:opendocument:xmlns:container}rootfile"
+
+
+def read_book(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns the text of a book in reading order; each chapter's place is its file's name."""
+    archive = Archive(data, most)
+    if "META-INF/encryption.xml" in archive and "META-INF/rights.xml" in archive:
+        raise DocumentError("the book is encrypted")
+    root = archive.xml(_CONTAINER).find(f".//{_ROOTFILE}")
+    main = root.get("full-path", "") if root is not None else ""
+    package = archive.xml(main)
+    pieces = Pieces(most)
+    for name in _chapters(package, posixpath.dirname(main)):
+        if name in archive:
+            page = extract_html(decode(archive.read(name), is_html=True), origin)
+            pieces.add(page.text, name, gap="\n\n")
+    title = package.find(f".//{_TITLE}")
+    named = " ".join((title.text or "").split()) if title is not None else ""
+    return Extracted(pieces.text(), named or None, pieces.source_map(origin))
+
+
+def _chapters(package: Element, folder: str) -> Iterator[str]:
+    files = {
+        item.get("id"): posixpath.normpath(posixpath.join(folder, unquote(item.get("href", ""))))
+        for item in package.iter(f"{_OPF}item")
+        if "html" in item.get("media-type", "")
+    }
+    for reference in package.iter(f"{_OPF}itemref"):
+        if reference.get("idref") in files:
+            yield files[reference.get("idref")]

@@ -1,0 +1,89 @@
+"""Mails: the words of their parts, decoded, and the names of their attachments."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from email.message import EmailMessage
+
+from recallm_core.errors import DocumentError
+from recallm_core.extraction import Extracted, extract_html
+from recallm_core.file_kinds.pieces import Pieces
+
+_HEADS = ("From", "To", "Cc", "Date", "Subject")
+_MOST_PARTS = 1_000
+_DEEPEST = 20  # mails in mails
+
+
+def read_mail(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns the heads and the text of a mail; of two versions of a part the plain one.
+
+    Attached text and mails are read, other attachments are named.
+
+    Raises:
+        DocumentError: It has no heads, too many parts, or parts that can't be decoded.
+    """
+    try:
+        message = email.message_from_bytes(data, policy=email.policy.default)
+        pieces = Pieces(most)
+        parts = _parts(message, "", 0)
+        for number, (place, part) in enumerate(parts):
+            if number >= _MOST_PARTS:
+                raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
+            _add_part(part, place, pieces, origin)
+        title = _head(message, "Subject")
+    except DocumentError:
+        raise
+    except Exception as error:  # the standard library raises whatever a malformed mail leads to
+        raise DocumentError(f"the mail is malformed ({error or type(error).__name__})") from None
+    return Extracted(pieces.text(), title, pieces.source_map(origin))
+
+
+def _head(message: EmailMessage, name: str) -> str | None:
+    return " ".join(str(message.get(name, "")).split()) or None
+
+
+def _parts(message: EmailMessage, place: str, depth: int) -> Iterator[tuple[str, EmailMessage]]:
+    """Yields a mail and its leaves, each with its place."""
+    if depth > _DEEPEST:
+        raise DocumentError(f"it holds mails more than {_DEEPEST} deep")
+    yield f"{place}heads", message
+    waiting = [message]
+    number = 0
+    while waiting:
+        part = waiting.pop()
+        if part.get_content_type() == "multipart/alternative":
+            best = part.get_body(("plain", "html"))
+            inner = [best] if best is not None and best is not part else list(part.iter_parts())
+            waiting += reversed(inner)  # type: ignore[arg-type]
+        elif part.get_content_type() == "message/rfc822":
+            number += 1
+            for attached in part.iter_parts():
+                yield from _parts(attached, f"{place}mail {number}, ", depth + 1)  # type: ignore[arg-type]
+        elif part.is_multipart():
+            waiting += reversed(list(part.iter_parts()))  # type: ignore[arg-type]
+        else:
+            number += 1
+            name = part.get_filename()
+            yield f"{place}part {number}" + (f": {name}" if name else ""), part
+
+
+def _add_part(part: EmailMessage, place: str, pieces: Pieces, origin: str) -> None:
+    if place.endswith("heads"):
+        heads = [(name, _head(part, name)) for name in _HEADS]
+        shown = "\n".join(f"{name}: {value}" for name, value in heads if value)
+        if not shown:
+            raise DocumentError("it has none of the heads of a mail")
+        pieces.add(shown, place, gap="\n\n")
+        return
+    kind, name = part.get_content_type(), part.get_filename()
+    content = part.get_content() if part.get_content_maintype() == "text" else None
+    if not isinstance(content, str):
+        size = len(part.get_payload(decode=True) or b"")
+        pieces.add(f"Attachment: {name or 'without a name'} ({kind}, {size:,} bytes)", place)
+        return
+    text = content.replace("\r\n", "\n").replace("\r", "\n")
+    if kind == "text/html":
+        text = extract_html(text, origin).text
+    pieces.add(f"Attachment: {name}\n{text}" if name else text, place, gap="\n\n")

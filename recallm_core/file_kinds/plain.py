@@ -1,0 +1,146 @@
+"""Files that are text, but in a notation: JSON, notebooks, tables of values, Rich Text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from recallm_core.documents import SourceMap
+from recallm_core.errors import DocumentError
+from recallm_core.extraction import Extracted, decode
+from recallm_core.file_kinds.pieces import Pieces
+
+_DEEPEST = 100  # values within values
+
+
+def read_json(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns the values of a JSON file, one a line, each after the way to it.
+
+    ``{"offers": [{"name": "A"}]}`` reads ``offers[0].name: A``. Strings are decoded, so what is
+    quoted is what the file says.
+    """
+    pieces = Pieces(most)
+    for path, value in _leaves(_parsed(data)):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        pieces.add(f"{path}: {shown}" if path else shown, path or "value")
+    return Extracted(pieces.text(), None, pieces.source_map(origin))
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(decode(data))
+    except RecursionError:
+        raise DocumentError("its values are nested too deeply") from None
+    except DocumentError:
+        raise
+    except ValueError as error:
+        raise DocumentError(f"it is no JSON ({error})") from None
+
+
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields what isn't a list or an object, with the way to it."""
+    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    while waiting:
+        path, value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise DocumentError(f"its values are nested more than {_DEEPEST} deep")
+        if isinstance(value, dict):
+            inner = [(f"{path}.{key}" if path else key, each) for key, each in value.items()]
+        elif isinstance(value, list):
+            inner = [(f"{path}[{number}]", each) for number, each in enumerate(value)]
+        else:
+            yield path, value
+            continue
+        waiting += [(name, each, depth + 1) for name, each in reversed(inner)]
+
+
+def read_notebook(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns the cells of a notebook and the text that they printed."""
+    notebook = _parsed(data)
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise DocumentError('a notebook without a list of "cells"; save it in format 4')
+    pieces = Pieces(most)
+    for number, cell in enumerate(cells, 1):
+        if not isinstance(cell, dict):
+            continue
+        pieces.add(_joined(cell.get("source")), f"cell {number}", gap="\n\n")
+        outputs = cell.get("outputs")
+        for output in outputs if isinstance(outputs, list) else ():
+            pieces.add(_printed(output), f"cell {number}, output", gap="\n\n")
+    return Extracted(pieces.text(), None, pieces.source_map(origin))
+
+
+def _printed(output: Any) -> str:
+    """The text among a cell's outputs; pictures and the like have none."""
+    if not isinstance(output, dict):
+        return ""
+    shown = output.get("data")
+    return _joined(
+        output.get("text") or (shown.get("text/plain") if isinstance(shown, dict) else "")
+    )
+
+
+def _joined(lines: Any) -> str:
+    if isinstance(lines, list):
+        lines = "".join(line for line in lines if isinstance(line, str))
+    return lines if isinstance(lines, str) else ""
+
+
+def read_values(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns a table of values as it stands in the file; the place of each row is its number."""
+    text = decode(data)
+    if len(text) > most:
+        raise DocumentError(f"it has more than {most:,} characters of text")
+    starts, places = [0], ["row 1"]
+    try:
+        for number, place in enumerate(_row_starts(text), 1):
+            if number > 1:
+                starts.append(place)
+                places.append(f"row {number}")
+    except csv.Error as error:
+        return Extracted(text, None, SourceMap(origin), (f"its rows can't be told apart: {error}",))
+    return Extracted(text, None, SourceMap(origin, tuple(starts), places=tuple(places)))
+
+
+def _row_starts(text: str) -> Iterator[int]:
+    """Yields where each row begins; a quoted value may hold line breaks."""
+    lines = io.StringIO(text, newline="")
+    at = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal at
+        for line in lines:
+            at += len(line)
+            yield line
+
+    start = 0
+    for _ in csv.reader(counted()):
+        if start < len(text):
+            yield start
+        start = at
+
+
+def read_rich_text(data: bytes, origin: str, most: int) -> Extracted:
+    """Returns the text of a Rich Text file.
+
+    Raises:
+        DocumentError: It is damaged, or striprtf isn't installed.
+    """
+    try:
+        from striprtf.striprtf import rtf_to_text
+    except ImportError:
+        raise DocumentError(
+            "a Rich Text file, which needs striprtf: pip install 'recallm-core[files]'"
+        ) from None
+    if len(data) > most:
+        raise DocumentError(f"larger than {most:,} bytes")
+    try:
+        text: str = rtf_to_text(data.decode("latin-1"), errors="replace")
+    except Exception as error:  # striprtf raises whatever a damaged file leads to
+        raise DocumentError(f"the Rich Text is damaged ({error})") from None
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
+    return Extracted(text, None, SourceMap(origin))

@@ -1,0 +1,323 @@
+"""Office files, mails, books and the like: read with their places, or refused by name."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import io
+import json
+import random
+import re
+import zipfile
+from email.message import EmailMessage
+from itertools import pairwise
+from pathlib import Path
+
+import docx
+import openpyxl
+import pptx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recallm_core import RecaLLM
+from recallm_core.documents import Document
+from recallm_core.errors import DocumentError
+from recallm_core.file_kinds import plain
+from recallm_core.file_kinds.registry import READERS, reader_for
+from recallm_core.loading import load_documents
+
+TEXT = "The notice period is six weeks, Zoë."
+MOST = 1_000_000
+
+
+def zipped(members: dict[str, str | bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def saved(made: object) -> bytes:
+    out = io.BytesIO()
+    made.save(out)  # type: ignore[attr-defined]
+    return out.getvalue()
+
+
+def word() -> bytes:
+    document = docx.Document()
+    document.core_properties.title = "Contract"
+    document.add_heading("Notice", 1)
+    document.add_paragraph(TEXT)
+    document.add_paragraph("Not to be seen.").runs[0].font.hidden = True
+    table = document.add_table(2, 2)
+    for cell, shown in zip(table._cells, ["plan", "price", "Premium", "40 euros"], strict=True):
+        cell.text = shown
+    return saved(document)
+
+
+def slides() -> bytes:
+    deck = pptx.Presentation()
+    for title, said in (("One", TEXT), ("Two", "Boats are paid for in October.")):
+        slide = deck.slides.add_slide(deck.slide_layouts[1])
+        slide.shapes.title.text = title
+        slide.placeholders[1].text = said
+    deck.slides[1].notes_slide.notes_text_frame.text = "Say it slowly."
+    return saved(deck)
+
+
+def workbook() -> bytes:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Fees"
+    for row in (["plan", "price", "from"], ["Basic", 20, datetime.datetime(2024, 5, 1)],
+                [None] * 3, ["Premium", 40.5, None]):  # fmt: skip
+        sheet.append(row)
+    book.create_sheet("Secret").append(["hidden"])
+    book["Secret"].sheet_state = "hidden"
+    return saved(book)
+
+
+def mail() -> bytes:
+    message = EmailMessage()
+    message["From"], message["To"] = "a@example.org", "b@example.org"
+    message["Subject"] = "Contract for Zoë"
+    message.set_content(TEXT, cte="base64")
+    message.add_alternative(f"<p>{TEXT} In HTML.</p>", subtype="html")
+    message.add_attachment(b"\x00\x01", maintype="application", subtype="pdf", filename="offer.pdf")
+    message.add_attachment("An attached note.", filename="note.txt")
+    inner = EmailMessage()
+    inner["Subject"] = "Inner"
+    inner.set_content("An attached mail.")
+    message.add_attachment(inner)
+    return message.as_bytes()
+
+
+def book() -> bytes:
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="OEBPS/a.opf"/></rootfiles></container>'
+    )
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf"><metadata>'
+        '<dc:title xmlns:dc="http://purl.org/dc/elements/1.1/">Boats</dc:title></metadata><manifest>'
+        '<item id="b" href="two.xhtml" media-type="application/xhtml+xml"/>'
+        '<item id="a" href="o%20ne.xhtml" media-type="application/xhtml+xml"/>'
+        '</manifest><spine><itemref idref="a"/><itemref idref="b"/></spine></package>'
+    )
+    return zipped({
+        "META-INF/container.xml": container,
+        "OEBPS/a.opf": package,
+        "OEBPS/two.xhtml": "<p>Second chapter.</p>",
+        "OEBPS/o ne.xhtml": f"<p>{TEXT}</p>",
+    })  # fmt: skip
+
+
+def notebook() -> bytes:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Fees\n", TEXT]},
+        {"cell_type": "code", "source": "print(fee)", "outputs": [
+            {"output_type": "stream", "text": ["240\n"]},
+            {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo="}},
+        ]},
+    ]  # fmt: skip
+    return json.dumps({"cells": cells, "nbformat": 4}).encode()
+
+
+RICH = rb"{\rtf1\ansi\ansicpg1252 The notice \b period\b0  is six weeks, Zo\'eb.\par}"
+OFFERS = json.dumps({"offers": [{"name": TEXT, "price": 40, "old": None}], "n": []}).encode()
+VALUES = b'plan,price\nPremium,"40\neuros"\nBasic,20\n'
+
+FILES = {
+    "a.docx": word(),
+    "a.pptx": slides(),
+    "a.xlsx": workbook(),
+    "a.eml": mail(),
+    "a.epub": book(),
+    "a.ipynb": notebook(),
+    "a.rtf": RICH,
+    "a.json": OFFERS,
+    "a.csv": VALUES,
+}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    named = load_documents([folder / name for name in FILES])
+    walked = load_documents(folder)
+    assert named.skipped == walked.skipped == ()
+    assert {d.id: d.text for d in named} == {d.id: d.text for d in walked}
+    return {document.id: document for document in named}
+
+
+@pytest.mark.parametrize(
+    ("name", "quote", "place"),
+    [
+        ("a.docx", TEXT, "paragraph 2"),
+        ("a.docx", "Premium\t40 euros", "table 1, row 2"),
+        ("a.pptx", TEXT, "slide 1"),
+        ("a.pptx", "Boats are paid for in October.", "slide 2"),
+        ("a.pptx", "Say it slowly.", "slide 2, notes"),
+        ("a.xlsx", "plan: Basic\tprice: 20\tfrom: 2024-05-01", "sheet Fees, row 2"),
+        ("a.xlsx", "plan: Premium\tprice: 40.5", "sheet Fees, row 4"),
+        ("a.eml", "Subject: Contract for Zoë", "heads"),
+        ("a.eml", TEXT, "part 1"),
+        ("a.eml", "Attachment: offer.pdf (application/pdf, 2 bytes)", "part 2: offer.pdf"),
+        ("a.eml", "An attached note.", "part 3: note.txt"),
+        ("a.eml", "An attached mail.", "mail 4, part 1"),
+        ("a.epub", TEXT, "OEBPS/o ne.xhtml"),
+        ("a.epub", "Second chapter.", "OEBPS/two.xhtml"),
+        ("a.ipynb", TEXT, "cell 1"),
+        ("a.ipynb", "240", "cell 2, output"),
+        ("a.rtf", TEXT, None),
+        ("a.json", f"offers[0].name: {TEXT}", "offers[0].name"),
+        ("a.json", "offers[0].price: 40", "offers[0].price"),
+        ("a.csv", 'Premium,"40\neuros"', "row 2"),
+        ("a.csv", "Basic,20", "row 3"),
+    ],
+)
+def test_text_is_read_with_its_place(
+    read: dict[str, Document], name: str, quote: str, place: str | None
+) -> None:
+    document = read[name]
+    start = document.text.index(quote)
+    assert document.place_at(start) == place
+    assert document.place_at(start + len(quote) - 1) == place
+
+
+def test_pages_titles_and_what_is_left_out(read: dict[str, Document]) -> None:
+    slides = read["a.pptx"]
+    assert [slides.page_at(slides.text.index(s)) for s in (TEXT, "Boats", "slowly")] == [1, 2, 2]
+    assert [read[name].title for name in ("a.docx", "a.epub", "a.eml", "a.rtf")] == [
+        "Contract", "Boats", "Contract for Zoë", "a.rtf",
+    ]  # fmt: skip
+    assert "Not to be seen" not in read["a.docx"].text
+    assert "hidden" not in read["a.xlsx"].text
+    assert "In HTML" not in read["a.eml"].text
+    assert "iVBOR" not in read["a.ipynb"].text
+    assert read["a.csv"].text == VALUES.decode()
+
+
+def reason(tmp_path: Path, name: str, data: bytes) -> str:
+    (tmp_path / name).write_bytes(data)
+    loaded = load_documents(tmp_path / name)
+    assert loaded.documents == ()
+    (skipped,) = loaded.skipped
+    return skipped.reason
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.pptx", "a.xlsx", "a.epub", "a.rtf", "a.eml"])
+def test_a_file_is_known_by_what_it_holds(tmp_path: Path, name: str) -> None:
+    for other in ("plain.txt", "no ending"):
+        (tmp_path / other).write_bytes(FILES[name])
+    loaded = load_documents([tmp_path / "plain.txt", tmp_path / "no ending"])
+    assert len(loaded.documents) == 2
+    encoded = base64.b64encode(TEXT.encode())[:20].decode()
+    for document in loaded:
+        assert encoded not in document.text
+        assert "six weeks" in document.text or "Premium" in document.text
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("a.doc", b"\xd0\xcf\x11\xe0" + bytes(99), "an old Word document, .* --convert-to docx"),
+        ("a.xls", b"\xd0\xcf\x11\xe0" + bytes(99), "an old Excel workbook"),
+        ("a.docx", b"\xd0\xcf\x11\xe0" + bytes(99), "encrypted"),
+        ("a.odt", zipped({"content.xml": "<a/>"}), "an OpenDocument text, .* --convert-to docx"),
+        ("a.zip", zipped({"a.txt": "x"}), "an archive"),
+        ("a.txt", zipped({"a.txt": "x"}), "an archive"),
+        ("a.png", b"\x89PNG" + bytes(range(256)), "a picture, .* tesseract"),
+        ("a.docx", b"plain text", "no docx file"),
+        ("a.docx", word()[:-200], "damaged"),
+        ("a.xlsx", zipped({"xl/workbook.xml": "<a/>"}), "damaged"),
+        ("a.rtf", b"plain text", "no Rich Text"),
+        ("a.json", b"{", "no JSON"),
+        ("a.json", b"[" * 100_000, "nested too deeply|no JSON"),
+        ("a.json", b"[" * 500 + b"]" * 500, "nested"),
+        ("a.ipynb", b"[]", "cells"),
+        ("a.eml", b"just words", "heads"),
+        ("a.docx", zipped({"word/document.xml": "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"}),
+         "declares its own entities"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_named(tmp_path: Path, name: str, data: bytes, wanted: str) -> None:
+    assert re.search(wanted, reason(tmp_path, name, data))
+
+
+@pytest.mark.parametrize("part", ["word/document.xml", "xl/workbook.xml", "META-INF/container.xml"])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, part: str) -> None:
+    data = zipped({part: "<a/>", "bomb": bytes(30_000_000)})
+    (tmp_path / "a.docx").write_bytes(data)
+    loaded = load_documents(tmp_path / "a.docx", max_bytes=1_000_000)
+    assert "unpacked it has 2 parts and 30,000,004 bytes" in loaded.skipped[0].reason
+
+
+def test_too_much_text_is_refused() -> None:
+    with pytest.raises(DocumentError, match="more than 10 characters"):
+        READERS[".json"](OFFERS, "a", 10)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_broken_files_are_read_or_refused_but_never_crash(name: str) -> None:
+    dice = random.Random(name)
+    whole = FILES[name]
+    for _ in range(40):
+        broken = bytearray(whole)
+        for _ in range(dice.randint(1, 8)):
+            broken[dice.randrange(len(broken))] = dice.randrange(256)
+        data = bytes(broken[: dice.randint(len(broken) // 2, len(broken))])
+        try:
+            reader = reader_for(data, Path(name).suffix)
+            found = reader(data, name, MOST) if reader else None
+        except DocumentError:
+            continue
+        if found is not None:
+            Document(found.text, source_map=found.source_map)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_every_string_of_a_json_file_can_be_quoted(value: object) -> None:
+    data = json.dumps(value).encode()
+    found = plain.read_json(data, "a.json", MOST)
+    document = Document(found.text, source_map=found.source_map)
+
+    def strings(inner: object) -> list[str]:
+        if isinstance(inner, str):
+            return [inner]
+        inners = inner if isinstance(inner, list) else ()
+        inners = inner.values() if isinstance(inner, dict) else inners
+        return [each for one in inners for each in strings(one)]
+
+    assert all(each in document.text for each in strings(value) if each.strip())
+
+
+@given(st.lists(st.lists(st.text(alphabet='ab,"\n é', max_size=5), min_size=2), min_size=1))
+def test_every_row_of_a_table_has_its_number(rows: list[list[str]]) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows(rows)
+    found = plain.read_values(out.getvalue().encode(), "a.csv", MOST)
+    assert found.text == out.getvalue()
+    assert found.source_map.places == tuple(f"row {n}" for n in range(1, len(rows) + 1))
+    cuts = [*found.source_map.starts, len(found.text)]
+    parts = [found.text[a:b] for a, b in pairwise(cuts)]
+    assert [next(csv.reader(io.StringIO(part, newline=""))) for part in parts] == rows
+
+
+def test_a_citation_names_the_place(read: dict[str, Document]) -> None:
+    answer = RecaLLM.load("recallm-mini").answer("How long is the notice period?", [read["a.eml"]])
+    assert {citation.place for citation in answer.citations} == {"part 1"}
+    assert f"{read['a.eml'].source_map.origin}, part 1" in answer.to_markdown()
+    assert answer.to_dict()["citations"][0]["place"] == "part 1"
