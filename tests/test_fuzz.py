@@ -204,7 +204,7 @@ def tampered(data: st.DataObject, folder: Path) -> None:
                 st.sampled_from(['["f",[0],["x"],null]', '["f",[0],[1],[1,2]]', "[5,[0.5],[],{}]"]),
             )
         )
-        with sqlite3.connect(path) as store:
+        with contextlib.suppress(sqlite3.IntegrityError), sqlite3.connect(path) as store:
             store.execute(f"UPDATE document SET {column} = ? WHERE position = 0", (value,))
         store.close()
     else:
@@ -238,6 +238,18 @@ def test_a_tampered_index_is_an_error_that_names_it_or_harmless(saved: Path) -> 
 @pytest.mark.timeout(3600)
 def test_a_tampered_index_is_an_error_that_names_it_for_long(saved: Path) -> None:
     deep(5_000)(given(st.data())(tamper_and_use(saved)))()
+
+
+@pytest.mark.parametrize("place", range(6, 128, 3))
+def test_a_header_of_an_array_may_hold_anything(saved: Path, tmp_path: Path, place: int) -> None:
+    shutil.copytree(saved, tmp_path / "index")
+    generation = next((tmp_path / "index").glob("generation-*"))
+    path = next(generation.glob("*-chunk_start.npy"))
+    whole = path.read_bytes()
+    for byte in b"(\x01'{\n\\\xff9":
+        path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+        sealed(generation)
+        used(tmp_path / "index")
 
 
 # files of any kind
