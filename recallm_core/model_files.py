@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MOST_IDS = 1 << 24
 _LONG_NUMBER = re.compile(rb":\s*[0-9]{8}|[0-9]{8}\"\s*:")  # as a value, or as a key
@@ -129,6 +130,8 @@ def whole_tokenizer(path: Path) -> Tokenizer:
     Raises:
         CheckpointError: The file is no tokenizer.
     """
+    from tokenizers import Tokenizer
+
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
