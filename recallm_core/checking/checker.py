@@ -35,8 +35,8 @@ def check_quotes(
         repair: Whether ``report.text`` has the documents' own words for quotes that only
             drifted: never across a digit, a name or a negation.
         claims: Whether sentences without a quote are looked up as well, by their words; slower.
-        min_words: Fewer words in quotation marks count as a quote only if the documents hold them,
-            or with a figure or a reference.
+        min_words: Fewer words in quotation marks count as a quote only if the documents hold
+            exactly them, or with a figure or a reference.
 
     Raises:
         MessageError: ``text`` is neither a text nor a message.

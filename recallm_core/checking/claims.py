@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from recallm_core.citations import Citation
 from recallm_core.documents import DocumentSet, Passage
 from recallm_core.lexical import sentences, terms
 from recallm_core.matching import Matcher
+
+_LEAST = 2  # content words; one alone stands almost everywhere
+_REFERENCE = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Claim:
 
 
 def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) -> tuple[Claim, ...]:
-    """Returns the sentences of a text that say something without a quote."""
+    """Returns the sentences of a text that say something without a quote, in order."""
     quoted = [(q.start, q.end) for q in quotes if q.start is not None and q.end is not None]
     passages = [Passage(each.id, 0, len(each.text), each.text, each.title) for each in documents]
     matcher = Matcher(passages, {each.id: each for each in documents})
@@ -46,8 +50,13 @@ def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) ->
     return tuple(
         _claim(text, start, end, found.get((start, end)))
         for start, end in sentences(text)
-        if terms(text[start:end]) and not any(start < b and a < end for a, b in quoted)
+        if _says_something(text[start:end]) and not any(start < b and a < end for a, b in quoted)
     )
+
+
+def _says_something(sentence: str) -> bool:
+    """Whether a sentence is more than a heading, a lead-in or a reference."""
+    return len(terms(_REFERENCE.sub(" ", sentence))) >= _LEAST
 
 
 def _claim(text: str, start: int, end: int, citation: Citation | None) -> Claim:

@@ -26,7 +26,8 @@ class Judge:
         documents: What can be quoted, in the order that texts count them in.
         repair: Whether quotes that drifted get a replacement.
         min_words: How many words make a quotation of what stands in quotation marks; fewer are
-            taken for one only where the documents hold them, or with a figure or a reference.
+            taken for one only where the documents hold exactly them, or with a figure or a
+            reference.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Judge:
         at = written.claim.at if written.claim else None
         claimed = None if documents is None else Claimed(documents, at[0] if at else None)
         finding = self._elider.find(written.text, claimed)
-        if short and finding.verdict not in SOUND:
+        if short and finding.verdict != "exact":
             return None
         return self._quote(written, finding, claimed)
 

@@ -204,7 +204,7 @@ def test_a_slice_that_its_marks_cannot_hold_stays_out() -> None:
 
 
 def test_few_words_in_quotation_marks_are_a_quote_only_if_something_says_so() -> None:
-    text = '"annual leave" "old cheese" "45 days" "green cheese" [1] "of the"'
+    text = '"annual leave" "Annual Leave" "old cheese" "45 days" "green cheese" [1] "of the"'
     found = [(q.text, q.verdict) for q in check_quotes(text, BOTH).quotes]
     assert found == [("annual leave", "exact"), ("45 days", "absent"), ("green cheese", "absent")]
     assert len(check_quotes('"old cheese"', BOTH, min_words=1).quotes) == 1
@@ -212,7 +212,8 @@ def test_few_words_in_quotation_marks_are_a_quote_only_if_something_says_so() ->
 
 def test_sentences_without_a_quote_are_looked_up_when_asked_for() -> None:
     text = (
-        "Employees get an annual leave of 30 days. The moon is made of cheese. "
+        "## Summary\n\nEmployees get an annual leave of 30 days. It says this: ([a.md]). "
+        "The moon is made of cheese. "
         "The annual leave is 40 days for all employees. He said “Sick leave is unlimited”."
     )
     report = check_quotes(text, BOTH, claims=True)
