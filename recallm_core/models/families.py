@@ -102,9 +102,15 @@ FAMILIES = (
     ),
     Family("Phi-4", ("<|im_sep|>",), sampling=_sampled(0.0)),
     Family("Phi-3", ("<|end|>", "<|user|>"), sampling=_sampled(0.0)),
-    Family("Phi-4-mini", ("<|end|>", "'<|' + message['role']"), sampling=_sampled(0.0)),
+    Family(
+        "Phi-3-small, Phi-4-mini", ("<|end|>", "'<|' + message['role']"), sampling=_sampled(0.0)
+    ),
 )
-"""The families, the first that fits counts; what their makers advise is from their model cards."""
+"""The families; the first that fits counts.
+
+Temperatures and nuclei are those that model cards advised when this was written; a recipe saved
+beside the weights, and a caller's params, go before them.
+"""
 
 BASE = Family(
     "base",

@@ -1,4 +1,4 @@
-"""Every family's published template: found, driven as its makers say, and told everything."""
+"""Every family's template: found, driven as its makers say, and told everything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ THINK = ("<think>", "</think>")
 
 
 class Case(NamedTuple):
-    """A published model: what its files hold, and what should be seen in them."""
+    """A model: what its files hold, and what should be seen in them."""
 
     family: str
     template: str | None
@@ -64,7 +64,7 @@ CASES = {
     "r1": Case("DeepSeek-R1-Distill", "r1-distill", R1_MARKS, "qwen2", True, R1_MARKS[2]),
     "phi3": Case("Phi-3", "phi3", ("<|user|>", "<|assistant|>", "<|end|>"), "phi3"),
     "phi4": Case("Phi-4", "phi4", (*QWEN_MARKS, "<|im_sep|>"), "phi3", ends="<|im_end|>"),
-    "phi4-mini": Case("Phi-4-mini", "phi4-mini", ("<|user|>", "<|end|>"), "phi3"),
+    "phi4-mini": Case("Phi-3-small, Phi-4-mini", "phi4-mini", ("<|user|>", "<|end|>"), "phi3"),
     "chatml": Case("unknown", "chatml", QWEN_MARKS, "qwen2", ends="<|im_end|>"),
     "base": Case("base", None, (), "gemma3_text"),
 }
