@@ -1,0 +1,1 @@
+"""One question's way: documents to a prompt that fits, tokens to a checked answer."""

@@ -1,0 +1,1 @@
+"""Models in this process: the engine that batches, its runner, samplers and caches."""

@@ -1,0 +1,7 @@
+"""``python -m recallm_core.cli``."""
+
+import sys
+
+from recallm_core.cli import main
+
+sys.exit(main())

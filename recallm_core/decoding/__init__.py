@@ -1,0 +1,1 @@
+"""Which token may come next, over plain ints: recall index, constraint, grammar."""

@@ -1,0 +1,1 @@
+"""Texts that are quoted from: values, reading files, cutting into chunks."""

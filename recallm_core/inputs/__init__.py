@@ -1,0 +1,1 @@
+"""What comes from outside, at the door: arguments, folders, files of model folders."""

@@ -1,0 +1,1 @@
+"""What a model reads, and by which settings: recipes, conversations, the builder."""

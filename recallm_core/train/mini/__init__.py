@@ -1,0 +1,1 @@
+"""The small shipped model, made from scratch."""

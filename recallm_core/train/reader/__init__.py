@@ -1,0 +1,1 @@
+"""The shipped evidence reader, made from a sentence encoder."""

@@ -1,0 +1,1 @@
+"""Post-training of a checkpoint in two stages."""

@@ -1,0 +1,1 @@
+"""The families of generated lessons, the data sets, and lessons as tokens."""
