@@ -12,7 +12,7 @@ from statistics import median
 
 import regex
 
-from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.text.boundaries import grapheme_boundaries, word_boundaries
 
 SAMPLES = {
     "English prose": 'The court can\'t accept 3,000.5 dollars at 10:30; he said "no".\n',

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recallm_core.checking import QuoteChecker, check_quotes
-from recallm_core.documents import Document
-from recallm_core.lexical import sentences
+from recallm_core.documents.document import Document
+from recallm_core.text.lexical import sentences
 
 DATA = Path(os.environ.get("RECALLM_DATA", "../shared/data"))
 

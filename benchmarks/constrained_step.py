@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recallm_core.constraint import Constraint, ConstraintRules, Mask, build_index
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask, build_index
+from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 
 VOCAB = 151_936
 OPEN, CLOSE, EOS = VOCAB - 3, VOCAB - 2, VOCAB - 1

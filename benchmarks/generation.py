@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from recallm_core.backends import GenerationRequest, Sampling
-from recallm_core.backends.checkpoint import load_model
-from recallm_core.backends.transformers import TransformersBackend
-from recallm_core.constraint import ConstraintRules, Mask, build_index
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.backends.local.transformers import TransformersBackend
+from recallm_core.decoding.constraint import ConstraintRules, Mask, build_index
+from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.models.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "recallm_core" / "models" / "recallm-mini"

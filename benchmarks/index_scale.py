@@ -38,9 +38,14 @@ from typing import Any
 
 import numpy as np
 
-from recallm_core.documents import Document
-from recallm_core.embedding import Embedder, FunctionEmbedder, StaticEmbedder, default_embedder
+from recallm_core.documents.document import Document
 from recallm_core.retrieval import CorpusIndex
+from recallm_core.retrieval.embedding import (
+    Embedder,
+    FunctionEmbedder,
+    StaticEmbedder,
+    default_embedder,
+)
 
 BUDGET = 32_768
 HEADER = 12

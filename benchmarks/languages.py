@@ -20,11 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from recallm_core.embedding import default_embedder
-from recallm_core.prior import SentenceScorer
-from recallm_core.reader import default_reader
-from recallm_core.reader_languages import LanguageGate
-from recallm_core.reader_prior import ReaderScorer
+from recallm_core.evidence.reader import default_reader
+from recallm_core.evidence.reader_bias import ReaderScorer
+from recallm_core.evidence.reader_languages import LanguageGate
+from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.retrieval.embedding import default_embedder
 
 Row = tuple[str, list[str], str]
 

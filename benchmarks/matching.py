@@ -31,10 +31,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Passage
-from recallm_core.lexical import sentences
-from recallm_core.matching import THRESHOLD, Matcher
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.matching import THRESHOLD, Matcher
+from recallm_core.documents.document import Document, Passage
+from recallm_core.text.lexical import sentences
 
 DATA = Path(os.environ.get("RECALLM_DATA", "../shared/data"))
 FOREIGN = 10  # passages of other questions beside an answer's own

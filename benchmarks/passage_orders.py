@@ -23,7 +23,7 @@ from mini_quality import overlap
 from recallm_core import Document, RecaLLM
 from recallm_core.packing import Order
 from recallm_core.retrieval import CorpusIndex
-from recallm_core.train.readers import data_folder, read_rows
+from recallm_core.train.tasks.datasets import data_folder, read_rows
 
 ORDERS: tuple[Order, ...] = get_args(Order)
 DOCUMENTS = 6

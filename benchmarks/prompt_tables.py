@@ -23,11 +23,11 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from recallm_core.documents import Passage
-from recallm_core.params import GenerationParams
-from recallm_core.prompt import PromptBuilder
-from recallm_core.recipe import trained_recipe
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.documents.document import Passage
+from recallm_core.prompting.builder import PromptBuilder
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import trained_recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 ROUNDS = 5
 SPLIT = (

@@ -32,7 +32,7 @@ from retrieval_recall import (
     rows,
 )
 
-from recallm_core.documents import Document, Location
+from recallm_core.documents.document import Document, Location
 from recallm_core.retrieval import CorpusIndex, index, words
 from recallm_core.retrieval.ranking import State
 

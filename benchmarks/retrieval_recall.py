@@ -27,12 +27,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recallm_core.chunking import BYTES_PER_TOKEN
-from recallm_core.documents import Chunk, Document, Location, Passage, ScoredChunk
-from recallm_core.embedding import Embedder, StaticEmbedder, as_embedder
-from recallm_core.lexical import sentences, terms
+from recallm_core.documents.chunking import BYTES_PER_TOKEN
+from recallm_core.documents.document import Chunk, Document, Location, Passage, ScoredChunk
 from recallm_core.retrieval import CorpusIndex, Mode, segment
+from recallm_core.retrieval.embedding import Embedder, StaticEmbedder, as_embedder
 from recallm_core.retrieval.ranking import State, part
+from recallm_core.text.lexical import sentences, terms
 
 DATA = Path(os.environ.get("RECALLM_DATA", Path(__file__).parents[1] / "../shared/data"))
 BUDGETS = (2048, 4096, 8192, 16384, 32768)

@@ -71,7 +71,7 @@ APPLIED: list[float] = []  # microseconds that the processor took for the steps 
 
 def timed() -> type[Any]:
     """The processor, which notes how long each of its steps takes."""
-    from recallm_core.backends.vllm_processor import RecallProcessor
+    from recallm_core.serving.processor import RecallProcessor
 
     class Timed(RecallProcessor):
         """Its time is that of its thread."""
@@ -233,7 +233,7 @@ class Worker:
         from vllm import SamplingParams
         from vllm.v1.sample.logits_processor import BatchUpdate
 
-        from recallm_core.backends.vllm_processor import RecallProcessor
+        from recallm_core.serving.processor import RecallProcessor
 
         self._processor = RecallProcessor(config, torch.device("cpu"), False)
         self._outputs: list[list[int]] = [[] for _ in range(batch)]

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from recallm_core import Document, RecallLogitsProcessor, RecaLLM, Recipe
-from recallm_core.backends.transformers import TransformersBackend
+from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.models import shipped
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 QUESTION = "When is the lift checked?"
 DOCUMENTS = [

@@ -8,87 +8,87 @@ from typing import TYPE_CHECKING, Any
 from recallm_core._version import __version__ as __version__
 
 _HOMES = {  # the public names and where each is defined; the imports below tell type checkers
-    "Answer": "citations",
-    "AnswerDelta": "trace",
-    "AnswerStream": "answer_stream",
-    "AnswerText": "trace",
+    "Answer": "answers.answer",
+    "AnswerDelta": "answers.trace",
+    "AnswerStream": "answering.stream",
+    "AnswerText": "answers.trace",
     "CheckpointError": "errors",
-    "Chunk": "documents",
-    "Citation": "citations",
+    "Chunk": "documents.document",
+    "Citation": "answers.answer",
     "CitationError": "errors",
     "ConstraintError": "errors",
     "ContextOverflowError": "errors",
     "CorpusIndex": "retrieval",
     "CorpusIndexError": "errors",
-    "Document": "documents",
+    "Document": "documents.document",
     "DocumentError": "errors",
-    "Embedder": "embedding",
-    "Event": "answer_stream",
-    "Finished": "answer_stream",
-    "FunctionEmbedder": "embedding",
+    "Embedder": "retrieval.embedding",
+    "Event": "answering.stream",
+    "Finished": "answering.stream",
+    "FunctionEmbedder": "retrieval.embedding",
     "GenerationCancelledError": "errors",
     "GenerationError": "errors",
-    "GenerationParams": "params",
-    "Loaded": "loading",
-    "Location": "documents",
+    "GenerationParams": "prompting.params",
+    "Loaded": "documents.loading",
+    "Location": "documents.document",
     "MissingExtraError": "errors",
     "Pack": "packing",
-    "Part": "citations",
-    "Passage": "documents",
-    "Prompt": "prompt",
-    "Reasoning": "trace",
-    "ReasoningDelta": "trace",
+    "Part": "answers.answer",
+    "Passage": "documents.document",
+    "Prompt": "prompting.builder",
+    "Reasoning": "answers.trace",
+    "ReasoningDelta": "answers.trace",
     "RecaLLM": "generator",
-    "RecallDelta": "trace",
-    "RecallEnded": "trace",
-    "RecallIndex": "recall_index",
-    "RecallLogitsProcessor": "backends.logits_processor",
-    "RecallMatcher": "recall_index",
-    "RecallSpan": "trace",
-    "RecallStarted": "trace",
+    "RecallDelta": "answers.trace",
+    "RecallEnded": "answers.trace",
+    "RecallIndex": "decoding.recall_index",
+    "RecallLogitsProcessor": "backends.local.logits_processor",
+    "RecallMatcher": "decoding.recall_index",
+    "RecallSpan": "answers.trace",
+    "RecallStarted": "answers.trace",
     "RecallmError": "errors",
-    "Recipe": "recipe",
-    "ScoredChunk": "documents",
+    "Recipe": "prompting.recipe",
+    "ScoredChunk": "documents.document",
     "ServerError": "errors",
-    "Settings": "params",
+    "Settings": "prompting.params",
     "TokenizerError": "errors",
-    "ToolCall": "trace",
-    "ToolCallDelta": "trace",
-    "Trace": "trace",
-    "Usage": "citations",
+    "ToolCall": "answers.trace",
+    "ToolCallDelta": "answers.trace",
+    "Trace": "answers.trace",
+    "Usage": "answers.answer",
     "check_quotes": "checking",
-    "load_documents": "loading",
+    "load_documents": "documents.loading",
     "pack": "packing",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from recallm_core.answer_stream import (
+    from recallm_core.answering.stream import (
         AnswerStream as AnswerStream,
         Event as Event,
         Finished as Finished,
     )
-    from recallm_core.backends.logits_processor import (
+    from recallm_core.backends.local.logits_processor import (
         RecallLogitsProcessor as RecallLogitsProcessor,
     )
     from recallm_core.checking import (
         check_quotes as check_quotes,
     )
-    from recallm_core.citations import (
+    from recallm_core.answers.answer import (
         Answer as Answer,
         Citation as Citation,
         Part as Part,
         Usage as Usage,
     )
-    from recallm_core.documents import (
+    from recallm_core.documents.document import (
         Chunk as Chunk,
         Document as Document,
         Location as Location,
         Passage as Passage,
         ScoredChunk as ScoredChunk,
     )
-    from recallm_core.embedding import (
+    from recallm_core.retrieval.embedding import (
         Embedder as Embedder,
         FunctionEmbedder as FunctionEmbedder,
     )
@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     from recallm_core.generator import (
         RecaLLM as RecaLLM,
     )
-    from recallm_core.loading import (
+    from recallm_core.documents.loading import (
         Loaded as Loaded,
         load_documents as load_documents,
     )
@@ -117,24 +117,24 @@ if TYPE_CHECKING:
         Pack as Pack,
         pack as pack,
     )
-    from recallm_core.params import (
+    from recallm_core.prompting.params import (
         GenerationParams as GenerationParams,
         Settings as Settings,
     )
-    from recallm_core.prompt import (
+    from recallm_core.prompting.builder import (
         Prompt as Prompt,
     )
-    from recallm_core.recall_index import (
+    from recallm_core.decoding.recall_index import (
         RecallIndex as RecallIndex,
         RecallMatcher as RecallMatcher,
     )
-    from recallm_core.recipe import (
+    from recallm_core.prompting.recipe import (
         Recipe as Recipe,
     )
     from recallm_core.retrieval import (
         CorpusIndex as CorpusIndex,
     )
-    from recallm_core.trace import (
+    from recallm_core.answers.trace import (
         AnswerDelta as AnswerDelta,
         AnswerText as AnswerText,
         Reasoning as Reasoning,

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
-from recallm_core.answer_stream import (
+from recallm_core.answering.context import Documents, Message, Preparer, unread
+from recallm_core.answering.stream import (
     AnswerStream,
     Event,
     Finished,
@@ -19,18 +20,17 @@ from recallm_core.answer_stream import (
     SettledStream,
     unread_answer,
 )
+from recallm_core.answers.answer import Answer
 from recallm_core.backends import Backend
 from recallm_core.backends.checks import FORKED
-from recallm_core.citations import Answer
-from recallm_core.documents import Document
+from recallm_core.decoding.grammar import OutputRules, tool_spec
+from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError, GenerationError
-from recallm_core.grammar import OutputRules, tool_spec
 from recallm_core.locks import ForkSafeLock
-from recallm_core.params import GenerationParams, Settings, with_settings
-from recallm_core.preparing import Documents, Message, Preparer, unread
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import Tokenizer
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.params import GenerationParams, Settings, with_settings
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
 _SHARING = ForkSafeLock()
@@ -78,7 +78,7 @@ class RecaLLM:
             ServerError: A server can't be reached, or doesn't hold its output to the constraint.
             ValueError: An argument is of the wrong kind.
         """
-        from recallm_core.loader import load
+        from recallm_core.backends.load import load
 
         tokenizer, backend, recipe, name = load(model, **options)
         return cls(tokenizer, backend, recipe, name=name)

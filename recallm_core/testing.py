@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from recallm_core.backends import FinishReason, GenerationRequest
-from recallm_core.constraint import Constraint, Mask
+from recallm_core.decoding.constraint import Constraint, Mask
 from recallm_core.errors import GenerationError
 from recallm_core.generator import RecaLLM
 from recallm_core.locks import ForkSafeLock
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.tokenizer import ByteDetokenizer, Detokenizer, PlainTokens
+from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.tokenization.tokenizer import ByteDetokenizer, Detokenizer, PlainTokens
 
 CONTROL = ("<|start_recall|>", "<|end_recall|>", "<think>", "</think>", "<|turn|>", "<|eos|>")
 OPEN, CLOSE, THINK, THINK_END, TURN, EOS = range(256, 256 + len(CONTROL))

@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 
 from recallm_core.backends import GenerationRequest, Sampling
-from recallm_core.backends import offer as offers
-from recallm_core.backends.offer import FILES_PATH, OFFER_PATH, Offer
-from recallm_core.constraint import ConstraintRules
-from recallm_core.constraint_spec import ConstraintSpec, Tag
+from recallm_core.backends.vllm import manifest as offers
+from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
+from recallm_core.decoding.constraint import ConstraintRules
+from recallm_core.decoding.grammar import GrammarEngine
+from recallm_core.decoding.spec import ConstraintSpec, Tag
 from recallm_core.errors import ConstraintError
-from recallm_core.grammar import GrammarEngine
 from recallm_core.models import shipped
 from recallm_core.testing import _follow, random_walk
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Script = str | Callable[[str], str]
 FIELDS = {

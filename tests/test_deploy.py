@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core import serve_cli
+from recallm_core.cli import serve as serve_cli
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -23,15 +23,15 @@ from recallm_core import (
     RecaLLM,
     load_documents,
 )
-from recallm_core.arguments import real_number, whole_number, without_password
-from recallm_core.backends.connection import Connection
-from recallm_core.backends.transformers import TransformersBackend
-from recallm_core.chunking import chunk, split
+from recallm_core.backends.local.transformers import TransformersBackend
+from recallm_core.backends.vllm.connection import Connection
 from recallm_core.cli import main
-from recallm_core.documents import ScoredChunk, SourceMap
-from recallm_core.embedding import FunctionEmbedder
+from recallm_core.documents.chunking import chunk, split
+from recallm_core.documents.document import ScoredChunk, SourceMap
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.arguments import real_number, whole_number, without_password
 from recallm_core.packing import pack
+from recallm_core.retrieval.embedding import FunctionEmbedder
 from recallm_core.testing import scripted_llm
 
 NAN, INF = float("nan"), float("inf")

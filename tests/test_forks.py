@@ -16,7 +16,7 @@ import pytest
 
 from recallm_core import CorpusIndex, Document
 from recallm_core.backends.stream import EngineStream, Job
-from recallm_core.grammar import GrammarEngine, schema_grammar
+from recallm_core.decoding.grammar import GrammarEngine, schema_grammar
 from recallm_core.locks import ForkSafeLock
 from recallm_core.testing import ByteTokenizer, scripted_llm
 
@@ -127,7 +127,7 @@ def test_a_grammar_whose_compiling_was_interrupted_is_compiled_again(
         def interrupted() -> Any:
             raise KeyboardInterrupt
 
-        patch.setattr("recallm_core.grammar._llguidance", interrupted)
+        patch.setattr("recallm_core.decoding.grammar._llguidance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             engine.matcher(grammar)
     assert len(engine.matcher(grammar).allowed_tokens())

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document, load_documents
-from recallm_core.backends.offer import Offer
-from recallm_core.backends.wire import read_event
-from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.backends.vllm.manifest import Offer
+from recallm_core.backends.vllm.wire import read_event
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import (
     CheckpointError,
     ConstraintError,
@@ -27,7 +27,7 @@ from recallm_core.errors import (
     RecallmError,
     ServerError,
 )
-from recallm_core.recipe import Recipe
+from recallm_core.prompting.recipe import Recipe
 from recallm_core.testing import scripted_llm
 
 ODD = st.one_of(

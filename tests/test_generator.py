@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
-from recallm_core.answer_stream import Event, Finished
+from recallm_core.answering.stream import Event, Finished
+from recallm_core.answers.trace import (
+    AnswerDelta,
+    ReasoningDelta,
+    RecallDelta,
+    RecallEnded,
+    RecallStarted,
+)
 from recallm_core.backends import GenerationRequest
-from recallm_core.documents import Document, collect
+from recallm_core.documents.document import Document, collect
 from recallm_core.errors import (
     ContextOverflowError,
     DocumentError,
@@ -23,16 +30,9 @@ from recallm_core.errors import (
 )
 from recallm_core.generator import RecaLLM
 from recallm_core.packing import pack_everything
-from recallm_core.params import GenerationParams
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_llm, scripted_llm
-from recallm_core.trace import (
-    AnswerDelta,
-    ReasoningDelta,
-    RecallDelta,
-    RecallEnded,
-    RecallStarted,
-)
 
 EIFFEL = Document("The Eiffel Tower was finished in 1889.\r\nIt is 330 metres tall.", "eiffel")
 LOUVRE = Document("The Louvre opened in 1793. 🎨", "louvre", "Louvre")

@@ -10,13 +10,12 @@ from contextlib import nullcontext
 import pytest
 import regex
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Answer
-from recallm_core.constraint import Constraint
-from recallm_core.documents import Document
+from recallm_core.answers.answer import Answer
+from recallm_core.decoding.constraint import Constraint
+from recallm_core.documents.document import Document
 from recallm_core.generator import RecaLLM
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import (
     CONTROL,
     ByteTokenizer,
@@ -25,6 +24,7 @@ from recallm_core.testing import (
     random_walk,
     scripted_llm,
 )
+from recallm_core.text.boundaries import word_boundaries
 
 SCRIPTS = [
     "The Eiffel Tower was finished in 1889; it is 330.5 metres (1,083 ft) tall.",

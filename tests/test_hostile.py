@@ -233,7 +233,7 @@ def test_ctrl_c_in_mid_answer_ends_at_once(tmp_path: Path) -> None:
 LONG = """
 import signal, sys
 from recallm_core.cli import main
-from recallm_core.answer_stream import AnswerStream
+from recallm_core.answering.stream import AnswerStream
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's child ignores it
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from recallm_core import Document, GenerationParams, RecaLLM
-from recallm_core.documents import collect
+from recallm_core.documents.document import collect
 from recallm_core.errors import DocumentError
 from recallm_core.testing import ScriptedBackend, scripted_llm
 

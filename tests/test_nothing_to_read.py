@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import Answer, CorpusIndex, Document, Finished
+from recallm_core.answers.trace import AnswerDelta
 from recallm_core.errors import DocumentError
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ScriptedBackend, scripted_llm
-from recallm_core.trace import AnswerDelta
 
 QUESTION = "When is the lift checked?"
 MESSAGES = [{"role": "user", "content": QUESTION}]

@@ -18,10 +18,10 @@ import pytest
 
 import recallm_core
 from recallm_core import Answer, Document, GenerationParams, RecaLLM, Settings, errors
-from recallm_core.backends.transformers import TransformersBackend
+from recallm_core.answers.trace import TraceEvent
+from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.testing import scripted_llm
-from recallm_core.trace import TraceEvent
 
 ROOT = Path(__file__).resolve().parent.parent
 INIT = Path(recallm_core.__file__)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from recallm_core.citations import Answer
-from recallm_core.documents import Document
+from recallm_core.answers.answer import Answer
+from recallm_core.documents.document import Document
 from recallm_core.errors import GenerationError
 from recallm_core.generator import RecaLLM
-from recallm_core.recipe import Recipe
+from recallm_core.prompting.recipe import Recipe
 from recallm_core.testing import (
     CONTROL,
     EOS,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from recallm_core import Finished, ToolCallDelta
+from recallm_core.answers.trace import AnswerDelta
 from recallm_core.errors import TokenizerError
 from recallm_core.testing import scripted_llm
-from recallm_core.trace import AnswerDelta
 
 DOCUMENT = "The payments service listens on port 8443. It runs in Frankfurt."
 TOOLS: list[dict[str, Any]] = [

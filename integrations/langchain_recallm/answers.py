@@ -11,8 +11,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 
 from langchain_recallm import tool_calls
 from langchain_recallm.sources import Place, Sources, members_of, url_of
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.trace import RecallSpan
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import RecallSpan
 
 PROVIDER = "recallm"
 

@@ -12,10 +12,10 @@ from langchain_core.messages import BaseMessage
 
 from langchain_recallm import conversation
 from langchain_recallm.sources import Sources
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 
 if TYPE_CHECKING:
-    from recallm_core.answer_stream import Event
+    from recallm_core.answering.stream import Event
     from recallm_core.generator import RecaLLM
 
 

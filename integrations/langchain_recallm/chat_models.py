@@ -43,10 +43,10 @@ from langchain_recallm import answers, conversation, engines, structured, tool_c
 from langchain_recallm.calls import Call, parts_of
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core import __version__
-from recallm_core.backends.connection import KEY_VARIABLE
-from recallm_core.constraint_spec import RecallIn
-from recallm_core.models.served import loading, without_secrets
-from recallm_core.params import (
+from recallm_core.backends.vllm.connect import loading, without_secrets
+from recallm_core.backends.vllm.connection import KEY_VARIABLE
+from recallm_core.decoding.spec import RecallIn
+from recallm_core.prompting.params import (
     AbstainPolicy,
     AnswerForm,
     Boundary,
@@ -57,7 +57,7 @@ from recallm_core.params import (
 )
 
 if TYPE_CHECKING:
-    from recallm_core.answer_stream import Event
+    from recallm_core.answering.stream import Event
     from recallm_core.generator import RecaLLM
 
 register_translator(answers.PROVIDER, answers.v0_blocks, answers.v0_blocks)

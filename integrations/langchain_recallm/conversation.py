@@ -19,7 +19,7 @@ from langchain_core.messages import (
 )
 
 from langchain_recallm.sources import Piece, Sources, collect
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 
 GROUNDED = "recallm_grounded"
 """Key in ``additional_kwargs`` of a message whose documents were looked for, even if none came."""

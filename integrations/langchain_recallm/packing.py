@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 
 import recallm_core as recallm
 from langchain_recallm.sources import PACKED, title_of
-from recallm_core.documents import Passage, ScoredChunk, content_id
+from recallm_core.documents.document import Passage, ScoredChunk, content_id
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, pack
 
 Texts = Mapping[str, Any] | Callable[[str], Any]

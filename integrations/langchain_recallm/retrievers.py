@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from langchain_recallm.packing import Budget, best, counter, pack_documents
 from langchain_recallm.sources import PACKED, from_core
-from recallm_core.documents import Passage
+from recallm_core.documents.document import Passage
 from recallm_core.packing import Pack
 
 Order = Literal["document", "relevance", "edges"]

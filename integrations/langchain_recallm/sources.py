@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 import recallm_core as recallm
-from recallm_core.documents import Location
+from recallm_core.documents.document import Location
 from recallm_core.errors import DocumentError
 
 PACKED = "recallm"

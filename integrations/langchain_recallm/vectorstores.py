@@ -16,12 +16,12 @@ from langchain_core.vectorstores import VectorStore
 import recallm_core as recallm
 from langchain_recallm.embeddings import RecallEmbeddings, as_core_embedder
 from langchain_recallm.sources import title_of
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 
 if TYPE_CHECKING:
-    from recallm_core.documents import ScoredChunk
-    from recallm_core.embedding import Floats
+    from recallm_core.documents.document import ScoredChunk
     from recallm_core.retrieval import CorpusIndex
+    from recallm_core.retrieval.embedding import Floats
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 

@@ -24,18 +24,18 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import messages as talk
 from llama_index_recallm.events import RecallSpanEvent
-from recallm_core.errors import GenerationError
-from recallm_core.trace import (
+from recallm_core.answers.trace import (
     AnswerDelta,
     ReasoningDelta,
     RecallDelta,
     RecallEnded,
     RecallStarted,
 )
+from recallm_core.errors import GenerationError
 
 if TYPE_CHECKING:
-    from recallm_core.answer_stream import Event
-    from recallm_core.citations import Answer
+    from recallm_core.answering.stream import Event
+    from recallm_core.answers.answer import Answer
 
 dispatcher = get_dispatcher(__name__)
 

@@ -35,9 +35,9 @@ from llama_index.core.types import Model
 
 from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
-from recallm_core.constraint_spec import RecallIn
-from recallm_core.models.served import loading, without_secrets
-from recallm_core.params import (
+from recallm_core.backends.vllm.connect import loading, without_secrets
+from recallm_core.decoding.spec import RecallIn
+from recallm_core.prompting.params import (
     AbstainPolicy,
     AnswerForm,
     Boundary,
@@ -48,8 +48,8 @@ from recallm_core.params import (
 )
 
 if TYPE_CHECKING:
-    from recallm_core.answer_stream import AnswerStream, Event
-    from recallm_core.citations import Answer
+    from recallm_core.answering.stream import AnswerStream, Event
+    from recallm_core.answers.answer import Answer
     from recallm_core.generator import RecaLLM as CoreLLM
 
 _PARAMS = frozenset(GenerationParams.__slots__)
@@ -294,7 +294,7 @@ class RecaLLM(FunctionCallingLLM):
             return stream.result()
 
     async def _aanswered(self, call: _Call) -> Answer:
-        from recallm_core.answer_stream import Finished
+        from recallm_core.answering.stream import Finished
 
         async with aclosing(call.aopen()) as events:
             async for event in events:
@@ -313,7 +313,7 @@ class RecaLLM(FunctionCallingLLM):
         )
 
     def _chunks(self, writer: answers.Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
-        from recallm_core.answer_stream import Finished
+        from recallm_core.answering.stream import Finished
 
         answers.announce(event, call.talk)
         if isinstance(event, Finished):

@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
 )
 
 import recallm_core as recallm
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 
 _ROLES = {
     MessageRole.SYSTEM: "system",

@@ -26,7 +26,7 @@ from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.packing import GAP_TOKENS, Count, Order, pack_nodes
 from llama_index_recallm.sources import Originals
-from recallm_core.documents import Passage
+from recallm_core.documents.document import Passage
 from recallm_core.packing import DEFAULT_OVERHEAD
 from recallm_core.retrieval import packs
 

@@ -13,7 +13,7 @@ import recallm_core as recallm
 from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import Nodes, anchors, nodes_of
 from llama_index_recallm.sources import MEMBERS, Anchor, Originals, Source
-from recallm_core.documents import Passage, ScoredChunk
+from recallm_core.documents.document import Passage, ScoredChunk
 from recallm_core.packing import DEFAULT_OVERHEAD, Pack, pack
 from recallm_core.retrieval import packs
 

@@ -15,7 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 import recallm_core as recallm
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 
 MEMBERS = "recallm_members"
 """Metadata key under which a packed node says which retrieved nodes it was merged from."""

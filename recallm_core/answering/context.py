@@ -7,19 +7,19 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-from recallm_core import conversation
-from recallm_core.documents import Document, DocumentSet, Passage, check_text, collect
+from recallm_core.decoding.grammar import OutputRules
+from recallm_core.documents.document import Document, DocumentSet, Passage, check_text, collect
 from recallm_core.errors import ContextOverflowError
-from recallm_core.followup import search_question
-from recallm_core.grammar import OutputRules
 from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import Pack, pack_everything
-from recallm_core.params import GenerationParams
-from recallm_core.prompt import Prompt, PromptBuilder
-from recallm_core.recipe import Recipe
+from recallm_core.prompting import conversation
+from recallm_core.prompting.builder import Prompt, PromptBuilder
+from recallm_core.prompting.followup import search_question
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe
 from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
-from recallm_core.tokenizer import Tokenizer
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 _MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
 _SAMPLE = 50_000

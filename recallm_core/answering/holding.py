@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from recallm_core.abstention import Judge
-from recallm_core.citations import Answer
-from recallm_core.lexical import sentences
-from recallm_core.trace import (
+from recallm_core.answers.abstention import Judge
+from recallm_core.answers.answer import Answer
+from recallm_core.answers.trace import (
     AnswerDelta,
     RecallDelta,
     RecallEnded,
@@ -29,6 +28,7 @@ from recallm_core.trace import (
     Trace,
     TraceEvent,
 )
+from recallm_core.text.lexical import sentences
 
 
 class AnswerGate:

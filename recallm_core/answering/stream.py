@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from recallm_core.abstention import Judge
+from recallm_core.answering.holding import AnswerGate
+from recallm_core.answers.abstention import Judge
+from recallm_core.answers.answer import Answer, Usage
+from recallm_core.answers.trace import AnswerDelta, AnswerText, ToolCallDelta, Trace, TraceEvent
+from recallm_core.answers.trace_parser import TraceParser
 from recallm_core.backends import (
     Backend,
     FinishReason,
@@ -15,17 +19,13 @@ from recallm_core.backends import (
     Sampling,
     TokenStream,
 )
-from recallm_core.citations import Answer, Usage
-from recallm_core.constraint import Prior
-from recallm_core.documents import Document
+from recallm_core.decoding.constraint import Prior
+from recallm_core.documents.document import Document
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
-from recallm_core.holding import AnswerGate
-from recallm_core.prompt import Prompt
-from recallm_core.reader_prior import ReaderPrior
-from recallm_core.span_prior import SentencePrior
-from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import AnswerDelta, AnswerText, ToolCallDelta, Trace, TraceEvent
-from recallm_core.trace_parser import TraceParser
+from recallm_core.evidence.reader_bias import ReaderPrior
+from recallm_core.evidence.sentence_bias import SentencePrior
+from recallm_core.prompting.builder import Prompt
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

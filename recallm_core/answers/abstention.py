@@ -16,16 +16,16 @@ from itertools import takewhile
 
 import numpy as np
 
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Location
-from recallm_core.embedding import default_embedder
-from recallm_core.lexical import terms
-from recallm_core.linking import cite, in_order, resolve
-from recallm_core.matching import Matcher
-from recallm_core.prior import support
-from recallm_core.prompt import MESSAGE, Prompt
-from recallm_core.reader_prior import ReaderScorer
-from recallm_core.trace import AnswerText, RecallSpan, Segment, Trace
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.attribution import cite, in_order, resolve
+from recallm_core.answers.matching import Matcher
+from recallm_core.answers.trace import AnswerText, RecallSpan, Segment, Trace
+from recallm_core.documents.document import Document, Location
+from recallm_core.evidence.reader_bias import ReaderScorer
+from recallm_core.evidence.sentence_scorer import support
+from recallm_core.prompting.builder import MESSAGE, Prompt
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.lexical import terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,8 @@ def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
 
     With the prior ``reader``: the probability that what was read holds an answer, given what was
     recalled before the last recall; None where the reader doesn't know the language. With
-    ``sentences``: ``prior.support`` of what was recalled before the answer, from about 0 to 2.
+    ``sentences``: ``sentence_scorer.support`` of what was recalled before the answer, from about 0
+    to 2.
     """
     if prompt.params.recall_in == "none" or not terms(prompt.searched) or prompt.sentences is None:
         return None

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.documents import Location
+from recallm_core.answers.trace import RecallSpan
+from recallm_core.documents.document import Location
+from recallm_core.text.boundaries import word_boundaries
 from recallm_core.text.places import find_all
-from recallm_core.trace import RecallSpan
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from recallm_core.documents import Document, Location
-from recallm_core.trace import ToolCall, Trace
+from recallm_core.answers.trace import ToolCall, Trace
+from recallm_core.documents.document import Document, Location
 
 Basis = Literal["recalled", "pointed", "matched"]
 

@@ -12,14 +12,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Basis, Citation, Part
-from recallm_core.documents import Document, Location, Passage
+from recallm_core.answers.answer import Basis, Citation, Part
+from recallm_core.answers.hops import AnswerRange, hops
+from recallm_core.answers.trace import RecallSpan, Trace
+from recallm_core.documents.document import Document, Location, Passage
 from recallm_core.errors import CitationError
-from recallm_core.hops import AnswerRange, hops
-from recallm_core.lexical import terms
+from recallm_core.text.boundaries import word_boundaries
+from recallm_core.text.lexical import terms
 from recallm_core.text.places import find_all
-from recallm_core.trace import RecallSpan, Trace
 
 
 @dataclass(frozen=True, slots=True)

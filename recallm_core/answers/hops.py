@@ -20,9 +20,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recallm_core.documents import Passage
-from recallm_core.lexical import sentences, terms
-from recallm_core.trace import RecallSpan
+from recallm_core.answers.trace import RecallSpan
+from recallm_core.documents.document import Passage
+from recallm_core.text.lexical import sentences, terms
 
 AnswerRange = tuple[int | None, int | None]
 

@@ -23,13 +23,13 @@ from functools import cached_property
 
 import numpy as np
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Location, Passage
-from recallm_core.hops import names
-from recallm_core.lexical import BM25, sentences, terms
-from recallm_core.linking import cite
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.attribution import cite
+from recallm_core.answers.hops import names
+from recallm_core.documents.document import Document, Location, Passage
+from recallm_core.text.boundaries import word_boundaries
 from recallm_core.text.folding import Folded, fold
+from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.text.places import find_all
 
 THRESHOLD = 0.5

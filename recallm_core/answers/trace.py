@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from recallm_core.documents import Location
+from recallm_core.documents.document import Location
 
 
 @dataclass(frozen=True, slots=True)

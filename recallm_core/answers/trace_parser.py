@@ -16,14 +16,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from recallm_core.anchoring import Place, anchor
-from recallm_core.citations import Usage
-from recallm_core.constraint import ClosedSpan, Effect
-from recallm_core.constraint_spec import Tag
-from recallm_core.errors import ConstraintError, GenerationError
-from recallm_core.prompt import Prompt
-from recallm_core.tokenizer import Tokenizer
-from recallm_core.trace import (
+from recallm_core.answers.anchoring import Place, anchor
+from recallm_core.answers.answer import Usage
+from recallm_core.answers.trace import (
     AnswerDelta,
     AnswerText,
     Reasoning,
@@ -38,6 +33,11 @@ from recallm_core.trace import (
     Trace,
     TraceEvent,
 )
+from recallm_core.decoding.constraint import ClosedSpan, Effect
+from recallm_core.decoding.spec import Tag
+from recallm_core.errors import ConstraintError, GenerationError
+from recallm_core.prompting.builder import Prompt
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 TextSection = Literal["thinking", "evidence", "answer"]
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import ConstraintRules, Prior
+from recallm_core.decoding.constraint import ConstraintRules, Prior
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recallm_core.backends import Backend
-from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.server_check import check_processor
-from recallm_core.backends.vllm_setup import check_installed
+from recallm_core.backends.vllm.base import RemoteBackend
+from recallm_core.backends.vllm.handshake import check_processor
+from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
 from recallm_core.models import shipped
 from recallm_core.models.recipes import choose_recipe, fitted
-from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import HFTokenizer, Tokenizer
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
 
 if TYPE_CHECKING:
-    from recallm_core.backends.transformers import TransformersBackend
-    from recallm_core.backends.vllm import VllmBackend
+    from recallm_core.backends.local.transformers import TransformersBackend
+    from recallm_core.backends.vllm.in_process import VllmBackend
 
 MODES = ("auto", "trained", "prompted")
 BACKENDS = ("transformers", "vllm")
@@ -81,11 +81,11 @@ def load(
             "Recipe.load(folder)"
         )
     if model.startswith(("http://", "https://")):
-        from recallm_core.models.served import connect
+        from recallm_core.backends.vllm.connect import connect
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
         return Parts(*served, name=served[1].model)
-    from recallm_core.backends.checkpoint import find_folder
+    from recallm_core.models.checkpoint import find_folder
 
     if backend == "vllm":
         check_installed()
@@ -107,10 +107,10 @@ def _engine(
 ) -> TransformersBackend | VllmBackend:
     """The model of a folder, ready to generate."""
     if backend == "vllm":
-        from recallm_core.backends import vllm
+        from recallm_core.backends.vllm import in_process as vllm
 
         return vllm.load(path, tokenizer=tokenizer, **options)
-    from recallm_core.backends import transformers
+    from recallm_core.backends.local import transformers
 
     return transformers.load(path, **options)
 

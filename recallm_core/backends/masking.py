@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from recallm_core.backends.device_copies import queued_up
-from recallm_core.constraint import Ints, Mask
+from recallm_core.decoding.constraint import Ints, Mask
 
 _LARGE = 4096  # legal ids; such a row, inside a grammar's string, gains nothing from company
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from recallm_core.checking.words import Word
-from recallm_core.lexical import terms
+from recallm_core.text.lexical import terms
 
 Kind = Literal["number", "negation", "name", "words"]
 

@@ -9,7 +9,7 @@ from recallm_core.checking.claims import Claim, judged_claims
 from recallm_core.checking.judging import Judge
 from recallm_core.checking.messages import read_any
 from recallm_core.checking.report import QuoteReport
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 
 
 def check_quotes(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recallm_core.answers.answer import Citation, Part
 from recallm_core.checking.corpus import Corpus
 from recallm_core.checking.places import Stretch
-from recallm_core.citations import Citation, Part
-from recallm_core.documents import Document, Location
+from recallm_core.documents.document import Document, Location
 from recallm_core.errors import CitationError
 
 _KEPT = 64  # texts whose places are remembered

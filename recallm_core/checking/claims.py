@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.matching import Matcher
 from recallm_core.checking.quotes import Quote
-from recallm_core.citations import Citation
-from recallm_core.documents import DocumentSet, Passage
-from recallm_core.lexical import sentences, terms
-from recallm_core.matching import Matcher
+from recallm_core.documents.document import DocumentSet, Passage
+from recallm_core.text.lexical import sentences, terms
 
 _LEAST = 2  # content words; one alone stands almost everywhere
 _REFERENCE = re.compile(r"\[[^\[\]]*\]")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recallm_core.boundaries import word_boundaries
 from recallm_core.checking.words import Ints, Words, keys, words
-from recallm_core.documents import Document, DocumentSet
+from recallm_core.documents.document import Document, DocumentSet
+from recallm_core.text.boundaries import word_boundaries
 
 UNKNOWN = -1  # a word that no document holds
 _AROUND = 64  # characters beside a place that decide whether a word ends there

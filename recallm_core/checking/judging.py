@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from recallm_core.answers.answer import Citation
 from recallm_core.checking.citing import Citer
 from recallm_core.checking.corpus import Corpus
 from recallm_core.checking.eliding import Elider
@@ -14,9 +15,8 @@ from recallm_core.checking.repairing import replacement
 from recallm_core.checking.sources import Sources, listed
 from recallm_core.checking.words import words
 from recallm_core.checking.written import Written
-from recallm_core.citations import Citation
-from recallm_core.documents import Document
-from recallm_core.lexical import terms
+from recallm_core.documents.document import Document
+from recallm_core.text.lexical import terms
 
 
 class Judge:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recallm_core.answers.answer import Answer
 from recallm_core.checking.reading import read
 from recallm_core.checking.written import Claim, Written
-from recallm_core.citations import Answer
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.errors import MessageError
 
 _BESIDE = 40  # characters between a quote and the annotation that names its source

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recallm_core.answers.answer import Citation
 from recallm_core.checking.changes import Change
 from recallm_core.checking.written import Form
-from recallm_core.citations import Citation
 
 Verdict = Literal["exact", "drift", "altered", "stitched", "misattributed", "absent"]
 VERDICTS: tuple[Verdict, ...] = (

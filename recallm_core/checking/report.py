@@ -9,12 +9,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import AnswerText, Trace
 from recallm_core.checking.claims import Claim
 from recallm_core.checking.quotes import VERDICTS, Quote
 from recallm_core.checking.repairing import moved, repaired, shifted
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.documents import Document
-from recallm_core.trace import AnswerText, Trace
+from recallm_core.documents.document import Document
 
 
 @dataclass(frozen=True)

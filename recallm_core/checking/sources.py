@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from recallm_core.checking.written import Claim
-from recallm_core.documents import Document, DocumentSet, collect, content_id
+from recallm_core.documents.document import Document, DocumentSet, collect, content_id
 
 _LEAST = 4  # characters of a name that is looked for inside a remark
 

@@ -10,7 +10,7 @@ from recallm_core.checking.quotes import Quote
 from recallm_core.checking.reading import read, settled
 from recallm_core.checking.report import QuoteReport
 from recallm_core.checking.written import Written
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 
 _SMALL = 4_096  # characters that are cheap to read again with each piece
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from recallm_core import ask_cli
+from recallm_core.cli import ask as ask_cli
 from recallm_core.errors import RecallmError
 
 ERROR, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
@@ -26,14 +26,14 @@ exit codes:
 """
 
 
-# Subcommands live beside what they command. A part that isn't there has no subcommand.
+# A part that isn't there has no subcommand.
 MODULES = {
-    "check": "recallm_core.check_cli",  # add_parser(subparsers); sets args.run
-    "index": "recallm_core.index_cli",
-    "model": "recallm_core.models.commands",
-    "serve": "recallm_core.serve_cli",  # main(argv), with a parser of its own
-    "train": "recallm_core.train",
-    "eval": "recallm_core.evaluation",
+    "check": "recallm_core.cli.check",  # add_parser(subparsers); sets args.run
+    "index": "recallm_core.cli.index",
+    "model": "recallm_core.cli.model",
+    "serve": "recallm_core.cli.serve",  # main(argv), with a parser of its own
+    "train": "recallm_core.cli.train",
+    "eval": "recallm_core.cli.eval",
 }
 DELEGATES = {
     "serve": "serve a model to many with vLLM",
@@ -150,7 +150,3 @@ def _drop_output() -> None:
         pass
     finally:
         os.close(null)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

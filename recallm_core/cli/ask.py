@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recallm_core.citations import Answer
+    from recallm_core.answering.context import Documents
+    from recallm_core.answers.answer import Answer
     from recallm_core.generator import RecaLLM
-    from recallm_core.params import GenerationParams
-    from recallm_core.preparing import Documents
+    from recallm_core.prompting.params import GenerationParams
 
     Load = Callable[[str], RecaLLM]
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
 
 
 def _params(args: argparse.Namespace) -> GenerationParams:
-    from recallm_core.params import GenerationParams
+    from recallm_core.prompting.params import GenerationParams
 
     parser: argparse.ArgumentParser = args.parser
     if not args.question.strip():
@@ -121,8 +121,8 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
 
         with steps.show("Opening the index"):
             return CorpusIndex.open(args.index)
+    from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
-    from recallm_core.loading import load_documents
 
     with steps.count("Reading documents") as progress:
         loaded = load_documents(args.docs, on_progress=progress)
@@ -146,7 +146,7 @@ def _findable(
     size = sum(len(document.text) for document in documents)
     if size <= min(_READ_AT_ONCE, _ROOMY * llm.backend.window):
         return documents
-    from recallm_core import ask_cache
+    from recallm_core.cli import index_cache as ask_cache
 
     root = None if args.no_cache else ask_cache.folder()
     with steps.count("Indexing") as progress:
@@ -161,7 +161,7 @@ def _answer(
     steps: _Steps,
 ) -> Answer:
     """Streams the answer to where it was asked for."""
-    from recallm_core.answer_stream import Finished
+    from recallm_core.answering.stream import Finished
     from recallm_core.rendering import terminal, to_dict, to_json
 
     console = terminal.AnswerConsole(

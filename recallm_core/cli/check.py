@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recallm_core.checking.report import QuoteReport
-    from recallm_core.documents import Document
+    from recallm_core.documents.document import Document
 
 SOUND, PROBLEMS = 0, 1
 SKIPS_SHOWN = 20
@@ -67,8 +67,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Checks the text and returns the exit code."""
-    from recallm_core.ask_cli import check_target, write_aside
     from recallm_core.checking import check_quotes
+    from recallm_core.cli.ask import check_target, write_aside
 
     targets = [path for path in (args.html, args.repair) if path is not None]
     for path in targets:
@@ -116,8 +116,8 @@ def _given(args: argparse.Namespace) -> Any:
 
 
 def _documents(args: argparse.Namespace) -> tuple[Document, ...]:
+    from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
-    from recallm_core.loading import load_documents
     from recallm_core.rendering.visible import one_line
 
     loaded = load_documents(args.docs)

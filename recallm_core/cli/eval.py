@@ -19,7 +19,7 @@ from recallm_core.evaluation.report import write_report
 from recallm_core.evaluation.runner import Plan, Results, check_settings, run
 from recallm_core.evaluation.tasks import SUITES
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 
 
 def parser() -> argparse.ArgumentParser:

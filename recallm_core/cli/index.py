@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recallm_core.documents import Document, ScoredChunk
+    from recallm_core.documents.document import Document, ScoredChunk
     from recallm_core.retrieval import CorpusIndex
 
     Progress = Callable[[int, int], None]
@@ -90,9 +90,9 @@ def _build(args: argparse.Namespace) -> int:
 
 def _there(args: argparse.Namespace) -> tuple[CorpusIndex, bool]:
     """The index that is there, so that only what changed is embedded; else an empty one."""
-    from recallm_core.embedding import as_embedder
     from recallm_core.errors import CorpusIndexError
     from recallm_core.retrieval import CorpusIndex
+    from recallm_core.retrieval.embedding import as_embedder
 
     embedder = as_embedder(args.embedder)
     try:
@@ -169,8 +169,8 @@ def _open(args: argparse.Namespace) -> CorpusIndex:
 
 
 def _documents(args: argparse.Namespace) -> tuple[Document, ...]:
+    from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
-    from recallm_core.loading import load_documents
     from recallm_core.rendering.visible import one_line
 
     with _progress(args, "Reading") as progress:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import CorpusIndex
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recallm_core.model_files import read_json
+from recallm_core.inputs.model_files import read_json
 from recallm_core.models import SHIPPED, shipped
 
 
@@ -51,7 +51,7 @@ def describe(model: str) -> dict[str, Any]:
 
     from recallm_core.errors import CheckpointError
     from recallm_core.models.recipes import choose_recipe
-    from recallm_core.tokenizer import HFTokenizer
+    from recallm_core.tokenization.tokenizer import HFTokenizer
 
     folder = shipped(model) or Path(model)
     if not (folder / "config.json").is_file():

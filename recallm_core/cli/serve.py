@@ -14,13 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends import vllm_setup
-from recallm_core.backends.connection import KEY_VARIABLE
-from recallm_core.backends.offer import PROCESSOR
-from recallm_core.backends.served_app import SETTINGS, is_loopback
+from recallm_core.backends.vllm import setup as vllm_setup
+from recallm_core.backends.vllm.connection import KEY_VARIABLE
+from recallm_core.backends.vllm.manifest import PROCESSOR
 from recallm_core.errors import RecallmError
+from recallm_core.serving.app import SETTINGS, is_loopback
 
-MIDDLEWARE = "recallm_core.backends.served_app.RecallMiddleware"
+MIDDLEWARE = "recallm_core.serving.app.RecallMiddleware"
 _LEAST_KEY = 16  # characters: keys are also what cache salts are made of
 _MAX_KEYS = 1_000_000  # bytes of a file of keys
 
@@ -188,9 +188,9 @@ def _checked_folder(model: str, revision: str | None) -> Path:
         CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code.
         TokenizerError: Its tokenizer gives no exact offsets.
     """
-    from recallm_core.backends.checkpoint import find_folder
     from recallm_core.models import shipped
-    from recallm_core.tokenizer import HFTokenizer
+    from recallm_core.models.checkpoint import find_folder
+    from recallm_core.tokenization.tokenizer import HFTokenizer
 
     folder = find_folder(shipped(model) or model, revision=revision).resolve()
     HFTokenizer.from_folder(folder)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from recallm_core.errors import MissingExtraError, RecallmError
 
 if TYPE_CHECKING:
-    from recallm_core.train.mini_loop import MiniConfig
-    from recallm_core.train.reader_base import Base
+    from recallm_core.train.mini.loop import MiniConfig
+    from recallm_core.train.reader.base import Base
 
 INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
-_CONFIGS = Path(__file__).with_name("configs")
+_CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _mini(arguments: argparse.Namespace) -> int:
-    from recallm_core.train.export import export
-    from recallm_core.train.mini import read_config, saved_run, train
+    from recallm_core.train.mini.export import export
+    from recallm_core.train.mini.train import read_config, saved_run, train
 
     config = read_config(_config_path(arguments.config))
     started = saved_run if arguments.export_only else train
@@ -80,8 +80,8 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
 
 def _base(arguments: argparse.Namespace) -> Base | None:
     """What the evidence reader starts from; None where nothing is named."""
-    from recallm_core.reader import BUILT_IN
-    from recallm_core.train.reader_base import Base
+    from recallm_core.evidence.reader import BUILT_IN
+    from recallm_core.train.reader.base import Base
 
     if arguments.teacher is not None:
         return Base(arguments.teacher)
@@ -92,7 +92,7 @@ def _base(arguments: argparse.Namespace) -> Base | None:
 
 
 def _reader(arguments: argparse.Namespace) -> int:
-    from recallm_core.train.mini import read_config
+    from recallm_core.train.mini.train import read_config
 
     base = _base(arguments)
     if base is None:
@@ -108,7 +108,7 @@ def _reader(arguments: argparse.Namespace) -> int:
 def _train_reader(
     arguments: argparse.Namespace, config: MiniConfig, base: Base, run: Path, made: Path
 ) -> int:
-    from recallm_core.train.mini import train_reader
+    from recallm_core.train.mini.train import train_reader
 
     train_reader(config, base, run, made, export_only=arguments.export_only)
     sys.stdout.write(f"evidence reader in {made}\n")
@@ -140,12 +140,12 @@ def _sft(arguments: argparse.Namespace) -> int:
             )
     if arguments.out is None and not arguments.dry_run:
         raise RecallmError("say where the run goes with --out FOLDER (or look first: --dry-run)")
-    from recallm_core.train.sft_config import read_sft_config, with_model
+    from recallm_core.train.sft.config import read_sft_config, with_model
 
     config = with_model(read_sft_config(_config_path(arguments.config)), arguments.model)
-    from recallm_core.train.sft import STAGES, open_run, train
-    from recallm_core.train.sft_report import report
-    from recallm_core.train.sft_trainer import InterruptedRunError
+    from recallm_core.train.sft.report import report
+    from recallm_core.train.sft.train import STAGES, open_run, train
+    from recallm_core.train.sft.trainer import InterruptedRunError
 
     run = open_run(config, arguments.out or Path())
     if arguments.dry_run:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.decoding.evidence_policy import OwnWords
+from recallm_core.decoding.grammar import GrammarEngine, GrammarMatcher
+from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
+from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.errors import ConstraintError
-from recallm_core.evidence_policy import OwnWords
-from recallm_core.grammar import GrammarEngine, GrammarMatcher
-from recallm_core.recall_index import RecallIndex, RecallMatcher
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.arguments import shown
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
+from recallm_core.documents.plain_json import check_json
 from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.inputs.arguments import shown
 from recallm_core.locks import ForkSafeLock
-from recallm_core.plain_json import check_json
-from recallm_core.tokenizer import Tokenizer
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.arguments import shown, whole_number
 from recallm_core.errors import ConstraintError
+from recallm_core.inputs.arguments import shown, whole_number
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recallm_core.decoding.evidence_policy import EvidenceRules
 from recallm_core.errors import ConstraintError
-from recallm_core.evidence_policy import EvidenceRules
 
 SPEC_VERSION = 2
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from recallm_core.arguments import whole_number
-from recallm_core.boundaries import grapheme_boundaries, grapheme_boundary_before
-from recallm_core.documents import Chunk, Document
+from recallm_core.documents.document import Chunk, Document
 from recallm_core.errors import DocumentError
-from recallm_core.lexical import is_shortened
+from recallm_core.inputs.arguments import whole_number
+from recallm_core.text.boundaries import grapheme_boundaries, grapheme_boundary_before
+from recallm_core.text.lexical import is_shortened
 
 BYTES_PER_TOKEN = 4
 """The estimate used where no token offsets are given: UTF-8 bytes per token."""

@@ -12,8 +12,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
-from recallm_core.arguments import shown
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.arguments import shown
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from recallm_core.documents import SourceMap
+from recallm_core.documents.document import SourceMap
+from recallm_core.documents.kinds.pdf_columns import page_text
+from recallm_core.documents.limited_process import pdf_process
 from recallm_core.errors import DocumentError
-from recallm_core.file_kinds.pdf_columns import page_text
-from recallm_core.limited_process import pdf_process
 from recallm_core.locks import ForkSafeLock
 
 _UNREAD = frozenset({"nav", "template", "svg", "canvas", "object"})

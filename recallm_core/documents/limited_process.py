@@ -26,7 +26,7 @@ HEAD = struct.Struct("!QQ")  # the size of what follows, and the most characters
 _SECONDS = 30.0
 _SECONDS_A_MEGABYTE = 10.0
 _START_SECONDS = 60.0
-_CHILD = "from recallm_core.pdf_child import serve; serve()"
+_CHILD = "from recallm_core.documents.pdf_child import serve; serve()"
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "LANG")
 
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recallm_core.arguments import shown, whole_number
-from recallm_core.chunking import headings
-from recallm_core.documents import Document, SourceMap
+from recallm_core.documents.chunking import headings
+from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.documents.kinds.registry import READERS, reader_for
+from recallm_core.documents.limited_process import pdf_process
+from recallm_core.documents.plain_json import check_json
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted, decode, extract_html, extract_pdf
-from recallm_core.file_kinds.registry import READERS, reader_for
-from recallm_core.folders import Below, Folder
-from recallm_core.limited_process import pdf_process
-from recallm_core.plain_json import check_json
+from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.inputs.folders import Below, Folder
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl", *READERS)
 """What is read from a folder; a file that is named itself counts as text otherwise."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 
 _DEEPEST = 64  # levels; what writes such values goes down by recursion
 _MOST_BITS = 13_000  # Python writes no more than 4,300 digits

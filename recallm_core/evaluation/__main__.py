@@ -2,6 +2,6 @@
 
 import sys
 
-from recallm_core.evaluation import main
+from recallm_core.cli.eval import main
 
 sys.exit(main(sys.argv[1:]))

@@ -9,19 +9,19 @@ from typing import Protocol
 
 import numpy as np
 
-from recallm_core.answer_types import typed_candidates
+from recallm_core.answers.answer import Answer
 from recallm_core.backends import Backend, FinishReason, GenerationRequest, Sampling, TokenStream
-from recallm_core.citations import Answer
-from recallm_core.constraint import Constraint, ConstraintRules, Prior
-from recallm_core.embedding import default_embedder
+from recallm_core.decoding.constraint import Constraint, ConstraintRules, Prior
 from recallm_core.evaluation.heuristic import heuristic_answer
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.unconstrained import FreeReader, free_rules
+from recallm_core.evidence.answer_types import typed_candidates
+from recallm_core.evidence.sentence_scorer import support
 from recallm_core.generator import RecaLLM
-from recallm_core.lexical import sentences
-from recallm_core.params import GenerationParams
-from recallm_core.prior import support
-from recallm_core.prompt import Prompt
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.lexical import sentences
 
 _SAID_SO = 10.0  # an answer that says that nothing is there ranks below every other
 
@@ -273,8 +273,9 @@ def answerability(answer: Answer) -> float:
     """Returns how much speaks for the documents holding an answer.
 
     That is ``Answer.support``, on the scale of the prior in use. Without a prior it is
-    ``prior.support`` of what was recalled while thinking (all spans where none was): words and
-    meaning shared with the question. An answer marked as abstained ranks below all others.
+    ``sentence_scorer.support`` of what was recalled while thinking (all spans where none was):
+    words and meaning shared with the question. An answer marked as abstained ranks below all
+    others.
     """
     return _fit(answer) - _SAID_SO * answer.abstained
 

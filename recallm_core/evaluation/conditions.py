@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from recallm_core.evaluation.answering import ByFreeModel, ByHeuristic, ByModel, ByPrior, Way
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 
 Kind = Literal["model", "free", "prior", "heuristic"]
 HEURISTIC = "heuristic"

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.items import Item
-from recallm_core.lexical import sentences
-from recallm_core.train.readers import data_folder, read_rows
+from recallm_core.text.lexical import sentences
+from recallm_core.train.tasks.datasets import data_folder, read_rows
 
 POSITIONS = ("first", "middle", "last")
 HANDBOOK_18F = (

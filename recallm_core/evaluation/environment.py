@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends.checkpoint import find_folder
 from recallm_core.generator import RecaLLM
 from recallm_core.models import shipped
+from recallm_core.models.checkpoint import find_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("recallm-core", "torch", "transformers", "tokenizers", "numpy")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recallm_core.answer_types import typed_candidates
-from recallm_core.prior import sentence_prior
+from recallm_core.evidence.answer_types import typed_candidates
+from recallm_core.evidence.sentence_scorer import sentence_prior
 
 
 @dataclass(frozen=True, slots=True)

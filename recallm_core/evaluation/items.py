@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,8 +226,8 @@ def _how() -> str:
 - *prior ... alone*: the sentence that the prior likes best, without the model, and the first piece
   of it that has the type the question asks for. *heuristic*: the same with BM25.
 - *AUROC*: how often an answerable question scores above one that isn't. The score is the words and
-  the meaning that the recalled evidence shares with the question (`prior.support`); answers that
-  count as abstained rank below all others.
+  the meaning that the recalled evidence shares with the question (`sentence_scorer.support`);
+  answers that count as abstained rank below all others.
 - *tokens a second*: over rows whose prompt wasn't cached, from the first token on; "with reading"
   counts the time for the prompt, too.
 """

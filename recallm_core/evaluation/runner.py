@@ -16,7 +16,7 @@ from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.rows import Place, Row, RowFile, RunError, failed, scored
 from recallm_core.evaluation.tasks import SUITES, Scale, Suite
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 
 Say = Callable[[str], None]
 

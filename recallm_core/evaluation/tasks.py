@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.evaluation import datasets
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.thought import thought
-from recallm_core.train.facts import two_hop
-from recallm_core.train.templates import make_page
+from recallm_core.train.tasks.facts import two_hop
+from recallm_core.train.tasks.templates import make_page
 
 HANDBOOK = Path(__file__).resolve().parent / "handbook"
 _THOUSAND_TOKENS = 2500  # in characters; invented names take many tokens

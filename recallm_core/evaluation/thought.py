@@ -14,7 +14,7 @@ import re
 import string
 from collections.abc import Iterator
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.evaluation.items import Item
 
 DIRECT, AFTER, OPENED = "direct", "after reasoning", "after reasoning, span opened"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import ConstraintRules, Effect
-from recallm_core.prompt import Prompt
-from recallm_core.recall_index import RecallIndex, RecallMatcher
-from recallm_core.tokenizer import Tokenizer
+from recallm_core.decoding.constraint import ConstraintRules, Effect
+from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
+from recallm_core.prompting.builder import Prompt
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
 It reads a question beside windows of the passages, and gives each token a score as the first and
 as the last of an answer, and each sentence one as the evidence, against "not in this window". Its
-scores become a tilt over where a model's quotes start and end (``reader_prior``); they never make
+scores become a tilt over where a model's quotes start and end (``reader_bias``); they never make
 anything legal or illegal.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
+from recallm_core.evidence.reader_windows import RowMaker, Rows, Window, cut
+from recallm_core.inputs.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.locks import ForkSafeLock
-from recallm_core.model_files import read_json, usable_file, whole_tokenizer
-from recallm_core.reader_windows import RowMaker, Rows, Window, cut
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 START, END, EVIDENCE = range(3)
-BUILT_IN = Path(__file__).parent / "models" / "evidence-reader"
+BUILT_IN = Path(__file__).parent.parent / "models" / "evidence-reader"
 _MAX_FILE = 1 << 27  # bytes of any file of a reader
 SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
     "hidden_size": 1024,

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import ClosedSpan, Section, Tilt
+from recallm_core.decoding.constraint import ClosedSpan, Section, Tilt
+from recallm_core.evidence.reader import EvidenceReader, Reading
+from recallm_core.evidence.reader_languages import LanguageGate
+from recallm_core.evidence.sentence_bias import WITHIN_EVIDENCE, SentencePrior
+from recallm_core.evidence.sentence_scorer import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.locks import ForkSafeLock
-from recallm_core.prior import TEMPERATURE, SentenceScorer, log_softmax
-from recallm_core.reader import EvidenceReader, Reading
-from recallm_core.reader_languages import LanguageGate
-from recallm_core.span_prior import WITHIN_EVIDENCE, SentencePrior
 
 if TYPE_CHECKING:
-    from recallm_core.prompt import Prompt
-    from recallm_core.token_tables import Run
+    from recallm_core.prompting.builder import Prompt
+    from recallm_core.tokenization.boundary_tables import Run
 
 Floats = NDArray[np.float64]
 

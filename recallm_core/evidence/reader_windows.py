@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from recallm_core import lexical
 from recallm_core.errors import CheckpointError
+from recallm_core.text import lexical
 
 Ints = NDArray[np.int64]
 

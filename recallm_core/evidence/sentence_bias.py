@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.answer_types import answer_starts
-from recallm_core.constraint import ClosedSpan, Section
-from recallm_core.documents import Passage
-from recallm_core.embedding import default_embedder
-from recallm_core.prior import SentenceScorer
-from recallm_core.token_tables import Run, first_visible
+from recallm_core.decoding.constraint import ClosedSpan, Section
+from recallm_core.documents.document import Passage
+from recallm_core.evidence.answer_types import answer_starts
+from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.tokenization.boundary_tables import Run, first_visible
 
 if TYPE_CHECKING:
-    from recallm_core.prompt import Prompt
+    from recallm_core.prompting.builder import Prompt
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _KEPT = 8
 
 
 class Scorer(Protocol):
-    """Scores the sentences of some passages for a question; see ``prior.SentenceScorer``."""
+    """Scores the sentences of some passages for a question; see ``SentenceScorer``."""
 
     spans: list[list[tuple[int, int]]]
     begins: list[tuple[int, np.ndarray]]

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from recallm_core.embedding import Embedder
-from recallm_core.lexical import BM25, terms, units
+from recallm_core.retrieval.embedding import Embedder
+from recallm_core.text.lexical import BM25, terms, units
 
 _HEADING = re.compile(r"#{1,6}\s|[^.!?|]{1,60}:?$")
 _BARE_HEADING = re.compile(r"\s*#{1,6}\s")

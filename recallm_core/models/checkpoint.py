@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from recallm_core.arguments import shown
 from recallm_core.errors import CheckpointError
-from recallm_core.model_files import check_file_sizes, read_json
+from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.model_files import check_file_sizes, read_json
 
 # The authors' checkpoints subclass plain architectures only to add their own decoding.
 RECALLM_TYPES: Mapping[str, str] = {"recallm_qwen2": "qwen2", "recallm_llama": "llama"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import CheckpointError
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 
 MODEL_TYPES = ("qwen2", "qwen3", "llama")
 _OPENS_THINKING = "{%- if add_generation_prompt %}{{ '<think>' }}{%- endif %}"

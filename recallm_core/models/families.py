@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from recallm_core.recipe import Recipe, prompted_recipe
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.prompting.recipe import Recipe, prompted_recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 THINKING = ("<think>", "</think>")
 _MOST_THOUGHT = 2048  # output tokens of a model that thinks: a quarter is kept for the answer

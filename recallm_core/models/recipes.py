@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recallm_core.backends.offer import read_config
+from recallm_core.backends.vllm.manifest import read_config
 from recallm_core.errors import CheckpointError
 from recallm_core.models.families import driven, family_of, recipe_of
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 
 def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe:

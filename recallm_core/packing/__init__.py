@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from recallm_core.arguments import MOST, whole_number
-from recallm_core.documents import Document, Duplicate, Passage, ScoredChunk
+from recallm_core.documents.document import Document, Duplicate, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.arguments import MOST, whole_number
 from recallm_core.packing.filling import Filling, Item, Overhead, Reason
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from recallm_core.documents import Duplicate, Member, Passage, ScoredChunk
-from recallm_core.stretches import Layout, Stretch
+from recallm_core.documents.document import Duplicate, Member, Passage, ScoredChunk
+from recallm_core.packing.intervals import Layout, Stretch
 
 Reason = Literal["budget", "duplicate", "conflict", "empty"]
 Overhead = int | Callable[[Passage], int]

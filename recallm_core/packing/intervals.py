@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import regex
 
-from recallm_core.documents import ScoredChunk
+from recallm_core.documents.document import ScoredChunk
 
 _WORD_WINDOW = 64  # characters looked at on each side of a cut to find the end of its word
 _WORD_BOUNDARY = regex.compile(r"\b", regex.WORD)

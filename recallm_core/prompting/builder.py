@@ -19,15 +19,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import ClosedSpan, ConstraintRules, build_index
-from recallm_core.constraint_spec import (
+from recallm_core.decoding.constraint import ClosedSpan, ConstraintRules, build_index
+from recallm_core.decoding.evidence_policy import EvidenceRules, SentenceTokens
+from recallm_core.decoding.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
+from recallm_core.decoding.spec import (
     AnswerForm,
     ConstraintSpec,
     GrammarSpec,
     Tag,
     hash_tokens,
 )
-from recallm_core.conversation import (
+from recallm_core.documents.document import Location, Passage
+from recallm_core.errors import TokenizerError
+from recallm_core.evidence.reader import default_reader
+from recallm_core.evidence.reader_bias import ReaderScorer
+from recallm_core.evidence.sentence_bias import Scorer, SentenceMap
+from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.locks import ForkSafeLock
+from recallm_core.prompting.conversation import (
     Field,
     Fields,
     Turn,
@@ -36,21 +45,18 @@ from recallm_core.conversation import (
     render,
     tool_with_placeholders,
 )
-from recallm_core.documents import Location, Passage
-from recallm_core.embedding import default_embedder
-from recallm_core.errors import TokenizerError
-from recallm_core.evidence_policy import EvidenceRules, SentenceTokens
-from recallm_core.followup import search_question
-from recallm_core.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
-from recallm_core.locks import ForkSafeLock
-from recallm_core.params import BASE, GenerationParams
-from recallm_core.prior import SentenceScorer
-from recallm_core.reader import default_reader
-from recallm_core.reader_prior import ReaderScorer
-from recallm_core.recipe import JSON_ANSWER, Recipe
-from recallm_core.span_prior import Scorer, SentenceMap
-from recallm_core.token_tables import Limits, Placed, Run, copyable_runs, limits
-from recallm_core.tokenizer import PlainTokens, Tokenizer, control_tag, encode_all, text_tag
+from recallm_core.prompting.followup import search_question
+from recallm_core.prompting.params import BASE, GenerationParams
+from recallm_core.prompting.recipe import JSON_ANSWER, Recipe
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.tokenization.boundary_tables import Limits, Placed, Run, copyable_runs, limits
+from recallm_core.tokenization.tokenizer import (
+    PlainTokens,
+    Tokenizer,
+    control_tag,
+    encode_all,
+    text_tag,
+)
 
 __all__ = ["Prompt", "PromptBuilder", "Run"]
 

@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from recallm_core.documents import Passage, check_text
+from recallm_core.documents.document import Passage, check_text
+from recallm_core.documents.plain_json import check_json
 from recallm_core.errors import TokenizerError
-from recallm_core.plain_json import check_json
-from recallm_core.tokenizer import Tokenizer
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
 _MARK = "RECALLMFIELD"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recallm_core.lexical import terms
+from recallm_core.text.lexical import terms
 
 _FEW_WORDS = 2  # content words of a question that may lack its subject
 _FEW_CHARACTERS = 8  # the same in scripts without spaces

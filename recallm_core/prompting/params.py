@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
-from recallm_core.arguments import real_number, whole_number
-from recallm_core.constraint_spec import RecallIn
+from recallm_core.decoding.spec import RecallIn
+from recallm_core.inputs.arguments import real_number, whole_number
 
 Boundary = Literal["sentence", "word", "character"]
 Evidence = Literal["auto", "required", "first", "free"]

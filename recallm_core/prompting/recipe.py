@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recallm_core.errors import CheckpointError
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 
 FILE = "recallm.json"
 VERSION = 1
@@ -78,7 +78,8 @@ class Recipe:
             after each recall.
         prior_weight: Strength of the tilt.
         min_support: Where what was recalled while thinking fits the question less than this
-            (``prior.support``: unrelated pages are below 0.4), the answer counts as abstained.
+            (``sentence_scorer.support``: unrelated pages are below 0.4), the answer counts as
+            abstained.
         min_answerable: The same with the prior ``reader``: where the probability that the documents
             hold an answer is less than this (``Answer.support``).
         sampling: Defaults for GenerationParams, by field name.

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recallm_core.citations import Answer, Citation
-from recallm_core.documents import Location
+from recallm_core.answers.answer import Answer, Citation
+from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Segment
+from recallm_core.documents.document import Location
 from recallm_core.rendering.visible import HOSTILE
-from recallm_core.trace import AnswerText, Reasoning, RecallSpan, Segment
 
 SCHEMA = 1  # raised when a key changes its meaning or goes; new keys don't raise it
 

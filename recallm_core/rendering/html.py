@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from html import escape as _escape
 
-from recallm_core.citations import Answer, Citation
+from recallm_core.answers.answer import Answer, Citation
+from recallm_core.answers.trace import Reasoning, RecallSpan
 from recallm_core.rendering.layout import (
     CONTEXT,
     GRADES,
@@ -26,7 +27,6 @@ from recallm_core.rendering.layout import (
 )
 from recallm_core.rendering.style import NOTEBOOK_STYLE, PAGE_STYLE, SCRIPT, STYLE
 from recallm_core.rendering.visible import one_line, safe_url, visible_runs, visible_slice
-from recallm_core.trace import Reasoning, RecallSpan
 
 NAMES = 200  # unquoted documents listed by name
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from recallm_core.citations import Answer, Citation
-from recallm_core.documents import Document, Location
+from recallm_core.answers.answer import Answer, Citation
+from recallm_core.documents.document import Document, Location
 from recallm_core.errors import CitationError
 from recallm_core.rendering.visible import one_line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from recallm_core.citations import Answer, Citation
+from recallm_core.answers.answer import Answer, Citation
 from recallm_core.rendering.layout import (
     GRADES,
     MOST_NEAREST,

@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from recallm_core.citations import Answer, Citation
+from recallm_core.answers.answer import Answer, Citation
+from recallm_core.answers.trace import (
+    AnswerDelta,
+    ReasoningDelta,
+    RecallDelta,
+    RecallEnded,
+    RecallStarted,
+    ToolCallDelta,
+    TraceEvent,
+)
 from recallm_core.rendering.layout import (
     GRADES,
     MOST_NEAREST,
@@ -27,15 +36,6 @@ from recallm_core.rendering.visible import (
     safe_url,
     visible,
     visible_slice,
-)
-from recallm_core.trace import (
-    AnswerDelta,
-    ReasoningDelta,
-    RecallDelta,
-    RecallEnded,
-    RecallStarted,
-    ToolCallDelta,
-    TraceEvent,
 )
 
 THOUGHT = "dim"

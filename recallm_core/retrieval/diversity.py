@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recallm_core.embedding import Floats
+from recallm_core.retrieval.embedding import Floats
 
 
 def diverse(relevance: Floats, vectors: Floats, k: int, weight: float) -> list[int]:

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.arguments import shown, whole_number
-from recallm_core.documents import check_text
+from recallm_core.documents.document import check_text
 from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.inputs.arguments import shown, whole_number
 
 Floats = npt.NDArray[np.float32]
 
-_BUILT_IN = Path(__file__).parent / "models" / "static-embedder"
+_BUILT_IN = Path(__file__).parent.parent / "models" / "static-embedder"
 _MAX_FILE = 1 << 28  # bytes of any file of a static embedder
 _MAX_CHARACTERS = 1 << 16  # of a text that count for its vector
 _BATCH_CHARACTERS = 1 << 17  # tokenized and summed at a time: about 35 MB of rows
@@ -58,7 +58,7 @@ class StaticEmbedder:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        from recallm_core.model_files import whole_tokenizer
+        from recallm_core.inputs.model_files import whole_tokenizer
 
         self._folder = _BUILT_IN if folder is None else Path(folder)
         weights, tokenizer = (self._file(name) for name in ("model.safetensors", "tokenizer.json"))
@@ -66,7 +66,7 @@ class StaticEmbedder:
         self._rows = _rows(weights, self._tokenizer.get_vocab_size())
 
     def _file(self, name: str) -> Path:
-        from recallm_core.model_files import usable_file
+        from recallm_core.inputs.model_files import usable_file
 
         remedy = "train a table with python -m recallm_core.train.static_embedder"
         return usable_file(self._folder, name, most=_MAX_FILE, owner="the embedder", remedy=remedy)

@@ -9,15 +9,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from recallm_core.arguments import shown, whole_number
-from recallm_core.chunking import BYTES_PER_TOKEN
-from recallm_core.chunking import chunk as split_document
-from recallm_core.documents import Chunk, Document, Passage, ScoredChunk, check_text, collect
-from recallm_core.embedding import Embedder, Floats, GivenVectors, as_embedder, unit
+from recallm_core.documents.chunking import BYTES_PER_TOKEN
+from recallm_core.documents.chunking import chunk as split_document
+from recallm_core.documents.document import (
+    Chunk,
+    Document,
+    Passage,
+    ScoredChunk,
+    check_text,
+    collect,
+)
+from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, Pack
 from recallm_core.retrieval import packs, ranking, segment, store
 from recallm_core.retrieval.diversity import diverse
+from recallm_core.retrieval.embedding import Embedder, Floats, GivenVectors, as_embedder, unit
 from recallm_core.retrieval.files import FileRecord
 from recallm_core.retrieval.ranking import DocumentView, Part, State, Where
 from recallm_core.retrieval.token_counts import TokenCounts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from recallm_core.documents import ScoredChunk
+from recallm_core.documents.document import ScoredChunk
 from recallm_core.errors import CheckpointError
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
 from recallm_core.packing.filling import memoised
@@ -18,7 +18,7 @@ from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbour
 from recallm_core.retrieval.token_counts import counts_name
 
 if TYPE_CHECKING:
-    from recallm_core.tokenizer import HFTokenizer
+    from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Count = Callable[[str], int]
 
@@ -53,7 +53,7 @@ def counter(tokenizer: Tokens) -> Count:
 
 @lru_cache(maxsize=1)
 def _shipped_tokenizer() -> HFTokenizer:
-    from recallm_core.tokenizer import HFTokenizer
+    from recallm_core.tokenization.tokenizer import HFTokenizer
 
     return HFTokenizer.from_folder(_SHIPPED)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.lexical import terms
+from recallm_core.text.lexical import terms
 
 _MOST = 65_535  # occurrences that are told apart
 

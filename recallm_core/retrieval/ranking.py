@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.arguments import shown
-from recallm_core.documents import Document, ScoredChunk
-from recallm_core.embedding import Floats
+from recallm_core.documents.document import Document, ScoredChunk
+from recallm_core.inputs.arguments import shown
+from recallm_core.retrieval.embedding import Floats
 from recallm_core.retrieval.segment import Segment, merge
 from recallm_core.retrieval.token_counts import TokenCounts, merged
 from recallm_core.retrieval.vectors import DEFAULT_SEARCH, NearestVectors, VectorSearch

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.documents import Chunk, Document
-from recallm_core.embedding import Embedder, Floats, unit
+from recallm_core.documents.document import Chunk, Document
 from recallm_core.retrieval import postings
+from recallm_core.retrieval.embedding import Embedder, Floats, unit
 from recallm_core.retrieval.postings import Postings
 from recallm_core.retrieval.vectors import DEFAULT_SEARCH, Coarse, VectorSearch, train
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.embedding import Embedder
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import files
+from recallm_core.retrieval.embedding import Embedder
 from recallm_core.retrieval.files import FileRecord, damaged
 from recallm_core.retrieval.postings import Postings
 from recallm_core.retrieval.segment import Segment, arrays

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.embedding import Floats
 from recallm_core.locks import ForkSafeLock
+from recallm_core.retrieval.embedding import Floats
 
 _ADDED_AT_ONCE = 1 << 16
 _TRAINED_ON = 64  # vectors per list of an approximate index

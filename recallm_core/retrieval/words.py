@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recallm_core.lexical import terms
 from recallm_core.retrieval.postings import term_key
 from recallm_core.retrieval.segment import Segment, group_starts
+from recallm_core.text.lexical import terms
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

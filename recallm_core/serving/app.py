@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core._version import __version__
-from recallm_core.backends import offer as offers
-from recallm_core.backends import vllm_setup
-from recallm_core.backends.offer import FILES_PATH, OFFER_PATH, Offer
+from recallm_core.backends.vllm import manifest as offers
+from recallm_core.backends.vllm import setup as vllm_setup
+from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
 
 SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
 MAX_BODY = 192 * 2**20  # bytes; a spec of its largest size, and a prompt of ten million tokens

@@ -1,17 +1,18 @@
 """The logits processor that vLLM loads: one class for its model runners V1 and V2.
 
 Start a server with ``--logits-processors recallm_core.backends.vllm_processor:RecallProcessor``, as
-``recallm serve`` does. All decisions are ``served_rows``'; this file knows where vLLM keeps prompts
-and outputs. Interfaces as of vLLM 0.31 to 0.33. ``apply`` must never raise: that would end the
-engine for everyone.
+``recallm serve`` does. All decisions are ``serving.request``'; this file knows where vLLM keeps
+prompts and outputs. Interfaces as of vLLM 0.31 to 0.33. ``apply`` must never raise: that would end
+the engine for everyone.
 
 What is legal is decided on the host. The second runner keeps all ids on the device, so there the
 host has to know the token that the last step sampled, and waits for that alone: its copy is queued
 before the forward pass (``slot_tokens``), the masks are made while the device computes, and go up
-without a further wait (``mask_rows``). A device that is done with its forward pass before the host
-is done with the masks waits for them. Tables on the device would spare that for copies, but not for
-marks that are text, limits, priors and grammars. The order of copies and waits is tested with a
-stand-in for a busy device, and the whole on a CPU with interpreted kernels; no GPU has run it yet.
+without a further wait (``backends.masking``). A device that is done with its forward pass before
+the host is done with the masks waits for them. Tables on the device would spare that for copies,
+but not for marks that are text, limits, priors and grammars. The order of copies and waits is
+tested with a stand-in for a busy device, and the whole on a CPU with interpreted kernels; no GPU
+has run it yet.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from typing import Any
 
 import torch
 
-from recallm_core.backends.grammar_check import grammar_problem
-from recallm_core.backends.mask_rows import RowMask, write_masks
-from recallm_core.backends.offer import INSTALL_VLLM
-from recallm_core.backends.served_rows import FolderEngines, ServedRow, read_spec
-from recallm_core.backends.slot_tokens import SlotTokens
-from recallm_core.backends.wire import ARGUMENT
+from recallm_core.backends.masking import RowMask, write_masks
+from recallm_core.backends.vllm.manifest import INSTALL_VLLM
+from recallm_core.backends.vllm.wire import ARGUMENT
 from recallm_core.errors import MissingExtraError
+from recallm_core.serving.grammar_check import grammar_problem
+from recallm_core.serving.request import FolderEngines, ServedRow, read_spec
+from recallm_core.serving.slot_tokens import SlotTokens
 
 try:
     from vllm.v1.sample.logits_processor import LogitsProcessor as RunnerOne

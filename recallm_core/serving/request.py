@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.backends import offer
-from recallm_core.backends.wire import ARGUMENT
-from recallm_core.constraint import Constraint, ConstraintRules, Mask
-from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.backends.vllm import manifest as offer
+from recallm_core.backends.vllm.wire import ARGUMENT
+from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask
+from recallm_core.decoding.grammar import GrammarEngine
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import ConstraintError, RecallmError
-from recallm_core.grammar import GrammarEngine
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Engines = Callable[[ConstraintSpec], GrammarEngine]
 Ids = Sequence[int] | NDArray[np.int32]

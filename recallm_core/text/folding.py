@@ -31,7 +31,7 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from recallm_core.boundaries import grapheme_boundaries
+from recallm_core.text.boundaries import grapheme_boundaries
 from recallm_core.text.places import find_all
 
 Ints = NDArray[np.int64]

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.boundaries import (
+from recallm_core.text.boundaries import (
     beside_digits,
     grapheme_boundaries,
     inside_numbers,
     word_boundaries,
 )
-from recallm_core.lexical import sentences
-from recallm_core.tokenizer import PlainTokens
+from recallm_core.text.lexical import sentences
+from recallm_core.tokenization.tokenizer import PlainTokens
 
 Bools = NDArray[np.bool_]
 Ints32 = NDArray[np.int32]

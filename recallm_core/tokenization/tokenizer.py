@@ -23,11 +23,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.chat_template import render
-from recallm_core.constraint_spec import PAST, Tag
+from recallm_core.decoding.spec import PAST, Tag
 from recallm_core.errors import RecallmError, TokenizerError
-from recallm_core.model_files import MOST_IDS, check_file_sizes, check_ids
-from recallm_core.tokenizer_state import (
+from recallm_core.inputs.model_files import MOST_IDS, check_file_sizes, check_ids
+from recallm_core.tokenization.chat_template import render
+from recallm_core.tokenization.plain_state import (
     byte_table,
     plain_tokenizer,
     rebuild,

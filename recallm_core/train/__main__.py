@@ -1,5 +1,5 @@
 """``python -m recallm_core.train``."""
 
-from recallm_core.train import main
+from recallm_core.cli.train import main
 
 raise SystemExit(main())

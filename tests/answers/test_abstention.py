@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import Answer, Document, GenerationParams, RecaLLM
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.answers.trace import AnswerDelta, RecallDelta, RecallEnded, RecallStarted
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.rendering.terminal import answer_texts
 from recallm_core.testing import scripted_llm
-from recallm_core.trace import AnswerDelta, RecallDelta, RecallEnded, RecallStarted
 
 PAGE = Document("The ferry leaves Port Hallow at 9:30. A ticket costs 14 euros.", id="page")
 SCRIPT = (

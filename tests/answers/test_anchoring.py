@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import Document, RecaLLM
-from recallm_core.anchoring import Place, anchor
-from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Answer
-from recallm_core.documents import Location
-from recallm_core.recipe import trained_recipe
+from recallm_core.answers.anchoring import Place, anchor
+from recallm_core.answers.answer import Answer
+from recallm_core.answers.trace import RecallSpan
+from recallm_core.answers.trace_parser import TraceParser
+from recallm_core.documents.document import Location
+from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk, scripted_llm
+from recallm_core.text.boundaries import word_boundaries
 from recallm_core.text.places import find_all
-from recallm_core.trace import RecallSpan
-from recallm_core.trace_parser import TraceParser
 
 EDITORS = "The line length is 79. Editors with a window width set to 80 show it whole."
 STYLE = "For the library, at most 80 columns. Lines of 80 characters are refused."

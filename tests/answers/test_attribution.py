@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Duplicate, Location, Member, Passage
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.attribution import _longest_match, _words, resolve
+from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
+from recallm_core.documents.document import Document, Duplicate, Location, Member, Passage
 from recallm_core.errors import CitationError
-from recallm_core.linking import _longest_match, _words, resolve
 from recallm_core.text.places import find_all
-from recallm_core.trace import AnswerText, Reasoning, RecallSpan, Trace
 
 TEXT = "The tower was finished in 1889. It is 330 metres tall.\nGustave Eiffel's company built it."
 

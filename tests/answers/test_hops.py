@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Location, Passage
-from recallm_core.hops import hops, names
-from recallm_core.linking import resolve
-from recallm_core.trace import AnswerText, Reasoning, RecallSpan, Trace
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.attribution import resolve
+from recallm_core.answers.hops import hops, names
+from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
+from recallm_core.documents.document import Document, Location, Passage
 
 FILM = "Night Harbour is a film that Mira Kovalenko directed in 1931."
 BIRTH = "She was born in Lisbon and moved north."

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.citations import Citation
-from recallm_core.documents import Document, Passage
+from recallm_core.answers.answer import Citation
+from recallm_core.answers.matching import Matcher
+from recallm_core.documents.document import Document, Passage
 from recallm_core.errors import CitationError
-from recallm_core.matching import Matcher
+from recallm_core.text.boundaries import word_boundaries
 
 FERRY = (
     "Port Hallow has one pier. The ferry leaves the old pier at 9:30 every morning.\n"
@@ -131,7 +131,7 @@ def test_all_places_are_listed_and_a_false_passage_raises() -> None:
 
 def test_matching_needs_no_model() -> None:
     code = (
-        "import sys; import recallm_core.matching as m; "
+        "import sys; import recallm_core.answers.matching as m; "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -12,13 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.documents import Document
-from recallm_core.errors import GenerationError
-from recallm_core.generator import RecaLLM
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.testing import EOS, ByteTokenizer, ScriptedBackend, random_walk
-from recallm_core.trace import (
+from recallm_core.answers.trace import (
     AnswerDelta,
     AnswerText,
     Reasoning,
@@ -30,7 +24,13 @@ from recallm_core.trace import (
     Trace,
     TraceEvent,
 )
-from recallm_core.trace_parser import TraceParser
+from recallm_core.answers.trace_parser import TraceParser
+from recallm_core.documents.document import Document
+from recallm_core.errors import GenerationError
+from recallm_core.generator import RecaLLM
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.testing import EOS, ByteTokenizer, ScriptedBackend, random_walk
 
 RECIPES = {
     "trained": trained_recipe(system="{open}{close}"),

@@ -12,9 +12,9 @@ import transformers
 from numpy.typing import NDArray
 
 from recallm_core.backends import GenerationRequest, Sampling
-from recallm_core.backends.transformers import TransformersBackend
-from recallm_core.constraint import ConstraintRules, Prior, build_index
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.backends.local.transformers import TransformersBackend
+from recallm_core.decoding.constraint import ConstraintRules, Prior, build_index
+from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 
 VOCAB, WORDS = 300, 280
 OPEN, CLOSE, THINK, EOS = 290, 291, 292, 299

@@ -14,10 +14,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from recallm_core.backends.checkpoint import find_folder, read_config, window_of
-from recallm_core.backends.transformers import TransformersBackend, load
+from recallm_core.backends.local.transformers import TransformersBackend, load
 from recallm_core.errors import CheckpointError
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.models.checkpoint import find_folder, read_config, window_of
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 RECALL_FIELDS = {
     "force_recall": True,

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.documents import Document, SourceMap
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import AnswerText, Reasoning, Trace
+from recallm_core.documents.document import Document, SourceMap
 from recallm_core.rendering import to_html, to_html_fragment, visible
-from recallm_core.trace import AnswerText, Reasoning, Trace
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from recallm_core.checking.changes import is_negation
-from recallm_core.documents import Document
-from recallm_core.lexical import sentences
+from recallm_core.documents.document import Document
+from recallm_core.text.lexical import sentences
 
 STRICT = ("exact", "invented", "digit", "name", "negation")  # to be right in 99 of 100
 LENIENT = ("case", "space", "ligature", "line", "hyphen", "stitched", "ellipsis", "elsewhere")

@@ -14,7 +14,7 @@ import pytest
 
 from recallm_core.checking import QuoteReport, check_quotes
 from recallm_core.checking.changes import is_negation
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 
 SEEDS = range(2)
 

@@ -12,9 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recallm_core import Document
-from recallm_core.boundaries import word_boundaries
 from recallm_core.checking import QuoteReport, check_quotes
 from recallm_core.errors import DocumentError, MessageError
+from recallm_core.text.boundaries import word_boundaries
 from recallm_core.text.places import find_all
 
 HANDBOOK = Document(

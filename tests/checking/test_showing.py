@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.checking import QuoteReport, check_quotes
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 
 DOCUMENT = Document("The annual leave is 30 days.\nIt ends in March.", id="<b>leave</b>.md")
 

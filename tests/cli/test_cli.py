@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import cli
-from recallm_core.ask_cli import check_target, write_aside
+from recallm_core.cli.ask import check_target, write_aside
 from recallm_core.generator import RecaLLM
 from recallm_core.rendering import visible
 from recallm_core.testing import scripted_llm
@@ -25,7 +25,7 @@ SCRIPT = (
     "</think>You have 27 days of paid leave."
 )
 ABSTAINS = "I find nothing.</think>The documents don't say."
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture

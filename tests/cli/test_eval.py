@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recallm_core import RecaLLM, cli
-from recallm_core.evaluation import commands, main
+from recallm_core.cli import eval as commands
+from recallm_core.cli.eval import main
 from recallm_core.testing import scripted_llm
 
 SMALL = ("--suite", "easy,thought,missing", "--limit", "11", "--prior", "sentences,none")

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from recallm_core import index_cli
-from recallm_core.embedding import StaticEmbedder
+from recallm_core.cli import index as index_cli
 from recallm_core.errors import CorpusIndexError, DocumentError
 from recallm_core.retrieval import CorpusIndex
+from recallm_core.retrieval.embedding import StaticEmbedder
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from recallm_core import ask_cache, cli
-from recallm_core.documents import Document
+from recallm_core import cli
+from recallm_core.cli import index_cache as ask_cache
+from recallm_core.documents.document import Document
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import CorpusIndex, segment
 from recallm_core.testing import scripted_llm

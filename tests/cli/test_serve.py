@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from recallm_core import cli, serve_cli
-from recallm_core.backends import vllm_setup
+from recallm_core import cli
+from recallm_core.backends.vllm import setup as vllm_setup
+from recallm_core.cli import serve as serve_cli
 from recallm_core.errors import RecallmError
 from recallm_core.models import shipped
 
@@ -60,7 +61,7 @@ def test_what_is_started(started: Any) -> None:
         *("--tensor-parallel-size", "2"),
         *("--load-format", "safetensors", "--generation-config", "vllm"),
         *("--logits-processors", "recallm_core.backends.vllm_processor:RecallProcessor"),
-        *("--middleware", "recallm_core.backends.served_app.RecallMiddleware"),
+        *("--middleware", "recallm_core.serving.app.RecallMiddleware"),
         *("--enable-prefix-caching", "--enable-prompt-tokens-details"),
         *("--max-model-len", "4096"),
     ]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.constraint import Constraint, ConstraintRules, Effect, Mask
-from recallm_core.constraint_spec import Tag
-from recallm_core.documents import Document
+from recallm_core.decoding.constraint import Constraint, ConstraintRules, Effect, Mask
+from recallm_core.decoding.recall_index import RecallIndex
+from recallm_core.decoding.spec import Tag
+from recallm_core.documents.document import Document
 from recallm_core.errors import ConstraintError
 from recallm_core.generator import RecaLLM
-from recallm_core.prompt import Prompt
-from recallm_core.recall_index import RecallIndex
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import (
     CLOSE,
     EOS,

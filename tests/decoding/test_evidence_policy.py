@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.backends import GenerationRequest
-from recallm_core.constraint import ConstraintRules
-from recallm_core.constraint_spec import ConstraintSpec
-from recallm_core.documents import Document
+from recallm_core.decoding.constraint import ConstraintRules
+from recallm_core.decoding.evidence_policy import EvidenceRules, OwnWords, SentenceTokens
+from recallm_core.decoding.spec import ConstraintSpec
+from recallm_core.documents.document import Document
 from recallm_core.errors import ConstraintError
-from recallm_core.evidence_policy import EvidenceRules, OwnWords, SentenceTokens
-from recallm_core.lexical import sentences
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, random_llm, random_walk, scripted_llm
+from recallm_core.text.lexical import sentences
 
 TEXTS = (
     "The pier was built in 1889. It is 330 metres long.\nDr. Ada Moss paid for it.",

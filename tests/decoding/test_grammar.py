@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.errors import ConstraintError
-from recallm_core.grammar import (
+from recallm_core.decoding.grammar import (
     GrammarEngine,
     GrammarMatcher,
     ToolSpec,
@@ -19,6 +18,7 @@ from recallm_core.grammar import (
     schema_grammar,
     tool_spec,
 )
+from recallm_core.errors import ConstraintError
 from recallm_core.testing import ByteTokenizer
 
 PERSON = {

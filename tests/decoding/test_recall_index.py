@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import recallm_core.recall_index as module
+import recallm_core.decoding.recall_index as module
+from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
 from recallm_core.errors import ConstraintError
-from recallm_core.recall_index import RecallIndex, RecallMatcher
 
 VOCAB = 50
 

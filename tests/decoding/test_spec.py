@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.constraint import Constraint, ConstraintRules
-from recallm_core.constraint_spec import MAX_JSON, ConstraintSpec, Tag, hash_tokens
-from recallm_core.documents import Document
+from recallm_core.decoding.constraint import Constraint, ConstraintRules
+from recallm_core.decoding.spec import MAX_JSON, ConstraintSpec, Tag, hash_tokens
+from recallm_core.documents.document import Document
 from recallm_core.errors import ConstraintError
 from recallm_core.generator import RecaLLM
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import OPEN, ByteTokenizer, ScriptedBackend, random_walk
 
 RECIPES = {

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.boundaries import grapheme_boundaries, grapheme_boundary_before
-from recallm_core.chunking import BYTES_PER_TOKEN, Heading, chunk, headings, split
-from recallm_core.documents import Document
+from recallm_core.documents.chunking import BYTES_PER_TOKEN, Heading, chunk, headings, split
+from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
+from recallm_core.text.boundaries import grapheme_boundaries, grapheme_boundary_before
 
 PIECES = [
     *(

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.documents import Document, collect
+from recallm_core.documents.document import Document, collect
+from recallm_core.documents.extraction import decode, extract_html, extract_pdf
+from recallm_core.documents.limited_process import LimitedProcess, pdf_process
+from recallm_core.documents.loading import Skipped, load_documents
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import decode, extract_html, extract_pdf
-from recallm_core.limited_process import LimitedProcess, pdf_process
-from recallm_core.loading import Skipped, load_documents
 from recallm_core.retrieval import CorpusIndex
 
 # ---------------------------------------------------------------- PDF files made by hand
@@ -222,7 +222,7 @@ def test_a_folder_that_becomes_a_link_leads_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_descriptor: bool, moment: str
 ) -> None:
     if not by_descriptor:
-        monkeypatch.setattr("recallm_core.folders._BY_DESCRIPTOR", False)
+        monkeypatch.setattr("recallm_core.inputs.folders._BY_DESCRIPTOR", False)
     files = {"docs/a.txt": "first", "docs/sub/deep/b.txt": "harmless", "out/deep/b.txt": "secret"}
     write(tmp_path, files | {"docs/0.bin": "", "out/deep/c.txt": "secret"})
     sub = tmp_path / "docs" / "sub"
@@ -477,7 +477,7 @@ def test_many_bad_lines_are_summed_up(tmp_path: Path) -> None:
 
 @given(st.text(max_size=40), st.text(min_size=1, max_size=8))
 def test_texts_in_json_lines_come_back_unchanged(text: str, own_id: str) -> None:
-    from recallm_core.loading import _File, _from_line
+    from recallm_core.documents.loading import _File, _from_line
 
     file = _File(Path("f.jsonl"), "f.jsonl", "f.jsonl")
     if text.strip():
@@ -670,8 +670,8 @@ def test_a_pdf_that_inflates_without_end_takes_no_memory_here() -> None:
 
 
 def test_a_pdf_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recallm_core.limited_process._SECONDS", 0.3)
-    monkeypatch.setattr("recallm_core.limited_process._SECONDS_A_MEGABYTE", 0.0)
+    monkeypatch.setattr("recallm_core.documents.limited_process._SECONDS", 0.3)
+    monkeypatch.setattr("recallm_core.documents.limited_process._SECONDS_A_MEGABYTE", 0.0)
     paths = deflated(HELLO, b"0 0 m 9 9 l S\n" * 70_000, 20)
     pdf_process.close()
     with pytest.raises(DocumentError, match="memory or 0 s"):
@@ -694,10 +694,10 @@ def test_pdfs_are_read_here_where_no_process_can_be_started(
     def refuse(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr("recallm_core.limited_process.subprocess.Popen", refuse)
+    monkeypatch.setattr("recallm_core.documents.limited_process.subprocess.Popen", refuse)
     process = LimitedProcess()
     assert process.read(b"%PDF", 10) is None
-    monkeypatch.setattr("recallm_core.extraction.pdf_process", process)
+    monkeypatch.setattr("recallm_core.documents.extraction.pdf_process", process)
     assert extract_pdf(pdf(["text"]), "f.pdf").text == "text"
 
 
@@ -710,7 +710,7 @@ def test_what_was_interrupted_is_never_taken_for_the_next_answer(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recallm_core.limited_process._answered", interrupted)
+        patch.setattr("recallm_core.documents.limited_process._answered", interrupted)
         with pytest.raises(KeyboardInterrupt):
             process.read(pdf(["first"]), 1000)
     found = process.read(pdf(["second"]), 1000)
@@ -728,7 +728,7 @@ def test_the_child_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         told.append(options["env"])
         return start(*arguments, **options)
 
-    monkeypatch.setattr("recallm_core.limited_process.subprocess.Popen", started)
+    monkeypatch.setattr("recallm_core.documents.limited_process.subprocess.Popen", started)
     process = LimitedProcess()
     assert process.read(pdf(["text"]), 1000) is not None
     process.close()

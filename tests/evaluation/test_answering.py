@@ -7,7 +7,7 @@ from recallm_core.evaluation.answering import ByHeuristic, ByModel, ByPrior, Out
 from recallm_core.evaluation.conditions import conditions
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import Place, scored
-from recallm_core.params import GenerationParams
+from recallm_core.prompting.params import GenerationParams
 from recallm_core.testing import scripted_llm
 
 DOCUMENTS = (

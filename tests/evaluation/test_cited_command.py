@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recallm_core import Document, RecaLLM, cli
+from recallm_core.cli.eval import main
 from recallm_core.errors import GenerationError
-from recallm_core.evaluation import main
 from recallm_core.evaluation.cited import command
 from recallm_core.evaluation.cited.baseline import INSTRUCTION, ByPlainModel
 from recallm_core.evaluation.cited.report import markdown

@@ -11,7 +11,7 @@ from recallm_core.evaluation.cited.items import NAMES, UNSCORED, WITHOUT, suite_
 from recallm_core.evaluation.cited.own import OwnRowsError, read_own
 from recallm_core.evaluation.cited.words import contains
 from recallm_core.evaluation.datasets import MissingDataError
-from recallm_core.train.readers import is_held_out
+from recallm_core.train.tasks.datasets import is_held_out
 
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:

@@ -11,8 +11,8 @@ from recallm_core.backends import GenerationRequest
 from recallm_core.evaluation.answering import ByFreeModel, ByModel
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
 
 PAGE = "The mill opened in 1901. It is red."

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.answer_types import answer_starts, typed_candidates
+from recallm_core.evidence.answer_types import answer_starts, typed_candidates
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertConfig, BertForTokenClassification
 
 from recallm_core.errors import CheckpointError
-from recallm_core.lexical import sentences
-from recallm_core.model_files import whole_tokenizer
+from recallm_core.evidence.reader import BUILT_IN, EvidenceReader
+from recallm_core.evidence.reader_windows import Window, cut
+from recallm_core.inputs.model_files import whole_tokenizer
 from recallm_core.models import shipped
-from recallm_core.reader import BUILT_IN, EvidenceReader
-from recallm_core.reader_windows import Window, cut
-from recallm_core.train.reader_base import write_folder
+from recallm_core.text.lexical import sentences
+from recallm_core.train.reader.base import write_folder
 
 PIECES = [
     "The ferry leaves at nine. ",
@@ -154,7 +154,7 @@ def test_processors_without_bfloat16_read_in_32_bits(
     found = []
     for native in (True, False):
         monkeypatch.setattr(
-            "recallm_core.reader._computes_in_16_bits", lambda native=native: native
+            "recallm_core.evidence.reader._computes_in_16_bits", lambda native=native: native
         )
         reader = EvidenceReader(folder)
         assert reader._model.dtype == (torch.bfloat16 if native else torch.float32)

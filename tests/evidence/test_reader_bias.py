@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core import Document, GenerationParams, RecaLLM
-from recallm_core.constraint import Constraint, Effect, Tilt
-from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.decoding.constraint import Constraint, Effect, Tilt
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import ConstraintError
-from recallm_core.prompt import Prompt
-from recallm_core.reader_prior import ReaderPrior, ReaderScorer
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.evidence.reader_bias import ReaderPrior, ReaderScorer
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
 
 PAGE = (
@@ -206,9 +206,9 @@ def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) ->
     text = "".join(f"Line {n} says that the number is {n * n}.\n" for n in range(900))
     text += "The ferry leaves at 9:30.\n" + text
     prompt = prepared([text], prior="none")
-    from recallm_core.embedding import default_embedder
-    from recallm_core.prior import SentenceScorer
-    from recallm_core.reader import default_reader
+    from recallm_core.evidence.reader import default_reader
+    from recallm_core.evidence.sentence_scorer import SentenceScorer
+    from recallm_core.retrieval.embedding import default_embedder
 
     reader = default_reader()
     whole = reader.read

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core import Document, RecaLLM
-from recallm_core.abstention import evidence_support
-from recallm_core.constraint import ClosedSpan
-from recallm_core.embedding import default_embedder
-from recallm_core.prior import SentenceScorer
-from recallm_core.reader import default_reader
-from recallm_core.reader_languages import LanguageGate
-from recallm_core.reader_prior import ReaderPrior, ReaderScorer
-from recallm_core.recipe import trained_recipe
+from recallm_core.answers.abstention import evidence_support
+from recallm_core.answers.trace import Trace
+from recallm_core.decoding.constraint import ClosedSpan
+from recallm_core.evidence.reader import default_reader
+from recallm_core.evidence.reader_bias import ReaderPrior, ReaderScorer
+from recallm_core.evidence.reader_languages import LanguageGate
+from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.prompting.recipe import trained_recipe
+from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
-from recallm_core.trace import Trace
 
 ENGLISH = "The ferry to Skerry leaves at 9:30. It takes two hours. Ann Lee runs the harbour."
 FOREIGN = {

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.embedding import default_embedder
-from recallm_core.lexical import sentences
-from recallm_core.prior import sentence_prior, support
+from recallm_core.evidence.sentence_scorer import sentence_prior, support
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.lexical import sentences
 
 TEXTS = st.lists(st.text(alphabet="abc xyz.\n", max_size=60), max_size=5)
 

@@ -23,9 +23,15 @@ from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 from langchain_recallm import ChatRecaLLM, message_citations
 from langchain_recallm.sources import collect
 from langchain_recallm.streaming import BlockWriter
+from recallm_core.answers.trace import (
+    AnswerDelta,
+    RecallDelta,
+    RecallEnded,
+    RecallSpan,
+    RecallStarted,
+)
 from recallm_core.errors import ContextOverflowError, DocumentError, ServerError
 from recallm_core.testing import ScriptedBackend, scripted_llm
-from recallm_core.trace import AnswerDelta, RecallDelta, RecallEnded, RecallSpan, RecallStarted
 
 ONE = "<|start_recall|>The ferry leaves<|end_recall|></think>The ferry leaves soon."
 QUESTION = "When does it leave, what does it cost, how long is leave?"
@@ -259,7 +265,7 @@ class _Slow(ScriptedBackend):
 
 def slow_model(**settings: Any) -> tuple[ChatRecaLLM, _Slow]:
     from recallm_core.generator import RecaLLM
-    from recallm_core.recipe import trained_recipe
+    from recallm_core.prompting.recipe import trained_recipe
 
     backend = _Slow("</think>" + "many words " * 500, **settings)
     llm = RecaLLM(backend.tokenizer, backend, trained_recipe(sampling={"max_new_tokens": 8000}))

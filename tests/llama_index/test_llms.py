@@ -25,8 +25,8 @@ from llama_index.core.tools import FunctionTool
 from llama_index_recallm import RecaLLM
 from llama_index_recallm.answers import Writer
 from llama_index_recallm.messages import read
+from recallm_core.answers.trace import AnswerDelta, RecallDelta, RecallStarted
 from recallm_core.errors import ContextOverflowError, DocumentError, GenerationError
-from recallm_core.trace import AnswerDelta, RecallDelta, RecallStarted
 
 
 def asked(kit: Any, *more: Any) -> list[ChatMessage]:

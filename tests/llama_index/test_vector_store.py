@@ -27,8 +27,8 @@ from llama_index.core.vector_stores.types import (
 from llama_index_recallm import RecaLLMEmbedding, RecaLLMVectorStore
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
-from recallm_core.embedding import GivenVectors
 from recallm_core.errors import CorpusIndexError
+from recallm_core.retrieval.embedding import GivenVectors
 
 
 def node(name: str, vector: list[float], doc: str = "d", **metadata: Any) -> TextNode:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from recallm_core import RecaLLM
+from recallm_core.cli.model import describe
 from recallm_core.errors import CheckpointError
-from recallm_core.models.commands import describe
 from recallm_core.models.create import MEANINGS, create
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 
 Base = Callable[..., Path]
 

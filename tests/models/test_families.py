@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from recallm_core.documents import Passage
+from recallm_core.documents.document import Passage
 from recallm_core.models.families import BASE, FAMILIES, driven, family_of, recipe_of
-from recallm_core.params import GenerationParams
-from recallm_core.prompt import Prompt, PromptBuilder
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.prompting.builder import Prompt, PromptBuilder
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 CHATML = (

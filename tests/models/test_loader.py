@@ -12,7 +12,7 @@ import pytest
 from recallm_core import RecaLLM
 from recallm_core.errors import CheckpointError, MissingExtraError
 from recallm_core.models.create import create
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 
 Base = Callable[..., Path]
 

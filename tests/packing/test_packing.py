@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.documents import Document, ScoredChunk
+from recallm_core.documents.document import Document, ScoredChunk
 from recallm_core.errors import DocumentError
 from recallm_core.packing import Pack, pack, pack_everything
-from recallm_core.stretches import whole_words
+from recallm_core.packing.intervals import whole_words
 
 ALPHABET = "ab c.\n\r\u0301é\U0001f469\u200d\U0001f4bb語1"
 

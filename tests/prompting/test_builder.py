@@ -10,18 +10,23 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recallm_core.boundaries import grapheme_boundaries, word_boundaries
-from recallm_core.constraint import Effect
-from recallm_core.documents import Passage
-from recallm_core.embedding import default_embedder
+from recallm_core.decoding.constraint import Effect
+from recallm_core.documents.document import Passage
 from recallm_core.errors import DocumentError, TokenizerError
-from recallm_core.params import GenerationParams
-from recallm_core.prior import sentence_prior
-from recallm_core.prompt import PromptBuilder
-from recallm_core.recipe import Recipe, trained_recipe
-from recallm_core.span_prior import SHARPNESS, WITHIN_EVIDENCE, WITHIN_SENTENCE, SentencePrior
+from recallm_core.evidence.sentence_bias import (
+    SHARPNESS,
+    WITHIN_EVIDENCE,
+    WITHIN_SENTENCE,
+    SentencePrior,
+)
+from recallm_core.evidence.sentence_scorer import sentence_prior
+from recallm_core.prompting.builder import PromptBuilder
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.testing import ByteTokenizer
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.text.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 LOSSLESS = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "byte")
 CHATTY = ("qwen", "llama3", "llama2", "gemma", "byte")

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document, RecaLLM
-from recallm_core.followup import search_question
-from recallm_core.lexical import terms
-from recallm_core.recipe import trained_recipe
+from recallm_core.prompting.followup import search_question
+from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
+from recallm_core.text.lexical import terms
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 ROLES = st.sampled_from(["user", "assistant", "system", "tool"])

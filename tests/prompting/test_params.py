@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.params import BASE, GenerationParams
+from recallm_core.prompting.params import BASE, GenerationParams
 
 NAMES = [f.name for f in fields(GenerationParams)]
 WHOLE = ["max_new_tokens", "max_thinking_tokens", "max_span_tokens", "max_spans", "seed"]

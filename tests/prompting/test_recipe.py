@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.errors import CheckpointError
-from recallm_core.recipe import FILE, Recipe, trained_recipe
+from recallm_core.prompting.recipe import FILE, Recipe, trained_recipe
 
 WORDING = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 JSON = st.recursive(

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.documents import Document, Location, SourceMap
-from recallm_core.trace import AnswerText, Reasoning, RecallSpan, Trace
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
+from recallm_core.documents.document import Document, Location, SourceMap
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -5,9 +5,9 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.citations import Answer, Usage
+from recallm_core.answers.answer import Answer, Usage
+from recallm_core.answers.trace import ToolCall, Trace
 from recallm_core.rendering import to_dict, to_json, visible
-from recallm_core.trace import ToolCall, Trace
 
 
 @settings(max_examples=30)

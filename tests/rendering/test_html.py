@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.documents import Document, SourceMap
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import AnswerText, Trace
+from recallm_core.documents.document import Document, SourceMap
 from recallm_core.errors import CitationError
 from recallm_core.rendering import safe_url, to_html, to_html_fragment, visible
 from recallm_core.rendering.layout import cut, windows
-from recallm_core.trace import AnswerText, Trace
 
 VOID = {"meta"}
 ELEMENTS = {

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.documents import Document, Location
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import AnswerText, Trace
+from recallm_core.documents.document import Document, Location
 from recallm_core.rendering import safe_url, to_markdown, visible
 from recallm_core.rendering.layout import markers
 from recallm_core.rendering.markdown import escape
 from recallm_core.rendering.visible import visible_slice
-from recallm_core.trace import AnswerText, Trace
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 PLAIN = {"paragraph_open", "paragraph_close", "inline"}

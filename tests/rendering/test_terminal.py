@@ -8,11 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.citations import Answer, Citation, Usage
-from recallm_core.rendering import safe_url, visible
-from recallm_core.rendering.layout import place_of
-from recallm_core.rendering.terminal import AnswerConsole, AnswerView
-from recallm_core.trace import (
+from recallm_core.answers.answer import Answer, Citation, Usage
+from recallm_core.answers.trace import (
     AnswerDelta,
     AnswerText,
     Reasoning,
@@ -23,6 +20,9 @@ from recallm_core.trace import (
     RecallStarted,
     Trace,
 )
+from recallm_core.rendering import safe_url, visible
+from recallm_core.rendering.layout import place_of
+from recallm_core.rendering.terminal import AnswerConsole, AnswerView
 
 # All that our own styles, links and the live preview may send.
 SEQUENCE = re.compile(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document
-from recallm_core.embedding import Floats, GivenVectors
 from recallm_core.retrieval.diversity import diverse
+from recallm_core.retrieval.embedding import Floats, GivenVectors
 
 
 def unit_rows(seed: int, count: int, dim: int = 5) -> Floats:

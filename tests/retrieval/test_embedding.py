@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from recallm_core.embedding import (
+from recallm_core.errors import CheckpointError, DocumentError, MissingExtraError
+from recallm_core.retrieval.embedding import (
     CachedEmbedder,
     FunctionEmbedder,
     StaticEmbedder,
@@ -17,7 +18,6 @@ from recallm_core.embedding import (
     default_embedder,
     sentence_transformer,
 )
-from recallm_core.errors import CheckpointError, DocumentError, MissingExtraError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document
-from recallm_core.embedding import GivenVectors
 from recallm_core.errors import CorpusIndexError
+from recallm_core.retrieval.embedding import GivenVectors
 
 numbers = st.floats(-2, 2, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
 operations = st.lists(

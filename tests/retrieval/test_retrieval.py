@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.documents import Document
-from recallm_core.embedding import FunctionEmbedder
+from recallm_core.documents.document import Document
 from recallm_core.errors import CheckpointError, DocumentError
-from recallm_core.lexical import terms
 from recallm_core.retrieval import (
     CorpusIndex,
     VectorSearch,
@@ -25,8 +23,10 @@ from recallm_core.retrieval import (
     token_counts,
     words,
 )
+from recallm_core.retrieval.embedding import FunctionEmbedder
 from recallm_core.retrieval.vectors import NearestVectors, train
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.text.lexical import terms
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 WORDS = [
     "red",

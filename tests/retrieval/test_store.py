@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recallm_core.documents import Document, SourceMap
-from recallm_core.embedding import FunctionEmbedder
+from recallm_core.documents.document import Document, SourceMap
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import CorpusIndex, VectorSearch, store, token_counts
+from recallm_core.retrieval.embedding import FunctionEmbedder
 
 TINY_SOURCE = """
 import sys, zlib
 import numpy as np
-from recallm_core.documents import Document
-from recallm_core.embedding import FunctionEmbedder
+from recallm_core.documents.document import Document
+from recallm_core.retrieval.embedding import FunctionEmbedder
 from recallm_core.retrieval import CorpusIndex
 
 def encode(texts):

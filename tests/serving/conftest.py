@@ -1,6 +1,6 @@
 """What the tests of a worker's side share: prompts with their specs, and what a row should become.
 
-``kit`` is this module; ``vllm_processor`` is the processor over stand-ins for what it imports.
+``kit`` is this module; ``serving.processor`` is the processor over stand-ins for what it imports.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recallm_core.backends import served_rows
-from recallm_core.constraint import Mask
-from recallm_core.constraint_spec import ConstraintSpec
-from recallm_core.documents import Document
+from recallm_core.decoding.constraint import Mask
+from recallm_core.decoding.grammar import GrammarEngine, OutputRules
+from recallm_core.decoding.spec import ConstraintSpec
+from recallm_core.documents.document import Document
 from recallm_core.generator import RecaLLM
-from recallm_core.grammar import GrammarEngine, OutputRules
-from recallm_core.prompt import Prompt
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.serving import request as served_rows
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
 
 TOKENIZER = ByteTokenizer(["<rec", "all>", " the"])
@@ -34,7 +34,7 @@ RECIPES = {
 TEXTS = ["Paris is the capital.", "12,5 é🇫🇷 日本 </rec", "the the the"]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 RULES = OutputRules((), "auto", SCHEMA, True)
-PROCESSOR = "recallm_core.backends.vllm_processor"
+PROCESSOR = "recallm_core.serving.processor"
 
 
 def prepared(kind: str, **options: Any) -> Prompt:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.backends.offer import FILES_PATH, OFFER_PATH, Offer
-from recallm_core.backends.served_app import MAX_BODY, SETTINGS, RecallMiddleware
+from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
 from recallm_core.models import shipped
+from recallm_core.serving.app import MAX_BODY, SETTINGS, RecallMiddleware
 
 KEYS = ("first-long-secret-key", "second-long-secret-key")
 MINI = shipped("recallm-mini")

@@ -15,15 +15,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.backends import grammar_check, served_rows
-from recallm_core.backends.grammar_check import MAX_GRAMMAR, grammar_problem
-from recallm_core.backends.served_rows import FolderEngines
-from recallm_core.backends.wire import ARGUMENT
-from recallm_core.constraint_spec import ConstraintSpec, GrammarSpec
+from recallm_core.backends.vllm.wire import ARGUMENT
+from recallm_core.decoding.grammar import schema_grammar
+from recallm_core.decoding.spec import ConstraintSpec, GrammarSpec
 from recallm_core.errors import MissingExtraError, TokenizerError
-from recallm_core.grammar import schema_grammar
+from recallm_core.serving import grammar_check
+from recallm_core.serving import request as served_rows
+from recallm_core.serving.grammar_check import MAX_GRAMMAR, grammar_problem
+from recallm_core.serving.request import FolderEngines
 
-PROCESSOR = "recallm_core.backends.vllm_processor"
+PROCESSOR = "recallm_core.serving.processor"
 
 
 def params(spec: ConstraintSpec | str, **others: Any) -> Any:
@@ -185,7 +186,7 @@ def test_a_row_that_fails_ends_its_request_and_nobody_elses(
         processor.update_state(added(index, params(prompt.spec), ids, output))
     processor.apply(torch.zeros(2, 400))
     outputs[0].append(ord("x"))
-    monkeypatch.setattr("recallm_core.constraint.Constraint.consume", lambda *_: 1 / 0)
+    monkeypatch.setattr("recallm_core.decoding.constraint.Constraint.consume", lambda *_: 1 / 0)
     failed, other = processor.apply(torch.zeros(2, 400))
     assert legal(failed) == ends
     assert len(legal(other)) > 1

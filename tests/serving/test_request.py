@@ -13,14 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.backends import mask_rows
-from recallm_core.backends.mask_rows import RowMask, write_masks
-from recallm_core.backends.served_rows import ServedRow, read_spec
-from recallm_core.backends.wire import ARGUMENT
-from recallm_core.constraint import ConstraintRules, Mask
-from recallm_core.constraint_spec import ConstraintSpec
+from recallm_core.backends import masking as mask_rows
+from recallm_core.backends.masking import RowMask, write_masks
+from recallm_core.backends.vllm.wire import ARGUMENT
+from recallm_core.decoding.constraint import ConstraintRules, Mask
+from recallm_core.decoding.grammar import GrammarEngine, GrammarMatcher
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import TokenizerError
-from recallm_core.grammar import GrammarEngine, GrammarMatcher
+from recallm_core.serving.request import ServedRow, read_spec
 from recallm_core.testing import random_walk
 
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from recallm_core import Document, Finished, GenerationParams, RecallDelta, RecaLLM
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
-from recallm_core.backends.connection import Connection
-from recallm_core.constraint_spec import ConstraintSpec, hash_tokens
+from recallm_core.backends.vllm.connection import Connection
+from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
 from recallm_core.errors import (
     ConstraintError,
     ContextOverflowError,

@@ -18,10 +18,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from recallm_core.backends import slot_tokens
-from recallm_core.backends.wire import ARGUMENT
-from recallm_core.constraint import ConstraintRules, Mask
-from recallm_core.constraint_spec import ConstraintSpec, GrammarSpec
+from recallm_core.backends.vllm.wire import ARGUMENT
+from recallm_core.decoding.constraint import ConstraintRules, Mask
+from recallm_core.decoding.spec import ConstraintSpec, GrammarSpec
+from recallm_core.serving import slot_tokens
 
 SLOTS, MOST_IDS = 5, 4000
 MACHINE = settings(max_examples=10, stateful_step_count=20, deadline=None)

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import Document, RecaLLM
-from recallm_core.backends import wire
-from recallm_core.backends.connection import Connection
-from recallm_core.backends.server import ServerBackend
+from recallm_core.backends.vllm import wire
+from recallm_core.backends.vllm.connection import Connection
+from recallm_core.backends.vllm.http import ServerBackend
 from recallm_core.errors import ServerError
-from recallm_core.recipe import trained_recipe
+from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.testing import ByteTokenizer
 
 DONE = b"data: [DONE]\n\n"

@@ -9,7 +9,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.text.boundaries import grapheme_boundaries, word_boundaries
 
 # Linkers (U+094D) only after a consonant: elsewhere regex's \X joins where UAX #29 doesn't.
 PIECES = [

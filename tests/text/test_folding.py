@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recallm_core.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.text.boundaries import grapheme_boundaries, word_boundaries
 from recallm_core.text.folding import fold
 
 AWKWARD = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.lexical import sentences, terms, units
 from recallm_core.text.layout import read_layout
+from recallm_core.text.lexical import sentences, terms, units
 
 WORDS = st.sampled_from(
     """

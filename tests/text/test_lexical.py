@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recallm_core.lexical import BM25, sentences, terms
+from recallm_core.text.lexical import BM25, sentences, terms
 
 TEXTS = st.one_of(
     st.text(max_size=200),

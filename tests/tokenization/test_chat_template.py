@@ -14,12 +14,12 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from recallm_core import RecaLLM
-from recallm_core.chat_template import render
-from recallm_core.documents import Document
+from recallm_core.decoding.grammar import OutputRules, tool_spec
+from recallm_core.documents.document import Document
 from recallm_core.errors import TokenizerError
-from recallm_core.grammar import OutputRules, tool_spec
-from recallm_core.recipe import trained_recipe
+from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.testing import CONTROL, ByteTokenizer, ScriptedBackend
+from recallm_core.tokenization.chat_template import render
 from tests.chat_templates import WITH_TOOLS
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -191,8 +191,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_wants_too_much_is_refused(name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("recallm_core.chat_template._MOST_SECONDS", 3.0)
-    monkeypatch.setattr("recallm_core.chat_template._MOST_STEPS", 200_000)
+    monkeypatch.setattr("recallm_core.tokenization.chat_template._MOST_SECONDS", 3.0)
+    monkeypatch.setattr("recallm_core.tokenization.chat_template._MOST_STEPS", 200_000)
     began = time.process_time()
     with pytest.raises((TemplateError, RecursionError, TypeError)):
         render(BOMBS[name], [{"role": "user", "content": "q"}])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from recallm_core.train.mini_tokenizer import train_tokenizer
-from recallm_core.train.templates import make_page
+from recallm_core.train.mini.tokenizer import train_tokenizer
+from recallm_core.train.tasks.templates import make_page
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 from recallm_core.models.create import create
-from recallm_core.recipe import trained_recipe
-from recallm_core.train.curriculum import GENERATED
+from recallm_core.prompting.recipe import trained_recipe
+from recallm_core.train.tasks.curriculum import GENERATED
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -29,11 +29,11 @@ from pydantic import BaseModel
 import llama_index_recallm
 from langchain_recallm import ChatRecaLLM, message_citations
 from recallm_core import Document, Finished, RecaLLM
-from recallm_core.backends.server import ServerBackend
-from recallm_core.backends.server_check import check_tokenizer
-from recallm_core.constraint_spec import GrammarSpec
+from recallm_core.backends.vllm.handshake import check_tokenizer
+from recallm_core.backends.vllm.http import ServerBackend
+from recallm_core.decoding.spec import GrammarSpec
 from recallm_core.errors import GenerationCancelledError, ServerError
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.enable_socket, pytest.mark.timeout(900)]
 

@@ -14,11 +14,11 @@ import torch
 
 from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.backends.checks import FORKED
-from recallm_core.backends.prefix_cache import PrefixCache
-from recallm_core.backends.runner import Runner, Slot
-from recallm_core.backends.sampling import Chooser, Scores, legal_scores
+from recallm_core.backends.local.prefix_cache import PrefixCache
+from recallm_core.backends.local.runner import Runner, Slot
+from recallm_core.backends.local.sampling import Chooser, Scores, legal_scores
 from recallm_core.backends.stream import Job
-from recallm_core.constraint import Constraint, Mask
+from recallm_core.decoding.constraint import Constraint, Mask
 from recallm_core.errors import GenerationCancelledError, GenerationError
 
 OnPrefill = Callable[[int, int], None]

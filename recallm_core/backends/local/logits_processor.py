@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
-from recallm_core.backends.mask_rows import RowMask, write_masks
-from recallm_core.constraint import Constraint, ConstraintRules, Mask, Prior
+from recallm_core.backends.masking import RowMask, write_masks
+from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask, Prior
 from recallm_core.errors import ConstraintError
 
 Ids = NDArray[np.int64]

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from recallm_core.backends.checkpoint import rope_of
-from recallm_core.backends.kv_rows import KVRows, LayerShape
-from recallm_core.backends.prefix_cache import Block, PrefixCache
+from recallm_core.backends.local.kv_buffers import KVRows, LayerShape
+from recallm_core.backends.local.prefix_cache import Block, PrefixCache
+from recallm_core.models.checkpoint import rope_of
 
 _ALIKE = 0.05  # relative distance of logits above which batching would change the model
 _MASK_CELLS = 1 << 26  # cells of an attention mask at most: prefill chunks shrink beyond

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from recallm_core.backends import Sampling
-from recallm_core.constraint import Mask
+from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
 
 Floats = NDArray[np.float64]

@@ -11,21 +11,21 @@ from typing import Any, Literal
 
 import torch
 
-from recallm_core.arguments import shown, whole_number
 from recallm_core.backends import GenerationRequest
-from recallm_core.backends.checkpoint import (
+from recallm_core.backends.checks import check_request
+from recallm_core.backends.local.engine import Engine, OnPrefill
+from recallm_core.backends.local.prefix_cache import PrefixCache
+from recallm_core.backends.local.runner import choose_runner
+from recallm_core.backends.stream import EngineStream, Job
+from recallm_core.errors import CheckpointError
+from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.models.checkpoint import (
     choose_device,
     find_folder,
     load_model,
     memory_bytes,
     window_of,
 )
-from recallm_core.backends.checks import check_request
-from recallm_core.backends.engine import Engine, OnPrefill
-from recallm_core.backends.prefix_cache import PrefixCache
-from recallm_core.backends.runner import choose_runner
-from recallm_core.backends.stream import EngineStream, Job
-from recallm_core.errors import CheckpointError
 
 DRAFT_TOKENS = 16
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from recallm_core.backends import FinishReason, GenerationRequest, Sampling
 from recallm_core.backends.checks import check_request
 from recallm_core.backends.stream import EngineStream, Job
-from recallm_core.backends.wire import Piece
+from recallm_core.backends.vllm.wire import Piece
 from recallm_core.errors import (
     ConstraintError,
     GenerationCancelledError,

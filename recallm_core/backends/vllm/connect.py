@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recallm_core.arguments import without_password
-from recallm_core.backends import offer as offers
-from recallm_core.backends.connection import Connection
-from recallm_core.backends.offer import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
-from recallm_core.backends.server import START, ServerBackend
-from recallm_core.backends.server_check import check_processor, check_tokenizer
+from recallm_core.backends.vllm import manifest as offers
+from recallm_core.backends.vllm.connection import Connection
+from recallm_core.backends.vllm.handshake import check_processor, check_tokenizer
+from recallm_core.backends.vllm.http import START, ServerBackend
+from recallm_core.backends.vllm.manifest import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
+from recallm_core.inputs.arguments import without_password
 from recallm_core.models.recipes import choose_recipe, fitted
-from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 OPTIONS = ("api_key", "max_connections", "max_retries", "timeout")
 _MAX_REPLY = 1_000_000

@@ -18,9 +18,9 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from recallm_core.arguments import real_number, whole_number, without_password
-from recallm_core.backends.loop import LoopThread
+from recallm_core.backends.vllm.loop_thread import LoopThread
 from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
+from recallm_core.inputs.arguments import real_number, whole_number, without_password
 from recallm_core.locks import ForkSafeLock
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.server import START, ServerBackend
-from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+from recallm_core.backends.vllm.base import RemoteBackend
+from recallm_core.backends.vllm.http import START, ServerBackend
+from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 from recallm_core.errors import ServerError
-from recallm_core.tokenizer import HFTokenizer, Tokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
 
 _COPY = 4
 _NUDGE = 100.0  # the largest logit bias there is: a model opens the span that it never learned to

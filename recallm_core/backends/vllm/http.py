@@ -9,10 +9,10 @@ from contextlib import aclosing
 from typing import Any
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.connection import Connection
-from recallm_core.backends.offer import PROCESSOR
-from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.wire import (
+from recallm_core.backends.vllm.base import RemoteBackend
+from recallm_core.backends.vllm.connection import Connection
+from recallm_core.backends.vllm.manifest import PROCESSOR
+from recallm_core.backends.vllm.wire import (
     COMPLETIONS_PATH,
     Allowance,
     Piece,
@@ -30,7 +30,7 @@ START = (
 class ServerBackend(RemoteBackend):
     """A served model; safe to call from many threads, its requests share the server's batches.
 
-    ``recallm_core.models.served.connect`` makes one from an address, and checks the server.
+    ``recallm_core.backends.vllm.connect.connect`` makes one from an address, and checks the server.
 
     Args:
         connection: The way to the server.

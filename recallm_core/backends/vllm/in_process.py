@@ -5,8 +5,8 @@ own, so that replaying answers here doesn't slow them; requests come, leave and 
 step without a lock around the engine; and it notices when that process dies. Its event loop runs in
 one thread that the backend owns, so callers may have loops of their own, or none.
 
-The constraint is obeyed in that other process, by ``vllm_processor``. So a prior is static there,
-as it is on a server.
+The constraint is obeyed in that other process, by ``serving.processor``. So a prior is static
+there, as it is on a server.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from typing import Any
 import torch
 
 from recallm_core._version import __version__
-from recallm_core.backends import Sampling, offer, vllm_setup
-from recallm_core.backends.checkpoint import auto_dtype
+from recallm_core.backends import Sampling
 from recallm_core.backends.checks import FORKED
-from recallm_core.backends.connection import one_line
-from recallm_core.backends.loop import LoopThread
-from recallm_core.backends.offer import PROCESSOR
-from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.wire import ARGUMENT, Piece, settings
+from recallm_core.backends.vllm import manifest as offer
+from recallm_core.backends.vllm import setup as vllm_setup
+from recallm_core.backends.vllm.base import RemoteBackend
+from recallm_core.backends.vllm.connection import one_line
+from recallm_core.backends.vllm.loop_thread import LoopThread
+from recallm_core.backends.vllm.manifest import PROCESSOR
+from recallm_core.backends.vllm.wire import ARGUMENT, Piece, settings
 from recallm_core.errors import CheckpointError, GenerationCancelledError, GenerationError
 from recallm_core.locks import ForkSafeLock
+from recallm_core.models.checkpoint import auto_dtype
 
 _STOP_SECONDS = 60.0  # vLLM waits for its processes, and kills them then
 _GUARD = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recallm_core.constraint_spec import MAX_IDS, SPEC_VERSION
+from recallm_core.decoding.spec import MAX_IDS, SPEC_VERSION
 from recallm_core.errors import ServerError
 
 VERSION = 1

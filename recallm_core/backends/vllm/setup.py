@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends.offer import INSTALL_VLLM, read_config
+from recallm_core.backends.vllm.manifest import INSTALL_VLLM, read_config
 from recallm_core.errors import CheckpointError, MissingExtraError
 
 _CODE = "code of a checkpoint never runs"
@@ -96,7 +96,7 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
     Raises:
         CheckpointError: It is unsafe, damaged, or of a kind that needs code.
     """
-    from recallm_core.backends import checkpoint
+    from recallm_core.models import checkpoint
 
     files = checkpoint.check_folder(folder)
     stored = checkpoint.check_sizes(checkpoint.read_config(folder), files)
@@ -105,7 +105,7 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
 
 def _plain_folder(folder: Path) -> Path:
     """The folder, or for the paper's checkpoints one that calls them what they are underneath."""
-    from recallm_core.backends import checkpoint
+    from recallm_core.models import checkpoint
 
     data = read_config(folder)
     kind = checkpoint.RECALLM_TYPES.get(str(data.get("model_type")))

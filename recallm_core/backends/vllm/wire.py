@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.connection import message_of
+from recallm_core.backends.vllm.connection import message_of
 from recallm_core.errors import ServerError
 
 COMPLETIONS_PATH = "/v1/completions"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
+from recallm_core.documents.extraction import Extracted, decode, extract_html
+from recallm_core.documents.kinds.archives import Archive
+from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted, decode, extract_html
-from recallm_core.file_kinds.archives import Archive
-from recallm_core.file_kinds.pieces import Pieces
 
 _OPF = "{http://www.idpf.org/2007/opf}"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"

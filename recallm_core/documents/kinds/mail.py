@@ -7,9 +7,9 @@ import email.policy
 from collections.abc import Iterator
 from email.message import EmailMessage
 
+from recallm_core.documents.extraction import Extracted, extract_html
+from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted, extract_html
-from recallm_core.file_kinds.pieces import Pieces
 
 _HEADS = ("From", "To", "Cc", "Date", "Subject")
 _MOST_PARTS = 1_000

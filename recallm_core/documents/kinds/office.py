@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.kinds.archives import Archive
+from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted
-from recallm_core.file_kinds.archives import Archive
-from recallm_core.file_kinds.pieces import Pieces
 
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/main}"

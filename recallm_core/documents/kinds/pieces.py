@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from recallm_core.documents import SourceMap
+from recallm_core.documents.document import SourceMap
 from recallm_core.errors import DocumentError
 
 

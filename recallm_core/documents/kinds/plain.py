@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from recallm_core.documents import SourceMap
+from recallm_core.documents.document import SourceMap
+from recallm_core.documents.extraction import Extracted, decode
+from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted, decode
-from recallm_core.file_kinds.pieces import Pieces
 
 _DEEPEST = 100  # values within values
 

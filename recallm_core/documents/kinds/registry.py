@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.kinds.archives import Archive
+from recallm_core.documents.kinds.books import read_book
+from recallm_core.documents.kinds.mail import read_mail
+from recallm_core.documents.kinds.office import read_slides, read_word, read_workbook
+from recallm_core.documents.kinds.plain import read_json, read_notebook, read_rich_text, read_values
 from recallm_core.errors import DocumentError
-from recallm_core.extraction import Extracted
-from recallm_core.file_kinds.archives import Archive
-from recallm_core.file_kinds.books import read_book
-from recallm_core.file_kinds.mail import read_mail
-from recallm_core.file_kinds.office import read_slides, read_word, read_workbook
-from recallm_core.file_kinds.plain import read_json, read_notebook, read_rich_text, read_values
 
 Reader = Callable[[bytes, str, int], Extracted]
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.cited.items import UNSCORED
 from recallm_core.evaluation.cited.told import Told
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
-from recallm_core.tokenizer import HFTokenizer
+from recallm_core.tokenization.tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
     import torch

@@ -23,8 +23,8 @@ from recallm_core.evaluation.environment import commit, machine, model_identity,
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams
-from recallm_core.train.readers import data_folder
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.train.tasks.datasets import data_folder
 
 POLICIES = ("auto", "first", "required", "free")
 _DEFAULT_POLICIES = ("first", "required", "free")

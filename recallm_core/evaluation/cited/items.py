@@ -9,11 +9,11 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.evaluation.cited.words import contains
 from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.items import Item
-from recallm_core.train.readers import is_held_out, read_rows
+from recallm_core.train.tasks.datasets import is_held_out, read_rows
 
 _OTHERS = 2
 WITHOUT = "-unanswerable"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.cited.items import UNSCORED
 from recallm_core.evaluation.items import Item

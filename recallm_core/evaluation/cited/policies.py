@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from recallm_core.citations import Answer
+from recallm_core.answers.answer import Answer
+from recallm_core.answers.trace import AnswerText
 from recallm_core.evaluation.cited.told import Cited, Told
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
-from recallm_core.params import GenerationParams, with_settings
-from recallm_core.trace import AnswerText
+from recallm_core.prompting.params import GenerationParams, with_settings
 
 
 class ByPolicy:

@@ -10,7 +10,7 @@ from recallm_core.evaluation.cited.told import Cited, Told
 from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.metrics import Interval, interval
-from recallm_core.lexical import sentences
+from recallm_core.text.lexical import sentences
 
 Measure = Callable[[Item, Told], float]
 _Z = 1.959964  # of the normal distribution: 95 % lie within

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from recallm_core.recipe import Recipe
-from recallm_core.train.mini_model import MiniShape
-from recallm_core.train.traces import (
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.train.mini.model import MiniShape
+from recallm_core.train.tasks.traces import (
     ABSTAIN,
     DOC,
     END_RECALL,

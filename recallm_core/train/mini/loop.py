@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from recallm_core.train.mini_model import Mini, MiniShape
-from recallm_core.train.optimizer import Muon
-from recallm_core.train.reader import Round
-from recallm_core.train.tasks import SIZES, Mixture
-from recallm_core.train.traces import Encoded, Encoder
+from recallm_core.train.mini.model import Mini, MiniShape
+from recallm_core.train.mini.optimizer import Muon
+from recallm_core.train.reader.train import Round
+from recallm_core.train.tasks.tasks import SIZES, Mixture
+from recallm_core.train.tasks.traces import Encoded, Encoder
 
 _GROUP = 8  # batches whose examples are drawn together and sorted by length
 

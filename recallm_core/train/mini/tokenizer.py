@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from recallm_core.train.traces import RECALL, STRUCTURAL
+from recallm_core.train.tasks.traces import RECALL, STRUCTURAL
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

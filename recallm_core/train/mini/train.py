@@ -12,15 +12,15 @@ import torch
 from tokenizers import Tokenizer
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.mini_loop import MiniConfig, Phase, Trainer
-from recallm_core.train.mini_model import MiniShape
-from recallm_core.train.mini_tokenizer import train_tokenizer
-from recallm_core.train.reader import Round, Run
-from recallm_core.train.reader import export as export_reader
-from recallm_core.train.reader_base import Base
-from recallm_core.train.readers import Pool, data_folder, read_pool
-from recallm_core.train.tasks import Mixture
-from recallm_core.train.templates import make_page
+from recallm_core.train.mini.loop import MiniConfig, Phase, Trainer
+from recallm_core.train.mini.model import MiniShape
+from recallm_core.train.mini.tokenizer import train_tokenizer
+from recallm_core.train.reader.base import Base
+from recallm_core.train.reader.train import Round, Run
+from recallm_core.train.reader.train import export as export_reader
+from recallm_core.train.tasks.datasets import Pool, data_folder, read_pool
+from recallm_core.train.tasks.tasks import Mixture
+from recallm_core.train.tasks.templates import make_page
 
 
 def read_config(path: Path) -> MiniConfig:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from recallm_core.model_files import whole_tokenizer
-from recallm_core.reader import SIZE_LIMITS, read_config, read_weights, reader_file
+from recallm_core.evidence.reader import SIZE_LIMITS, read_config, read_weights, reader_file
+from recallm_core.inputs.model_files import whole_tokenizer
 from recallm_core.train.static_embedder import verify_teacher
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from recallm_core.lexical import BM25, sentences, terms
-from recallm_core.reader_windows import RowMaker, Window, cut
-from recallm_core.train.readers import Fact, Pool
-from recallm_core.train.reworded import Thesaurus, names_in, renamed
-from recallm_core.train.tasks import SIZES, Mixture
-from recallm_core.train.traces import Example
+from recallm_core.evidence.reader_windows import RowMaker, Window, cut
+from recallm_core.text.lexical import BM25, sentences, terms
+from recallm_core.train.tasks.datasets import Fact, Pool
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, renamed
+from recallm_core.train.tasks.tasks import SIZES, Mixture
+from recallm_core.train.tasks.traces import Example
 
 TASKS = {
     "page": 0.24,

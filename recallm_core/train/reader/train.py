@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from recallm_core.errors import RecallmError
-from recallm_core.reader import END, EVIDENCE, START, padded
-from recallm_core.train.reader_base import Base, write_folder
-from recallm_core.train.reader_rows import Row, RowSource, batches
-from recallm_core.train.readers import data_folder, read_pool
+from recallm_core.evidence.reader import END, EVIDENCE, START, padded
+from recallm_core.train.reader.base import Base, write_folder
+from recallm_core.train.reader.examples import Row, RowSource, batches
+from recallm_core.train.tasks.datasets import data_folder, read_pool
 
 _WATCH_EVERY = 250
 _TELL_EVERY = 50

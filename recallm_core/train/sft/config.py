@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.curriculum import TASKS
+from recallm_core.train.tasks.curriculum import TASKS
 
 PRECISIONS = ("auto", "bf16", "fp32")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.curriculum import Curriculum, drawn_size
-from recallm_core.train.lesson import Lesson
-from recallm_core.train.rows import IGNORED, Row, RowMaker
+from recallm_core.train.tasks.curriculum import Curriculum, drawn_size
+from recallm_core.train.tasks.lesson import Lesson
+from recallm_core.train.tasks.tokenized import IGNORED, Row, RowMaker
 
 _TRIES = 60
 _SAMPLE = "The quick survey of the harbour, made in 1987, lists 42 boats and their owners. "

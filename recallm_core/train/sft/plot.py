@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recallm_core.train.sft_trainer import read_curve
+from recallm_core.train.sft.trainer import read_curve
 
 _SHOWN = (("loss", "training"), ("recall_loss", "inside spans"), ("eval_loss", "validation"))
 

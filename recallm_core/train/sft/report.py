@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from recallm_core.train.rows import IGNORED, Row
-from recallm_core.train.sft import Run
-from recallm_core.train.sft_trainer import steps
+from recallm_core.train.sft.train import Run
+from recallm_core.train.sft.trainer import steps
+from recallm_core.train.tasks.tokenized import IGNORED, Row
 
 _LOOKED_AT = 200
 _SHOWN = 1500  # characters of the prompt at each end

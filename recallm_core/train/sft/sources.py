@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from recallm_core.documents.loading import Skipped, load_documents
 from recallm_core.errors import RecallmError
-from recallm_core.loading import Skipped, load_documents
-from recallm_core.train.curriculum import Curriculum
-from recallm_core.train.lesson import read_lessons
-from recallm_core.train.readers import data_folder, pieces, read_pool
-from recallm_core.train.sft_config import SftConfig
+from recallm_core.train.sft.config import SftConfig
+from recallm_core.train.tasks.curriculum import Curriculum
+from recallm_core.train.tasks.datasets import data_folder, pieces, read_pool
+from recallm_core.train.tasks.lesson import read_lessons
 
 _PIECE = 1200  # characters of one passage of plain text, about
 

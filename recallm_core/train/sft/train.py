@@ -18,15 +18,14 @@ from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.models.create import MEANINGS
-from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import HFTokenizer
-from recallm_core.train.new_rows import FILE, NewRows, merge
-from recallm_core.train.rows import RowMaker
-from recallm_core.train.sft_config import SftConfig
-from recallm_core.train.sft_data import Lessons, collate
-from recallm_core.train.sft_plot import plot
-from recallm_core.train.sft_sources import curriculum
-from recallm_core.train.sft_trainer import (
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import HFTokenizer
+from recallm_core.train.sft.config import SftConfig
+from recallm_core.train.sft.data import Lessons, collate
+from recallm_core.train.sft.new_token_rows import FILE, NewRows, merge
+from recallm_core.train.sft.plot import plot
+from recallm_core.train.sft.sources import curriculum
+from recallm_core.train.sft.trainer import (
     Complete,
     Curve,
     Interrupt,
@@ -36,6 +35,7 @@ from recallm_core.train.sft_trainer import (
     drop_incomplete,
     last_complete,
 )
+from recallm_core.train.tasks.tokenized import RowMaker
 
 StageName = Literal["embeddings", "all-weights"]
 STAGES: tuple[StageName, ...] = ("embeddings", "all-weights")

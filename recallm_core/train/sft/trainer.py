@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.new_rows import NewRows
-from recallm_core.train.sft_config import SftConfig, Stage
-from recallm_core.train.sft_data import completion_loss
+from recallm_core.train.sft.config import SftConfig, Stage
+from recallm_core.train.sft.data import completion_loss
+from recallm_core.train.sft.new_token_rows import NewRows
 
 _COMPLETE = "complete.json"  # written last: a checkpoint without it was cut off
 _PARTS = ("words", "recall")

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from recallm_core.errors import RecallmError
-from recallm_core.train import facts, keyed, plain_text
-from recallm_core.train.lesson import Lesson, Quote, Split, from_example
-from recallm_core.train.readers import Pool
-from recallm_core.train.tasks import SIZES, Mixture, Size
+from recallm_core.train.tasks import facts, keyed, plain_text
+from recallm_core.train.tasks.datasets import Pool
+from recallm_core.train.tasks.lesson import Lesson, Quote, Split, from_example
+from recallm_core.train.tasks.tasks import SIZES, Mixture, Size
 
 Passage = tuple[str, str]
 Make = Callable[[random.Random, int], Lesson | None]

@@ -72,7 +72,7 @@ class Pool:
 
 def data_folder() -> Path:
     """Returns the data folder: ``RECALLM_DATA``, or ``../shared/data`` beside the repository."""
-    fallback = Path(__file__).resolve().parents[3] / "shared" / "data"
+    fallback = Path(__file__).resolve().parents[4] / "shared" / "data"
     return Path(os.environ.get("RECALLM_DATA", fallback))
 
 

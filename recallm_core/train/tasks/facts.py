@@ -10,11 +10,11 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from recallm_core.prior import sentence_prior
-from recallm_core.train import held_out
-from recallm_core.train.chains import Hop, hops
-from recallm_core.train.lesson import Lesson, Quote, Split
-from recallm_core.train.templates import VALUES, Page, entity, make_page, person
+from recallm_core.evidence.sentence_scorer import sentence_prior
+from recallm_core.train.tasks import held_out
+from recallm_core.train.tasks.chains import Hop, hops
+from recallm_core.train.tasks.lesson import Lesson, Quote, Split
+from recallm_core.train.tasks.templates import VALUES, Page, entity, make_page, person
 
 Passage = tuple[str, str]
 _HOPS: dict[Split, tuple[Hop, ...]] = {"train": hops(), "held-out": held_out.HOPS}

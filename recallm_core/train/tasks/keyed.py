@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recallm_core.train.lesson import Lesson, Part, Quote, Split
+from recallm_core.train.tasks.lesson import Lesson, Part, Quote, Split
 
 SHAPES = ("lines", "json", "csv")
 _PAIR_CHARACTERS = 34  # of one line, about

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.traces import Example
+from recallm_core.train.tasks.traces import Example
 
 Split = Literal["train", "held-out"]
 """``held-out``: entities, templates and relations that no ``train`` lesson ever uses."""

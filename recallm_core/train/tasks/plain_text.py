@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from recallm_core.lexical import sentences
-from recallm_core.train.cloze import make_cloze
-from recallm_core.train.facts import lead
-from recallm_core.train.lesson import Lesson, Quote
+from recallm_core.text.lexical import sentences
+from recallm_core.train.tasks.cloze import make_cloze
+from recallm_core.train.tasks.facts import lead
+from recallm_core.train.tasks.lesson import Lesson, Quote
 
 Passage = tuple[str, str]
 _WORDS = 5  # in a row that tell one sentence from all others

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from recallm_core.embedding import default_embedder
-from recallm_core.lexical import terms
-from recallm_core.train.readers import Fact
+from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.lexical import terms
+from recallm_core.train.tasks.datasets import Fact
 
 _PLAIN = re.compile(r"(?<![\w'-])[a-z]{4,}(?![\w'-])")
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*")

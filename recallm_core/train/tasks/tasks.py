@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recallm_core.lexical import sentences
-from recallm_core.prior import sentence_prior
-from recallm_core.train import facts
-from recallm_core.train.cloze import Cloze, ask_in_place, make_cloze
-from recallm_core.train.readers import Fact, Pool
-from recallm_core.train.templates import make_page, two_hop
-from recallm_core.train.traces import Example
+from recallm_core.evidence.sentence_scorer import sentence_prior
+from recallm_core.text.lexical import sentences
+from recallm_core.train.tasks import facts
+from recallm_core.train.tasks.cloze import Cloze, ask_in_place, make_cloze
+from recallm_core.train.tasks.datasets import Fact, Pool
+from recallm_core.train.tasks.templates import make_page, two_hop
+from recallm_core.train.tasks.traces import Example
 
 Passage = tuple[str, str]
 _TITLES = ("", "", "", "README", "notes.md", "Document", "page 2", "report.txt", "Untitled")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from recallm_core.train import held_out
-from recallm_core.train.lesson import Split
-from recallm_core.train.more_words import more_entities, more_values
-from recallm_core.train.traces import Example
+from recallm_core.train.tasks import held_out
+from recallm_core.train.tasks.lesson import Split
+from recallm_core.train.tasks.more_words import more_entities, more_values
+from recallm_core.train.tasks.traces import Example
 
 _CITIES = """
     Antwerp Aarhus Bergen Bilbao Bristol Brno Calgary Cork Dakar Denver Dresden Dublin Graz Haifa

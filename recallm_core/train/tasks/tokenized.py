@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.constraint import Constraint
-from recallm_core.documents import Passage
+from recallm_core.decoding.constraint import Constraint
+from recallm_core.documents.document import Passage
 from recallm_core.errors import CheckpointError, ConstraintError
-from recallm_core.params import GenerationParams
-from recallm_core.prompt import Prompt, PromptBuilder
-from recallm_core.recipe import Recipe
-from recallm_core.tokenizer import Tokenizer
-from recallm_core.train.lesson import Lesson, Part, Quote
+from recallm_core.prompting.builder import Prompt, PromptBuilder
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import Tokenizer
+from recallm_core.train.tasks.lesson import Lesson, Part, Quote
 
 Ints = NDArray[np.int32]
 IGNORED = -100

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from recallm_core.errors import TokenizerError
-from recallm_core.prior import sentence_prior
+from recallm_core.evidence.sentence_scorer import sentence_prior
 
 DOC, TEXT, QUESTION, EOS, PAD = "<|doc|>", "<|text|>", "<|q|>", "<|eos|>", "<|pad|>"
 START_RECALL, END_RECALL, THINK, END_THINK = (

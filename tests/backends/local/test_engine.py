@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from recallm_core.backends.engine import CostModel
-from recallm_core.backends.prefix_cache import BLOCK
+from recallm_core.backends.local.engine import CostModel
+from recallm_core.backends.local.prefix_cache import BLOCK
 from recallm_core.errors import GenerationCancelledError, GenerationError
 
 WAIT = 30.0
@@ -392,9 +392,9 @@ def test_an_interpreter_exits_while_the_model_is_busy(tmp_path: Any) -> None:
         import numpy as np
         from transformers import LlamaConfig, LlamaForCausalLM
         from recallm_core.backends import GenerationRequest, Sampling
-        from recallm_core.backends.transformers import TransformersBackend
-        from recallm_core.constraint import ConstraintRules, build_index
-        from recallm_core.constraint_spec import ConstraintSpec, Tag, hash_tokens
+        from recallm_core.backends.local.transformers import TransformersBackend
+        from recallm_core.decoding.constraint import ConstraintRules, build_index
+        from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 
         ids = np.arange(50, dtype=np.int32)
         none = np.zeros(0, dtype=bool)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.backends.kv_rows import KVRows, LayerShape
+from recallm_core.backends.local.kv_buffers import KVRows, LayerShape
 
 SHAPES = [
     LayerShape(2, 3, 5, torch.float32, torch.device("cpu")),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from recallm_core.backends.logits_processor import RecallLogitsProcessor
-from recallm_core.constraint import ConstraintRules
+from recallm_core.backends.local.logits_processor import RecallLogitsProcessor
+from recallm_core.decoding.constraint import ConstraintRules
 from recallm_core.errors import ConstraintError
 
 PAD = 0

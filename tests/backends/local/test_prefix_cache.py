@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.backends.prefix_cache import BLOCK, PrefixCache
+from recallm_core.backends.local.prefix_cache import BLOCK, PrefixCache
 
 WIDTH = 4
 BLOCK_BYTES = 2 * WIDTH * BLOCK * 4  # keys and values, four bytes each

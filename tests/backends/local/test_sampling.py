@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.sampling import Chooser, legal_scores
-from recallm_core.constraint import Mask
+from recallm_core.backends.local.sampling import Chooser, legal_scores
+from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
 
 VOCAB = 700  # more than the number of logits that are looked at first

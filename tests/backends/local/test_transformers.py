@@ -62,7 +62,7 @@ def test_eager_attention_batches_too(kit: Any, backend_of: Any) -> None:
 @settings(max_examples=8)
 @given(data=st.data())
 def test_requests_that_come_and_go_never_change_each_other(kit: Any, data: st.DataObject) -> None:
-    from recallm_core.backends.transformers import TransformersBackend
+    from recallm_core.backends.local.transformers import TransformersBackend
 
     model = kit.model(data.draw(st.sampled_from(["qwen2", "llama"])))
     backend = TransformersBackend(

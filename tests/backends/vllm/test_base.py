@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from recallm_core.backends.loop import LoopThread
-from recallm_core.backends.remote import RemoteBackend
-from recallm_core.backends.wire import Piece
+from recallm_core.backends.vllm.base import RemoteBackend
+from recallm_core.backends.vllm.loop_thread import LoopThread
+from recallm_core.backends.vllm.wire import Piece
 from recallm_core.errors import GenerationCancelledError, GenerationError
 
 

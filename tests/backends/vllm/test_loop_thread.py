@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from recallm_core.backends.loop import LoopThread
+from recallm_core.backends.vllm.loop_thread import LoopThread
 
 
 class Kept:

@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core import RecaLLM
-from recallm_core.documents import Document
+from recallm_core.documents.document import Document
+from recallm_core.documents.kinds import plain
+from recallm_core.documents.kinds.registry import READERS, reader_for
+from recallm_core.documents.loading import load_documents
 from recallm_core.errors import DocumentError
-from recallm_core.file_kinds import plain
-from recallm_core.file_kinds.registry import READERS, reader_for
-from recallm_core.loading import load_documents
 
 TEXT = "The notice period is six weeks, Zoë."
 MOST = 1_000_000

@@ -8,14 +8,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from recallm_core.cli.train import main
 from recallm_core.errors import RecallmError
-from recallm_core.train import main
-from recallm_core.train.export import export, mini_recipe
-from recallm_core.train.mini import read_config
-from recallm_core.train.mini_loop import MiniConfig, Phase, Trainer
-from recallm_core.train.mini_model import Mini, MiniShape
-from recallm_core.train.optimizer import orthogonalised
-from recallm_core.train.tasks import Mixture
+from recallm_core.train.mini.export import export, mini_recipe
+from recallm_core.train.mini.loop import MiniConfig, Phase, Trainer
+from recallm_core.train.mini.model import Mini, MiniShape
+from recallm_core.train.mini.optimizer import orthogonalised
+from recallm_core.train.mini.train import read_config
+from recallm_core.train.tasks.tasks import Mixture
 
 SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, window=512)
 CONFIG = MiniConfig(

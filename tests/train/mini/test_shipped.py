@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 
 from recallm_core import Document, RecaLLM
 from recallm_core.models import shipped
-from recallm_core.recipe import Recipe
-from recallm_core.train.export import mini_recipe
-from recallm_core.train.traces import RECALL, STRUCTURAL
+from recallm_core.prompting.recipe import Recipe
+from recallm_core.train.mini.export import mini_recipe
+from recallm_core.train.tasks.traces import RECALL, STRUCTURAL
 
 FOLDER = shipped("recallm-mini") or Path()
 TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from recallm_core.train.mini_tokenizer import train_tokenizer
-from recallm_core.train.traces import RECALL, STRUCTURAL
+from recallm_core.train.mini.tokenizer import train_tokenizer
+from recallm_core.train.tasks.traces import RECALL, STRUCTURAL
 
 TOKENIZER = train_tokenizer(["Ferries leave at nine in 2024."], 300)
 

@@ -13,15 +13,24 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForTokenClassification
 
+from recallm_core.cli.train import main
 from recallm_core.errors import CheckpointError, RecallmError
+from recallm_core.evidence.reader import EvidenceReader
 from recallm_core.models import shipped
-from recallm_core.reader import EvidenceReader
-from recallm_core.train import main
-from recallm_core.train.reader import Masters, Round, Run, export, loss_of, rate, tensors, watch
-from recallm_core.train.reader_base import Base, write_folder
-from recallm_core.train.reader_rows import BATCH_TOKENS, RowSource, batches
-from recallm_core.train.readers import Fact, Hops, Pool
-from recallm_core.train.traces import Example
+from recallm_core.train.reader.base import Base, write_folder
+from recallm_core.train.reader.examples import BATCH_TOKENS, RowSource, batches
+from recallm_core.train.reader.train import (
+    Masters,
+    Round,
+    Run,
+    export,
+    loss_of,
+    rate,
+    tensors,
+    watch,
+)
+from recallm_core.train.tasks.datasets import Fact, Hops, Pool
+from recallm_core.train.tasks.traces import Example
 
 EXPORTED = (shipped("recallm-mini") or Path()).parent / "evidence-reader"
 TEXT = (
@@ -215,7 +224,7 @@ def test_the_short_run_learns_in_two_rounds_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two layers of the shipped reader under fresh outputs, on generated tasks alone."""
-    monkeypatch.setattr("recallm_core.train.reader._TELL_EVERY", 10)
+    monkeypatch.setattr("recallm_core.train.reader.train._TELL_EVERY", 10)
     base, kept = Base(tmp_path / "base", is_reader=True), Base(EXPORTED, is_reader=True)
     torch.manual_seed(0)
     config = kept.config() | {"num_hidden_layers": 2}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from recallm_core import Document, RecaLLM
-from recallm_core.train.keyed import key_value
+from recallm_core.train.tasks.keyed import key_value
 
 CONFIG = """
 examples = 480

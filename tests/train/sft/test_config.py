@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import recallm_core.train as train_package
+from recallm_core.cli.train import main
 from recallm_core.errors import MissingExtraError, RecallmError
-from recallm_core.train import main
-from recallm_core.train.curriculum import Curriculum
-from recallm_core.train.sft_config import Stage, read_sft_config, sft_config
+from recallm_core.train.sft.config import Stage, read_sft_config, sft_config
+from recallm_core.train.tasks.curriculum import Curriculum
 
 CONFIGS = Path(train_package.__file__).parent / "configs"
 TASKS = {"tasks": {"key_value": 1}}
@@ -106,7 +106,7 @@ def test_the_command_says_what_is_missing(
     assert "recallm model create" in capsys.readouterr().err
     assert main(["sft", "--out", str(tmp_path), "--model", str(tmp_path / "no")]) == 1
     assert "no model folder at" in capsys.readouterr().err
-    monkeypatch.setattr(train_package, "find_spec", lambda name: None)
+    monkeypatch.setattr("recallm_core.cli.train.find_spec", lambda name: None)
     assert main(["sft", "--out", str(tmp_path)]) == 1
     assert "pip install 'recallm-core[train]'" in capsys.readouterr().err
     assert issubclass(MissingExtraError, RecallmError)
@@ -114,7 +114,7 @@ def test_the_command_says_what_is_missing(
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom recallm_core.train import main\n"
+        "import sys\nfrom recallm_core.cli.train import main\n"
         "try:\n    main(['sft', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'accelerate', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recallm_core.errors import CheckpointError, RecallmError
-from recallm_core.train.sft_config import SftConfig, sft_config
+from recallm_core.train.sft.config import SftConfig, sft_config
 
 SETTINGS = {
     "examples": 12,
@@ -41,8 +41,8 @@ def test_the_loss_is_that_of_completions_under_the_constraint(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from recallm_core.train.sft import open_run
-    from recallm_core.train.sft_data import collate, completion_loss
+    from recallm_core.train.sft.data import collate, completion_loss
+    from recallm_core.train.sft.train import open_run
 
     run = open_run(settings(checkpoints[kind]), tmp_path)
     model = AutoModelForCausalLM.from_pretrained(checkpoints[kind])
@@ -76,8 +76,8 @@ def test_only_new_rows_learn_first_and_merge_exactly(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from recallm_core.train.new_rows import NewRows, merge
-    from recallm_core.train.sft import open_run
+    from recallm_core.train.sft.new_token_rows import NewRows, merge
+    from recallm_core.train.sft.train import open_run
 
     run = open_run(settings(checkpoints[kind]), tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(checkpoints[kind])
@@ -120,8 +120,8 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(
 ) -> None:
     from safetensors.torch import load_file
 
-    from recallm_core.train.sft import open_run, train
-    from recallm_core.train.sft_trainer import Interrupt, InterruptedRunError
+    from recallm_core.train.sft.train import open_run, train
+    from recallm_core.train.sft.trainer import Interrupt, InterruptedRunError
 
     config = settings(checkpoints["llama"])
     straight = train(open_run(config, tmp_path / "straight"))
@@ -158,8 +158,8 @@ def test_a_run_learns_and_gives_a_checkpoint_that_quotes(
     checkpoints: Checkpoints, tmp_path: Path, kind: str
 ) -> None:
     from recallm_core import Document, GenerationParams, RecaLLM
-    from recallm_core.models.commands import describe
-    from recallm_core.train.sft import open_run, train
+    from recallm_core.cli.model import describe
+    from recallm_core.train.sft.train import open_run, train
 
     epochs = {"embeddings": {"epochs": 1, "lr": 1e-2}, "all_weights": {"epochs": 2, "lr": 5e-3}}
     config = settings(checkpoints[kind], examples=24, log_every=1, save_every=100, **epochs)
@@ -186,7 +186,7 @@ def test_a_run_learns_and_gives_a_checkpoint_that_quotes(
 def test_another_config_and_a_missing_first_stage_are_refused(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    from recallm_core.train.sft import open_run, train
+    from recallm_core.train.sft.train import open_run, train
 
     config = settings(checkpoints["qwen2"])
     with pytest.raises(RecallmError, match="run --stage embeddings first"):
@@ -197,7 +197,7 @@ def test_another_config_and_a_missing_first_stage_are_refused(
 
 
 def test_a_base_without_a_recipe_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    from recallm_core.train.sft import open_run
+    from recallm_core.train.sft.train import open_run
 
     base = checkpoints["qwen2"].with_name("qwen2-base")
     with pytest.raises(CheckpointError, match="recallm model create"):
@@ -207,7 +207,7 @@ def test_a_base_without_a_recipe_is_refused(checkpoints: Checkpoints, tmp_path: 
 def test_a_look_first_shows_counts_lengths_and_a_row(
     checkpoints: Checkpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from recallm_core.train import main
+    from recallm_core.cli.train import main
 
     config = tmp_path / "c.toml"
     config.write_text(
@@ -224,7 +224,7 @@ def test_a_look_first_shows_counts_lengths_and_a_row(
 
 
 def test_rows_follow_from_seed_and_number(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    from recallm_core.train.sft import open_run
+    from recallm_core.train.sft.train import open_run
 
     runs = [open_run(settings(checkpoints["qwen2"], seed=s), tmp_path) for s in (1, 1, 2)]
     ids = [[run.train[n].ids.tolist() for n in range(4)] for run in runs]
@@ -235,7 +235,7 @@ def test_rows_follow_from_seed_and_number(checkpoints: Checkpoints, tmp_path: Pa
 
 
 def test_lessons_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    from recallm_core.train.sft import open_run
+    from recallm_core.train.sft.train import open_run
 
     run = open_run(settings(checkpoints["qwen2"], max_tokens=90), tmp_path)
     with pytest.raises(RecallmError, match="raise max_tokens or lower context_tokens"):
@@ -245,7 +245,7 @@ def test_lessons_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path
 def test_own_texts_and_lessons_are_used(
     checkpoints: Checkpoints, tmp_path: Path, make_page_text: Callable[[int], str]
 ) -> None:
-    from recallm_core.train.sft import open_run
+    from recallm_core.train.sft.train import open_run
 
     (tmp_path / "texts").mkdir()
     for number in range(6):
@@ -271,6 +271,6 @@ def test_own_texts_and_lessons_are_used(
 
 @pytest.fixture
 def make_page_text() -> Callable[[int], str]:
-    from recallm_core.train.templates import make_page
+    from recallm_core.train.tasks.templates import make_page
 
     return lambda seed: make_page(random.Random(seed), 12).text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recallm_core.errors import RecallmError
-from recallm_core.train.readers import (
+from recallm_core.train.tasks.datasets import (
     TRAINING_FILES,
     LeakCheck,
     data_folder,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from recallm_core.train.curriculum import FROM_DATA, FROM_TEXT, GENERATED, Curriculum
-from recallm_core.train.lesson import Lesson
-from recallm_core.train.readers import TRAINING_FILES, LeakCheck, data_folder, read_pool
+from recallm_core.train.tasks.curriculum import FROM_DATA, FROM_TEXT, GENERATED, Curriculum
+from recallm_core.train.tasks.datasets import TRAINING_FILES, LeakCheck, data_folder, read_pool
+from recallm_core.train.tasks.lesson import Lesson
 
 EVALUATION = ("nq_multidoc_eval", "hotpotqa_dev", "quotesum_dev", "clapnq_dev")
 SOURCES = (*GENERATED, *FROM_TEXT, *FROM_DATA)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.lexical import terms
-from recallm_core.train.readers import Fact
-from recallm_core.train.reworded import Thesaurus, names_in, renamed
+from recallm_core.text.lexical import terms
+from recallm_core.train.tasks.datasets import Fact
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, renamed
 
 TEXTS = [
     "The doctor began her work. The physician must start before the children come, and the kids "

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from recallm_core.train.cloze import ask_in_place, make_cloze
-from recallm_core.train.readers import Fact, Pool
-from recallm_core.train.tasks import SIZES, Mixture, answer_shape
-from recallm_core.train.templates import make_page, relations
+from recallm_core.train.tasks.cloze import ask_in_place, make_cloze
+from recallm_core.train.tasks.datasets import Fact, Pool
+from recallm_core.train.tasks.tasks import SIZES, Mixture, answer_shape
+from recallm_core.train.tasks.templates import make_page, relations
 
 FACT = Fact("Ferry", "Boats are red. The ferry leaves at nine. It rains.", "When?", "nine", 35)
 POOL = Pool(

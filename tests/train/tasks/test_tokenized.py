@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.constraint import Constraint
+from recallm_core.decoding.constraint import Constraint
 from recallm_core.errors import CheckpointError
-from recallm_core.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer
-from recallm_core.tokenizer import HFTokenizer
-from recallm_core.train.facts import absent, one_fact, two_hop
-from recallm_core.train.keyed import compute_then_retrieve, key_value, multi_needle
-from recallm_core.train.lesson import Lesson, Quote
-from recallm_core.train.rows import IGNORED, RowMaker, placed
+from recallm_core.tokenization.tokenizer import HFTokenizer
+from recallm_core.train.tasks.facts import absent, one_fact, two_hop
+from recallm_core.train.tasks.keyed import compute_then_retrieve, key_value, multi_needle
+from recallm_core.train.tasks.lesson import Lesson, Quote
+from recallm_core.train.tasks.tokenized import IGNORED, RowMaker, placed
 
 FAMILIES = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "unigram", "wordpiece")
 MAKERS: tuple[Callable[..., Lesson], ...] = (

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from recallm_core.boundaries import word_boundaries
-from recallm_core.train.tasks import SIZES, Mixture
-from recallm_core.train.traces import (
+from recallm_core.text.boundaries import word_boundaries
+from recallm_core.train.tasks.tasks import SIZES, Mixture
+from recallm_core.train.tasks.traces import (
     END_RECALL,
     END_THINK,
     EOS,
@@ -90,7 +90,7 @@ def test_a_run_covers_its_text(text: str) -> None:
 
 
 def _small() -> Tokenizer:
-    from recallm_core.train.mini_tokenizer import train_tokenizer
+    from recallm_core.train.mini.tokenizer import train_tokenizer
 
     return train_tokenizer(["a small text about ferries"], 280)
 

@@ -18,10 +18,10 @@ import pytest
 
 from recallm_core import Document, GenerationParams, RecaLLM
 from recallm_core.backends import GenerationRequest, Sampling
-from recallm_core.constraint import Constraint, ConstraintRules
-from recallm_core.grammar import OutputRules
+from recallm_core.decoding.constraint import Constraint, ConstraintRules
+from recallm_core.decoding.grammar import OutputRules
 from recallm_core.models import shipped
-from recallm_core.prompt import Prompt
+from recallm_core.prompting.builder import Prompt
 
 HERE = Path(__file__).parent
 MINI = shipped("recallm-mini")

@@ -60,7 +60,7 @@ def main(job_file: str, out_file: str) -> None:
 
 def counting() -> type[Any]:
     """The processor, which notes what vLLM gives back to it."""
-    from recallm_core.backends.vllm_processor import RecallProcessor
+    from recallm_core.serving.processor import RecallProcessor
 
     class Counting(RecallProcessor):  # type: ignore[misc] # untyped outside vLLM's environment
         def __init__(self, config: Any, states: Any, is_pin_memory: bool | None = None) -> None:

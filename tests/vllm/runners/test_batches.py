@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recallm_core import RecaLLM
-from recallm_core.grammar import OutputRules, ToolSpec
-from recallm_core.prompt import Prompt
+from recallm_core.decoding.grammar import OutputRules, ToolSpec
+from recallm_core.prompting.builder import Prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
