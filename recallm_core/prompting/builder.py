@@ -29,6 +29,7 @@ from recallm_core.decoding.spec import (
     Tag,
     hash_tokens,
 )
+from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.documents.document import Location, Passage
 from recallm_core.errors import TokenizerError
 from recallm_core.evidence.reader import default_reader
@@ -50,13 +51,7 @@ from recallm_core.prompting.params import BASE, GenerationParams
 from recallm_core.prompting.recipe import JSON_ANSWER, Recipe
 from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.tokenization.boundary_tables import Limits, Placed, Run, copyable_runs, limits
-from recallm_core.tokenization.tokenizer import (
-    PlainTokens,
-    Tokenizer,
-    control_tag,
-    encode_all,
-    text_tag,
-)
+from recallm_core.tokenization.tokenizer import PlainTokens, Tokenizer, encode_all
 
 __all__ = ["Prompt", "PromptBuilder", "Run"]
 

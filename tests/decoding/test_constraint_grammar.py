@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from recallm_core.decoding.constraint import ConstraintRules, Effect, build_index
 from recallm_core.decoding.grammar import GrammarEngine, ToolSpec, calls_grammar, schema_grammar
 from recallm_core.decoding.spec import ConstraintSpec, GrammarSpec, Tag, hash_tokens
+from recallm_core.decoding.tags import text_tag
 from recallm_core.errors import ConstraintError
 from recallm_core.testing import CLOSE, EOS, OPEN, THINK_END, ByteTokenizer
-from recallm_core.tokenization.tokenizer import text_tag
 
 TOKENIZER = ByteTokenizer()
 ENGINE = GrammarEngine(TOKENIZER, vocab_size=TOKENIZER.vocab_size)

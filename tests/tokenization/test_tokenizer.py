@@ -14,9 +14,10 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from recallm_core.decoding.spec import PAST
+from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.errors import TokenizerError
 from recallm_core.testing import CONTROL, ByteTokenizer
-from recallm_core.tokenization.tokenizer import HFTokenizer, control_tag, encode_all, text_tag
+from recallm_core.tokenization.tokenizer import HFTokenizer, encode_all
 
 LOSSLESS = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma")
 BYTE_LEVEL = ("gpt2", "qwen", "llama3")
