@@ -452,7 +452,7 @@ class PromptBuilder:
         if settings.evidence == "first":
             words = grammar is None
             lead_in = self._cache.tokens(self.recipe.lead_in if words else "\n").ids.tolist()
-            room = (settings.max_new_tokens or 1) // 3
+            room = (settings.max_new_tokens or 1) // 2
             return EvidenceRules("first", tuple(lead_in), blank=self._sentences().blank, room=room)
         if settings.evidence != "required":
             return None
