@@ -137,7 +137,8 @@ def read(
             "results or tool artifacts) and others by documents=; give them in one way"
         )
     turns = _tool_turns(messages, contents) if with_tools else _turns(messages, contents)
-    flat = scope == "prompt" or (scope is None and absent)
+    quotable = absent and not any(map(_holds_uncited, messages))
+    flat = scope == "prompt" or (scope is None and quotable)
     given: Any = documents
     if hasattr(documents, "pack_report"):
         sources = Sources(index=documents)
@@ -153,7 +154,7 @@ def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> b
     """Whether a message carries documents, or all that tools were asked for is nothing."""
     if any(content.searched for content in contents):
         return True
-    if any(m.additional_kwargs.get(GROUNDED) or _holds_uncited(m) for m in messages):
+    if any(message.additional_kwargs.get(GROUNDED) for message in messages):
         return True
     pairs = zip(messages, contents, strict=True)
     results = [content.text for message, content in pairs if isinstance(message, ToolMessage)]
@@ -282,7 +283,7 @@ def content_of(message: BaseMessage, number: int = 0) -> Content:
                 texts.append(str(block.get("text", "")))
         else:
             _read_block(block, where, texts, documents)
-            carries = carries or _carries(block)
+            carries = carries or (_carries(block) and not _is_uncited(block))
     text = "".join(texts)
     check_text(text, f"the text of message {number}")
     if isinstance(message, ToolMessage):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -194,7 +194,7 @@ class Matcher:
 
     def _wanted(self, said: str) -> _Wanted:
         own = frozenset(terms(said))
-        weights = {word: self._index.idf(word) for word in own}
+        weights = {word: self._index.idf(word) for word in own - _spelled_numbers()}
         for word in self._asked - own:
             weights[word] = QUESTION_WEIGHT * self._index.idf(word)
         return _Wanted(
@@ -272,6 +272,12 @@ class Matcher:
     @cached_property
     def _folded(self) -> list[Folded]:
         return [fold(passage.text) for passage in self._passages]
+
+
+@cache
+def _spelled_numbers() -> frozenset[str]:
+    """The terms of numbers in words: they agree by value, and "14" holds "fourteen"."""
+    return frozenset(terms(" ".join(_NUMBER_WORDS)))
 
 
 def _core(said: str) -> str:

@@ -28,7 +28,8 @@ PASSAGES = (
     Passage("ferry", 0, len(FERRY), FERRY, title="Island ferry"),
     Passage("tower", HEAD, HEAD + len(TOWER), TOWER, title="Harbour tower"),
 )
-DOCUMENTS = {"ferry": Document(FERRY, "ferry"), "tower": Document("x" * HEAD + TOWER, "tower")}
+BEFORE = "x" * (HEAD - 1) + " "
+DOCUMENTS = {"ferry": Document(FERRY, "ferry"), "tower": Document(BEFORE + TOWER, "tower")}
 
 
 def match(answer: str, question: str = "", **more: object) -> tuple[Citation, ...]:

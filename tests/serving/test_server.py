@@ -529,7 +529,7 @@ def test_nobody_is_there() -> None:
         RecaLLM.load("http://me:secret@localhost:1")
     with pytest.raises(TypeError, match=r"unknown options \['device'\].*api_key"):
         RecaLLM.load("http://localhost:1", device="cpu")
-    with pytest.raises(ValueError, match="timeout must be above 0"):
+    with pytest.raises(ValueError, match="timeout must be a number above 0"):
         RecaLLM.load("http://localhost:1", timeout=0)
 
 
