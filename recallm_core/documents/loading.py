@@ -25,7 +25,7 @@ SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl", *READERS)
 """What is read from a folder; a file that is named itself counts as text otherwise."""
 
 _BAD_LINES_SHOWN = 20
-_DEEPEST = 200  # folders in folders
+_DEEPEST = 500  # folders in folders
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 

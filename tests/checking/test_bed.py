@@ -89,7 +89,7 @@ def _check_repairs(report: QuoteReport) -> None:
 
 
 def _telling(text: str) -> tuple[list[str], list[str]]:
-    said = re.sub(r"-\n\s*", "", text).replace("\u2019", "'").casefold()
+    said = re.sub(r"-\s+(?=\w)", "", text).replace("\u2019", "'").casefold()
     words = re.findall(r"[^\W\d_]+", said.replace("'", ""))
     return re.findall(r"\d", said), [word for word in words if is_negation(word)]
 
