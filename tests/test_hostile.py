@@ -202,7 +202,10 @@ def test_folders_without_access_are_refused_or_reported() -> None:
 # Modes don't bind root, so it becomes somebody else once everything is imported.
 AS_NOBODY = """
 import os, sys
-from recallm_core import ask_cli, cli, errors, loading, params
+from recallm_core import cli, errors
+from recallm_core.cli import ask
+from recallm_core.documents import loading
+from recallm_core.prompting import params
 from recallm_core.rendering import visible
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
