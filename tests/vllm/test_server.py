@@ -344,6 +344,9 @@ def test_keys_are_wanted_everywhere(server: Server) -> None:
 def test_closing_a_stream_stops_the_engine(server: Server, llm: RecaLLM) -> None:
     stream = llm.stream(QUESTIONS[0], [FERRY], **LONG)
     next(stream)
+    end = time.monotonic() + 10
+    while server.running() != 1 and time.monotonic() < end:  # a gauge that lags behind
+        time.sleep(0.1)
     assert server.running() == 1
     stream.close()
     end = time.monotonic() + 30
