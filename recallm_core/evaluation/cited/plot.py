@@ -49,7 +49,7 @@ def _fits(group: Group, panel: tuple[str, str, str]) -> bool:
 def _figure(found: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> Figure:
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(3.6 * across, 2.7 * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(3.6 * across, 7.2), 2.9 * down + 0.8), layout="constrained")
     places = figure.subplots(down, across, squeeze=False).flat
     for axes, panel in zip(places, panels, strict=False):
         _panel(axes, found, panel)
@@ -80,8 +80,8 @@ def _panel(axes: Any, found: Sequence[Group], panel: tuple[str, str, str]) -> No
 
 
 def _own_scale(axes: Any, values: Any) -> None:
-    """An axis of times, from nothing to a little above the longest."""
-    axes.set_ylim(0, 1.15 * max(value.high for value in values) or 1)
+    """An axis of times, from nothing to a little above the longest; it has room for its labels."""
+    axes.set_ylim(0, max(1.0, 1.15 * max(value.high for value in values)))
     axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
 
 
