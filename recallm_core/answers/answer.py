@@ -148,6 +148,18 @@ class Answer:
 
         return to_markdown(self)
 
+    def to_web_annotations(self) -> dict[str, Any]:
+        """Returns the citations as one W3C Web Annotation page, for tools that mark sources."""
+        from recallm_core.rendering import to_web_annotations
+
+        return to_web_annotations(self)
+
+    def to_csl_json(self) -> list[dict[str, Any]]:
+        """Returns the cited documents as CSL-JSON items, for Zotero, pandoc and their like."""
+        from recallm_core.rendering import to_csl_json
+
+        return to_csl_json(self)
+
     def _repr_html_(self) -> str:
         from recallm_core.rendering import to_html_fragment
 

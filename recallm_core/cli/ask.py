@@ -63,6 +63,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
+    shown.add_argument(
+        "--annotations", action="store_true", help="print the quotes as W3C Web Annotations"
+    )
+    shown.add_argument(
+        "--csl", action="store_true", help="print the sources as CSL-JSON, for Zotero or pandoc"
+    )
     shown.add_argument("--quiet", action="store_true", help="no reasoning, no progress")
     ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
     for name, (kind, text) in _SETTINGS.items():
@@ -162,13 +168,13 @@ def _answer(
 ) -> Answer:
     """Streams the answer to where it was asked for."""
     from recallm_core.answering.stream import Finished
-    from recallm_core.rendering import terminal, to_dict, to_json
+    from recallm_core.rendering import terminal
 
     console = terminal.AnswerConsole(
         no_color=True if args.no_color else None, highlight=False, markup=False, emoji=False
     )
     view = terminal.AnswerView(console, reasoning=not args.quiet)
-    streams = not (args.json or args.markdown)
+    streams = not (args.json or args.markdown or args.annotations or args.csl)
     answer: Answer | None = None
     with ExitStack() as stack:
         stack.callback(view.close)
@@ -185,12 +191,27 @@ def _answer(
         assert answer is not None, "a stream ends with Finished"
         if streams:
             view.finish(answer)
-    if args.json:
-        text = to_json(to_dict(answer))
-        print(text if _can_show(text) else to_json(to_dict(answer), ascii_only=True))
-    elif args.markdown:
-        print(answer.to_markdown(), end="")
+    _print_whole(args, answer)
     return answer
+
+
+def _print_whole(args: argparse.Namespace, answer: Answer) -> None:
+    """Prints what isn't streamed, in the form that was asked for."""
+    from recallm_core.rendering import to_json
+
+    if args.markdown:
+        print(answer.to_markdown(), end="")
+        return
+    data: Any = None
+    if args.json:
+        data = answer.to_dict()
+    elif args.annotations:
+        data = answer.to_web_annotations()
+    elif args.csl:
+        data = answer.to_csl_json()
+    if data is not None:
+        text = to_json(data)
+        print(text if _can_show(text) else to_json(data, ascii_only=True))
 
 
 def _can_show(text: str) -> bool:
