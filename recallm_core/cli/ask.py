@@ -6,15 +6,17 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recallm_core.cli.interactive import converse, question
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recallm_core.answering.context import Documents
+    from recallm_core.answering.context import Documents, Message
     from recallm_core.answers.answer import Answer
     from recallm_core.generator import RecaLLM
     from recallm_core.prompting.params import GenerationParams
@@ -44,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="The exit code is 3 when the documents hold no answer.",
     )
     ask.set_defaults(parser=ask)
-    ask.add_argument("question")
+    ask.add_argument("question", nargs="?", help="what to find out; with --interactive, the first")
     given = ask.add_mutually_exclusive_group(required=True)
     given.add_argument(
         "--docs",
@@ -70,6 +72,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--csl", action="store_true", help="print the sources as CSL-JSON, for Zotero or pandoc"
     )
     shown.add_argument("--quiet", action="store_true", help="no reasoning, no progress")
+    shown.add_argument(
+        "--interactive",
+        action="store_true",
+        help="ask one question after the other; model, index and what was read stay at hand",
+    )
     ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
     for name, (kind, text) in _SETTINGS.items():
         ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
@@ -93,7 +100,11 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         with steps.loading(args.model):
             llm = stack.enter_context((load or _load)(args.model))
         documents = _findable(args, llm, documents, steps)
-        answer = _answer(args, llm, documents, params, steps)
+        if args.interactive:
+            return converse(
+                args.question, lambda m: _answer(args, llm, m, documents, params, steps)
+            )
+        answer = _answer(args, llm, [question(args.question)], documents, params, steps)
         if args.html is not None:
             write_aside(args.html, answer.to_html())
             _note(f"wrote {args.html}", quiet=args.quiet)
@@ -106,8 +117,10 @@ def _params(args: argparse.Namespace) -> GenerationParams:
     from recallm_core.prompting.params import GenerationParams
 
     parser: argparse.ArgumentParser = args.parser
-    if not args.question.strip():
-        parser.error("the question is empty")
+    if not args.interactive and not (args.question or "").strip():
+        parser.error("the question is empty; give one, or --interactive")
+    if args.interactive and args.html is not None:
+        parser.error("--html writes one answer; it doesn't go with --interactive")
     given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     try:
         return GenerationParams(**given)
@@ -162,6 +175,7 @@ def _findable(
 def _answer(
     args: argparse.Namespace,
     llm: RecaLLM,
+    messages: Sequence[Message],
     documents: Documents,
     params: GenerationParams,
     steps: _Steps,
@@ -180,7 +194,7 @@ def _answer(
         stack.callback(view.close)
         waiting = stack.enter_context(ExitStack())
         waiting.enter_context(steps.reading(llm))
-        events = stack.enter_context(llm.stream(args.question, documents, params=params))
+        events = stack.enter_context(llm.stream_chat(messages, documents, params=params))
         for event in events:
             if isinstance(event, Finished):
                 answer = event.answer
