@@ -59,10 +59,10 @@ class ByteTokenizer:
             return PlainTokens(
                 data.astype(np.int32), at, at + np.int32(1), np.ones(len(data), dtype=np.bool_)
             )
-        found = [match.group() for match in self._pattern.finditer(data.tobytes())]
-        ids = np.array([self._ids.get(p, p[0]) for p in found], dtype=np.int32)
-        ends = np.cumsum([len(p) for p in found], dtype=np.int64)
-        firsts = ends - np.array([len(p) for p in found], dtype=np.int64)
+        pieces = [match.group() for match in self._pattern.finditer(data.tobytes())]
+        ids = np.array([self._ids.get(p, p[0]) for p in pieces], dtype=np.int32)
+        ends = np.cumsum([len(p) for p in pieces], dtype=np.int64)
+        firsts = ends - np.array([len(p) for p in pieces], dtype=np.int64)
         whole = np.ones(len(ids), dtype=np.bool_)
         return PlainTokens(ids, at[firsts], at[ends - 1] + np.int32(1), whole)
 
@@ -206,8 +206,8 @@ class RandomBackend(_Backend):
         self._marks = marks
 
     def _tokens(self, request: GenerationRequest, number: int) -> Iterator[int]:
-        chosen = request.sampling.seed
-        source = random.Random(f"{self._seed}:{number}" if chosen is None else chosen)
+        seed = request.sampling.seed
+        source = random.Random(f"{self._seed}:{number}" if seed is None else seed)
         return random_walk(request.rules.start(request.prior), source, marks=self._marks)
 
 
@@ -354,7 +354,7 @@ def _chooses_decimals(constraint: Constraint, mask: Mask) -> bool:
     return required and free and mask.allows(spec.open.ids[0])
 
 
-def _make_way(constraint: Constraint, wanted: int) -> Iterator[int]:
+def _make_way(constraint: Constraint, next_token: int) -> Iterator[int]:
     """What the evidence policy forces before a token of the script can be legal."""
     rules = constraint.rules.spec.evidence
     while rules is not None and constraint.section in ("evidence", "answer"):
@@ -362,7 +362,7 @@ def _make_way(constraint: Constraint, wanted: int) -> Iterator[int]:
             yield from _close_span(constraint)
             continue
         only = constraint.mask().only
-        if only is None or constraint.mask().allows(wanted):
+        if only is None or constraint.mask().allows(next_token):
             return
         token = rules.lead_in[0] if len(only) > 1 and rules.lead_in else int(only[0])
         if not constraint.mask().allows(token) or constraint.matcher is not None:
@@ -396,53 +396,53 @@ class _Speaker:
         Raises:
             GenerationError: The grammar doesn't allow it, whatever the white space.
         """
-        left = list(ids)
-        while left:
+        remaining = list(ids)
+        while remaining:
             if not self._constraint.in_grammar:
                 self._quoted = _Quoted()
-                token = left.pop(0)
+                token = remaining.pop(0)
                 yield from _as_far_as_legal(self._constraint, [token])
                 at += sum(byte & 0xC0 != 0x80 for byte in self._spelled(token))
                 continue
-            run = list(takewhile(lambda each: not OPEN <= each <= EOS, left))
+            run = list(takewhile(lambda token_id: not OPEN <= token_id <= EOS, remaining))
             if not run:
-                raise self._refused(self._spelled(left[0]), at)
+                raise self._refused(self._spelled(remaining[0]), at)
             text = b"".join(map(self._spelled, run))
-            said = yield from self._fit(text, at)
-            rest = self._tokenizer.encode_plain(text[said:].decode("utf-8")).ids.tolist()
-            left = [*rest, *left[len(run) :]]
-            at += len(text[:said].decode("utf-8"))
+            written = yield from self._fit(text, at)
+            rest = self._tokenizer.encode_plain(text[written:].decode("utf-8")).ids.tolist()
+            remaining = [*rest, *remaining[len(run) :]]
+            at += len(text[:written].decode("utf-8"))
 
-    def _fit(self, given: bytes, at: int) -> Generator[int, None, int]:
+    def _fit(self, data: bytes, at: int) -> Generator[int, None, int]:
         """Says JSON until the grammar is at its end; returns how much of it."""
-        text, origin = _plainly(given)
-        said, white = 0, 0
-        while said < len(text) and self._constraint.in_grammar and white < _MOST_WHITE:
-            used, token = self._next(text[said : said + _LONGEST])
+        text, origin = _plainly(data)
+        written, white = 0, 0
+        while written < len(text) and self._constraint.in_grammar and white < _MOST_WHITE:
+            used, token = self._next(text[written : written + _LONGEST])
             if token is not None:
                 yield self._take(token)
-                said, white = said + used, 0 if used else white + 1
-            elif text[said] in _WHITE and not self._quoted.inside:
-                said += 1
+                written, white = written + used, 0 if used else white + 1
+            elif text[written] in _WHITE and not self._quoted.inside:
+                written += 1
             else:
                 break
-        if said < len(text) and self._constraint.in_grammar:
-            before = given[: origin[said]].decode("utf-8", "ignore")
-            raise self._refused(given[origin[said] :], at + len(before))
-        return origin[said]
+        if written < len(text) and self._constraint.in_grammar:
+            before = data[: origin[written]].decode("utf-8", "ignore")
+            raise self._refused(data[origin[written] :], at + len(before))
+        return origin[written]
 
     def _next(self, text: bytes) -> tuple[int, int | None]:
         """The legal token that says most of a text, and how much; None: there is none."""
         legal = self._constraint.mask().only
         assert legal is not None  # a grammar lists what it allows
-        best, found = -1, None
+        best, best_token = -1, None
         for token in legal.tolist():
             spelled = self._spelled(token)
             if spelled[:1] == text[:1] or spelled[0] in _WHITE:
                 used = self._quoted.used(spelled, text)
                 if used is not None and used > best:
-                    best, found = used, token
-        return best, found
+                    best, best_token = used, token
+        return best, best_token
 
     def _take(self, token: int) -> int:
         self._constraint.consume(token)
@@ -571,5 +571,5 @@ def random_llm(seed: int = 0, *, recipe: Recipe | None = None, **backend_options
 
 
 def _llm(backend: ScriptedBackend | RandomBackend, recipe: Recipe | None, name: str) -> RecaLLM:
-    chosen = recipe or trained_recipe(sampling={"temperature": 0.0})
-    return RecaLLM(backend.tokenizer, backend, chosen, name=name)
+    recipe_in_use = recipe or trained_recipe(sampling={"temperature": 0.0})
+    return RecaLLM(backend.tokenizer, backend, recipe_in_use, name=name)

@@ -49,9 +49,9 @@ class Call:
     def events(self) -> Generator[Event, None, None]:
         """The events of the generation that answers; closing this stops the model."""
         for part in self.parts[:-1]:
-            found = list(self._part(part))
-            if _calls_tools(found):
-                yield from found
+            events = list(self._part(part))
+            if _calls_tools(events):
+                yield from events
                 return
         yield from self._part(self.parts[-1])
 
@@ -68,9 +68,9 @@ class Call:
         """The same for asynchronous code."""
         for part in self.parts[:-1]:
             async with aclosing(self._apart(part)) as first:
-                found = [event async for event in first]
-            if _calls_tools(found):
-                for event in found:
+                collected = [event async for event in first]
+            if _calls_tools(collected):
+                for event in collected:
                     yield event
                 return
         async with aclosing(self._apart(self.parts[-1])) as events:
@@ -107,8 +107,8 @@ def parts_of(
     plain = conversation.read(messages, documents, scope=scope)
     if not tools:
         return (Part(plain, schema),)
-    told = conversation.read(messages, documents, scope=scope, with_tools=True)
-    first = Part(told, tools)
+    with_tools = conversation.read(messages, documents, scope=scope, with_tools=True)
+    first = Part(with_tools, tools)
     if not schema:
         return (first,)
-    return first, Part(replace(plain, sources=told.sources), schema)
+    return first, Part(replace(plain, sources=with_tools.sources), schema)

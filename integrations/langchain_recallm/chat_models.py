@@ -204,8 +204,8 @@ class ChatRecaLLM(BaseChatModel):
             "max_tokens",
             *sorted(_PARAMS & set(type(self).model_fields)),
         )
-        found = {name: getattr(self, name) for name in dict.fromkeys(names)}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {name: getattr(self, name) for name in dict.fromkeys(names)}
+        return {name: value for name, value in values.items() if value is not None}
 
     @field_validator("model", "base_url", "load_options")
     @classmethod
@@ -252,7 +252,7 @@ class ChatRecaLLM(BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         engine = self.engine
         loaded, _ = self._loading()
-        found = engine.backend.window if engine is not None else engines.window(loaded)
+        length = engine.backend.window if engine is not None else engines.window(loaded)
         tools = engine is not None or engines.knows_tools(loaded)
         profile = ModelProfile(
             name=self.model,
@@ -268,8 +268,8 @@ class ChatRecaLLM(BaseChatModel):
             structured_output=True,
             temperature=True,
         )
-        if found is not None:
-            profile["max_input_tokens"] = found
+        if length is not None:
+            profile["max_input_tokens"] = length
         if self.max_tokens is not None:
             profile["max_output_tokens"] = self.max_tokens
         return profile
@@ -284,8 +284,8 @@ class ChatRecaLLM(BaseChatModel):
 
             model, options = self._loading()
             self._loaded = load_shared(model, mode=self.mode, **{**options, **self.load_options})
-        found: RecaLLM = self._loaded if self.engine is None else self.engine
-        return found
+        engine: RecaLLM = self._loaded if self.engine is None else self.engine
+        return engine
 
     def _loading(self) -> tuple[str, dict[str, Any]]:
         """What is loaded, and with which options."""
@@ -341,9 +341,9 @@ class ChatRecaLLM(BaseChatModel):
             kwargs: Further settings of a call.
         """
         bound: dict[str, Any] = {"tools": [convert_to_openai_tool(tool) for tool in tools]}
-        chosen = tool_calls.choice(tool_choice)
-        if chosen is not None:
-            bound["tool_choice"] = chosen
+        choice = tool_calls.choice(tool_choice)
+        if choice is not None:
+            bound["tool_choice"] = choice
         if parallel_tool_calls is not None:
             bound["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(**bound, **kwargs)
@@ -380,21 +380,21 @@ class ChatRecaLLM(BaseChatModel):
             TypeError: A setting is unknown.
             ValueError: The messages or a setting can't be used.
         """
-        given = {_RENAMED.get(key, key): value for key, value in options.items()}
-        self._check(given)
-        documents = given.pop("documents", None)
-        version = str(given.pop("output_version", None) or self.output_version or "v1")
-        timeout = given.pop("timeout", self.timeout)
-        chosen = {name: getattr(self, _field(name)) for name in _PARAMS if name != "stop"}
-        chosen.update({name: value for name, value in given.items() if name in _PARAMS})
-        chosen["stop"] = _merged_stops(self.stop, stop, given.get("stop"))
-        parts = parts_of(messages, documents, chosen["scope"], tool_calls.to_core(given))
-        chosen["scope"] = "prompt" if parts[0].talk.flat else "documents"
+        renamed = {_RENAMED.get(key, key): value for key, value in options.items()}
+        self._check(renamed)
+        documents = renamed.pop("documents", None)
+        version = str(renamed.pop("output_version", None) or self.output_version or "v1")
+        timeout = renamed.pop("timeout", self.timeout)
+        settings = {name: getattr(self, _field(name)) for name in _PARAMS if name != "stop"}
+        settings.update({name: value for name, value in renamed.items() if name in _PARAMS})
+        settings["stop"] = _merged_stops(self.stop, stop, renamed.get("stop"))
+        parts = parts_of(messages, documents, settings["scope"], tool_calls.to_core(renamed))
+        settings["scope"] = "prompt" if parts[0].talk.flat else "documents"
         deadline = None if timeout is None else time.monotonic() + timeout
-        return Call(self.llm, parts, GenerationParams(**chosen), version, deadline)
+        return Call(self.llm, parts, GenerationParams(**settings), version, deadline)
 
-    def _check(self, given: Mapping[str, Any]) -> None:
-        model = given.get("model")
+    def _check(self, options: Mapping[str, Any]) -> None:
+        model = options.get("model")
         if model is not None and model != self.model:
             raise ValueError(
                 f"a call can't change the model from {self.model!r} to {model!r}; make another "
@@ -408,7 +408,7 @@ class ChatRecaLLM(BaseChatModel):
             "output_version",
             "timeout",
         }
-        unknown = sorted(set(given) - fine)
+        unknown = sorted(set(options) - fine)
         if unknown:
             raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS)}, documents")
 
@@ -513,8 +513,8 @@ class ChatRecaLLM(BaseChatModel):
     ) -> AsyncGenerator[Any, None]:
         async with aclosing(call.aevents()) as events:
             async for event in events:
-                for each in write(event):
-                    yield each
+                for chunk in write(event):
+                    yield chunk
 
 
 def _field(name: str) -> str:
@@ -523,8 +523,12 @@ def _field(name: str) -> str:
 
 def _merged_stops(*stops: Sequence[str] | None) -> tuple[str, ...] | None:
     """All stop strings, each once; None where nobody gave any."""
-    found = [[each] if isinstance(each, str) else each for each in stops if each is not None]
-    return tuple(dict.fromkeys(s for each in found for s in each)) if found else None
+    listed = [
+        [several] if isinstance(several, str) else several
+        for several in stops
+        if several is not None
+    ]
+    return tuple(dict.fromkeys(s for several in listed for s in several)) if listed else None
 
 
 def _summary(documents: Any) -> str:

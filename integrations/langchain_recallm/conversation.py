@@ -129,25 +129,25 @@ def read(
     if not messages:
         raise ValueError("there are no messages; give at least one human message")
     contents = [content_of(message, number) for number, message in enumerate(messages)]
-    found = [document for content in contents for document in content.documents]
-    absent = documents is None and not found and not _searched(messages, contents)
-    if found and documents is not None:
+    in_messages = [document for content in contents for document in content.documents]
+    absent = documents is None and not in_messages and not _searched(messages, contents)
+    if in_messages and documents is not None:
         raise ValueError(
-            f"documents came in two ways: {len(found)} in the messages (document blocks, search "
-            "results or tool artifacts) and others by documents=; give them in one way"
+            f"documents came in two ways: {len(in_messages)} in the messages (document blocks, "
+            "search results or tool artifacts) and others by documents=; give them in one way"
         )
     turns = _tool_turns(messages, contents) if with_tools else _turns(messages, contents)
     quotable = absent and not any(map(_holds_uncited, messages))
     flat = scope == "prompt" or (scope is None and quotable)
-    given: Any = documents
+    for_core: Any = documents
     if hasattr(documents, "pack_report"):
         sources = Sources(index=documents)
     else:
-        sources, given = collect(found if documents is None else documents)
+        sources, for_core = collect(in_messages if documents is None else documents)
     if flat:
         _add_messages(sources, turns)
     turned = tuple(turn.to_core() for turn in turns)
-    return Conversation(turned, None if absent else given, sources, flat)
+    return Conversation(turned, None if absent else for_core, sources, flat)
 
 
 def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> bool:
@@ -413,24 +413,24 @@ def _with_artifact(
     artifact = message.artifact
     if isinstance(artifact, Mapping) and "citations" in artifact:
         text = ""
-    given = _documents_of(artifact)
-    if not given:
+    documents_of_artifact = _documents_of(artifact)
+    if not documents_of_artifact:
         return text, documents
     if documents:  # search results for the model, the same as documents for the program
-        return text, given
+        return text, documents_of_artifact
     at = 0
-    for document in given:
-        found = text.find(document.page_content, at)
-        if found < 0:
-            return text, given
-        at = found + len(document.page_content)
-    return "", given
+    for document in documents_of_artifact:
+        place = text.find(document.page_content, at)
+        if place < 0:
+            return text, documents_of_artifact
+        at = place + len(document.page_content)
+    return "", documents_of_artifact
 
 
 def _documents_of(artifact: Any) -> list[Document] | None:
     """The documents of a tool's artifact, be it none; None: it is something else."""
-    found = artifact.get("documents") if isinstance(artifact, Mapping) else artifact
-    if not isinstance(found, list | tuple):
+    listed = artifact.get("documents") if isinstance(artifact, Mapping) else artifact
+    if not isinstance(listed, list | tuple):
         return None
-    given = [each for each in found if isinstance(each, Document)]
-    return given if given or not found else None
+    documents = [item for item in listed if isinstance(item, Document)]
+    return documents if documents or not listed else None

@@ -120,7 +120,7 @@ def resolve_citations(
         kwargs = dict(message.additional_kwargs)
         for key, one in (("citations", lift.citation), ("recalls", lift.recall)):
             if kwargs.get(key):
-                kwargs[key] = [one(each) for each in kwargs[key]]
+                kwargs[key] = [one(citation) for citation in kwargs[key]]
         update: dict[str, Any] = {"additional_kwargs": kwargs}
     else:
         update = {"content": [lift.block(block) for block in message.content]}
@@ -136,7 +136,7 @@ def _spans(
     Documents that stand there in their order have one place each; else all places count.
     """
     texts = [content_of(message, number).text for number, message in enumerate(messages)]
-    found: dict[int, list[Location]] = {}
+    spans: dict[int, list[Location]] = {}
     after = (0, 0)
     for number, document in enumerate(documents):
         places = [
@@ -145,10 +145,10 @@ def _spans(
             for at in _offsets(text, document.page_content)
         ]
         following = [place for place in places if place >= after]
-        found[number] = following[:1] or places
+        spans[number] = following[:1] or places
         if following:
             after = (following[0][0], following[0][1] + len(document.page_content))
-    return found
+    return spans
 
 
 def _offsets(text: str, part: str) -> Iterator[int]:
@@ -171,8 +171,8 @@ class _Lift:
 
     def ids(self, message: AIMessage) -> list[str]:
         """The ids of the documents, then those that unresolved citations count."""
-        own = [document.id or f"document:{n}" for n, document in enumerate(self._documents)]
-        return [*own, *message.response_metadata.get("documents", ())]
+        known = [document.id or f"document:{n}" for n, document in enumerate(self._documents)]
+        return [*known, *message.response_metadata.get("documents", ())]
 
     def block(self, block: Any) -> Any:
         """One content block, its annotations and recalls lifted."""
@@ -180,7 +180,7 @@ class _Lift:
             return block
         out = dict(block)
         if block.get("annotations"):
-            out["annotations"] = [self.citation(each) for each in block["annotations"]]
+            out["annotations"] = [self.citation(annotation) for annotation in block["annotations"]]
         recalls = block.get("extras", {}).get("recalls")
         if recalls:
             out["extras"] = {**block["extras"], "recalls": [self.recall(r) for r in recalls]}
@@ -208,13 +208,13 @@ class _Lift:
         name = str(fields.get("document_id", ""))
         if not name.startswith("message:"):
             return fields
-        found = self._located(text, int(name.partition(":")[2]), fields)
-        kept = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
-        if not found:
-            return {**kept, "document_index": len(self._documents) + fields["document_index"]}
-        places = [self._range(place) for place in found]
-        kept.update(places[0])
-        return {**kept, "occurrences": places} if len(places) > 1 else kept
+        located = self._located(text, int(name.partition(":")[2]), fields)
+        lifted = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
+        if not located:
+            return {**lifted, "document_index": len(self._documents) + fields["document_index"]}
+        places = [self._range(place) for place in located]
+        lifted.update(places[0])
+        return {**lifted, "occurrences": places} if len(places) > 1 else lifted
 
     def _range(self, place: Located) -> dict[str, Any]:
         number, start, end = place
@@ -233,8 +233,8 @@ class _Lift:
                 for at in _offsets(document.page_content, text)
             ]
         start, end = extras["start_char_index"], extras["end_char_index"]
-        said = content_of(self._messages[message], message).text
-        if said[start:end] != text:
+        content = content_of(self._messages[message], message).text
+        if content[start:end] != text:
             raise DocumentError(
                 f"the citation {text[:60]!r} isn't characters {start}..{end} of message {message}; "
                 "pass the messages that the model was called with"

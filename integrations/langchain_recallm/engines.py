@@ -30,8 +30,8 @@ def window(model: str) -> int | None:
     config = (shipped(model) or Path(model)) / "config.json"
     if not config.is_file() or config.stat().st_size > _MAX_CONFIG:
         return None
-    found = json.loads(config.read_text("utf-8")).get("max_position_embeddings")
-    return found if isinstance(found, int) and found > 0 else None
+    length = json.loads(config.read_text("utf-8")).get("max_position_embeddings")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def knows_tools(model: str) -> bool:
@@ -45,7 +45,7 @@ def knows_tools(model: str) -> bool:
         path = folder / name
         if path.is_file() and path.stat().st_size <= _MAX_CONFIG:
             text = path.read_text("utf-8")
-            found = text if name.endswith("jinja") else json.loads(text).get("chat_template")
-            if found:
-                return "tools" in str(found)
+            template = text if name.endswith("jinja") else json.loads(text).get("chat_template")
+            if template:
+                return "tools" in str(template)
     return False

@@ -51,8 +51,8 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
 def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
     """Whether a response ends the agent's work, and sources were looked for to answer from."""
     result = getattr(response, "result", response)
-    said = result if isinstance(result, list) else [result]
-    last = said[-1] if said else None
+    messages_made = result if isinstance(result, list) else [result]
+    last = messages_made[-1] if messages_made else None
     if not isinstance(last, AIMessage) or last.tool_calls:
         return False
     if getattr(response, "structured_response", None) is not None:

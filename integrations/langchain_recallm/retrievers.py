@@ -81,10 +81,10 @@ class PackedContextRetriever(BaseRetriever):
             return _from_index(index, query, budget, self.fetch_k)
         source = self.source
         if isinstance(source, VectorStore):
-            found = source.similarity_search(query, k=self._candidates(budget))
+            candidates = source.similarity_search(query, k=self._candidates(budget))
         else:
-            found = source.invoke(query, config={"callbacks": run_manager.get_child()})
-        return self._packed(found, budget)
+            candidates = source.invoke(query, config={"callbacks": run_manager.get_child()})
+        return self._packed(candidates, budget)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
@@ -95,10 +95,10 @@ class PackedContextRetriever(BaseRetriever):
             return await asyncio.to_thread(_from_index, index, query, budget, self.fetch_k)
         source = self.source
         if isinstance(source, VectorStore):
-            found = await source.asimilarity_search(query, k=self._candidates(budget))
+            candidates = await source.asimilarity_search(query, k=self._candidates(budget))
         else:
-            found = await source.ainvoke(query, config={"callbacks": run_manager.get_child()})
-        return await asyncio.to_thread(self._packed, found, budget)
+            candidates = await source.ainvoke(query, config={"callbacks": run_manager.get_child()})
+        return await asyncio.to_thread(self._packed, candidates, budget)
 
     def _budget(self, k: int | None) -> Budget:
         return Budget(
@@ -111,8 +111,8 @@ class PackedContextRetriever(BaseRetriever):
     def _candidates(self, budget: Budget) -> int:
         return max(self.fetch_k, budget.k or 0)
 
-    def _packed(self, found: Sequence[Document], budget: Budget) -> list[Document]:
-        return pack_documents(found, budget, texts=self.texts, source_key=self.source_key)
+    def _packed(self, candidates: Sequence[Document], budget: Budget) -> list[Document]:
+        return pack_documents(candidates, budget, texts=self.texts, source_key=self.source_key)
 
 
 class PackingCompressor(BaseDocumentCompressor):

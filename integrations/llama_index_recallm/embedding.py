@@ -25,11 +25,11 @@ class RecaLLMEmbedding(BaseEmbedding):
     _embedder: Any = PrivateAttr()
 
     def __init__(self, embedder: Embedder | str | None = None, **options: Any) -> None:
-        found = as_embedder(embedder)
-        options.setdefault("model_name", found.fingerprint)
+        core_embedder = as_embedder(embedder)
+        options.setdefault("model_name", core_embedder.fingerprint)
         options.setdefault("embed_batch_size", 512)
         super().__init__(**options)
-        self._embedder = found
+        self._embedder = core_embedder
 
     @classmethod
     def class_name(cls) -> str:

@@ -253,19 +253,19 @@ class RecaLLM(FunctionCallingLLM):
 
     # one call
 
-    def _params(self, given: Mapping[str, Any]) -> GenerationParams:
+    def _params(self, options: Mapping[str, Any]) -> GenerationParams:
         """The settings of a call over those of this object.
 
         Raises:
             TypeError: A setting is unknown.
         """
-        renamed = {_RENAMED.get(key, key): value for key, value in given.items()}
+        renamed = {_RENAMED.get(key, key): value for key, value in options.items()}
         unknown = sorted(set(renamed) - _PARAMS - _RULES)
         if unknown:
             raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS | _RULES)}")
-        own = {name: getattr(self, _field(name)) for name in _PARAMS}
-        own |= {name: value for name, value in renamed.items() if name in _PARAMS}
-        return GenerationParams(**own)
+        fields = {name: getattr(self, _field(name)) for name in _PARAMS}
+        fields |= {name: value for name, value in renamed.items() if name in _PARAMS}
+        return GenerationParams(**fields)
 
     def _read(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> _Call:
         params = self._params(options)
@@ -282,10 +282,10 @@ class RecaLLM(FunctionCallingLLM):
         engine = self.engine
         if engine.recipe.answer_prefix and self._verbatim_engine is None:
             recipe = replace(engine.recipe, answer_prefix="")
-            made = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
-            self._verbatim_engine = made
-        found: CoreLLM = self._verbatim_engine or engine
-        return found
+            verbatim = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
+            self._verbatim_engine = verbatim
+        engine_in_use: CoreLLM = self._verbatim_engine or engine
+        return engine_in_use
 
     def _answered(self, call: _Call) -> Answer:
         with call.open() as stream:
@@ -319,9 +319,9 @@ class RecaLLM(FunctionCallingLLM):
         if isinstance(event, Finished):
             yield self._response(event.answer, call, delta="")
         else:
-            found = writer.add(event)
-            if found is not None:
-                yield writer.chunk(*found, thinking=self.thinking_blocks)
+            delta = writer.add(event)
+            if delta is not None:
+                yield writer.chunk(*delta, thinking=self.thinking_blocks)
 
     # chatting
 
@@ -363,8 +363,8 @@ class RecaLLM(FunctionCallingLLM):
         call = await asyncio.to_thread(self._read, messages, kwargs)
 
         async def pieces() -> ChatResponseAsyncGen:
-            async with aclosing(self._apieces(call)) as found:
-                async for chunk in found:
+            async with aclosing(self._apieces(call)) as stream:
+                async for chunk in stream:
                     yield chunk
 
         return pieces()
@@ -418,8 +418,8 @@ class RecaLLM(FunctionCallingLLM):
         call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
 
         async def pieces() -> CompletionResponseAsyncGen:
-            async with aclosing(self._apieces(call)) as found:
-                async for chunk in found:
+            async with aclosing(self._apieces(call)) as stream:
+                async for chunk in stream:
                     yield answers.completed(chunk)
 
         return pieces()
@@ -438,8 +438,8 @@ class RecaLLM(FunctionCallingLLM):
     ) -> dict[str, Any]:
         messages = list(chat_history or [])
         if user_msg is not None:
-            asked = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
-            messages.append(asked)
+            question = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
+            messages.append(question)
         rules: dict[str, Any] = {"tools": list(tools)}
         if tools:
             rules["tool_choice"] = "required" if tool_required else "auto"
@@ -454,7 +454,7 @@ class RecaLLM(FunctionCallingLLM):
         Raises:
             ValueError: There are none, and ``error_on_no_tool_call`` is set.
         """
-        found = [
+        selections = [
             ToolSelection(
                 tool_id=block.tool_call_id or "",
                 tool_name=block.tool_name,
@@ -463,9 +463,9 @@ class RecaLLM(FunctionCallingLLM):
             for block in response.message.blocks
             if isinstance(block, ToolCallBlock)
         ]
-        if not found and error_on_no_tool_call:
+        if not selections and error_on_no_tool_call:
             raise ValueError("the model called no tool; set tool_required, or take its answer")
-        return found
+        return selections
 
     # structured output
 

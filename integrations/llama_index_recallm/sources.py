@@ -42,13 +42,13 @@ class Originals:
         """Returns a document's text; None where it isn't known."""
         if document_id is None or self._load is None:
             return None
-        found = self._load(document_id)
-        if found is not None and not isinstance(found, str):
+        original = self._load(document_id)
+        if original is not None and not isinstance(original, str):
             raise TypeError(
-                f"the loader of original texts returned {type(found).__name__} for "
+                f"the loader of original texts returned {type(original).__name__} for "
                 f"{document_id!r}, expected str or None"
             )
-        return found
+        return original
 
 
 def _loader(source: Any) -> Loader | None:
@@ -58,8 +58,8 @@ def _loader(source: Any) -> Loader | None:
         return lambda key: _text_of(source.get_document(key, raise_error=False))
     if isinstance(source, Mapping):
         return lambda key: _text_of(source[key]) if key in source else None
-    held = getattr(source, "documents", None)
-    if isinstance(held, Mapping) or hasattr(source, "pack_report"):
+    documents = getattr(source, "documents", None)
+    if isinstance(documents, Mapping) or hasattr(source, "pack_report"):
         return lambda key: _text_of(source.documents[key]) if key in source.documents else None
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
         known = {_id_of(document): document for document in source}
@@ -145,14 +145,16 @@ class Source:
         Args:
             metadata: Whether to show all metadata that the node shows to models.
         """
-        found = self.node.metadata
-        name = next((str(found[key]) for key in _TITLES if found.get(key)), "")
+        metadata_of_node = self.node.metadata
+        name = next(
+            (str(metadata_of_node[key]) for key in _TITLES if metadata_of_node.get(key)), ""
+        )
         if not metadata:
             return name
         hidden = {*self.node.excluded_llm_metadata_keys, MEMBERS}
         rest = [
             f"{key}: {value}"
-            for key, value in found.items()
+            for key, value in metadata_of_node.items()
             if key not in hidden and str(value) != name
         ]
         return "; ".join([name, *rest] if name else rest)
@@ -189,13 +191,13 @@ class Source:
         return start + self.shift if start >= 0 else None
 
 
-def read(given: NodeWithScore) -> Source:
+def read(scored: NodeWithScore) -> Source:
     """Returns a node as it is read: its text, without the labels that engines write into it.
 
     Raises:
         DocumentError: The text can't be UTF-8.
     """
-    node = given.node
+    node = scored.node
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     check_text(text, f"the text of node {node.node_id!r}")
     shift = 0
@@ -210,15 +212,15 @@ def read(given: NodeWithScore) -> Source:
             if header and text.startswith(f"{header}\n\n", shift):
                 shift += len(header) + 2
                 break
-    return Source(given, text[shift:end], shift, text)
+    return Source(scored, text[shift:end], shift, text)
 
 
-def occurrences(text: str, original: str, most: int | None = None) -> Iterator[int]:
+def occurrences(text: str, original: str, limit: int | None = None) -> Iterator[int]:
     """Yields where a text stands in another, in order, overlapping ones too."""
     at = original.find(text) if text else -1
-    while at >= 0 and (most is None or most > 0):
+    while at >= 0 and (limit is None or limit > 0):
         yield at
-        most = None if most is None else most - 1
+        limit = None if limit is None else limit - 1
         at = original.find(text, at + 1)
 
 
@@ -238,5 +240,5 @@ def nearest(
     middle = min(max(low, low if expected is None else expected), high - 1)
     before = original.rfind(text, low, middle + len(text))
     after = original.find(text, middle)
-    found = [at for at in (before, after) if low <= at < high]
-    return min(found, key=lambda at: abs(at - middle), default=None)
+    candidates = [at for at in (before, after) if low <= at < high]
+    return min(candidates, key=lambda at: abs(at - middle), default=None)

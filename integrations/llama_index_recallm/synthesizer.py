@@ -135,9 +135,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     @property
     def llm(self) -> RecaLLM:
         """The model."""
-        found = self._llm
-        assert isinstance(found, RecaLLM)
-        return found
+        llm = self._llm
+        assert isinstance(llm, RecaLLM)
+        return llm
 
     def _get_prompts(self) -> PromptDictType:
         return {"text_qa_template": self._text_qa_template}
@@ -183,20 +183,20 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         """
         dispatcher.event(SynthesizeStartEvent(query=query))
         question = query if isinstance(query, str) else query.query_str
-        made: list[RESPONSE_TYPE] = []
+        responses: list[RESPONSE_TYPE] = []
 
         def done(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
-            made.append(response)
+            responses.append(response)
             return response
 
         if nodes:
             payload: dict[str, Any] = {EventPayload.QUERY_STR: question}
             with self._callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
                 yield question, done
-                event.on_end(payload={EventPayload.RESPONSE: made[0]})
+                event.on_end(payload={EventPayload.RESPONSE: responses[0]})
         else:
             yield question, done
-        dispatcher.event(SynthesizeEndEvent(query=query, response=made[0]))
+        dispatcher.event(SynthesizeEndEvent(query=query, response=responses[0]))
 
     def _answer(
         self,
@@ -249,8 +249,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             )
         return bool(self._streaming)
 
-    def _metadata(self, given: Sequence[NodeWithScore]) -> dict[str, Any]:
-        return self._get_metadata_for_response([each.node for each in given]) or {}
+    def _metadata(self, sources: Sequence[NodeWithScore]) -> dict[str, Any]:
+        return self._get_metadata_for_response([source.node for source in sources]) or {}
 
     def _complete(
         self, response: ChatResponse, plan: Plan
@@ -303,10 +303,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         response.take(evidence)
         return response
 
-    def _add_citation_nodes(self, given: list[NodeWithScore], evidence: Evidence) -> None:
+    def _add_citation_nodes(self, listed: list[NodeWithScore], evidence: Evidence) -> None:
         if self._citation_nodes:
-            found = [citation.as_node() for citation in evidence.citations]
-            given.extend({each.node.node_id: each for each in found}.values())
+            cited = [citation.as_node() for citation in evidence.citations]
+            listed.extend({node.node.node_id: node for node in cited}.values())
 
     # strings only
 
@@ -353,25 +353,27 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     ) -> Plan:
         """What to send; no messages where no node has any text."""
         streaming, rules = self._check_streaming(), self._rules()
-        given, empty = [*nodes, *behind], fitting.unreadable(nodes)
-        found = [source for source in map(sources.read, nodes) if source.readable]
-        if not found:
-            return Plan([], Reader((), self._originals), given, empty, rules, streaming)
+        all_nodes, empty = [*nodes, *behind], fitting.unreadable(nodes)
+        readable = [source for source in map(sources.read, nodes) if source.readable]
+        if not readable:
+            return Plan([], Reader((), self._originals), all_nodes, empty, rules, streaming)
         prompt = self._prompt(question, options)
-        kept, dropped = fitting.fit(
+        fitted, dropped = fitting.fit(
             self.llm,
-            found,
+            readable,
             prompt,
             token_budget=self._token_budget,
             show_metadata=self._show_metadata,
         )
-        blocks = [self._block(source) for source in kept]
-        further = [sources.read(each) for each in behind]
-        reader = Reader(kept, self._originals, further, self._nodes)
+        blocks = [self._block(source) for source in fitted]
+        further = [sources.read(node) for node in behind]
+        reader = Reader(fitted, self._originals, further, self._nodes)
         last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
-        asked = prompt[last]
-        prompt[last] = asked.model_copy(update={"blocks": [*blocks, *asked.blocks]})
-        return Plan(prompt, reader, given, [*empty, *dropped], rules, streaming)
+        question_message = prompt[last]
+        prompt[last] = question_message.model_copy(
+            update={"blocks": [*blocks, *question_message.blocks]}
+        )
+        return Plan(prompt, reader, all_nodes, [*empty, *dropped], rules, streaming)
 
     def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
         """The messages without any node.
@@ -381,12 +383,12 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         """
         template = self._text_qa_template
         known = {"context_str": CONTEXT, "query_str": question}
-        wanted = set(template.template_vars)
-        given = {k: v for k, v in {**options, **known}.items() if k in wanted}
-        asked = template.format_messages(llm=self._llm, **given)
-        if not any(message.role == MessageRole.USER for message in asked):
+        variables = set(template.template_vars)
+        values = {k: v for k, v in {**options, **known}.items() if k in variables}
+        messages = template.format_messages(llm=self._llm, **values)
+        if not any(message.role == MessageRole.USER for message in messages):
             raise ValueError("text_qa_template gives no user message; put {query_str} into one")
-        return self.llm._extend_messages([*self._prefix_messages, *asked])
+        return self.llm._extend_messages([*self._prefix_messages, *messages])
 
     def _block(self, source: Source) -> CitableBlock:
         return CitableBlock(
@@ -402,22 +404,22 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
     Raises:
         TypeError: It is another kind of LLM.
     """
-    found: Any = llm
-    if found is None:
-        found = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
-    if isinstance(found, str):
-        return RecaLLM(model=found)
-    if not isinstance(found, RecaLLM):
+    choice: Any = llm
+    if choice is None:
+        choice = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
+    if isinstance(choice, str):
+        return RecaLLM(model=choice)
+    if not isinstance(choice, RecaLLM):
         raise TypeError(
             f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
-            f"{type(found).__name__}; other models can't be held to the text of the nodes"
+            f"{type(choice).__name__}; other models can't be held to the text of the nodes"
         )
-    return found
+    return choice
 
 
 def _bare(response: Any) -> RESPONSE_TEXT_TYPE:
-    found: RESPONSE_TEXT_TYPE = response.response
-    return found
+    text: RESPONSE_TEXT_TYPE = response.response
+    return text
 
 
 def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
@@ -427,7 +429,7 @@ def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
 def _texts(messages: Sequence[ChatMessage]) -> list[str]:
     """The texts of messages that stand for nodes."""
     for number, message in enumerate(messages):
-        odd = next((each for each in message.blocks if not isinstance(each, TextBlock)), None)
+        odd = next((block for block in message.blocks if not isinstance(block, TextBlock)), None)
         if odd is not None:
             raise ValueError(
                 f"message {number} has a {type(odd).__name__}, but the model reads text only; give "

@@ -76,7 +76,7 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
+        snapshot = snapshot_download(
             name,
             revision=revision,
             allow_patterns=list(_HUB_FILES),
@@ -88,7 +88,7 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
             f"({type(error).__name__}); check the spelling and the network, log in if the model "
             "is gated, or download it elsewhere and give the folder's path"
         ) from error
-    return Path(found)
+    return Path(snapshot)
 
 
 def check_folder(folder: Path) -> tuple[Path, ...]:
@@ -185,10 +185,10 @@ def _check_counts(data: Mapping[str, Any], path: Path, *, depth: int = 0) -> Non
         if isinstance(value, dict):
             _check_counts(value, path, depth=depth + 1)
         counts = any(part in name for part in ("layer", "head", "expert", "block"))
-        most = _MOST_PARTS if counts else _MOST_NUMBER
-        if isinstance(value, int) and abs(value) > most:
+        limit = _MOST_PARTS if counts else _MOST_NUMBER
+        if isinstance(value, int) and abs(value) > limit:
             raise CheckpointError(
-                f"{path} says {name} = {shown(value)}, more than any model has ({most:,} at "
+                f"{path} says {name} = {shown(value)}, more than any model has ({limit:,} at "
                 "most); config and weights don't belong together"
             )
 
@@ -207,9 +207,9 @@ def _check_table(data: Mapping[str, Any], path: Path) -> None:
 
 def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
     """The config of the plain architecture underneath a RecaLLM one."""
-    kept = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
+    plain = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
     names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
-    return kept | {"model_type": kind, "architectures": [names[kind]]}
+    return plain | {"model_type": kind, "architectures": [names[kind]]}
 
 
 def window_of(config: Any) -> int | None:
@@ -270,10 +270,10 @@ def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
             f"config.json describes {described:,} parameters, but the weights hold {stored:,}; "
             "config and weights don't belong together"
         )
-    made = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    if made > 4 * stored + _SPARE_BUFFERS:
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    if buffers > 4 * stored + _SPARE_BUFFERS:
         raise CheckpointError(
-            f"config.json describes tables of {made:,} bytes beside weights of {stored:,} "
+            f"config.json describes tables of {buffers:,} bytes beside weights of {stored:,} "
             "parameters, more than any model makes for itself; config and weights don't belong "
             "together"
         )
@@ -372,15 +372,15 @@ def choose_device(device: str | torch.device) -> torch.device:
     """
     if not isinstance(device, str) or device != "auto":
         try:
-            found = torch.device(device)
-            torch.empty(1, device=found)
+            choice = torch.device(device)
+            torch.empty(1, device=choice)
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).partition("\n")[0][:120]
             raise ValueError(
                 f"device {device!r} can't be used here ({reason}); give 'auto', 'cpu', or the name "
                 "of an accelerator that this build of torch sees, such as 'cuda' or 'mps'"
             ) from error
-        return found
+        return choice
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -158,14 +158,14 @@ class CorpusIndex:
             tuple(
                 replace(
                     ranking.part(
-                        each.segment,
+                        part.segment,
                         vector_search,
-                        TokenCounts(each.segment.chunk_count, each.tokens),
+                        TokenCounts(part.segment.chunk_count, part.tokens),
                     ),
-                    name=each.name,
-                    live=each.live,
+                    name=part.name,
+                    live=part.live,
                 )
-                for each in loaded.segments
+                for part in loaded.segments
             )
         )
         index._origin = _Origin(Path(path), loaded.generation, dict(loaded.files))
@@ -212,7 +212,7 @@ class CorpusIndex:
         Raises:
             DocumentError: Two documents have the same explicit id and different texts.
         """
-        fresh = [each for each in collect(documents) if not self._has(each)]
+        fresh = [document for document in collect(documents) if not self._has(document)]
         if not fresh:
             return 0
         self._put(segment.build(fresh, self._embedder, split, progress, self._vector_search))
@@ -240,8 +240,8 @@ class CorpusIndex:
         if len({document.id for document in documents}) < len(documents):
             raise ValueError("each id may be given once; leave out all but the last of equal ones")
         if documents:
-            made = segment.Made(vectors)
-            self._put(segment.build(documents, made, whole, search=self._vector_search))
+            content = segment.Made(vectors)
+            self._put(segment.build(documents, content, whole, search=self._vector_search))
 
     def _put(self, built: segment.Segment) -> None:
         with self._changing:
@@ -263,13 +263,13 @@ class CorpusIndex:
             KeyError: An id isn't in the index; then nothing is removed.
             ValueError: They are no ids.
         """
-        wanted = _ids(document_ids)
+        ids = _ids(document_ids)
         with self._changing:
-            unknown = sorted(wanted - self._state.places.keys())
+            unknown = sorted(ids - self._state.places.keys())
             if unknown:
                 raise KeyError(f"the index has no document {unknown[0]!r}")
-            self._become(ranking.without(self._state, wanted))
-        return len(wanted)
+            self._become(ranking.without(self._state, ids))
+        return len(ids)
 
     def sync(
         self, documents: Iterable[Document | str], *, progress: Progress | None = None
@@ -288,10 +288,10 @@ class CorpusIndex:
         Raises:
             DocumentError: Two documents have the same explicit id and different texts.
         """
-        wanted = list(collect(documents))
+        targets = list(collect(documents))
         with self._changing:
-            gone = self._state.places.keys() - {document.id for document in wanted}
-            changed = self.add(wanted, progress=progress)
+            gone = self._state.places.keys() - {document.id for document in targets}
+            changed = self.add(targets, progress=progress)
             if gone:
                 self.delete(gone)
         return bool(changed or gone)
@@ -358,10 +358,10 @@ class CorpusIndex:
             ValueError: ``k`` is negative, or it isn't a vector of ``dim`` finite numbers.
         """
         state = self._state
-        asked = self._asked(vector, k)
+        direction = self._asked(vector, k)
         return [
             ranking.chunk(state, number, score)
-            for number, score in self._nearest(state, asked, k, where)
+            for number, score in self._nearest(state, direction, k, where)
         ]
 
     def search_documents(
@@ -378,8 +378,8 @@ class CorpusIndex:
             ValueError: ``k`` is negative, or it isn't a vector of ``dim`` finite numbers.
         """
         state = self._state
-        found = self._nearest_documents(state, self._asked(vector, k), k, where)
-        return [ranking.chunk(state, number, score) for number, score in found]
+        nearest = self._nearest_documents(state, self._asked(vector, k), k, where)
+        return [ranking.chunk(state, number, score) for number, score in nearest]
 
     def search_diverse(
         self,
@@ -409,13 +409,13 @@ class CorpusIndex:
         if not 0 <= relevance <= 1:
             raise ValueError(f"relevance must be a number in [0, 1], got {relevance}")
         state = self._state
-        asked = self._asked(vector, min(k, fetch_k))
-        found = self._nearest_documents(state, asked, max(k, fetch_k), where)
-        if not found:
+        direction = self._asked(vector, min(k, fetch_k))
+        nearest = self._nearest_documents(state, direction, max(k, fetch_k), where)
+        if not nearest:
             return []
-        scores = np.array([score for _, score in found], np.float32)
-        vectors = ranking.vectors(state, [number for number, _ in found])
-        return [ranking.chunk(state, *found[n]) for n in diverse(scores, vectors, k, relevance)]
+        scores = np.array([score for _, score in nearest], np.float32)
+        vectors = ranking.vectors(state, [number for number, _ in nearest])
+        return [ranking.chunk(state, *nearest[n]) for n in diverse(scores, vectors, k, relevance)]
 
     def _asked(self, vector: Floats, k: int) -> Floats:
         """A question's vector at length 1.
@@ -430,32 +430,32 @@ class CorpusIndex:
                 f"expected a vector of {self._embedder.dim} finite numbers, got shape "
                 f"{vector.shape}"
             )
-        asked: Floats = unit(np.array([vector], np.float32))[0]
-        return asked
+        direction: Floats = unit(np.array([vector], np.float32))[0]
+        return direction
 
     def _nearest(
-        self, state: State, asked: Floats, k: int, where: Where | None
+        self, state: State, direction: Floats, k: int, where: Where | None
     ) -> list[tuple[int, float]]:
         """The numbers of the nearest chunks over all parts, with their cosines."""
         allowed = [ranking.allowed(part, where) for part in state.parts]
         depth, total = max(2 * k, 200), state.firsts[-1]
-        found = ranking.nearest_chunks(state, asked, depth, allowed)
-        while len(found) < k and depth < total:  # so many equal ones that all were left out
+        nearest = ranking.nearest_chunks(state, direction, depth, allowed)
+        while len(nearest) < k and depth < total:  # so many equal ones that all were left out
             depth = min(4 * depth, total)
-            found = ranking.nearest_chunks(state, asked, depth, allowed)
-        return ranking.ordered(state, found, k)
+            nearest = ranking.nearest_chunks(state, direction, depth, allowed)
+        return ranking.ordered(state, nearest, k)
 
     def _nearest_documents(
-        self, state: State, asked: Floats, k: int, where: Where | None
+        self, state: State, direction: Floats, k: int, where: Where | None
     ) -> list[tuple[int, float]]:
         """The same, but of each document only the nearest chunk."""
         total = state.firsts[-1]
         depth = min(2 * k, total)
         while True:
-            ranked = self._nearest(state, asked, depth, where)
-            found = ranking.by_document(state, ranked)
-            if len(found) >= k or len(ranked) < depth or depth >= total:
-                return found[:k]
+            ranked = self._nearest(state, direction, depth, where)
+            nearest = ranking.by_document(state, ranked)
+            if len(nearest) >= k or len(ranked) < depth or depth >= total:
+                return nearest[:k]
             depth = min(4 * depth, total)
 
     def matching(self, where: Where | None = None) -> list[str]:
@@ -486,8 +486,8 @@ class CorpusIndex:
         if mode != "lexical":
             query = self._embedder.encode_query(question)
             rankings.append((1.0, ranking.by_vectors(state, query, depth, allowed)))
-        found = rankings[0][1] if len(rankings) == 1 else ranking.fused(rankings)
-        return ranking.ordered(state, found, k)
+        fused = rankings[0][1] if len(rankings) == 1 else ranking.fused(rankings)
+        return ranking.ordered(state, fused, k)
 
     @property
     def _lexical_weight(self) -> float:
@@ -602,20 +602,20 @@ class CorpusIndex:
         )
 
 
-def _ids(given: Iterable[str]) -> set[str]:
+def _ids(value: Iterable[str]) -> set[str]:
     """The ids of documents, one or many."""
-    if isinstance(given, str):
-        return {given}
-    listed = list(given) if isinstance(given, Iterable) else [given]
-    odd = [each for each in listed if not isinstance(each, str)]
+    if isinstance(value, str):
+        return {value}
+    listed = list(value) if isinstance(value, Iterable) else [value]
+    odd = [item for item in listed if not isinstance(item, str)]
     if odd:
         raise ValueError(f"document_ids must be an id or a list of ids, got {shown(odd[0])}")
     return set(listed)
 
 
-def _numbers(name: str, given: Any) -> Floats:
+def _numbers(name: str, value: Any) -> Floats:
     """Vectors as an array of numbers, whatever they come as."""
     try:
-        return np.asarray(given, dtype=np.float32)
+        return np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} must be an array of numbers, got {shown(given)}") from error
+        raise ValueError(f"{name} must be an array of numbers, got {shown(value)}") from error

@@ -132,8 +132,8 @@ def everything(state: State, token_budget: int, count: Count, overhead: Overhead
     sample = [documents[name].text[:_SAMPLE_CHARACTERS] for name in names[::step]]
     if state.characters / _ratio(sample, count) > 2 * token_budget:
         return None
-    each = (documents[name] for name in names)
-    return pack_everything(each, token_budget=token_budget, count=count, overhead=overhead)
+    listed = (documents[name] for name in names)
+    return pack_everything(listed, token_budget=token_budget, count=count, overhead=overhead)
 
 
 def _ratio(sample: Sequence[str], count: Count) -> float:
@@ -158,31 +158,33 @@ def fill(
     numbers: dict[tuple[str, int, int], int] = {}
     chunks: list[ScoredChunk] = []
     for number, score in ranked:
-        each = chunk(state, number, score)
-        numbers[each.document_id, each.start, each.end] = number
-        chunks.append(each)
+        scored = chunk(state, number, score)
+        numbers[scored.document_id, scored.start, scored.end] = number
+        chunks.append(scored)
     counted = memoised(count)  # what was counted to be tried isn't counted again to be packed
-    ratio = _ratio([each.text for each in chunks[:_SAMPLE]], counted) if tokens_key is None else 0.0
+    ratio = (
+        _ratio([scored.text for scored in chunks[:_SAMPLE]], counted) if tokens_key is None else 0.0
+    )
 
     known_as = None if tokens_key is None else counts_name(tokens_key)
 
-    def estimate(each: ScoredChunk) -> int:
+    def estimate(scored: ScoredChunk) -> int:
         if known_as is None:
             # The texts that end up in the pack are counted; those that don't needn't be.
-            return round(len(each.text) / ratio)
-        number = numbers.get((each.document_id, each.start, each.end))
+            return round(len(scored.text) / ratio)
+        number = numbers.get((scored.document_id, scored.start, scored.end))
         if number is None:  # a gap
-            return counted(each.text)
+            return counted(scored.text)
         where, inner = state.locate(number)
-        return where.tokens.of(known_as, inner, lambda: each.text, counted)
+        return where.tokens.of(known_as, inner, lambda: scored.text, counted)
 
     def beside(hit: ScoredChunk) -> list[ScoredChunk]:
-        found = []
+        adjacent = []
         for number in neighbours(state, numbers[hit.document_id, hit.start, hit.end]):
-            each = chunk(state, number, 0.0)
-            numbers[each.document_id, each.start, each.end] = number
-            found.append(each)
-        return found
+            scored = chunk(state, number, 0.0)
+            numbers[scored.document_id, scored.start, scored.end] = number
+            adjacent.append(scored)
+        return adjacent
 
     return pack(
         chunks,

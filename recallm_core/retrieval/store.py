@@ -212,7 +212,7 @@ def _write_manifest(
             }
             for part in parts
         ],
-        "files": {name: [each.size, each.digest] for name, each in sorted(written.items())},
+        "files": {name: [record.size, record.digest] for name, record in sorted(written.items())},
     }
     content = json.dumps(manifest, indent=1).encode()
     seal = hashlib.blake2b(content, digest_size=32).hexdigest()
@@ -235,8 +235,8 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _generations(folder: Path) -> list[int]:
-    found = (_GENERATION.fullmatch(entry.name) for entry in folder.iterdir())
-    return [int(match[1]) for match in found if match]
+    matches = (_GENERATION.fullmatch(entry.name) for entry in folder.iterdir())
+    return [int(match[1]) for match in matches if match]
 
 
 def _name(generation: int) -> str:
@@ -289,9 +289,9 @@ def _load_generation(folder: Path, number: int, embedder: Embedder) -> Loaded:
         raise damaged(folder, "is a symbolic link, which an index never has")
     manifest = _read_manifest(folder)
     dim = _check_maker(folder, manifest, embedder)
-    records = {name: FileRecord(*each) for name, each in manifest["files"].items()}
-    for name, each in records.items():
-        files.check(folder / name, each)
+    records = {name: FileRecord(*record) for name, record in manifest["files"].items()}
+    for name, record in records.items():
+        files.check(folder / name, record)
     segments = tuple(_load_segment(folder, entry, records, dim) for entry in manifest["segments"])
     return Loaded(number, records, segments, dim)
 
@@ -332,21 +332,21 @@ def _well_formed(manifest: Mapping[str, Any]) -> bool:
         and all(type(count) is int and 0 <= count < 1 << 40 for count in counts)
         and set(listed)
         == {f"{name}{suffix}" for name in names for suffix in _suffixes(str(name), listed)}
-        and all(_is_record(each) for each in listed.values())
+        and all(_is_record(record) for record in listed.values())
     )
 
 
 def _suffixes(name: str, listed: Collection[str]) -> tuple[str, ...]:
     """The files of a segment; those of an approximate search are there together or not at all."""
     approximate = any(f"{name}{suffix}" in listed for suffix in _COARSE)
-    counted = (f"-tokens-{each}.npy" for each in _counted(name, listed))
+    counted = (f"-tokens-{digest}.npy" for digest in _counted(name, listed))
     return (*_SUFFIXES, *(_COARSE if approximate else ()), *counted)
 
 
 def _counted(name: str, listed: Collection[str]) -> list[str]:
     """The tokenizers under which a segment's chunks were counted."""
-    found = (_TOKENS.fullmatch(each) for each in listed)
-    return [match[2] for match in found if match and match[1] == name]
+    matches = (_TOKENS.fullmatch(filename) for filename in listed)
+    return [match[2] for match in matches if match and match[1] == name]
 
 
 def _is_record(entry: object) -> bool:
@@ -425,8 +425,8 @@ def _load_segment(
     )
     live = array("live", "bool", sizes["documents"])
     tokens = {
-        each: np.array(array(f"tokens-{each}", "int32", sizes["chunks"]))
-        for each in _counted(name, records)
+        digest: np.array(array(f"tokens-{digest}", "int32", sizes["chunks"]))
+        for digest in _counted(name, records)
     }
     if len(texts) != sizes["documents"] or len(set(texts.ids)) != len(texts.ids):
         raise damaged(folder / f"{name}.db", f"hasn't {sizes['documents']} distinct documents")

@@ -52,8 +52,8 @@ class _TooMuchError(TemplateError):
 class _Meter:
     """What one rendering has used so far, and may use."""
 
-    def __init__(self, given: int = 0) -> None:
-        self.most = _MOST_CHARACTERS + 8 * given
+    def __init__(self, input_size: int = 0) -> None:
+        self.most = _MOST_CHARACTERS + 8 * input_size
         self._steps = 0
         self._written = 0
         self._end = time.monotonic() + _MOST_SECONDS
@@ -79,21 +79,21 @@ class _Meter:
 
     def size(self, *values: Any) -> int:
         """The characters in some values, nested ones too, each as often as it stands there."""
-        left, parts, total = list(values), 0, 0
-        while left:
-            value = left.pop()
+        pending, parts, total = list(values), 0, 0
+        while pending:
+            value = pending.pop()
             parts += 1
             if parts > _MOST_PARTS:
                 raise _TooMuchError(f"it nests more than {_MOST_PARTS:,} values")
             if isinstance(value, str | bytes):
                 total += len(value)
             elif isinstance(value, Mapping):
-                left.extend(value)
-                left.extend(value.values())
+                pending.extend(value)
+                pending.extend(value.values())
             elif isinstance(value, list | tuple | set | frozenset):
-                left.extend(value)
+                pending.extend(value)
             elif isinstance(value, Namespace):
-                left.append(value._Namespace__attrs)
+                pending.append(value._Namespace__attrs)
             total += 4
         return total
 
@@ -168,14 +168,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             extensions=[_Generation, loopcontrols],
             finalize=_written,
         )
-        own = {name: _measured(name, self.filters[name]) for name in _FILTERS}
-        own |= {"tojson": _measured("tojson", _tojson)}
-        own |= {
+        measured = {name: _measured(name, self.filters[name]) for name in _FILTERS}
+        measured |= {"tojson": _measured("tojson", _tojson)}
+        measured |= {
             "~loop": _counted,
             "~join": _concatenated,
             "~held": _held,
         }
-        self.filters = own
+        self.filters = measured
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
         self.globals |= {
@@ -210,10 +210,10 @@ class _Names(Namespace):
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]
-        given = dict(*args, **kwargs)
-        for name in given:
+        values = dict(*args, **kwargs)
+        for name in values:
             _check_name(name)
-        Namespace.__init__(self, given)
+        Namespace.__init__(self, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _check_name(name)
@@ -324,46 +324,50 @@ def _raise(message: object) -> None:
     raise TemplateError(str(message)[:2000])
 
 
-def _measured(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that is counted, and whose result is measured."""
 
-    @wraps(made)
+    @wraps(function)
     def measured(*args: Any, **kwargs: Any) -> Any:
         meter = _used()
         meter.step()
-        own = args[1:] if hasattr(made, "jinja_pass_arg") else args
-        given = [_listed(value) for value in own]
-        _check_filter(meter, name, given, kwargs)
-        return meter.held(made(*args[: len(args) - len(own)], *given, **kwargs))
+        arguments = args[1:] if hasattr(function, "jinja_pass_arg") else args
+        operands = [_listed(value) for value in arguments]
+        _check_filter(meter, name, operands, kwargs)
+        return meter.held(function(*args[: len(args) - len(arguments)], *operands, **kwargs))
 
     return measured
 
 
-def _check_filter(meter: _Meter, name: str, given: Sequence[Any], more: Mapping[str, Any]) -> None:
+def _check_filter(
+    meter: _Meter, name: str, operands: Sequence[Any], more: Mapping[str, Any]
+) -> None:
     if name in ("batch", "round", "truncate"):
-        _check_widths([*given[1:], *more.values()])
-    if not given:
+        _check_widths([*operands[1:], *more.values()])
+    if not operands:
         return
     if name == "replace":
-        old, new = [*given[1:3], more.get("old", ""), more.get("new", "")][:2]
-        _check_replace(meter, str(given[0]), str(old), str(new))
+        old, new = [*operands[1:3], more.get("old", ""), more.get("new", "")][:2]
+        _check_replace(meter, str(operands[0]), str(old), str(new))
     elif name == "join":
-        between = str(given[1] if len(given) > 1 else more.get("d", ""))
-        count = len(given[0]) if hasattr(given[0], "__len__") else 0
-        meter.fit(meter.size(given[0]) + len(between) * count)
+        between = str(operands[1] if len(operands) > 1 else more.get("d", ""))
+        count = len(operands[0]) if hasattr(operands[0], "__len__") else 0
+        meter.fit(meter.size(operands[0]) + len(between) * count)
     elif name in ("indent", "tojson"):
-        _check_indent(meter, name, given, more)
-    elif not isinstance(given[0], str):
-        meter.size(given[0])
+        _check_indent(meter, name, operands, more)
+    elif not isinstance(operands[0], str):
+        meter.size(operands[0])
 
 
-def _check_indent(meter: _Meter, name: str, given: Sequence[Any], more: Mapping[str, Any]) -> None:
+def _check_indent(
+    meter: _Meter, name: str, operands: Sequence[Any], more: Mapping[str, Any]
+) -> None:
     """Each line, or each value, gets the same blanks before it."""
     at = 1 if name == "indent" else 2
-    blanks = given[at] if len(given) > at else more.get("width", more.get("indent", 4))
+    blanks = operands[at] if len(operands) > at else more.get("width", more.get("indent", 4))
     width = len(blanks) if isinstance(blanks, str) else blanks if isinstance(blanks, int) else 0
-    size = meter.size(given[0])
-    lines = str(given[0]).count("\n") + 1 if name == "indent" else size
+    size = meter.size(operands[0])
+    lines = str(operands[0]).count("\n") + 1 if name == "indent" else size
     if width > 100:
         raise _TooMuchError("it indents by more than 100 characters")
     meter.fit(size + width * lines)
@@ -379,22 +383,22 @@ def _check_widths(values: Iterable[Any]) -> None:
             raise _TooMuchError(f"it asks for a width of more than {_MOST_WIDTH:,}")
 
 
-def _check_operands(meter: _Meter, sign: str, left: Any, right: Any) -> None:
+def _check_operands(meter: _Meter, sign: str, first: Any, second: Any) -> None:
     if sign == "**":
-        _check_power(left, right)
+        _check_power(first, second)
     elif sign == "*":
-        for long, times in ((left, right), (right, left)):
+        for long, times in ((first, second), (second, first)):
             if isinstance(long, str | bytes | list | tuple) and isinstance(times, int):
                 meter.fit(max(1, meter.size(long)) * times)
-    elif sign == "%" and isinstance(left, str | bytes):
-        _check_format(meter, str(left), "%", (right,))
-    elif sign == "+" and isinstance(left, str) and isinstance(right, str):
-        meter.fit(len(left) + len(right))
+    elif sign == "%" and isinstance(first, str | bytes):
+        _check_format(meter, str(first), "%", (second,))
+    elif sign == "+" and isinstance(first, str) and isinstance(second, str):
+        meter.fit(len(first) + len(second))
 
 
-def _check_power(left: Any, right: Any) -> None:
-    small = isinstance(right, int | float) and abs(right) <= 64
-    if not small or (isinstance(left, int) and left.bit_length() > 64):
+def _check_power(base: Any, exponent: Any) -> None:
+    small = isinstance(exponent, int | float) and abs(exponent) <= 64
+    if not small or (isinstance(base, int) and base.bit_length() > 64):
         raise _TooMuchError("it asks for a power of more than 64")
 
 

@@ -204,9 +204,9 @@ class HFTokenizer:
         """The control token that the chat template writes after a reply, if it writes one."""
         if not self.tokenizer.chat_template:
             return []
-        asked = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _REPLY}]
+        conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _REPLY}]
         try:
-            text = str(self.tokenizer.apply_chat_template(asked, tokenize=False))
+            text = str(self.tokenizer.apply_chat_template(conversation, tokenize=False))
         except Exception:  # templates raise whatever Jinja lets them
             return []
         _, reply, after = text.rpartition(_REPLY)
@@ -220,9 +220,9 @@ class HFTokenizer:
             system_turn: Whether it is given system turns; otherwise it refuses them, so that
                 what they say finds its place in the first user turn.
         """
-        made = copy.copy(self)
-        made._switches, made._system_turn = dict(switches), system_turn
-        return made
+        twin = copy.copy(self)
+        twin._switches, twin._system_turn = dict(switches), system_turn
+        return twin
 
     @classmethod
     def from_folder(
@@ -240,7 +240,7 @@ class HFTokenizer:
             check_file_sizes(Path(path))
             check_ids(Path(path))
         try:
-            found = AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 str(path), use_fast=True, trust_remote_code=False, **options
             )
         except Exception as error:  # transformers raises many kinds
@@ -249,7 +249,7 @@ class HFTokenizer:
                 "beside its weights"
             ) from error
         try:
-            return cls(found, eos_ids=eos_ids)
+            return cls(tokenizer, eos_ids=eos_ids)
         except RecallmError:
             raise
         except Exception as error:  # its files may hold anything
@@ -301,15 +301,15 @@ class HFTokenizer:
         """Renders the chat template, in a sandbox and within bounds of time and size."""
         if not self._system_turn and any(m["role"] == "system" for m in messages):
             raise TokenizerError("this model's makers advise against system turns")
-        given = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map}
-        given |= self._switches | options
-        fallback = given.pop("chat_template", None)
+        variables = {"tools": None, "documents": None, **self.tokenizer.special_tokens_map}
+        variables |= self._switches | options
+        fallback = variables.pop("chat_template", None)
         if self.tokenizer.chat_template:
-            template = self.tokenizer.get_chat_template(None, given["tools"])
-            return render(template, messages, add_generation_prompt=True, **given)
+            template = self.tokenizer.get_chat_template(None, variables["tools"])
+            return render(template, messages, add_generation_prompt=True, **variables)
         if fallback is None:
             return self._beginning + _plain_chat(messages)
-        return self._beginning + render(fallback, messages, add_generation_prompt=True, **given)
+        return self._beginning + render(fallback, messages, add_generation_prompt=True, **variables)
 
     def encode_template(self, text: str) -> list[int]:
         """Encodes our own wording; control tokens in it are recognised."""
@@ -338,8 +338,8 @@ class HFTokenizer:
         together = self._exact_offsets("".join(texts), np.array(flat, dtype=np.int32), flat)
         bases = np.cumsum([0, *map(len, texts)])
         if together is None or self._is_control[together.ids].any():
-            found = zip(texts, encodings, strict=True)
-            return [self._located(text, encoding) for text, encoding in found]
+            encoded = zip(texts, encodings, strict=True)
+            return [self._located(text, encoding) for text, encoding in encoded]
         stops = np.concatenate([[0], np.cumsum(sizes)])
         parts = zip(texts, encodings, stops[:-1].tolist(), stops[1:].tolist(), strict=True)
         base = np.repeat(bases[:-1], sizes).astype(np.int32)
@@ -431,12 +431,12 @@ class HFTokenizer:
 
     def _encode_character(self, character: str) -> PlainTokens:
         """One character by itself; remembered, for hostile texts hold many of the few there are."""
-        found = self._characters.get(character)
-        if found is None:
-            found = self.encode_plain(character)
+        tokens = self._characters.get(character)
+        if tokens is None:
+            tokens = self.encode_plain(character)
             if len(self._characters) < _REMEMBERED:
-                self._characters[character] = found
-        return found
+                self._characters[character] = tokens
+        return tokens
 
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str]) -> list[PlainTokens]:

@@ -176,13 +176,13 @@ _RELATIONS: dict[Split, str] = {"train": "relations.txt", "held-out": "held_out.
 @cache
 def relations(split: Split = "train") -> tuple[Relation, ...]:
     """Returns all relations of a split; no topic, statement or question is in both."""
-    found = []
+    parsed = []
     for line in (Path(__file__).with_name(_RELATIONS[split])).read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
-            topic, label, kind, said, asked = (part.strip() for part in line.split("|"))
-            cut = [tuple(s.strip() for s in part.split(" ; ")) for part in (said, asked)]
-            found.append(Relation(topic, label, kind, *cut))
-    return tuple(found)
+            topic, label, kind, statements, questions = (part.strip() for part in line.split("|"))
+            cut = [tuple(s.strip() for s in part.split(" ; ")) for part in (statements, questions)]
+            parsed.append(Relation(topic, label, kind, *cut))
+    return tuple(parsed)
 
 
 def person(rng: random.Random) -> str:
@@ -308,7 +308,7 @@ _MORE = more_entities(_city, _name, _colour, VALUES["work"])
 
 def _entity(topic: str, rng: random.Random) -> str:
     name = rng.choice(_LAST_A) + rng.choice(_LAST_B)
-    made = {
+    by_topic = {
         "office": lambda: _city(rng),
         "service": lambda: rng.choice(_SERVICE) + rng.choice(("", "", "-v2", "-worker", "-db")),
         "policy": lambda: rng.choice(_STAFF),
@@ -323,7 +323,7 @@ def _entity(topic: str, rng: random.Random) -> str:
     }  # fmt: skip
     if topic in _MORE:
         return _MORE[topic](rng)
-    return made[topic]()
+    return by_topic[topic]()
 
 
 def entity(topic: str, rng: random.Random, split: Split = "train") -> str:
@@ -365,29 +365,29 @@ _BY_LABEL = ("What is the {L} of {E}?", "{E}: {L}?", "Tell me the {L} of {E}.", 
 def _statement(relation: Relation, entity: str, rng: random.Random) -> _Line:
     """Says one fact as a sentence, and remembers where its value is."""
     value = VALUES[relation.kind](rng)
-    said = _filled(rng.choice(relation.statements), entity, rng)
-    said = said[0].upper() + said[1:]
-    at = said.index("{V}")
-    asked = _question(relation, entity, rng)
+    sentence = _filled(rng.choice(relation.statements), entity, rng)
+    sentence = sentence[0].upper() + sentence[1:]
+    at = sentence.index("{V}")
+    question = _question(relation, entity, rng)
     value = value[0].upper() + value[1:] if at == 0 else value
-    return _Line(said.replace("{V}", value), asked, at, len(value))
+    return _Line(sentence.replace("{V}", value), question, at, len(value))
 
 
-def _filled(said: str, entity: str, rng: random.Random) -> str:
+def _filled(sentence: str, entity: str, rng: random.Random) -> str:
     """Fills everything but the value."""
     for mark, kind in _MARKS:
-        said = said.replace(mark, VALUES[kind](rng))
-    said = said.replace("{M}", rng.choice(_MONTHS))
+        sentence = sentence.replace(mark, VALUES[kind](rng))
+    sentence = sentence.replace("{M}", rng.choice(_MONTHS))
     if entity.startswith(("The ", "the ")):
-        said = said.replace("The {E}", "{E}").replace("the {E}", "{E}")
-    return said.replace("{E}", entity)
+        sentence = sentence.replace("The {E}", "{E}").replace("the {E}", "{E}")
+    return sentence.replace("{E}", entity)
 
 
 def _double(first: Relation, second: Relation, entity: str, rng: random.Random) -> _Line | None:
     """Says two facts about one thing in one sentence, if two statements share their subject."""
     opening = {
-        said: next((s for s in _SUBJECTS if said.startswith(s)), "")
-        for said in (*first.statements, *second.statements)
+        statement: next((s for s in _SUBJECTS if statement.startswith(s)), "")
+        for statement in (*first.statements, *second.statements)
     }
     pairs = [
         (a, b, opening[a])
@@ -403,10 +403,10 @@ def _double(first: Relation, second: Relation, entity: str, rng: random.Random) 
     ahead, middle, rest = (_filled(part, entity, rng) for part in parts)
     ahead = ahead[:1].upper() + ahead[1:]
     one, two = VALUES[first.kind](rng), VALUES[second.kind](rng)
-    asked = [_question(relation, entity, rng) for relation in (first, second)]
+    questions = [_question(relation, entity, rng) for relation in (first, second)]
     at = len(ahead) + len(one) + len(middle)
     text = ahead + one + middle + two + rest
-    return _Line(text, asked[0], len(ahead), len(one), (asked[1], at, len(two)))
+    return _Line(text, questions[0], len(ahead), len(one), (questions[1], at, len(two)))
 
 
 def _said(relation: Relation, entity: str, kinds: list[Relation], rng: random.Random) -> _Line:
@@ -416,16 +416,16 @@ def _said(relation: Relation, entity: str, kinds: list[Relation], rng: random.Ra
 
 
 def _question(relation: Relation, entity: str, rng: random.Random) -> str:
-    asked = rng.choice(relation.questions)
+    question = rng.choice(relation.questions)
     if rng.random() < 0.08:
-        asked = rng.choice(_BY_LABEL).replace("{L}", relation.label)
+        question = rng.choice(_BY_LABEL).replace("{L}", relation.label)
     low = entity[0].lower() + entity[1:] if entity.startswith("The ") else entity
     if low.startswith("the "):
-        asked = asked.replace("the {E}", "{E}")
-    asked = asked.replace("{E}", low).replace("{e}", entity.lower())
+        question = question.replace("the {E}", "{E}")
+    question = question.replace("{E}", low).replace("{e}", entity.lower())
     if rng.random() < 0.12:
-        asked = asked.rstrip("?").lower()
-    return asked
+        question = question.rstrip("?").lower()
+    return question
 
 
 def _keyed(relation: Relation, entity: str, rng: random.Random) -> _Line:
@@ -435,16 +435,16 @@ def _keyed(relation: Relation, entity: str, rng: random.Random) -> _Line:
     lead = rng.choice(
         (f"{label}: ", f"- {label}: ", f"**{label}**: ", f"* {label} - ", f"{label} = ")
     )
-    asked = _question(relation, entity, rng)
+    question = _question(relation, entity, rng)
     if rng.random() < 0.35:
-        asked = rng.choice(
+        question = rng.choice(
             (
                 f"What is the {relation.label} of {entity}?",
                 f"{relation.label} of {entity}?",
                 f"What is the {relation.label}?",
             )
         )
-    return _Line(lead + value, asked, len(lead), len(value))
+    return _Line(lead + value, question, len(lead), len(value))
 
 
 def make_page(rng: random.Random, lines: int, *, split: Split = "train") -> Page:
@@ -466,7 +466,7 @@ def _page(
     if style < 0.15 and len(entities) > 1:
         return _table(topic, kinds, entities, rng)
     keyed = style < 0.32
-    made: list[_Line] = []
+    rows: list[_Line] = []
     used: set[tuple[str, str]] = set()
     for _ in range(lines):
         entity = entities[0] if keyed else rng.choice(entities)
@@ -475,11 +475,11 @@ def _page(
             continue
         used.add((entity, relation.label))
         if keyed:
-            made.append(_keyed(relation, entity, rng))
+            rows.append(_keyed(relation, entity, rng))
         else:
-            made.append(_said(relation, entity, kinds, rng))
+            rows.append(_said(relation, entity, kinds, rng))
         if not keyed and rng.random() < 0.15:
-            made.append(_Line(rng.choice(_FILLERS)))
+            rows.append(_Line(rng.choice(_FILLERS)))
     title = (
         entities[0]
         if keyed
@@ -494,7 +494,7 @@ def _page(
             )
         )
     )
-    return _lay_out(title, made, rng, bare=keyed)
+    return _lay_out(title, rows, rng, bare=keyed)
 
 
 def _table(topic: str, kinds: list[Relation], entities: list[str], rng: random.Random) -> Page:
@@ -507,10 +507,10 @@ def _table(topic: str, kinds: list[Relation], entities: list[str], rng: random.R
     for entity in entities:
         values = [VALUES[c.kind](rng) for c in columns]
         row = f"| {entity} |"
-        wanted = rng.randrange(len(columns))
-        line = _Line("", _question(columns[wanted], entity, rng))
+        column = rng.randrange(len(columns))
+        line = _Line("", _question(columns[column], entity, rng))
         for number, value in enumerate(values):
-            if number == wanted:
+            if number == column:
                 line.at, line.length = len(row) + 1, len(value)
             row += f" {value} |"
         line.text = row
@@ -562,7 +562,7 @@ _TWO_HOPS = (
 
 def two_hop(rng: random.Random, extra: int) -> Example:
     """Returns a question that needs two sentences of the generated passages."""
-    first, second, asked, kind = rng.choice(_TWO_HOPS)
+    first, second, template, kind = rng.choice(_TWO_HOPS)
     things = rng.sample((*_TEAMS, *_SERVICE), 3)
     value = VALUES[kind](rng)
     sentences: list[tuple[str, int, int]] = []
@@ -583,5 +583,5 @@ def two_hop(rng: random.Random, extra: int) -> Example:
         text += sentences[number][0]
     spans = tuple((0, places[n], places[n] + len(sentences[n][0])) for n in (0, 1))
     at = places[1] + sentences[1][1]
-    question = asked.replace("{A}", things[0])
+    question = template.replace("{A}", things[0])
     return Example((("", text),), question, spans, (0, at, at + sentences[1][2]), "two_hop")
