@@ -21,7 +21,7 @@ NAME = "recallm_core"
 
 # What the sources have now, or less; none is raised to let a change through.
 CEILINGS = {
-    "modules at the root": 6,
+    "modules at the root": 5,
     "lines of the largest file": 805,
     "lines of the largest class": 546,
     "lines of the median function": 7,
