@@ -97,9 +97,10 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
         CheckpointError: It is unsafe, damaged, or of a kind that needs code.
     """
     from recallm_core.models import checkpoint
+    from recallm_core.models.weight_sizes import check_sizes
 
     files = checkpoint.check_folder(folder)
-    stored = checkpoint.check_sizes(checkpoint.read_config(folder), files)
+    stored = check_sizes(checkpoint.read_config(folder), files)
     return _plain_folder(folder), stored
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.train.tasks import held_out
 from recallm_core.train.tasks.chains import Hop, hops
+from recallm_core.train.tasks.invented import VALUES, entity, person
 from recallm_core.train.tasks.lesson import Lesson, Quote, Split
-from recallm_core.train.tasks.templates import VALUES, Page, entity, make_page, person
+from recallm_core.train.tasks.templates import Page, make_page
 
 Passage = tuple[str, str]
 _HOPS: dict[Split, tuple[Hop, ...]] = {"train": hops(), "held-out": held_out.HOPS}
