@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,8 +10,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 
 from langchain_recallm import tool_calls
 from langchain_recallm.sources import Place, Sources, members_of, url_of
-from recallm_core.answers.answer import Answer, Citation, Usage
-from recallm_core.answers.trace import RecallSpan
+from recallm_core import Answer, Citation, RecallSpan, Usage
+from recallm_core.adapting import stable_id
 
 PROVIDER = "recallm"
 
@@ -145,8 +144,7 @@ def _parts(place: Place, members: Sequence[Any]) -> list[Block]:
 
 
 def _citation_id(place: Place, start: int | None, end: int | None) -> str:
-    identity = f"{place.document_id}\0{place.start}\0{place.end}\0{start}\0{end}"
-    return "cite-" + hashlib.blake2b(identity.encode("utf-8"), digest_size=6).hexdigest()
+    return stable_id("cite", place.document_id, place.start, place.end, start, end, size=6)
 
 
 def stamp(version: str) -> dict[str, Any]:

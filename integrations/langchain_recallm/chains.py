@@ -13,7 +13,7 @@ from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from langchain_recallm.conversation import GROUNDED
+from langchain_recallm.blocks import GROUNDED
 from langchain_recallm.documents import documents_to_content_blocks, documents_to_text
 
 _QUESTIONS = ("question", "input", "query")

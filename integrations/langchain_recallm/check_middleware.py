@@ -9,8 +9,8 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from langchain_recallm.answers import PROVIDER
+from langchain_recallm.blocks import content_of
 from langchain_recallm.checking import check_message
-from langchain_recallm.conversation import content_of
 
 
 class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):

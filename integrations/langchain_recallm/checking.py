@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 import recallm_core as recallm
 from langchain_recallm.answers import cited
 from langchain_recallm.sources import Sources, collect
-from recallm_core.checking import QuoteReport
+from recallm_core.adapting import QuoteReport
 
 KEY = "quotes"  # of response_metadata, and of a chain's result
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_recallm.conversation import GROUNDED, content_of
+from langchain_recallm.blocks import GROUNDED, content_of
 from langchain_recallm.sources import title_of, url_of
+from recallm_core.adapting import occurrences
 from recallm_core.errors import DocumentError
 
 BlockKind = Literal["text-plain", "document", "search_result"]
@@ -142,20 +143,13 @@ def _spans(
         places = [
             (place, at)
             for place, text in enumerate(texts)
-            for at in _offsets(text, document.page_content)
+            for at in occurrences(document.page_content, text)
         ]
         following = [place for place in places if place >= after]
         spans[number] = following[:1] or places
         if following:
             after = (following[0][0], following[0][1] + len(document.page_content))
     return spans
-
-
-def _offsets(text: str, part: str) -> Iterator[int]:
-    at = text.find(part) if part else -1
-    while at >= 0:
-        yield at
-        at = text.find(part, at + 1)
 
 
 class _Lift:
@@ -230,7 +224,7 @@ class _Lift:
             return [
                 (number, at, at + len(text))
                 for number, document in enumerate(self._documents)
-                for at in _offsets(document.page_content, text)
+                for at in occurrences(text, document.page_content)
             ]
         start, end = extras["start_char_index"], extras["end_char_index"]
         content = content_of(self._messages[message], message).text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
-from recallm_core.retrieval.embedding import Embedder, FunctionEmbedder, as_embedder
+from recallm_core import Embedder, FunctionEmbedder
+from recallm_core.adapting import as_embedder
 
 
 class RecallEmbeddings(Embeddings):

@@ -9,8 +9,8 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from langchain_recallm.answers import PROVIDER
+from langchain_recallm.blocks import content_of
 from langchain_recallm.chat_models import ChatRecaLLM
-from langchain_recallm.conversation import content_of
 
 
 class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,20 @@ from langchain_core.documents import Document
 
 import recallm_core as recallm
 from langchain_recallm.sources import PACKED, title_of
-from recallm_core.documents.document import Passage, ScoredChunk, content_id
-from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, pack
+from recallm_core import Passage, ScoredChunk, pack
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    Overhead,
+    best_passages,
+    common_metadata,
+    content_id,
+    proven_place,
+)
 
 Texts = Mapping[str, Any] | Callable[[str], Any]
 """Full texts by the name of their source: strings or documents, or a function that finds them."""
-
-Count = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +43,6 @@ class Budget:
     overhead: Overhead = DEFAULT_OVERHEAD
     order: Order = "document"
     k: int | None = None
-
-
-def counter(source: Any) -> Count:
-    """Returns a function that counts tokens: of a chat model, a ``RecaLLM`` or a plain function.
-
-    None takes the tokenizer of the model that ships with the library.
-    """
-    if source is None:
-        from recallm_core.retrieval.packs import shipped
-
-        return shipped()[0]
-    for name in ("count_tokens", "get_num_tokens"):
-        method = getattr(source, name, None)
-        if method is not None:
-            counted: Count = method
-            return counted
-    if not callable(source):
-        raise TypeError(
-            "count must be a ChatRecaLLM, a RecaLLM, another model with get_num_tokens, or a "
-            f"function from a text to its tokens; got {type(source).__name__}"
-        )
-    plain: Count = source
-    return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +98,8 @@ def pack_documents(
         conflicts = {omitted.chunk for omitted in result.left_out if omitted.reason == "conflict"}
         fresh = {n for n, one in enumerate(placed) if one.chunk in conflicts} - alone
         if not fresh:  # two claims to the same characters: a start_index was wrong
-            return [_document(p, placed) for p in best(result.passages, budget.k)]
+            return [_document(p, placed) for p in best_passages(result.passages, budget.k)]
         alone |= fresh
-
-
-def best(passages: Sequence[Passage], k: int | None) -> list[Passage]:
-    """Returns the ``k`` best passages, in the order in which all stand."""
-    if k is None or k >= len(passages):
-        return list(passages)
-    ranked = sorted(range(len(passages)), key=lambda n: -passages[n].score)
-    return [passages[n] for n in sorted(ranked[:k])]
 
 
 def _full_texts(
@@ -165,7 +140,7 @@ def _place(
     claimed = start if isinstance(start, int) and not isinstance(start, bool) else -1
     if name in texts and not apart:
         assert name is not None
-        at = _verified(texts[name].text, text, claimed)
+        at = proven_place(text, texts[name].text, claimed)
         if at is not None:
             return _Placed(document, ScoredChunk(name, at, at + len(text), text, score), True)
     elif name is not None and claimed >= 0 and not apart:
@@ -173,14 +148,6 @@ def _place(
         return _Placed(document, chunk, False)
     home = f"document:{document.id or content_id(text)}:{number}"
     return _Placed(document, ScoredChunk(home, 0, len(text), text, score), False)
-
-
-def _verified(full: str, text: str, claimed: int) -> int | None:
-    """The place of a text in its source: the claimed one if true, else the only one there is."""
-    if claimed >= 0 and full.startswith(text, claimed):
-        return claimed
-    at = full.find(text)
-    return at if at >= 0 and full.find(text, at + 1) < 0 else None
 
 
 def _titles(placed: Sequence[_Placed]) -> dict[str, str]:
@@ -206,7 +173,10 @@ def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
         first = members[0].document
         document_id, metadata = first.id, dict(first.metadata)
     else:
-        document_id, metadata = None, _common([part.document.metadata for part in members])
+        document_id, metadata = (
+            None,
+            common_metadata([part.document.metadata for part in members], without=(PACKED,)),
+        )
         metadata.pop("start_index", None)
     record: dict[str, Any] = {
         "members": [_member(part, passage.start) for part in members],
@@ -222,17 +192,3 @@ def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
 def _member(placed: _Placed, start: int) -> dict[str, Any]:
     chunk = placed.chunk
     return {"id": placed.document.id, "start": chunk.start - start, "end": chunk.end - start}
-
-
-def _common(metadatas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all agree on."""
-    seen: dict[str, list[Any]] = defaultdict(list)
-    for metadata in metadatas:
-        for key, value in metadata.items():
-            if key != PACKED:
-                seen[key].append(value)
-    return {
-        key: values[0]
-        for key, values in seen.items()
-        if len(values) == len(metadatas) and all(value == values[0] for value in values)
-    }

@@ -10,7 +10,6 @@ from typing import Any
 from langchain_core.documents import Document
 
 import recallm_core as recallm
-from recallm_core.documents.document import Location
 from recallm_core.errors import DocumentError
 
 PACKED = "recallm"
@@ -92,7 +91,7 @@ class Sources:
         """Returns what stands there."""
         return self.documents[place.index].page_content[place.start : place.end]
 
-    def same_text(self, place: Place, locations: Iterable[Location]) -> list[Place]:
+    def same_text(self, place: Place, locations: Iterable[recallm.Location]) -> list[Place]:
         """Returns every place of some core locations that holds the same text, each once."""
         places = (p for at in locations for p in self.places(at.document_id, at.start, at.end))
         text = self.text(place)

@@ -12,10 +12,11 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_recallm import answers, tool_calls
 from langchain_recallm.answers import Block
 from langchain_recallm.sources import Sources
-from recallm_core.answering.stream import Event, Finished
-from recallm_core.answers.answer import Answer
-from recallm_core.answers.trace import (
+from recallm_core import (
+    Answer,
     AnswerDelta,
+    Event,
+    Finished,
     ReasoningDelta,
     RecallDelta,
     RecallEnded,

@@ -11,7 +11,7 @@ from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
-from recallm_core.answers.answer import Answer
+from recallm_core import Answer
 
 OPTIONS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
 

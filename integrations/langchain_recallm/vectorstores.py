@@ -16,12 +16,11 @@ from langchain_core.vectorstores import VectorStore
 import recallm_core as recallm
 from langchain_recallm.embeddings import RecallEmbeddings, as_core_embedder
 from langchain_recallm.sources import title_of
-from recallm_core.documents.document import check_text
+from recallm_core.adapting import check_text
 
 if TYPE_CHECKING:
-    from recallm_core.documents.document import ScoredChunk
-    from recallm_core.retrieval import CorpusIndex
-    from recallm_core.retrieval.embedding import Floats
+    from recallm_core import CorpusIndex, ScoredChunk
+    from recallm_core.adapting import Floats
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
@@ -44,7 +43,7 @@ class RecallFAISS(VectorStore):
     def __init__(
         self, embedding: Embeddings | None = None, *, index: CorpusIndex | None = None
     ) -> None:
-        from recallm_core.retrieval import CorpusIndex
+        from recallm_core import CorpusIndex
 
         self.index = CorpusIndex(as_core_embedder(embedding)) if index is None else index
         self._embedding = embedding or RecallEmbeddings(self.index.embedder)
@@ -316,7 +315,7 @@ class RecallFAISS(VectorStore):
         Raises:
             CorpusIndexError: The folder holds no index, or one of another embedder.
         """
-        from recallm_core.retrieval import CorpusIndex
+        from recallm_core import CorpusIndex
 
         index = CorpusIndex.open(_place(folder_path, index_name), as_core_embedder(embeddings))
         return cls(embeddings, index=index)

@@ -16,7 +16,8 @@ from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore, R
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 from llama_index_recallm import sources
-from llama_index_recallm.sources import Anchor, Originals, Source, nearest, occurrences
+from llama_index_recallm.sources import Anchor, Originals, Source
+from recallm_core.adapting import nearest, occurrences
 
 _STEPS = 200  # nodes looked up on each side of one that can't be placed by itself
 _GENERATIONS = 4  # parents of parents

@@ -24,7 +24,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import messages as talk
 from llama_index_recallm.events import RecallSpanEvent
-from recallm_core.answers.trace import (
+from recallm_core import (
     AnswerDelta,
     ReasoningDelta,
     RecallDelta,
@@ -34,8 +34,7 @@ from recallm_core.answers.trace import (
 from recallm_core.errors import GenerationError
 
 if TYPE_CHECKING:
-    from recallm_core.answering.stream import Event
-    from recallm_core.answers.answer import Answer
+    from recallm_core import Answer, Event
 
 dispatcher = get_dispatcher(__name__)
 

@@ -7,7 +7,8 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
-from recallm_core.retrieval.embedding import Embedder, as_embedder
+from recallm_core import Embedder
+from recallm_core.adapting import as_embedder
 
 
 class RecaLLMEmbedding(BaseEmbedding):

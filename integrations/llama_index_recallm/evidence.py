@@ -17,9 +17,8 @@ from llama_index_recallm.sources import (
     Anchor,
     Originals,
     Source,
-    nearest,
-    occurrences,
 )
+from recallm_core.adapting import nearest, occurrences
 from recallm_core.errors import CitationError
 
 

@@ -11,9 +11,8 @@ from llama_index.core.schema import NodeWithScore
 from llama_index_recallm import messages, sources
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.sources import Source
-from recallm_core.documents.document import Document, Passage, ScoredChunk
-from recallm_core.packing import DEFAULT_OVERHEAD, Overhead, pack
-from recallm_core.retrieval import CorpusIndex
+from recallm_core import CorpusIndex, Document, Passage, ScoredChunk, pack
+from recallm_core.adapting import DEFAULT_OVERHEAD, Overhead
 
 LeftOut = list[dict[str, str]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +23,17 @@ import recallm_core as recallm
 from llama_index_recallm import sources
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.llms import RecaLLM
-from llama_index_recallm.packing import GAP_TOKENS, Count, Order, pack_nodes
+from llama_index_recallm.packing import GAP_TOKENS, pack_nodes
 from llama_index_recallm.sources import Originals
-from recallm_core.documents.document import Passage
-from recallm_core.packing import DEFAULT_OVERHEAD
-from recallm_core.retrieval import packs
+from recallm_core import Passage
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    budget_within,
+    shipped,
+    stable_id,
+)
 
 _FIRST = 32  # nodes asked for at first
 _MOST = 4096
@@ -38,11 +43,11 @@ _WORDING = 1024  # tokens of the window for wording and question; the synthesize
 def _measure(llm: RecaLLM | None, token_budget: int | None) -> tuple[Count, int]:
     """How tokens are counted, and the budget."""
     if llm is None:
-        count, usual = packs.shipped()
+        count, usual = shipped()
         return count, usual if token_budget is None else token_budget
     metadata = llm.metadata
     room = metadata.context_window - metadata.num_output - _WORDING
-    usual = max(0, min(packs.DEFAULT_BUDGET, room))
+    usual = budget_within(room)
     return llm.count_tokens, usual if token_budget is None else token_budget
 
 
@@ -233,9 +238,8 @@ def _corpus_node(passage: Passage, documents: Mapping[str, recallm.Document]) ->
         page = document.page_at(passage.start)
         if page is not None:
             metadata.setdefault("page_label", str(page))
-    identity = f"{passage.document_id}\0{passage.start}\0{passage.end}"
     node = TextNode(
-        id_="packed-" + hashlib.blake2b(identity.encode("utf-8"), digest_size=10).hexdigest(),
+        id_=stable_id("packed", passage.document_id, passage.start, passage.end),
         text=passage.text,
         start_char_idx=passage.start,
         end_char_idx=passage.end,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from llama_index.core.schema import NodeRelationship, NodeWithScore, TextNode
 
@@ -13,14 +12,18 @@ import recallm_core as recallm
 from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import Nodes, anchors, nodes_of
 from llama_index_recallm.sources import MEMBERS, Anchor, Originals, Source
-from recallm_core.documents.document import Passage, ScoredChunk
-from recallm_core.packing import DEFAULT_OVERHEAD, Pack, pack
-from recallm_core.retrieval import packs
+from recallm_core import Pack, Passage, ScoredChunk, pack
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    common_metadata,
+    expanded,
+    stable_id,
+)
 
 Place = tuple[str, int, int]
 _Member = tuple[int, int, Source]
-Order = Literal["document", "relevance", "edges"]
-Count = Callable[[str], int]
 
 GAP_TOKENS = 8
 """White space that splitters drop between neighbours is filled in again, so that they can meet."""
@@ -58,7 +61,7 @@ def pack_nodes(
             one for every 4,096 tokens of the budget.
     """
     placed = _Placed.of(nodes, Originals(documents), nodes_of(docstore, documents))
-    top = packs.expanded(token_budget) if expand_top is None else expand_top
+    top = expanded(token_budget) if expand_top is None else expand_top
     packed = _packed(placed, token_budget, count, order, gap_tokens, top)
     return [_node(passage, placed) for passage in packed.passages]
 
@@ -242,17 +245,12 @@ def _merged(passage: Passage, members: Sequence[_Member]) -> TextNode:
     ):
         if kind in node.relationships:
             related[kind] = node.relationships[kind]
-    shared = {
-        key: value
-        for key, value in nodes[0].metadata.items()
-        if all(node.metadata.get(key) == value for node in nodes)
-    }
+    shared = common_metadata([node.metadata for node in nodes], without=(MEMBERS,))
     hidden = {key for node in nodes for key in node.excluded_llm_metadata_keys}
     unseen = {key for node in nodes for key in node.excluded_embed_metadata_keys}
     ids = "\0".join(node.node_id for node in nodes)
-    identity = f"{ids}\0{passage.start}\0{passage.end}"
     return TextNode(
-        id_="packed-" + hashlib.blake2b(identity.encode("utf-8"), digest_size=10).hexdigest(),
+        id_=stable_id("packed", ids, passage.start, passage.end),
         text=passage.text,
         start_char_idx=None if is_own_home else passage.start,
         end_char_idx=None if is_own_home else passage.end,

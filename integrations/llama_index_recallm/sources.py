@@ -7,7 +7,7 @@ postprocessors), so none is trusted: each is checked by slicing, or found again,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 import recallm_core as recallm
-from recallm_core.documents.document import check_text
+from recallm_core.adapting import check_text, is_at, nearest, occurrences
 
 MEMBERS = "recallm_members"
 """Metadata key under which a packed node says which retrieved nodes it was merged from."""
@@ -174,8 +174,7 @@ class Source:
     def claim(self, original: str) -> int | None:
         """The offset that the node claims, where its text does stand in the document."""
         claimed = self._claimed()
-        fits = claimed is not None and original.startswith(self.text, claimed)
-        return claimed if fits else None
+        return claimed if is_at(self.text, original, claimed) else None
 
     @property
     def begins(self) -> int | None:
@@ -213,32 +212,3 @@ def read(scored: NodeWithScore) -> Source:
                 shift += len(header) + 2
                 break
     return Source(scored, text[shift:end], shift, text)
-
-
-def occurrences(text: str, original: str, limit: int | None = None) -> Iterator[int]:
-    """Yields where a text stands in another, in order, overlapping ones too."""
-    at = original.find(text) if text else -1
-    while at >= 0 and (limit is None or limit > 0):
-        yield at
-        limit = None if limit is None else limit - 1
-        at = original.find(text, at + 1)
-
-
-def nearest(
-    text: str, original: str, expected: int | None, *, low: int = 0, high: int | None = None
-) -> int | None:
-    """Returns the occurrence nearest to an expected offset; without one, the first.
-
-    Args:
-        text: What is looked for.
-        original: Where.
-        expected: Of two that are equally near, the first is taken.
-        low: The occurrence begins here or later.
-        high: And before this.
-    """
-    high = len(original) + 1 if high is None else high
-    middle = min(max(low, low if expected is None else expected), high - 1)
-    before = original.rfind(text, low, middle + len(text))
-    after = original.find(text, middle)
-    candidates = [at for at in (before, after) if low <= at < high]
-    return min(candidates, key=lambda at: abs(at - middle), default=None)

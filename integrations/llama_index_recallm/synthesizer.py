@@ -11,9 +11,6 @@ from typing import Any
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
-    CitableBlock,
-    MessageRole,
-    TextBlock,
 )
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks.base import CallbackManager
@@ -25,16 +22,15 @@ from llama_index.core.instrumentation.events.synthesis import (
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import NodeWithScore, QueryType, TextNode
+from llama_index.core.schema import NodeWithScore, QueryType
 from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_instrumentation import get_dispatcher
 
-from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
-from llama_index_recallm.evidence import Reader
 from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.planning import Planner, nodes_of_texts, texts_of
 from llama_index_recallm.plans import Ending, Plan, raw_answer
 from llama_index_recallm.responses import (
     AsyncCitedStreamingResponse,
@@ -43,15 +39,13 @@ from llama_index_recallm.responses import (
     CitedStreamingResponse,
     Evidence,
 )
-from llama_index_recallm.sources import Originals, Source
+from llama_index_recallm.sources import Originals
 from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
 
 dispatcher = get_dispatcher(__name__)
 
 QA_TEMPLATE = PromptTemplate("{query_str}")
 """The default prompt: the recipe of the model has its own wording around documents."""
-CONTEXT = "(the documents above)"
-"""What ``{context_str}`` becomes in a prompt; the documents themselves are never pasted into it."""
 
 
 class RecaLLMSynthesizer(BaseSynthesizer):
@@ -314,7 +308,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """Answers from bare strings; only the text comes back, so nothing is cited in it."""
-        response = self._answer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        response = self._answer(query_str, nodes_of_texts(text_chunks), (), response_kwargs)
         recording = getattr(response, "recording", None)
         return _bare(response) if recording is None else TextStream(recording)
 
@@ -322,7 +316,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """``get_response`` without blocking the event loop."""
-        response = await self._aanswer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        response = await self._aanswer(query_str, nodes_of_texts(text_chunks), (), response_kwargs)
         recording = getattr(response, "recording", None)
         return _bare(response) if recording is None else AsyncTextStream(recording)
 
@@ -334,13 +328,13 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         Raises:
             ValueError: A message has something other than text.
         """
-        return self.get_response(query_str, _texts(message_chunks), **response_kwargs)
+        return self.get_response(query_str, texts_of(message_chunks), **response_kwargs)
 
     async def aget_response_from_messages(
         self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """The same without blocking the event loop."""
-        return await self.aget_response(query_str, _texts(message_chunks), **response_kwargs)
+        return await self.aget_response(query_str, texts_of(message_chunks), **response_kwargs)
 
     # planning
 
@@ -351,51 +345,17 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> Plan:
-        """What to send; no messages where no node has any text."""
-        streaming, rules = self._check_streaming(), self._rules()
-        all_nodes, empty = [*nodes, *behind], fitting.unreadable(nodes)
-        readable = [source for source in map(sources.read, nodes) if source.readable]
-        if not readable:
-            return Plan([], Reader((), self._originals), all_nodes, empty, rules, streaming)
-        prompt = self._prompt(question, options)
-        fitted, dropped = fitting.fit(
-            self.llm,
-            readable,
-            prompt,
+        planner = Planner(
+            llm=self.llm,
+            template=self._text_qa_template,
+            prefix_messages=self._prefix_messages,
+            originals=self._originals,
+            nodes_beside=self._nodes,
             token_budget=self._token_budget,
             show_metadata=self._show_metadata,
         )
-        blocks = [self._block(source) for source in fitted]
-        further = [sources.read(node) for node in behind]
-        reader = Reader(fitted, self._originals, further, self._nodes)
-        last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
-        question_message = prompt[last]
-        prompt[last] = question_message.model_copy(
-            update={"blocks": [*blocks, *question_message.blocks]}
-        )
-        return Plan(prompt, reader, all_nodes, [*empty, *dropped], rules, streaming)
-
-    def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
-        """The messages without any node.
-
-        Raises:
-            ValueError: The template gives no message of the user.
-        """
-        template = self._text_qa_template
-        known = {"context_str": CONTEXT, "query_str": question}
-        variables = set(template.template_vars)
-        values = {k: v for k, v in {**options, **known}.items() if k in variables}
-        messages = template.format_messages(llm=self._llm, **values)
-        if not any(message.role == MessageRole.USER for message in messages):
-            raise ValueError("text_qa_template gives no user message; put {query_str} into one")
-        return self.llm._extend_messages([*self._prefix_messages, *messages])
-
-    def _block(self, source: Source) -> CitableBlock:
-        return CitableBlock(
-            title=source.label(metadata=self._show_metadata),
-            source=source.node.ref_doc_id or source.node.node_id,
-            content=[TextBlock(text=source.text)],
-        )
+        streaming, rules = self._check_streaming(), self._rules()
+        return planner.plan(question, nodes, behind, options, rules=rules, streaming=streaming)
 
 
 def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
@@ -420,19 +380,3 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
 def _bare(response: Any) -> RESPONSE_TEXT_TYPE:
     text: RESPONSE_TEXT_TYPE = response.response
     return text
-
-
-def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
-    return [NodeWithScore(node=TextNode(text=text)) for text in texts]
-
-
-def _texts(messages: Sequence[ChatMessage]) -> list[str]:
-    """The texts of messages that stand for nodes."""
-    for number, message in enumerate(messages):
-        odd = next((block for block in message.blocks if not isinstance(block, TextBlock)), None)
-        if odd is not None:
-            raise ValueError(
-                f"message {number} has a {type(odd).__name__}, but the model reads text only; give "
-                "text nodes to synthesize(), or text to get_response()"
-            )
-    return [message.content or "" for message in messages]

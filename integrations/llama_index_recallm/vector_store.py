@@ -31,8 +31,8 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 import recallm_core as recallm
+from recallm_core.adapting import GivenVectors
 from recallm_core.errors import CorpusIndexError
-from recallm_core.retrieval.embedding import GivenVectors
 
 _MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _PREFETCH = 4  # times as many candidates as nodes that are asked for, as LlamaIndex's own stores

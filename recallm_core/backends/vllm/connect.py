@@ -15,7 +15,6 @@ from recallm_core.backends.vllm.handshake import check_processor, check_tokenize
 from recallm_core.backends.vllm.http import START, ServerBackend
 from recallm_core.backends.vllm.manifest import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
-from recallm_core.inputs.arguments import without_password
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -26,55 +25,9 @@ _MAX_REPLY = 1_000_000
 _DROPPED = ("auto_map", "name_or_path", "vocab_file", "merges_file", "tokenizer_file")
 
 
-def without_secrets(value: Any) -> Any:
-    """Returns an address, a model's name or further options as they came, for fields that show.
-
-    Raises:
-        ValueError: There is a password or a key in it, which would be shown, saved and traced.
-    """
-    if isinstance(value, str) and "@" in value.partition("://")[2]:
-        raise ValueError("a server's address holds no user or password; give api_key= instead")
-    if isinstance(value, Mapping) and "api_key" in value:
-        raise ValueError("a key in load_options would be shown and saved; give api_key= instead")
-    return value
-
-
 def is_address(model: str) -> bool:
     """Whether a model's name is the address of a server."""
     return model.startswith(("http://", "https://"))
-
-
-def loading(
-    model: str | None,
-    *,
-    base_url: str | None,
-    api_key: str | None = None,
-    timeout: float | None = None,
-    max_retries: int | None = None,
-) -> tuple[str | None, dict[str, Any]]:
-    """What frameworks say of a model, as a name and options for ``RecaLLM.load``.
-
-    Args:
-        model: A name, or the address of a server; None: nothing was said.
-        base_url: A server's address; ``model`` is then the name that it is served under.
-        api_key: The server's key; without effect, like what follows, on a model in process.
-        timeout: Seconds that the server may say nothing.
-        max_retries: How often a request is sent again that the server was too busy for.
-
-    Raises:
-        ValueError: There are two addresses.
-    """
-    served = model is not None and is_address(model)
-    if served and base_url is not None:
-        raise ValueError(
-            f"model is the address {without_password(str(model))!r} already; leave base_url out"
-        )
-    if base_url is None and not served:
-        return model, {}
-    options: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": max_retries}
-    if base_url is not None:
-        options["served_model"] = model
-    return base_url or model, {name: value for name, value in options.items() if value is not None}
 
 
 def connect(
