@@ -86,10 +86,6 @@ class RecaLLM(ModelSettings):
         """Returns the name under which the class is serialised."""
         return "RecaLLM"
 
-    def count_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has for this model."""
-        return self.engine.count_tokens(text)
-
     def room(self, messages: Sequence[ChatMessage]) -> int:
         """Returns how many tokens of documents fit beside some messages and the output.
 
@@ -112,16 +108,6 @@ class RecaLLM(ModelSettings):
             rules["tools"] = [_function(tool) for tool in rules["tools"]]
         engine = self._verbatim() if _reacts(conversation) else self.engine
         return _Call(engine, conversation, replace(params, scope=scope), rules)
-
-    def _verbatim(self) -> CoreLLM:
-        """The same model, but ``Answer:`` stays in what it says: a ReAct agent looks for it."""
-        engine = self.engine
-        if engine.recipe.answer_prefix and self._verbatim_engine is None:
-            recipe = replace(engine.recipe, answer_prefix="")
-            verbatim = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
-            self._verbatim_engine = verbatim
-        engine_in_use: CoreLLM = self._verbatim_engine or engine
-        return engine_in_use
 
     def _answered(self, call: _Call) -> Answer:
         with call.open() as stream:

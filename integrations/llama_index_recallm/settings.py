@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llama_index.core.base.llms.types import (
@@ -164,6 +165,20 @@ class ModelSettings(FunctionCallingLLM):
         if self._tools_shown is None:
             self._tools_shown = _shows_tools(self.engine)
         return self._tools_shown
+
+    def count_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has for this model."""
+        return self.engine.count_tokens(text)
+
+    def _verbatim(self) -> CoreLLM:
+        """The same model, but ``Answer:`` stays in what it says: a ReAct agent looks for it."""
+        engine = self.engine
+        if engine.recipe.answer_prefix and self._verbatim_engine is None:
+            recipe = replace(engine.recipe, answer_prefix="")
+            verbatim = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
+            self._verbatim_engine = verbatim
+        engine_in_use: CoreLLM = self._verbatim_engine or engine
+        return engine_in_use
 
     def _params(self, options: Mapping[str, Any]) -> GenerationParams:
         """The settings of a call over those of this object.

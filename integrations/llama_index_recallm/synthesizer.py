@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -14,18 +13,12 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks.base import CallbackManager
-from llama_index.core.callbacks.schema import CBEventType, EventPayload
-from llama_index.core.instrumentation.events.synthesis import (
-    SynthesizeEndEvent,
-    SynthesizeStartEvent,
-)
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryType
 from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
-from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
@@ -41,8 +34,7 @@ from llama_index_recallm.responses import (
 )
 from llama_index_recallm.sources import Originals
 from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
-
-dispatcher = get_dispatcher(__name__)
+from llama_index_recallm.synthesis import synthesis
 
 QA_TEMPLATE = PromptTemplate("{query_str}")
 """The default prompt: the recipe of the model has its own wording around documents."""
@@ -150,7 +142,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """Answers from nodes; the base class's events fire in its order."""
-        with self._synthesis(query, nodes) as (question, done):
+        with synthesis(self._callback_manager, query, nodes) as (question, done):
             behind = list(additional_source_nodes or []) if nodes else []
             return done(self._answer(question, nodes, behind, response_kwargs))
 
@@ -162,35 +154,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """``synthesize`` without blocking the event loop."""
-        with self._synthesis(query, nodes) as (question, done):
+        with synthesis(self._callback_manager, query, nodes) as (question, done):
             behind = list(additional_source_nodes or []) if nodes else []
             return done(await self._aanswer(question, nodes, behind, response_kwargs))
-
-    @contextmanager
-    def _synthesis(
-        self, query: QueryType, nodes: Sequence[NodeWithScore]
-    ) -> Iterator[tuple[str, Callable[[RESPONSE_TYPE], RESPONSE_TYPE]]]:
-        """Tells handlers of a synthesis: yields the question, and what takes the response.
-
-        As in the base class, callbacks hear nothing of a question without nodes, and an error ends
-        without an end event.
-        """
-        dispatcher.event(SynthesizeStartEvent(query=query))
-        question = query if isinstance(query, str) else query.query_str
-        responses: list[RESPONSE_TYPE] = []
-
-        def done(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
-            responses.append(response)
-            return response
-
-        if nodes:
-            payload: dict[str, Any] = {EventPayload.QUERY_STR: question}
-            with self._callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
-                yield question, done
-                event.on_end(payload={EventPayload.RESPONSE: responses[0]})
-        else:
-            yield question, done
-        dispatcher.event(SynthesizeEndEvent(query=query, response=responses[0]))
 
     def _answer(
         self,
