@@ -45,8 +45,8 @@ class _Answered:
 
     @property
     def _evidence(self) -> Evidence:
-        found = self.answer
-        return found if isinstance(found, Evidence) else Evidence()
+        answer = self.answer
+        return answer if isinstance(answer, Evidence) else Evidence()
 
     @property
     def citations(self) -> list[Citation]:
@@ -123,7 +123,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """
         model = chosen_llm(llm)
         limit = max(1, model.metadata.context_window - model.metadata.num_output)
-        kept = memory or ChatMemoryBuffer.from_defaults(
+        chat_memory = memory or ChatMemoryBuffer.from_defaults(
             chat_history=list(chat_history),
             token_limit=limit,
             tokenizer_fn=lambda text: [0] * model.count_tokens(text),
@@ -133,7 +133,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         engine = cls(
             retriever=retriever_of(source, model, token_budget),
             llm=model,
-            memory=kept,
+            memory=chat_memory,
             system_prompt=system_prompt,
             skip_condense=skip_condense,
             node_postprocessors=list(node_postprocessors),
@@ -184,8 +184,8 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """Answers a message."""
         synthesizer, context, nodes = self._run_c3(message, chat_history)
         response = synthesizer.synthesize(message, nodes)
-        for said in _exchange(message, str(response)):
-            self._memory.put(said)
+        for turn in _exchange(message, str(response)):
+            self._memory.put(turn)
         return self._answered(response, context, nodes)
 
     @trace_method("chat")
@@ -195,8 +195,8 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """``chat`` without blocking the event loop."""
         synthesizer, context, nodes = await self._arun_c3(message, chat_history)
         response = await synthesizer.asynthesize(message, nodes)
-        for said in _exchange(message, str(response)):
-            await self._memory.aput(said)
+        for turn in _exchange(message, str(response)):
+            await self._memory.aput(turn)
         return self._answered(response, context, nodes)
 
     def _answered(
@@ -218,16 +218,16 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         synthesizer, context, nodes = self._run_c3(message, chat_history, streaming=True)
         response: Any = synthesizer.synthesize(message, nodes)
         self._memory.put(ChatMessage(content=message, role=MessageRole.USER))
-        found = CitedStreamingChatResponse(
+        streamed = CitedStreamingChatResponse(
             chat_stream=_pieces(response),
             sources=self._sources(response, context),
             source_nodes=nodes,
             answer=response,
         )
-        thread = Thread(target=found.write_response_to_history, args=(self._memory,))
-        found.write_response_to_history_thread = thread
+        thread = Thread(target=streamed.write_response_to_history, args=(self._memory,))
+        streamed.write_response_to_history_thread = thread
         thread.start()
-        return found
+        return streamed
 
     @trace_method("chat")
     async def astream_chat(
@@ -237,15 +237,15 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         synthesizer, context, nodes = await self._arun_c3(message, chat_history, streaming=True)
         response: Any = await synthesizer.asynthesize(message, nodes)
         await self._memory.aput(ChatMessage(content=message, role=MessageRole.USER))
-        found = CitedStreamingChatResponse(
+        streamed = CitedStreamingChatResponse(
             achat_stream=_apieces(response),
             sources=self._sources(response, context),
             source_nodes=nodes,
             answer=response,
         )
-        writing = asyncio.create_task(found.awrite_response_to_history(self._memory))
-        found.awrite_response_to_history_task = writing
-        return found
+        writing = asyncio.create_task(streamed.awrite_response_to_history(self._memory))
+        streamed.awrite_response_to_history_task = writing
+        return streamed
 
 
 def _exchange(message: str, answer: str) -> list[ChatMessage]:
@@ -256,8 +256,8 @@ def _exchange(message: str, answer: str) -> list[ChatMessage]:
 
 
 def _piece(text: str, delta: str) -> ChatResponse:
-    said = ChatMessage(content=text, role=MessageRole.ASSISTANT)
-    return ChatResponse(message=said, delta=delta)
+    reply = ChatMessage(content=text, role=MessageRole.ASSISTANT)
+    return ChatResponse(message=reply, delta=delta)
 
 
 def _pieces(response: Any) -> ChatResponseGen:

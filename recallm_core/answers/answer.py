@@ -127,7 +127,7 @@ class Answer:
     nearest: tuple[Citation, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _restore, (values | {"sources": dict(self.sources)},)
 
     def to_dict(self) -> dict[str, Any]:

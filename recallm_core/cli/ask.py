@@ -47,15 +47,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     ask.set_defaults(parser=ask)
     ask.add_argument("question", nargs="?", help="what to find out; with --interactive, the first")
-    given = ask.add_mutually_exclusive_group(required=True)
-    given.add_argument(
+    sources = ask.add_mutually_exclusive_group(required=True)
+    sources.add_argument(
         "--docs",
         nargs="+",
         action="extend",
         metavar="PATH",
         help="files and folders to answer from (.txt .md .html .pdf .docx .xlsx .eml ...)",
     )
-    given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
+    sources.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
     ask.add_argument(
         "--model",
         default="recallm-mini",
@@ -121,9 +121,9 @@ def _params(args: argparse.Namespace) -> GenerationParams:
         parser.error("the question is empty; give one, or --interactive")
     if args.interactive and args.html is not None:
         parser.error("--html writes one answer; it doesn't go with --interactive")
-    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    settings = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     try:
-        return GenerationParams(**given)
+        return GenerationParams(**settings)
     except ValueError as error:
         parser.error(str(error))
 
@@ -289,8 +289,8 @@ class _Steps:
             with self.show("The model is reading"):
                 yield
             return
-        with self.count("The model is reading (tokens)") as told:
-            backend.on_prefill = told
+        with self.count("The model is reading (tokens)") as progress:
+            backend.on_prefill = progress
             try:
                 yield
             finally:

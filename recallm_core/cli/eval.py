@@ -73,15 +73,15 @@ def _switches(text: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``eval`` with command-line arguments; returns the exit status."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(given)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
     try:
         import torch
 
         torch.set_num_threads(arguments.threads)
         options = {"device": arguments.device} if arguments.device else {}
         with RecaLLM.load(arguments.model, mode=arguments.mode, **options) as llm:
-            command = shlex.join(["recallm", "eval", *given])
+            command = shlex.join(["recallm", "eval", *words])
             if arguments.kind == "cited":
                 cited.measure(llm, arguments, command, say)
             else:

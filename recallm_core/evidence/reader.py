@@ -50,7 +50,7 @@ def reader_file(folder: Path, name: str) -> Path:
         CheckpointError: It is missing or too large.
     """
     remedy = "train a reader with recallm train reader"
-    return usable_file(folder, name, most=_MAX_FILE, owner="the reader", remedy=remedy)
+    return usable_file(folder, name, limit=_MAX_FILE, owner="the reader", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -85,8 +85,8 @@ def _guard_start(line: str) -> str:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    found = match.group()
-    return _ENTITIES.get(found) or "\\" + found
+    character = match.group()
+    return _ENTITIES.get(character) or "\\" + character
 
 
 def _as_entities(space: str) -> str:
