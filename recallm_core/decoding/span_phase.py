@@ -1,0 +1,166 @@
+"""Inside a span: tokens that go on with a copy, and the mark that closes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recallm_core.decoding.recall_index import RecallMatcher
+from recallm_core.decoding.sections import Sections
+from recallm_core.decoding.state import (
+    NOT_BEGUN,
+    ClosedSpan,
+    Cursor,
+    Effect,
+    Floats,
+    Ints,
+    Mask,
+    Section,
+    only_mask,
+)
+from recallm_core.decoding.thinking_budget import ThinkingBudget
+
+if TYPE_CHECKING:
+    from recallm_core.decoding.constraint import ConstraintRules
+
+
+class SpanPhase:
+    """A span, from its opening mark to its closing one.
+
+    Assumes a cursor that holds the span's matcher, which stands where the cursor says. Guarantees
+    that whatever is legal keeps to a copy, that a span can always be closed later, and that it is
+    closed only at a legal end. A closing mark of text may be part of a copy as well: both readings
+    stay open until one of them ends.
+    """
+
+    def __init__(
+        self, rules: ConstraintRules, sections: Sections, thinking: ThinkingBudget
+    ) -> None:
+        self._rules = rules
+        self._sections = sections
+        self._thinking = thinking
+        self._mark = rules.spec.close.ids
+
+    def mask(self, cursor: Cursor, length: int) -> Mask:
+        """What goes on with the copy, and the closing mark where it may end."""
+        matcher, mark = _matcher(cursor), self._mark
+        if cursor.copied is not None:
+            return only_mask(mark[cursor.closing])
+        ends = matcher.can_close
+        allowed = self._copyable(cursor, matcher, length)
+        bias = self._tilt(matcher, allowed)
+        extra = ([mark[cursor.closing]] if cursor.closing else []) + ([mark[0]] if ends else [])
+        extra = [i for i in dict.fromkeys(extra) if not (allowed == i).any()]
+        if not extra:
+            return Mask(only=allowed, bias=bias)
+        only = np.concatenate([allowed, np.array(extra, dtype=np.int64)])
+        closing = matcher.close_tilt() * self._rules.spec.prior_weight if mark[0] in extra else 0.0
+        if bias is None and not closing:
+            return Mask(only=only)
+        bias = np.zeros(len(allowed)) if bias is None else bias
+        tilt = np.array([closing if i == mark[0] and ends else 0.0 for i in extra])
+        return Mask(only=only, bias=np.concatenate([bias, tilt]))
+
+    def _copyable(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Ints:
+        """What continues the copy; nothing at a legal end once thinking has to end."""
+        allowed = matcher.allowed_tokens()
+        ends = self._thinking.spent(cursor, length) and matcher.can_close
+        return allowed[:0] if ends else allowed
+
+    def _tilt(self, matcher: RecallMatcher, allowed: Ints) -> Floats | None:
+        if not matcher.has_prior or allowed.size < 2:
+            return None
+        return matcher.log_prior(allowed) * self._rules.spec.prior_weight
+
+    def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
+        """One token of a copy, of the closing mark, or of what may be either."""
+        matcher, mark = _matcher(cursor), self._mark
+        if not cursor.closing and token != mark[0]:
+            matcher.consume_token(token)
+            return cursor, Effect.COPIED
+        copying = cursor.copied is None
+        copies = copying and bool((self._copyable(cursor, matcher, length) == token).any())
+        closing, start = 0, cursor.close_from
+        if cursor.closing and token == mark[cursor.closing]:
+            closing = cursor.closing + 1
+        elif copying and token == mark[0] and matcher.can_close:
+            closing, start = 1, matcher.length
+        if closing == len(mark):
+            return self._close(cursor, matcher, start), Effect.CLOSED
+        if copies:
+            matcher.consume_token(token)
+        copied = matcher.length if closing and not copies else None
+        cursor = replace(cursor, closing=closing, close_from=start, copied=copied)
+        return cursor, Effect.CLOSING if closing else Effect.COPIED
+
+    def _close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Cursor:
+        span = _closed(matcher, length, cursor.section)
+        cursor = replace(
+            cursor,
+            spans=(*cursor.spans, span),
+            matcher=None,
+            closing=0,
+            close_from=0,
+            copied=None,
+            watch=NOT_BEGUN,
+        )
+        return self._sections.after_evidence(cursor) if cursor.section == "evidence" else cursor
+
+    def cut(self, cursor: Cursor) -> ClosedSpan | None:
+        """The open span cut back to its last legal end; None: there is none.
+
+        A closing mark that has begun counts.
+        """
+        matcher = _matcher(cursor)
+        if cursor.closing:
+            return _closed(matcher, cursor.close_from, cursor.section)
+        matcher = matcher.copy()
+        while matcher.length and not matcher.can_close:
+            matcher.rollback(1)
+        return _closed(matcher, matcher.length, cursor.section) if matcher.length else None
+
+    def draft(self, cursor: Cursor, count: int, length: int) -> list[int]:
+        """The only way on, closing not counted: at most ``count`` tokens."""
+        matcher = _matcher(cursor)
+        if cursor.closing:
+            rest = self._mark[cursor.closing :]
+            return [] if cursor.copied is None else list(rest[:count])
+        if not self._copyable(cursor, matcher, length).size:
+            return []
+        forced: list[int] = matcher.draft(count).tolist()
+        free = max(self._rules.spec.max_span_tokens - matcher.length, 0)
+        thinking = self._thinking.left(cursor, length)
+        free = free if thinking is None else min(free, thinking)
+        return forced if len(forced) <= free else _up_to_limit(matcher.copy(), forced, free)
+
+
+def _up_to_limit(matcher: RecallMatcher, forced: list[int], free: int) -> list[int]:
+    """As much of a draft as is legal where a legal end behind ``free`` tokens has to be taken."""
+    for count, token in enumerate(forced):
+        if count >= free and matcher.can_close:
+            return forced[:count]
+        matcher.consume_token(token)
+    return forced
+
+
+def _matcher(cursor: Cursor) -> RecallMatcher:
+    assert cursor.matcher is not None
+    return cursor.matcher
+
+
+def _closed(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:
+    """The span that the first ``length`` copied tokens make."""
+    copy = matcher.copy()
+    copy.rollback(copy.length - length)
+    return ClosedSpan(copy.tokens, tuple(copy.closing_occurrences()), section)
+
+
+def in_own_hands(cursor: Cursor, length: int) -> Cursor:
+    """A cursor whose matcher nobody else moves, standing where an output of ``length`` has it."""
+    if cursor.matcher is None:
+        return cursor
+    matcher = cursor.matcher.copy()
+    matcher.rollback(matcher.length - cursor.copied_at(length))
+    return replace(cursor, matcher=matcher)
