@@ -20,9 +20,10 @@ from recallm_core.decoding.grammar_phase import AfterCallPhase, GrammarPhase
 from recallm_core.decoding.openings import Openings
 from recallm_core.decoding.owed_quotes import OwedQuotes
 from recallm_core.decoding.quote_form import QuotePhase
-from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
+from recallm_core.decoding.recall_index import RecallIndex
+from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import LoneMasks, SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
 from recallm_core.decoding.state import (
     ClosedSpan,
@@ -68,7 +69,7 @@ class ConstraintRules:
         self.engine = engine
         controls = {i for tag in spec.tags if tag.control for i in tag.ids}
         reserved = np.array(sorted(controls | set(spec.eos) | set(spec.forbidden)), dtype=np.int32)
-        clash = np.unique(index.tokens[np.isin(index.tokens, reserved)]).tolist()
+        clash = index.alphabet[np.isin(index.alphabet, reserved)].tolist()
         if clash:
             raise ConstraintError(
                 f"control tokens {clash[:5]} stand inside copyable runs; "
@@ -78,6 +79,7 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
+        self.lone_masks = LoneMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
@@ -224,12 +226,16 @@ class Constraint:
         Raises:
             ConstraintError: The token isn't legal here; the state stays as it was.
         """
+        before = self._cursor
+        if before.matcher is not None and self._phases.span.copies(before, token, self.length):
+            self._history.append(before)
+            self._mask = None
+            return Effect.COPIED
         if not 0 <= token < self.rules.spec.vocab_size or not self.mask().allows(token):
             raise ConstraintError(
                 f"token {token} isn't legal at output position {self.length} "
                 f"({self._where()}); backends must choose within mask()"
             )
-        before = self._cursor
         if before.section == "done":
             after, effect = before, Effect.ENDED
         else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recallm_core.decoding.recall_index import RecallMatcher
+from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.state import Bools, ClosedSpan, Cursor, Floats, Prior, Section, Tilt
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ class Openings:
         known = self._starts
         if known is None or known[0] is not cursor.spans or known[1] != cursor.section:
             whole = cursor.section == "evidence"  # elsewhere part of a quote may be quoted again
-            copied = (
-                (run, at, len(span.tokens) if whole else 1)
-                for span in before
-                for run, at in span.occurrences
-            )
+            copied = ((span.occurrences, len(span.tokens) if whole else 1) for span in before)
             starts = self._rules.index.starts_outside(copied)
             self._starts = known = (cursor.spans, cursor.section, starts)
         return known[2]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recallm_core.decoding.recall_index import RecallMatcher
+from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
 from recallm_core.decoding.state import (
     NOT_BEGUN,
@@ -24,6 +24,27 @@ from recallm_core.decoding.thinking_budget import ThinkingBudget
 
 if TYPE_CHECKING:
     from recallm_core.decoding.constraint import ConstraintRules
+
+_REMEMBERED = 8192  # masks; each takes about 300 bytes
+
+
+class LoneMasks:
+    """The masks of spans with one live copy, which depend on little: shared by all sequences."""
+
+    def __init__(self, closing: int) -> None:
+        self._closing = closing
+        self._masks: dict[int, Mask] = {}
+
+    def mask(self, token: int, closes: bool) -> Mask:
+        """The next token of the copy, and where it may end, the beginning of the closing mark."""
+        key = 2 * token + closes
+        mask = self._masks.get(key)
+        if mask is None:
+            mask = only_mask(token, self._closing) if closes else only_mask(token)
+            if len(self._masks) >= _REMEMBERED:
+                self._masks = {}
+            self._masks[key] = mask
+        return mask
 
 
 class SpanPhase:
@@ -45,7 +66,24 @@ class SpanPhase:
 
     def mask(self, cursor: Cursor, length: int) -> Mask:
         """What goes on with the copy, and the closing mark where it may end."""
-        matcher, mark = _matcher(cursor), self._mark
+        matcher = _matcher(cursor)
+        token = None if cursor.closing else matcher.lone_token
+        if token is None or token == self._mark[0] or self._must_close(cursor, matcher, length):
+            return self._mask_of_many(cursor, matcher, length)
+        closes = matcher.can_close
+        if closes and matcher.has_odds:
+            tilt = matcher.close_tilt() * self._rules.spec.prior_weight
+            ids = np.array([token, self._mark[0]], dtype=np.int64)
+            return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
+        return self._rules.lone_masks.mask(token, closes)
+
+    def _must_close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> bool:
+        """Whether thinking has to end, and the span before it."""
+        return self._thinking.spent(cursor, length) and matcher.can_close
+
+    def _mask_of_many(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Mask:
+        """The same where more than one copy is alive, or closing has begun."""
+        mark = self._mark
         if cursor.copied is not None:
             return only_mask(mark[cursor.closing])
         ends = matcher.can_close
@@ -66,20 +104,26 @@ class SpanPhase:
     def _copyable(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Ints:
         """What continues the copy; nothing at a legal end once thinking has to end."""
         allowed = matcher.allowed_tokens()
-        ends = self._thinking.spent(cursor, length) and matcher.can_close
-        return allowed[:0] if ends else allowed
+        return allowed[:0] if self._must_close(cursor, matcher, length) else allowed
 
     def _tilt(self, matcher: RecallMatcher, allowed: Ints) -> Floats | None:
         if not matcher.has_prior or allowed.size < 2:
             return None
         return matcher.log_prior(allowed) * self._rules.spec.prior_weight
 
+    def copies(self, cursor: Cursor, token: int, length: int) -> bool:
+        """Goes on with the copy if a token can mean nothing else; the cursor stays what it is.
+
+        False: it was no such token, legal or not, and nothing has happened.
+        """
+        if cursor.closing or token == self._mark[0]:
+            return False
+        matcher = _matcher(cursor)
+        return not self._must_close(cursor, matcher, length) and matcher.extend(token)
+
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
-        """One token of a copy, of the closing mark, or of what may be either."""
+        """One token of the closing mark, or of what may be that or a copy."""
         matcher, mark = _matcher(cursor), self._mark
-        if not cursor.closing and token != mark[0]:
-            matcher.consume_token(token)
-            return cursor, Effect.COPIED
         copying = cursor.copied is None
         copies = copying and bool((self._copyable(cursor, matcher, length) == token).any())
         closing, start = 0, cursor.close_from
@@ -154,7 +198,7 @@ def _closed(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan
     """The span that the first ``length`` copied tokens make."""
     copy = matcher.copy()
     copy.rollback(copy.length - length)
-    return ClosedSpan(copy.tokens, tuple(copy.closing_occurrences()), section)
+    return ClosedSpan(copy.tokens, copy.closing_occurrences(), section)
 
 
 def in_own_hands(cursor: Cursor, length: int) -> Cursor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from recallm_core.decoding.evidence_policy import OwnWords
 from recallm_core.decoding.grammar import GrammarMatcher
-from recallm_core.decoding.recall_index import RecallMatcher
+from recallm_core.decoding.recall_matcher import RecallMatcher
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Section = Literal["thinking", "evidence", "answer", "done"]
+_FEW = 32  # ids that are looked through sooner as a list
 Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Tilt | Floats | None"]
 
 
@@ -48,7 +49,7 @@ class ClosedSpan:
     """
 
     tokens: tuple[int, ...]
-    occurrences: tuple[tuple[int, int], ...]
+    occurrences: Sequence[tuple[int, int]]
     section: Section
 
 
@@ -86,9 +87,15 @@ class Mask:
     def allows(self, token: int) -> bool:
         """Whether a token is legal."""
         if self.only is not None:
-            return bool((self.only == token).any())
+            return _stands_in(self.only, token)
         assert self.forbid is not None
-        return not bool((self.forbid == token).any())
+        return not _stands_in(self.forbid, token)
+
+
+def _stands_in(ids: Ints, token: int) -> bool:
+    if len(ids) <= _FEW:
+        return token in ids.tolist()
+    return bool((ids == token).any())
 
 
 NOT_BEGUN = (0, 0, 0, 0)
