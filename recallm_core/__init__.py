@@ -44,7 +44,7 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "RecallEnded": "answers.trace",
     "RecallIndex": "decoding.recall_index",
     "RecallLogitsProcessor": "backends.local.logits_processor",
-    "RecallMatcher": "decoding.recall_index",
+    "RecallMatcher": "decoding.recall_matcher",
     "RecallSpan": "answers.trace",
     "RecallStarted": "answers.trace",
     "RecallmError": "errors",
@@ -128,6 +128,8 @@ if TYPE_CHECKING:
     )
     from recallm_core.decoding.recall_index import (
         RecallIndex as RecallIndex,
+    )
+    from recallm_core.decoding.recall_matcher import (
         RecallMatcher as RecallMatcher,
     )
     from recallm_core.prompting.recipe import (

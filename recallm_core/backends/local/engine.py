@@ -16,7 +16,7 @@ from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.backends.checks import FORKED
 from recallm_core.backends.local.prefix_cache import PrefixCache
 from recallm_core.backends.local.runner import Runner, Slot
-from recallm_core.backends.local.sampling import Chooser, Scores, legal_scores
+from recallm_core.backends.local.sampling import Best, Chooser, Scores, legal_scores
 from recallm_core.backends.stream import Job
 from recallm_core.decoding.constraint import Constraint, Mask
 from recallm_core.errors import GenerationCancelledError, GenerationError
@@ -337,7 +337,7 @@ class Engine:
             for running, plan in plans.items():
                 plan.cut(running.constraint, width - 1)
 
-    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores]]:
+    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores | Best]]:
         wanted = [plan.open_places for plan in plans.values()]
         logits = self._runner.step(
             [running.slot for running in plans],
@@ -353,7 +353,7 @@ class Engine:
         scores = iter(legal_scores(logits, masks, greedy) if masks else ())
         return [[next(scores) for _ in places] for places in wanted]
 
-    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores]) -> None:
+    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores | Best]) -> None:
         """Chooses at each place in turn, as far as the choices agree with the draft."""
         chosen: list[int] = []
         left = iter(scores)
