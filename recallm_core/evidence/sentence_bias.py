@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
-AT_A_BREAK = -12.0  # the same where a line begins, which models take for the start of something
+AT_A_BREAK = -12.0  # where a line or a cell begins, which models take for the start of something
 OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others
 SHARPNESS = 5.0  # how much sharper than calibrated the sentences' scores are
 SURE = 0.9  # of the evidence's probability, what the sentences that are quoted hold together
 WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
 NO_SENTENCE = -30.0
 _KEPT = 8
-_LINE_START = re.compile(r"(?<![^\n\r])[ \t]*()(?:[>#/;%*-]+[ \t]+)*")
+_BREAK = re.compile(r"(?<![^\n\r])[ \t]*()(?:[>#/;%*-]+[ \t]+)*|()(?=\|)")
 
 
 class Scorer(Protocol):
@@ -48,10 +48,10 @@ class Scorer(Protocol):
         """Returns how probable each sentence is to be the evidence, as calibrated as it is."""
 
 
-def _line_starts(text: str) -> NDArray[np.int64]:
-    """Where the first visible character of each line stands, and the first after a mark."""
-    starts = [(match.start(1), match.end()) for match in _LINE_START.finditer(text)]
-    return np.array(starts, dtype=np.int64).ravel()
+def _breaks(text: str) -> NDArray[np.int64]:
+    """Where the first visible character of a line, the first after a mark, or a cell's bar is."""
+    places = [at for match in _BREAK.finditer(text) for at in (match.start(match.lastindex or 0), match.end())]
+    return np.array(places, dtype=np.int64)
 
 
 class SentenceMap:
@@ -70,7 +70,7 @@ class SentenceMap:
             found = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
             which.append(found + first)
             inside = np.where(
-                np.isin(visible, _line_starts(passages[run.passage].text)),
+                np.isin(visible, _breaks(passages[run.passage].text)),
                 AT_A_BREAK,
                 WITHIN_SENTENCE,
             )
