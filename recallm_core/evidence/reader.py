@@ -41,6 +41,7 @@ SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
     "type_vocab_size": 2,
 }
 _BATCH_TOKENS = 4096
+_UNREAD = -10.0  # the evidence in marks alone, of which nothing is read
 
 
 def reader_file(folder: Path, name: str) -> Path:
@@ -167,6 +168,7 @@ def _reading(window: Window, logits: Floats, begin: int) -> Reading:
     bounds = [*window.heads, len(window.ids)]
     answers = [_best_answer(text[low : max(high, low + 1)]) for low, high in pairwise(bounds)]
     evidence = (text[list(window.heads), EVIDENCE] + np.array(answers)) / 2
+    evidence[np.diff(bounds) == 0] = min(_UNREAD, evidence.min())
     return Reading(window, text[:, START], text[:, END], evidence)
 
 

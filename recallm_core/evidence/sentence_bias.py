@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
+AT_A_BREAK = -12.0  # where a line or a cell begins, which models take for the start of something
 OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others
 SHARPNESS = 5.0  # how much sharper than calibrated the sentences' scores are
 SURE = 0.9  # of the evidence's probability, what the sentences that are quoted hold together
 WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
 NO_SENTENCE = -30.0
 _KEPT = 8
+_BREAK = re.compile(r"(?<![^\n\r])[ \t]*()(?:[>#/;%*-]+[ \t]+)*|()(?=\|)")
 
 
 class Scorer(Protocol):
@@ -45,6 +48,12 @@ class Scorer(Protocol):
         """Returns how probable each sentence is to be the evidence, as calibrated as it is."""
 
 
+def _breaks(text: str) -> NDArray[np.int64]:
+    """Where the first visible character of a line, the first after a mark, or a cell's bar is."""
+    places = [at for match in _BREAK.finditer(text) for at in (match.start(match.lastindex or 0), match.end())]
+    return np.array(places, dtype=np.int64)
+
+
 class SentenceMap:
     """Which sentence each token of the runs begins in, and whether at its beginning."""
 
@@ -60,7 +69,12 @@ class SentenceMap:
                 continue
             found = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
             which.append(found + first)
-            tilts.append(np.where(visible == begins[found], 0.0, WITHIN_SENTENCE))
+            inside = np.where(
+                np.isin(visible, _breaks(passages[run.passage].text)),
+                AT_A_BREAK,
+                WITHIN_SENTENCE,
+            )
+            tilts.append(np.where(visible == begins[found], 0.0, inside))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
 

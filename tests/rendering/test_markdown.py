@@ -86,7 +86,10 @@ def test_also_in_a_block_quote_a_list_and_after_a_mark(
 def test_an_answer_has_no_markup_but_ours(
     hostile_answers: st.SearchStrategy[Answer], data: st.DataObject
 ) -> None:
-    answer = data.draw(hostile_answers)
+    check_answer(data.draw(hostile_answers))
+
+
+def check_answer(answer: Answer) -> None:
     body, *notes = re.split(r"\n\n(?=\[\^\d+\]: Quoted from )", to_markdown(answer))
     assert len(notes) == len(answer.citations)
     if answer.text:
