@@ -27,8 +27,8 @@ from recallm_core.decoding.grammar import OutputRules, tool_spec
 from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError, GenerationError
 from recallm_core.locks import ForkSafeLock
-from recallm_core.prompting.builder import Prompt
 from recallm_core.prompting.params import GenerationParams, Settings, with_settings
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import Tokenizer
 

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Section = Literal["thinking", "evidence", "answer", "done"]
-Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Tilt | Floats | None"]
+Prior = Callable[["Section", tuple["ClosedSpan", ...]], "SpanBias | Floats | None"]
 
 
 class Effect(Enum):
@@ -59,20 +59,21 @@ class ClosedSpan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tilt:
-    """What a prior thinks of the places where one span may start and end; it forbids nothing.
+class SpanBias:
+    """What a scorer of evidence prefers for the span that opens next; it forbids nothing.
 
     Attributes:
-        starts: A log score per run position, runs concatenated.
-        ends: The log odds of closing after the token at a run position; None: nothing. What is
-            added to the closing mark's logit weighs all places that the copy may stand at.
-        opening: Added to the logit of the mark that opens the span, against the end of thinking,
-            where nothing but marks is legal (``answer_form="quote"``).
+        start_scores: A log score per run position, runs concatenated.
+        end_log_odds: The log odds of closing after the token at a run position; None: nothing.
+            What is added to the closing mark's logit weighs all places that the copy may stand at.
+        open_bias: Added to the logit of the mark that opens the span, against the end of thinking,
+            where nothing but marks is legal (``answer_form="quote"``), or against the words of the
+            answer, between two pieces of evidence.
     """
 
-    starts: Floats
-    ends: Floats | None = None
-    opening: float = 0.0
+    start_scores: Floats
+    end_log_odds: Floats | None = None
+    open_bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,10 +328,10 @@ class Constraint:
         else:
             ending = () if opening else spec.eos
         only = np.array(sorted({*opening, *ending}), dtype=np.int64)
-        tilt = self._tilted(cursor) if cursor.spans and opening and ending else None
-        if tilt is None or not tilt.opening:
+        bias = self._span_bias(cursor) if cursor.spans and opening and ending else None
+        if bias is None or not bias.open_bias:
             return Mask(only=only)
-        return Mask(only=only, bias=(only == opening[0]) * tilt.opening * spec.prior_weight)
+        return Mask(only=only, bias=(only == opening[0]) * bias.open_bias * spec.prior_weight)
 
     def _evidence_mask(self, cursor: _Cursor) -> Mask:
         """Between two pieces of evidence: another one, or on to the words of the answer."""
@@ -338,10 +339,10 @@ class Constraint:
         assert spec.evidence is not None
         opening, leading = spec.open.ids[0], spec.evidence.lead_in[0]
         only = np.array(sorted({opening, leading}), dtype=np.int64)
-        tilt = self._tilted(cursor)
-        if tilt is None or not tilt.opening or opening == leading:
+        bias = self._span_bias(cursor)
+        if bias is None or not bias.open_bias or opening == leading:
             return Mask(only=only)
-        return Mask(only=only, bias=(only == opening) * tilt.opening * spec.prior_weight)
+        return Mask(only=only, bias=(only == opening) * bias.open_bias * spec.prior_weight)
 
     def _owes(self, cursor: _Cursor) -> bool:
         """Whether the answer can't end before a quote (policy ``required``)."""
@@ -632,11 +633,11 @@ class Constraint:
         if cursor.words.perhaps and token == spec.open.ids[0] and self._owes(cursor):
             cursor = replace(cursor, forced=spec.open.ids[1:])  # no decimals: the sentence ended
         if self._completes(spec.open, cursor.watch[0], token) and self._may_open():
-            tilt = self._tilted(cursor)
+            bias = self._span_bias(cursor)
             matcher = self.rules.index.matcher(
                 spec.max_span_tokens,
-                None if tilt is None else tilt.starts,
-                None if tilt is None else tilt.ends,
+                None if bias is None else bias.start_scores,
+                None if bias is None else bias.end_log_odds,
                 self._fresh_starts(cursor),
             )
             return replace(cursor, matcher=matcher, forced=(), watch=_NOT_BEGUN), Effect.OPENED
@@ -707,13 +708,13 @@ class Constraint:
             return token == tag.ids[0]
         return tag.advance(state, token) == len(tag.text)
 
-    def _tilted(self, cursor: _Cursor) -> Tilt | None:
-        """The tilt of the span that opens now."""
+    def _span_bias(self, cursor: _Cursor) -> SpanBias | None:
+        """What is preferred for the span that opens now; where a prior raises, nothing moves."""
         if self._prior is None:
-            found: Tilt | Floats | None = self.rules.static_prior
+            found: SpanBias | Floats | None = self.rules.static_prior
         else:
             found = self._prior(cursor.section, cursor.spans)
-        return Tilt(found) if isinstance(found, np.ndarray) else found
+        return SpanBias(found) if isinstance(found, np.ndarray) else found
 
     def _limit_thinking(self) -> None:
         """Forces the end of thinking once its budget is spent; an open span closes first."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ConstraintRules, Effect
 from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]

@@ -16,6 +16,7 @@ _BARE_HEADING = re.compile(r"\s*#{1,6}\s")
 CONTEXT_WEIGHT = 0.4
 TEMPERATURE = 1.0
 MEANING_WEIGHT = 4.0  # points of BM25 for the same meaning, cosine 1
+FULL_SUPPORT = 2.0  # points of ``support`` where all words and the meaning are shared
 
 ScoredSpan = tuple[int, int, float]
 
@@ -196,10 +197,10 @@ def support(
     plus how near the meaning of the nearest piece of evidence is (cosine). Unrelated pages score
     below 0.4, questions in the words of their page above 1; paraphrases lie between.
     """
-    asked = dict.fromkeys(terms(question))
-    if not asked or not evidence:
+    words = dict.fromkeys(terms(question))
+    if not words or not evidence:
         return 0.0
-    held = set(terms(title or "")).union(*(terms(text) for text in evidence))
-    shared = sum(term in held for term in asked) / len(asked)
+    known = set(terms(title or "")).union(*(terms(text) for text in evidence))
+    shared = sum(word in known for word in words) / len(words)
     vectors = np.asarray(embedder.encode_documents(list(evidence)))
     return float(shared + max(vectors @ np.asarray(embedder.encode_query(question))))

@@ -17,7 +17,6 @@ from recallm_core.evidence.sentence_bias import (
     SHARPNESS,
     WITHIN_EVIDENCE,
     WITHIN_SENTENCE,
-    SentencePrior,
 )
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.prompting.builder import PromptBuilder
@@ -644,7 +643,7 @@ def test_the_prior_scores_every_position_and_forbids_none(builder, name, pack, q
     made = builder(name)
     tilted = made.build(ask(question), pack, GenerationParams(prior="sentences"))
     plain = made.build(ask(question), pack, GenerationParams(prior="none"))
-    scores = SentencePrior(tilted)("thinking", ())
+    scores = tilted.evidence.bias("thinking", ()).start_scores
     assert scores.shape == (sum(len(run.starts) for run in tilted.runs),)
     assert np.isfinite(scores).all()
     assert plain.spec.prior is None
@@ -661,7 +660,10 @@ def test_the_prior_follows_the_question_and_then_the_evidence(builder, name):
     made = builder(name)
     params = GenerationParams(prior="sentences", max_new_tokens=4000)
     prompt = made.build(ask("When does the ferry leave?"), PACK, params)
-    prior = SentencePrior(prompt)
+
+    def prior(section, spans):
+        return prompt.evidence.bias(section, spans).start_scores
+
     scores = prior("thinking", ())
     start = token_at(prompt, 0, "The ferry")
     assert favourite(prompt, scores) == start
@@ -714,13 +716,13 @@ def held(cache):
 def test_what_is_remembered_is_bounded_in_bytes(character):
     builder = PromptBuilder(ByteTokenizer(), Recipe(), vocab_size=262)
     cache = builder._cache
-    cache._most = 200_000
+    cache._max_bytes = 200_000
     for number in range(40):
         texts = [f"{number} {n} " + character * 1000 for n in range(10)]
         tokens = cache.all_tokens(texts)
         for boundary in ("word", "character"):
             cache.all_limits(tokens, boundary)
-        assert cache._held <= cache._most
-        assert held(cache) <= cache._most
+        assert cache._bytes <= cache._max_bytes
+        assert held(cache) <= cache._max_bytes
         assert {text for _, text in cache._limits} <= set(cache._texts)
-    assert cache._held == sum(cache._bytes(text, t) for text, t in cache._texts.items())
+    assert cache._bytes == sum(cache._bytes_of(text, t) for text, t in cache._texts.items())
