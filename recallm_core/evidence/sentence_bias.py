@@ -119,8 +119,11 @@ class SentenceEvidence:
         self._question = question
         self._places = places
         self._owes_quotes = max_quotes is not None
-        self._due = 1 if max_quotes is None else self._map.needed(question, max_quotes)
         self._start_scores = self._map.scores(question).astype(np.float32)
+        self._due = 1 if max_quotes is None else self._map.needed(question, max_quotes)
+        # those of the quotes that are due, the last one first: whoever decodes never waits for them
+        ranks = range(0 if max_quotes is None else self._due)
+        self._ranked = [self._map.ranked(question, rank) for rank in ranks]
         self._steps: Memo[tuple[Section, tuple[ClosedSpan, ...]], Floats] = Memo(_REMEMBERED)
 
     @property
@@ -153,7 +156,7 @@ class SentenceEvidence:
         if section == "answer" and evidence and not self._owes_quotes:
             return self._within(evidence)
         if self._owes_quotes and len(evidence) < self._due:
-            return self._map.ranked(self._question, self._due - len(evidence) - 1)
+            return self._ranked[self._due - len(evidence) - 1]
         if not evidence:
             return self._start_scores.astype(np.float64)
         recalled = [self._places.passages[p].text[a:b] for p, a, b in evidence]
