@@ -222,10 +222,9 @@ class RecaLLM(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """What is true of the model; ``num_output`` includes the thinking."""
         engine = self.engine
-        settings = GenerationParams().over(engine.recipe.sampling)
         return LLMMetadata(
             context_window=engine.backend.window,
-            num_output=self.max_tokens or settings.max_new_tokens or 1024,
+            num_output=engine.resolve(max_new_tokens=self.max_tokens).max_new_tokens,
             is_chat_model=True,
             is_function_calling_model=self._has_tools(),
             model_name=self.model,
@@ -249,7 +248,7 @@ class RecaLLM(FunctionCallingLLM):
         engine = self.engine
         turns = talk.read(messages, scope="documents").turns
         prompt, _ = engine.prepare(turns, (), params=self._params({"scope": "documents"}))
-        return engine.backend.window - len(prompt.token_ids) - (prompt.params.max_new_tokens or 0)
+        return engine.backend.window - len(prompt.token_ids) - prompt.params.max_new_tokens
 
     # one call
 

@@ -66,9 +66,8 @@ class SpanBias:
         start_scores: A log score per run position, runs concatenated.
         end_log_odds: The log odds of closing after the token at a run position; None: nothing.
             What is added to the closing mark's logit weighs all places that the copy may stand at.
-        open_bias: Added to the logit of the mark that opens the span, against the end of thinking,
-            where nothing but marks is legal (``answer_form="quote"``), or against the words of the
-            answer, between two pieces of evidence.
+        open_bias: Added to the logit of the mark that opens the span, where the only other choice
+            is the end of thinking, or of the evidence before an answer.
     """
 
     start_scores: Floats

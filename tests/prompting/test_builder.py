@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from recallm_core.decoding.constraint import Effect
 from recallm_core.documents.document import Passage
 from recallm_core.errors import DocumentError, TokenizerError
+from recallm_core.evidence.reader import EvidenceReader
+from recallm_core.evidence.registry import SCORERS, Entry, scorer_factory
 from recallm_core.evidence.sentence_bias import (
     SHARPNESS,
     WITHIN_EVIDENCE,
@@ -726,3 +731,39 @@ def test_what_is_remembered_is_bounded_in_bytes(character):
         assert held(cache) <= cache._max_bytes
         assert {text for _, text in cache._limits} <= set(cache._texts)
     assert cache._bytes == sum(cache._bytes_of(text, t) for text, t in cache._texts.items())
+
+
+# many threads
+
+
+def test_a_prompt_is_built_while_the_evidence_for_another_is_scored(builder, monkeypatch):
+    made, begun, go_on = builder("qwen"), threading.Event(), threading.Event()
+
+    def slow(passages):
+        begun.set()
+        assert go_on.wait(30)
+        return scorer_factory("reader")(passages)
+
+    monkeypatch.setitem(SCORERS, "sentences", Entry(f"{__name__}:_slow", "min_support"))
+    monkeypatch.setattr(sys.modules[__name__], "_slow", slow, raising=False)
+    with ThreadPoolExecutor(1) as threads:
+        scored = threads.submit(made.build, ask("q"), PACK, GenerationParams(prior="sentences"))
+        assert begun.wait(30)
+        assert made.build(ask("other"), PACK, QUIET).evidence is None
+        assert made.count("alpha") > 0
+        assert not scored.done()
+        go_on.set()
+        assert scored.result(30).evidence.due == 1
+
+
+def test_no_lock_is_held_while_an_encoder_reads(builder, monkeypatch):
+    made, owned = builder("byte"), []
+    read = EvidenceReader.read
+
+    def watched(*args):
+        owned.append(made._building._lock._is_owned())
+        return read(*args)
+
+    monkeypatch.setattr(EvidenceReader, "read", watched)
+    made.build(ask("When does the ferry leave?"), PACK, GenerationParams(prior="reader"))
+    assert owned == [False]
