@@ -36,7 +36,7 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "Pack": "packing",
     "Part": "answers.answer",
     "Passage": "documents.document",
-    "Prompt": "prompting.builder",
+    "Prompt": "prompting.prompt",
     "Reasoning": "answers.trace",
     "ReasoningDelta": "answers.trace",
     "RecaLLM": "generator",
@@ -49,6 +49,7 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "RecallStarted": "answers.trace",
     "RecallmError": "errors",
     "Recipe": "prompting.recipe",
+    "ResolvedParams": "prompting.params",
     "ScoredChunk": "documents.document",
     "ServerError": "errors",
     "Settings": "prompting.params",
@@ -121,9 +122,10 @@ if TYPE_CHECKING:
     )
     from recallm_core.prompting.params import (
         GenerationParams as GenerationParams,
+        ResolvedParams as ResolvedParams,
         Settings as Settings,
     )
-    from recallm_core.prompting.builder import (
+    from recallm_core.prompting.prompt import (
         Prompt as Prompt,
     )
     from recallm_core.decoding.recall_index import (

@@ -95,7 +95,7 @@ class RecaLLM(ModelSettings):
         engine = self.engine
         turns = talk.read(messages, scope="documents").turns
         prompt, _ = engine.prepare(turns, (), params=self._params({"scope": "documents"}))
-        return engine.backend.window - len(prompt.token_ids) - (prompt.params.max_new_tokens or 0)
+        return engine.backend.window - len(prompt.token_ids) - prompt.params.max_new_tokens
 
     # one call
 

@@ -152,10 +152,9 @@ class ModelSettings(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """What is true of the model; ``num_output`` includes the thinking."""
         engine = self.engine
-        settings = GenerationParams().over(engine.recipe.sampling)
         return LLMMetadata(
             context_window=engine.backend.window,
-            num_output=self.max_tokens or settings.max_new_tokens or 1024,
+            num_output=engine.resolve(max_new_tokens=self.max_tokens).max_new_tokens,
             is_chat_model=True,
             is_function_calling_model=self._has_tools(),
             model_name=self.model,

@@ -35,7 +35,7 @@ from recallm_core.decoding.state import (
     Phase,
     Prior,
     Section,
-    Tilt,
+    SpanBias,
     only_mask,
 )
 from recallm_core.decoding.text_phase import TextMasks, TextPhase
@@ -51,7 +51,7 @@ __all__ = [
     "Mask",
     "Prior",
     "Section",
-    "Tilt",
+    "SpanBias",
     "build_index",
 ]
 

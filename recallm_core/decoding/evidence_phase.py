@@ -37,10 +37,10 @@ class EvidencePhase:
         assert spec.evidence is not None
         opening, leading = spec.open.ids[0], spec.evidence.lead_in[0]
         only = np.array(sorted({opening, leading}), dtype=np.int64)
-        tilt = self._openings.tilt(cursor)
-        if tilt is None or not tilt.opening or opening == leading:
+        bias = self._openings.span_bias(cursor)
+        if bias is None or not bias.open_bias or opening == leading:
             return Mask(only=only)
-        return Mask(only=only, bias=(only == opening) * tilt.opening * spec.prior_weight)
+        return Mask(only=only, bias=(only == opening) * bias.open_bias * spec.prior_weight)
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One token of a mark that opens a quote, or of the lead-in."""

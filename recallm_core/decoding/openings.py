@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recallm_core.decoding.recall_matcher import RecallMatcher
-from recallm_core.decoding.state import Bools, ClosedSpan, Cursor, Floats, Prior, Section, Tilt
+from recallm_core.decoding.state import Bools, ClosedSpan, Cursor, Floats, Prior, Section, SpanBias
 
 if TYPE_CHECKING:
     from recallm_core.decoding.constraint import ConstraintRules
@@ -67,20 +67,20 @@ class Openings:
             self._starts = known = (cursor.spans, cursor.section, starts)
         return known[2]
 
-    def tilt(self, cursor: Cursor) -> Tilt | None:
-        """The tilt of a span that opens here."""
+    def span_bias(self, cursor: Cursor) -> SpanBias | None:
+        """What is preferred for a span that opens here; where a prior raises, nothing moves."""
         if self._prior is None:
-            tilt: Tilt | Floats | None = self._rules.static_prior
+            bias: SpanBias | Floats | None = self._rules.static_prior
         else:
-            tilt = self._prior(cursor.section, cursor.spans)
-        return Tilt(tilt) if isinstance(tilt, np.ndarray) else tilt
+            bias = self._prior(cursor.section, cursor.spans)
+        return SpanBias(bias) if isinstance(bias, np.ndarray) else bias
 
     def matcher(self, cursor: Cursor) -> RecallMatcher:
         """A cursor through the copies of a span that opens here."""
-        tilt = self.tilt(cursor)
+        bias = self.span_bias(cursor)
         return self._rules.index.matcher(
             self._rules.spec.max_span_tokens,
-            None if tilt is None else tilt.starts,
-            None if tilt is None else tilt.ends,
+            None if bias is None else bias.start_scores,
+            None if bias is None else bias.end_log_odds,
             self._fresh_starts(cursor),
         )

@@ -39,10 +39,10 @@ class QuotePhase:
         else:
             ending = () if opening else spec.eos
         only = np.array(sorted({*opening, *ending}), dtype=np.int64)
-        tilt = self._openings.tilt(cursor) if cursor.spans and opening and ending else None
-        if tilt is None or not tilt.opening:
+        bias = self._openings.span_bias(cursor) if cursor.spans and opening and ending else None
+        if bias is None or not bias.open_bias:
             return Mask(only=only)
-        return Mask(only=only, bias=(only == opening[0]) * tilt.opening * spec.prior_weight)
+        return Mask(only=only, bias=(only == opening[0]) * bias.open_bias * spec.prior_weight)
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One mark, as in ordinary output."""

@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Section = Literal["thinking", "evidence", "answer", "done"]
 _FEW = 32  # ids that are looked through sooner as a list
-Prior = Callable[["Section", tuple["ClosedSpan", ...]], "Tilt | Floats | None"]
+Prior = Callable[["Section", tuple["ClosedSpan", ...]], "SpanBias | Floats | None"]
 
 
 class Effect(Enum):
@@ -54,20 +54,20 @@ class ClosedSpan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tilt:
-    """What a prior thinks of the places where one span may start and end; it forbids nothing.
+class SpanBias:
+    """What a scorer of evidence prefers for the span that opens next; it forbids nothing.
 
     Attributes:
-        starts: A log score per run position, runs concatenated.
-        ends: The log odds of closing after the token at a run position; None: nothing. What is
-            added to the closing mark's logit weighs all places that the copy may stand at.
-        opening: Added to the logit of the mark that opens the span, against the end of thinking,
-            where nothing but marks is legal (``answer_form="quote"``).
+        start_scores: A log score per run position, runs concatenated.
+        end_log_odds: The log odds of closing after the token at a run position; None: nothing.
+            What is added to the closing mark's logit weighs all places that the copy may stand at.
+        open_bias: Added to the logit of the mark that opens the span, where the only other choice
+            is the end of thinking, or of the evidence before an answer.
     """
 
-    starts: Floats
-    ends: Floats | None = None
-    opening: float = 0.0
+    start_scores: Floats
+    end_log_odds: Floats | None = None
+    open_bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

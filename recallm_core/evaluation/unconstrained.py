@@ -17,7 +17,7 @@ from recallm_core.decoding.constraint import ConstraintRules, Effect
 from recallm_core.decoding.occurrences import Occurrences
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]

@@ -119,12 +119,12 @@ class EvidenceReader:
             recalled: What was recalled so far: the question is then about what follows from it.
         """
         rows = self._rows.rows(question, windows, titles, recalled)
-        found: list[Reading | None] = [None] * len(windows)
+        readings: list[Reading | None] = [None] * len(windows)
         by_length = sorted(range(len(windows)), key=lambda n: len(rows.ids[n]))
         for part in _parts(by_length, rows):
             for n, logits in zip(part, self._logits(rows, part), strict=True):
-                found[n] = _reading(windows[n], logits, rows.begins[n])
-        return [reading for reading in found if reading is not None]
+                readings[n] = _reading(windows[n], logits, rows.begins[n])
+        return [reading for reading in readings if reading is not None]
 
     def _logits(self, rows: Rows, part: Sequence[int]) -> list[Floats]:
         import torch
@@ -146,10 +146,10 @@ def padded(ids: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> dict
 
     wide = torch.zeros((len(ids), max(map(len, ids))), dtype=torch.long)
     types, mask = torch.zeros_like(wide), torch.zeros_like(wide)
-    for row, (own, kind) in enumerate(zip(ids, kinds, strict=True)):
-        wide[row, : len(own)] = torch.tensor(own)
-        types[row, : len(own)] = torch.tensor(kind)
-        mask[row, : len(own)] = 1
+    for row, (row_ids, kind) in enumerate(zip(ids, kinds, strict=True)):
+        wide[row, : len(row_ids)] = torch.tensor(row_ids)
+        types[row, : len(row_ids)] = torch.tensor(kind)
+        mask[row, : len(row_ids)] = 1
     return {"input_ids": wide, "token_type_ids": types, "attention_mask": mask}
 
 
@@ -184,12 +184,12 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: One is missing or out of range.
     """
-    found = read_json(path)
-    for name, most in SIZE_LIMITS.items():
-        value = found.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-            raise CheckpointError(f"{path} should say {name} from 1 to {most}, but says {value!r}")
-    return {name: found[name] for name in SIZE_LIMITS}
+    sizes = read_json(path)
+    for name, limit in SIZE_LIMITS.items():
+        value = sizes.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
+            raise CheckpointError(f"{path} should say {name} from 1 to {limit}, but says {value!r}")
+    return {name: sizes[name] for name in SIZE_LIMITS}
 
 
 def _model(config: dict[str, Any], weights: Path) -> Any:
@@ -221,12 +221,12 @@ def _computes_in_16_bits() -> bool:
         return False
 
 
-def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, shapes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
 
     Args:
         path: A file as ``recallm train reader`` writes it.
-        wanted: Tensors by name, whose shapes the file's must have.
+        shapes: Tensors by name, whose shapes the file's must have.
 
     Raises:
         CheckpointError: A tensor is missing, or has another shape or type.
@@ -235,7 +235,7 @@ def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, to
 
     try:
         with safe_open(str(path), framework="pt") as tensors:
-            return {name: _weight(tensors, path, name, like) for name, like in wanted.items()}
+            return {name: _weight(tensors, path, name, like) for name, like in shapes.items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, cast
 
 from recallm_core.documents.extraction import Extracted, extract_html
 from recallm_core.documents.kinds.pieces import Pieces
@@ -49,7 +49,7 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
     try:
         if data.count(b"\n--") > _MOST_BOUNDARIES:
             raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
-        message = email.message_from_bytes(data, policy=_Policy())
+        message = cast(EmailMessage, email.message_from_bytes(data, policy=_Policy()))
         pieces = Pieces(most)
         parts = _parts(message, "", 0)
         for number, (place, part) in enumerate(parts):

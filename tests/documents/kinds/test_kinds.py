@@ -375,7 +375,11 @@ def with_sheet(old: str, new: str) -> bytes:
                              + "</p:txBody>" * 500, 1), "words"),
         ("row.xlsx", with_sheet('<row r="4"', '<row r="999999999"'), "row 1,048,576, Excel's last"),
         ("size.xlsx", with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1"'), "40.5"),
-        ("wide.xlsx", with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1:XFD1048576"'), "40.5"),
+        (
+            "wide.xlsx",
+            with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1:XFD1048576"'),
+            "40.5",
+        ),
         ("key.json", b'{"%b": [%b1]}' % (b"k" * 200_000, b"1," * 200_000), "characters of text"),
         ("from.eml", MAIL % (b"From: " + b"a <a@b.c>, " * 50_000), "From: a <a@b.c>, a"),
         ("subject.eml", MAIL.replace(b"Fees", b"=?utf-8?q?Fee?= " * 20_000) % b"To: a", "FeeFee"),
