@@ -15,7 +15,7 @@ from recallm_core import Document, RecaLLM
 from recallm_core.evaluation.tasks import HANDBOOK
 from recallm_core.evidence.reader import default_reader
 from recallm_core.evidence.reader_bias import ReaderScorer
-from recallm_core.evidence.sentence_bias import AT_A_BREAK, WITHIN_SENTENCE, SentencePrior
+from recallm_core.evidence.sentence_bias import AT_A_BREAK, WITHIN_SENTENCE
 from recallm_core.evidence.sentence_scorer import SentenceScorer
 from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.testing import scripted_llm
@@ -98,7 +98,8 @@ def test_quotes_hardly_start_where_a_wrapped_line_begins() -> None:
     text = wrapped(PROSE, 40, "> ")
     ask = [{"role": "user", "content": "When does the ferry leave?"}]
     prompt = llm.prepare(ask, [Document(text)], prior="sentences")[0]
-    scores = SentencePrior(prompt)("thinking", ())
+    assert prompt.evidence is not None
+    scores = prompt.evidence.bias("thinking", ()).start_scores
     at = {int(a): score for a, score in zip(prompt.runs[0].starts, scores, strict=True)}
     mark = text.index("> ", 1)
     assert at[mark] == at[mark + 2] == pytest.approx(at[2] + AT_A_BREAK)
