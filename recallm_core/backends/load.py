@@ -12,6 +12,7 @@ from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.handshake import check_processor
 from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
@@ -85,10 +86,10 @@ def load(
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
         return Parts(*served, name=served[1].model)
-    from recallm_core.models.checkpoint import find_folder
-
     if backend == "vllm":
         check_installed()
+    with needs("local", "a model in this process"):
+        from recallm_core.models.checkpoint import find_folder
     hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
     path = find_folder(shipped(model) or model, **hub)
     engine = _engine(path, backend, tokenizer, options)

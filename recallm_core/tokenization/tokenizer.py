@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recallm_core.errors import RecallmError, TokenizerError
+from recallm_core.inputs.extras import needs
 from recallm_core.inputs.model_files import MOST_IDS, check_file_sizes, check_ids
 from recallm_core.tokenization.chat_template import render
 from recallm_core.tokenization.plain_encoder import PlainEncoder
@@ -204,8 +205,8 @@ class HFTokenizer:
             TokenizerError: There is none, or one that can't be used.
             CheckpointError: A file of the folder is larger than any model's.
         """
-        from transformers import AutoTokenizer
-
+        with needs("server", "a model's tokenizer"):
+            from transformers import AutoTokenizer
         if Path(path).is_dir():
             check_file_sizes(Path(path))
             check_ids(Path(path))
