@@ -11,7 +11,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "local": ("torch", "transformers", "tokenizers", "safetensors", "llguidance"),
     "server": ("httpx2", "transformers", "tokenizers", "safetensors", "llguidance"),
     "index": ("faiss", "tokenizers", "safetensors"),
-    "vllm": ("vllm", "torch", "transformers"),
+    "vllm": ("vllm", "torch", "transformers", "tokenizers", "safetensors", "llguidance"),
     "files": ("openpyxl", "striprtf"),
     "ui": ("starlette", "uvicorn"),
     "train": ("accelerate", "matplotlib", "torch", "transformers", "tokenizers", "safetensors"),
