@@ -198,7 +198,7 @@ class Matcher:
         for word in self._asked - own:
             weights[word] = QUESTION_WEIGHT * self._index.idf(word)
         return _Wanted(
-            weights, own - self._asked, names(said) - self._asked, _numbers(said), _denies(said)
+            weights, own - self._asked, names(said) - self._asked, _numbers(said), denies(said)
         )
 
     def _nearest(self, wanted: _Wanted) -> list[int]:
@@ -236,7 +236,7 @@ class Matcher:
         if not wanted.added & words or not wanted.numbers <= _numbers(text):
             return False
         around = words | self._titles[first.passage] | self._before(rows[0])
-        return wanted.names <= around and wanted.denies == _denies(text)
+        return wanted.names <= around and wanted.denies == denies(text)
 
     def _before(self, row: int) -> frozenset[str]:
         """The words of the sentence before, where names are that "it" and "she" stand for."""
@@ -293,8 +293,8 @@ def _numbers(text: str) -> frozenset[str]:
     return frozenset(found.union(word for word in words if word and word != "1") - {"1"})
 
 
-def _denies(text: str) -> bool:
-    """Whether a text says no to something."""
+def denies(text: str) -> bool:
+    """Returns whether a text says no to something."""
     return any(
         word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
         for word in _LETTERS.findall(text.casefold())
