@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_recallm import messages, sources
-from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.sources import Source
 from recallm_core.documents.document import Document, Passage, ScoredChunk
 from recallm_core.packing import DEFAULT_OVERHEAD, Overhead, pack
@@ -21,7 +21,7 @@ _LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
 
 
 def fit(
-    llm: RecaLLM,
+    llm: AnsweringLLM,
     found: Sequence[Source],
     prompt: Sequence[ChatMessage],
     *,

@@ -33,6 +33,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
+from llama_index_recallm.cited_llm import AnsweringLLM, CitedLLM
 from llama_index_recallm.evidence import Reader
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.plans import Ending, Plan, raw_answer
@@ -73,8 +74,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     bear on the question are read. Nodes without text, such as images, are left out too.
 
     Args:
-        llm: A ``RecaLLM``, or the name of one; None: ``Settings.llm`` if it is one, else the model
-            that ships with the library. No hosted model is ever asked.
+        llm: A ``RecaLLM``, or the name of one, or what ``cited`` returns; None: ``Settings.llm`` if
+            it is one, else the model that ships with the library. No other model is ever asked.
         callback_manager: As in every synthesizer.
         streaming: Whether to stream; read anew for each call.
         empty_response: What is said when there are no nodes.
@@ -96,7 +97,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
     def __init__(
         self,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         callback_manager: CallbackManager | None = None,
         *,
         streaming: bool = False,
@@ -133,10 +134,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._prefix_messages = tuple(prefix_messages)
 
     @property
-    def llm(self) -> RecaLLM:
+    def llm(self) -> AnsweringLLM:
         """The model."""
         found = self._llm
-        assert isinstance(found, RecaLLM)
+        assert isinstance(found, RecaLLM | CitedLLM)
         return found
 
     def _get_prompts(self) -> PromptDictType:
@@ -396,7 +397,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         )
 
 
-def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
+def chosen_llm(llm: AnsweringLLM | str | None) -> AnsweringLLM:
     """Returns the model that is meant, and never one of a hosted provider.
 
     Raises:
@@ -404,13 +405,14 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
     """
     found: Any = llm
     if found is None:
-        found = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
+        found = Settings._llm if isinstance(Settings._llm, RecaLLM | CitedLLM) else "recallm-mini"
     if isinstance(found, str):
         return RecaLLM(model=found)
-    if not isinstance(found, RecaLLM):
+    if not isinstance(found, RecaLLM | CitedLLM):
         raise TypeError(
             f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
-            f"{type(found).__name__}; other models can't be held to the text of the nodes"
+            f"{type(found).__name__}; other models can't be held to the text of the nodes: wrap "
+            "one in cited(llm), and its answers point at sentences of them"
         )
     return found
 
