@@ -11,6 +11,7 @@ from recallm_core.answers.matching import Matcher
 from recallm_core.documents.document import Document, Location, Passage
 from recallm_core.pointing.narrowing import narrowed
 from recallm_core.pointing.numbering import NumberedSentence
+from recallm_core.text.lexical import terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,27 @@ class Resolver:
         """Returns the citations of an answer, in the order of the text that they support.
 
         What a statement points at is ``pointed``. Sentences of the answer that nothing is pointed
-        at for are ``matched`` to the passages by their words, where these hold them.
+        at for are ``matched`` to the passages by their words, where these hold them; so are those
+        of a statement that shares no word with anything that it points at.
 
         Raises:
             CitationError: A quote isn't the slice of its document that it claims to be.
         """
+        apt = [s for s in statements if self._shares(answer[s.start : s.end], s.pointers)]
+        matcher = Matcher(self._passages, self._documents, question=question)
+        matched = matcher.match(answer, covered=[(s.start, s.end) for s in apt])
+        lost = [s for s in statements if s not in apt and not _any_within(matched, s)]
         pointed = [
             self._cite(number, answer[statement.start : statement.end], statement)
-            for statement in statements
+            for statement in (*apt, *lost)
             for number in statement.pointers
         ]
-        covered = [(s.start, s.end) for s in statements if s.pointers]
-        matcher = Matcher(self._passages, self._documents, question=question)
-        return in_order([*pointed, *matcher.match(answer, covered=covered)], answer)
+        return in_order([*pointed, *matched], answer)
+
+    def _shares(self, words: str, pointers: Sequence[int]) -> bool:
+        """Whether some words share one that matters with a sentence that is pointed at."""
+        wanted = set(terms(words))
+        return any(wanted.intersection(terms(self._sentences[n - 1].text)) for n in pointers)
 
     def pointed(self, numbers: Sequence[int]) -> tuple[Citation, ...]:
         """Returns the citations of whole sentences, for no part of an answer."""
@@ -93,3 +102,12 @@ class Resolver:
             text=sentence.text[start:end],
             basis="pointed",
         )
+
+
+def _any_within(citations: Sequence[Citation], statement: Placed) -> bool:
+    """Whether a citation supports a part of a statement."""
+    ranges = ((c.answer_start, c.answer_end) for c in citations)
+    return any(
+        a is not None and b is not None and a < statement.end and statement.start < b
+        for a, b in ranges
+    )

@@ -49,8 +49,8 @@ _KNOWN = {
     "google": _COMPACT,  # enums of strings only
     "gemini": _COMPACT,
     "vertex": _COMPACT,
-    "ollama": _COMPACT,  # a grammar's rule for a range is shorter than one for a list
-    "llama": _COMPACT,
+    "ollama": _ALL,
+    "llama": _ALL,  # some converters to grammars pass over ranges, none over lists
 }
 
 
@@ -63,16 +63,14 @@ def reply_schema(count: int, limits: SchemaLimits) -> dict[str, Any]:
     """
     pointers = _array(_number(count, limits), MOST_POINTERS, limits)
     pointers["description"] = "The numbers of the sentences that this statement rests on."
-    if limits.least_items:
-        pointers["minItems"] = 1
     text = {"type": "string", "description": "The statement, in your own words."}
     statement = _object({"sentences": pointers, "text": text})
     answered = {
         "type": "boolean",
-        "description": "Whether the documents hold an answer; if not, there are no statements.",
+        "description": "Whether the documents hold an answer.",
     }
     statements = _array(statement, MOST_STATEMENTS, limits)
-    statements["description"] = "The answer, in order."
+    statements["description"] = "The answer, in order; where there is none, what comes nearest."
     return {
         "title": "pointed_answer",
         "description": "An answer whose statements name the numbered sentences that they rest on.",
@@ -90,7 +88,13 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _array(items: dict[str, Any], most: int, limits: SchemaLimits) -> dict[str, Any]:
-    return {"type": "array", "items": items, **({"maxItems": most} if limits.most_items else {})}
+    least = {"minItems": 1} if limits.least_items else {}
+    return {
+        "type": "array",
+        "items": items,
+        **least,
+        **({"maxItems": most} if limits.most_items else {}),
+    }
 
 
 def _number(count: int, limits: SchemaLimits) -> dict[str, Any]:

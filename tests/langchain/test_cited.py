@@ -379,7 +379,7 @@ def test_it_drives_an_agent(kit: Kit) -> None:
 
 def test_it_stands_behind_the_grounding_middleware_and_passes_unchanged(kit: Kit) -> None:
     outer = Pointing(replies=[CALL, AIMessage("It leaves.")])
-    model: Any = cited(Pointing(replies=[GOOD]))
+    model = cited(Pointing(replies=[GOOD]))
     agent = agents.create_agent(outer, [search], middleware=[GroundingMiddleware(model)])
     messages = agent.invoke({"messages": [HumanMessage(QUESTION)]})["messages"]
     kit.check(messages[-1], DOCUMENTS, least=2)

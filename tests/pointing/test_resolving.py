@@ -35,6 +35,16 @@ def test_words_that_nothing_is_pointed_at_for_are_matched_or_stand_alone() -> No
     assert found == [("pointed", "It leaves at 9:30."), ("matched", "Dogs travel free.")]
 
 
+def test_a_pointer_that_has_nothing_to_do_with_its_statement_gives_way_to_one_that_has() -> None:
+    prompt = PointedPrompt.of("?", DOCUMENTS)
+    answer = prompt.answer(reply(([3], "Dogs travel free."), ([2], "F\u00fcr Hunde umsonst.")))
+    check(answer)
+    assert [(c.text, c.basis) for c in answer.citations] == [
+        ("Dogs travel free.", "matched"),
+        ("Dogs travel free.", "pointed"),
+    ]
+
+
 def test_every_other_place_of_a_quote_is_listed() -> None:
     twice = Document("Dogs travel free. Cats too. Dogs travel free.", "twice")
     passages = [
