@@ -111,6 +111,14 @@ class CitedLLM(LLM):
         output = max(known.num_output, 0)
         return max(int((known.context_window - output - spent) * _SHARE), 0)
 
+    @property
+    def _told(self) -> LLM:
+        """The LLM inside, which tells the handlers that an engine gave to this one."""
+        manager = self.callback_manager
+        if manager.handlers and self.llm.callback_manager is not manager:
+            self.llm.callback_manager = manager
+        return self.llm
+
     # one call
 
     def _call(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> _Call | None:
@@ -137,28 +145,28 @@ class CitedLLM(LLM):
         """Answers the last message."""
         call = self._call(messages, kwargs)
         if call is None:
-            return self.llm.chat(messages, **_own(kwargs))
+            return self._told.chat(messages, **_own(kwargs))
         if not call.prompt.sentences:
             return call.nothing()
-        return call.whole(self.llm.chat(call.turns, **call.settings))
+        return call.whole(self._told.chat(call.turns, **call.settings))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """``chat`` without blocking the event loop."""
         call = await asyncio.to_thread(self._call, messages, kwargs)
         if call is None:
-            return await self.llm.achat(messages, **_own(kwargs))
+            return await self._told.achat(messages, **_own(kwargs))
         if not call.prompt.sentences:
             return call.nothing()
-        return call.whole(await self.llm.achat(call.turns, **call.settings))
+        return call.whole(await self._told.achat(call.turns, **call.settings))
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answers in pieces; the last response is the whole one, with citations and ``raw``."""
         call = self._call(messages, kwargs)
         if call is None:
-            return self.llm.stream_chat(messages, **_own(kwargs))
+            return self._told.stream_chat(messages, **_own(kwargs))
         if not call.prompt.sentences:
             return iter([call.nothing()])  # type: ignore[return-value]
-        chunks = self.llm.stream_chat(call.turns, **call.settings)
+        chunks = self._told.stream_chat(call.turns, **call.settings)
 
         def pieces() -> ChatResponseGen:
             hearing = _Hearing(call)
@@ -174,9 +182,9 @@ class CitedLLM(LLM):
         """``stream_chat`` without blocking the event loop."""
         call = await asyncio.to_thread(self._call, messages, kwargs)
         if call is None:
-            return await self.llm.astream_chat(messages, **_own(kwargs))
+            return await self._told.astream_chat(messages, **_own(kwargs))
         sentences = call.prompt.sentences
-        chunks = await self.llm.astream_chat(call.turns, **call.settings) if sentences else None
+        chunks = await self._told.astream_chat(call.turns, **call.settings) if sentences else None
 
         async def pieces() -> ChatResponseAsyncGen:
             if chunks is None:
@@ -195,25 +203,25 @@ class CitedLLM(LLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Completes a text, without citations."""
-        return self.llm.complete(prompt, formatted=formatted, **kwargs)
+        return self._told.complete(prompt, formatted=formatted, **kwargs)
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """``complete`` without blocking the event loop."""
-        return await self.llm.acomplete(prompt, formatted=formatted, **kwargs)
+        return await self._told.acomplete(prompt, formatted=formatted, **kwargs)
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Completes a text in pieces, without citations."""
-        return self.llm.stream_complete(prompt, formatted=formatted, **kwargs)
+        return self._told.stream_complete(prompt, formatted=formatted, **kwargs)
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """``stream_complete`` without blocking the event loop."""
-        return await self.llm.astream_complete(prompt, formatted=formatted, **kwargs)
+        return await self._told.astream_complete(prompt, formatted=formatted, **kwargs)
 
 
 AnsweringLLM: TypeAlias = RecaLLM | CitedLLM

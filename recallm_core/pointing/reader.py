@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Outside = Literal["raise", "match"]
 
+_THINKING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _WIDE = ("W", "F")  # scripts that put no space between sentences
 
 
@@ -147,7 +149,8 @@ class PointedReader:
 
 
 def _words(reply: str) -> str:
-    """What a reply in another form says: itself, or the strings in its JSON."""
+    """What a reply in another form says: itself, or the strings in its JSON; not its thinking."""
+    reply = _THINKING.sub("", reply)
     try:
         texts = list(_strings(json.loads(reply)))
     except (ValueError, RecursionError):

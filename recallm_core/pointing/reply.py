@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ MOST_CHARACTERS = 400_000
 
 _SPACE = " \t\n\r"
 _FENCE = "```"
+_THOUGHT = tuple("</think>")
 _MOST_DIGITS = 18
 _PLAIN = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -42,7 +44,8 @@ class ReplyParser:
     """Reads a reply; what is there so far is in its attributes.
 
     It takes exactly what ``reply_schema`` allows, with white space or one fence of Markdown around
-    it. Linear in the reply.
+    it, and passes over thinking before it, between ``<think>`` and ``</think>``. Linear in the
+    reply.
 
     Attributes:
         count: How many sentences there are.
@@ -81,6 +84,8 @@ class ReplyParser:
     def _document(self) -> Reading:
         yield from self._step()
         yield from self._space()
+        if self._next == "<":
+            yield from self._thinking()
         fenced = self._next == "`"
         if fenced:
             yield from self._fence(opens=True)
@@ -93,6 +98,15 @@ class ReplyParser:
             if self._next not in _SPACE:
                 raise self._error("nothing after the object")
             yield from self._step()
+
+    def _thinking(self) -> Reading:
+        for mark in "<think>":
+            yield from self._take(mark)
+        last: deque[str] = deque(maxlen=len(_THOUGHT))
+        while tuple(last) != _THOUGHT:
+            last.append(self._next)
+            yield from self._step()
+        yield from self._space()
 
     def _step(self) -> Reading:
         self._next = yield

@@ -43,9 +43,9 @@ class SchemaLimits:
 _ALL = SchemaLimits(enum_values=1_000, ranges=True, least_items=True, most_items=True)
 _COMPACT = SchemaLimits(enum_values=0, ranges=True, least_items=True, most_items=True)
 _KNOWN = {
+    "azure": SchemaLimits(enum_values=500),  # refuses ranges and counts
     "openai": _ALL,  # 1,000 enum values in a schema
-    "azure": _ALL,
-    "anthropic": SchemaLimits(enum_values=250, least_items=True),  # no ranges, minItems 0 or 1
+    "anthropic": SchemaLimits(enum_values=250, least_items=True),  # refuses ranges; minItems 0 or 1
     "google": _COMPACT,  # enums of strings only
     "gemini": _COMPACT,
     "vertex": _COMPACT,

@@ -257,6 +257,13 @@ async def test_chat_engines_condense_in_plain_words_and_cite_the_answer(kit: Any
     kit.check(answer.sources[0].raw_output, least=2)
 
 
+def test_an_engines_handlers_hear_of_one_call(kit: Any) -> None:
+    model, _ = llm(GOOD)
+    legacy = kit.legacy()
+    RecaLLMSynthesizer(model, legacy.manager()).synthesize(kit.question, kit.nodes())
+    assert [kind.value for end, kind in legacy.seen if end == "end"] == ["llm", "synthesize"]
+
+
 class Ferry(BaseModel):
     time: str
 

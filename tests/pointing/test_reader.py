@@ -115,6 +115,8 @@ def test_another_reply_is_an_error_or_matched_and_never_pointed() -> None:
         check(answer)
         assert said in answer.text
         assert {c.basis for c in answer.citations} == {"matched"}
+    thinking = PROMPT.answer(f"<think>Dogs travel free.</think> {said}", outside="match")
+    assert (thinking.text, len(thinking.citations)) == (said, 1)
     made_up = PROMPT.answer("Penguins dance on the roof.", outside="match")
     assert (made_up.abstained, made_up.text) == (True, ABSTAIN)
     assert made_up.trace.answer == "Penguins dance on the roof."

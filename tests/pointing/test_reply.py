@@ -36,6 +36,8 @@ def test_what_is_written_is_read_in_pieces_of_any_size(
     written = json.loads(reply(*statements, answered=answered))
     text = json.dumps(written, ensure_ascii=ascii_only, indent=indent)
     if data.draw(st.booleans()):
+        text = f" <think>\n{text} </think </think>\n{text}"
+    elif data.draw(st.booleans()):
         text = f"```json\n{text}\n```\n"
     parser = ReplyParser(40)
     while text:
@@ -102,6 +104,8 @@ def test_what_is_no_json_of_the_schema_is_refused_as_json_reads_it(text: str) ->
         "{" * 5000,
         '{"answered":' + "[" * 5000,
         "``\n{}",
+        "<thought>x</thought>",
+        "<think></think>x",
         "```json\n" + reply() + "\n``x",
         reply(*[((), "x")] * (MOST_STATEMENTS + 1)),
         reply((range(1, MOST_POINTERS + 2), "x")),

@@ -23,11 +23,14 @@ def test_numbers_are_listed_as_long_as_a_provider_takes_them_then_a_range() -> N
     limits = SchemaLimits.of("openai")
     assert number(reply_schema(1000, limits))["enum"] == list(range(1, 1001))
     assert number(reply_schema(1001, limits)) == {"type": "integer", "minimum": 1, "maximum": 1001}
+    assert "enum" not in number(reply_schema(501, SchemaLimits.of("azure_openai_llm")))
     assert number(reply_schema(251, SchemaLimits())) == {"type": "integer"}
     assert number(reply_schema(1, SchemaLimits.of("google_genai")))["maximum"] == 1
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic-chat", "ollama", "somebody"])
+@pytest.mark.parametrize(
+    "provider", ["openai", "azure_openai_llm", "anthropic-chat", "ollama", "somebody"]
+)
 def test_the_schema_is_bounded_and_strict(provider: str) -> None:
     limits = SchemaLimits.of(provider)
     for count in (1, 250, 1000, 50_000):
@@ -49,7 +52,7 @@ def test_the_schema_is_bounded_and_strict(provider: str) -> None:
 def test_an_unknown_provider_gets_the_keywords_that_all_know() -> None:
     text = json.dumps(reply_schema(3000, SchemaLimits.of("x")))
     assert not any(key in text for key in (*KEYWORDS, "enum"))
-    assert str(MOST_STATEMENTS) in (full := json.dumps(reply_schema(3, SchemaLimits.of("azure"))))
+    assert str(MOST_STATEMENTS) in (full := json.dumps(reply_schema(3, SchemaLimits.of("openai"))))
     assert str(MOST_POINTERS) in full
     with pytest.raises(ValueError, match="must not be negative"):
         SchemaLimits(enum_values=-1)
