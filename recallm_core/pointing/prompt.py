@@ -29,6 +29,12 @@ Where the documents don't hold the answer, "answered" is false, and the statemen
 sentences that come nearest to it."""
 
 
+QUESTION = "Question: {question}"
+REMINDER = "Reply in JSON: the numbers of the sentences that hold the answer, then the answer."
+"""Behind the question, where small models heed it: Qwen2.5-Coder-0.5B pointed at 2 of 6 answers
+without it, at 4 with it."""
+
+
 class PointedPrompt:
     """A question about documents, for a model whose replies fit a JSON schema.
 
@@ -101,8 +107,10 @@ class PointedPrompt:
         out[0]["content"] = "\n\n".join(filter(None, (out[0]["content"], INSTRUCTIONS)))
         if out[-1]["role"] != "user":
             out.append({"role": "user", "content": ""})
+        words = out[-1]["content"]
+        asking = QUESTION.format(question=words) if words else ""
         shown = lines(self.sentences, self.passages)
-        out[-1]["content"] = "\n\n".join(filter(None, (shown, out[-1]["content"])))
+        out[-1]["content"] = "\n\n".join(filter(None, (shown, asking, REMINDER)))
         return out
 
     def schema(self, limits: SchemaLimits | None = None) -> dict[str, Any]:

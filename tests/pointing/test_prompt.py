@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from recallm_core import DocumentError, PointedPrompt, SchemaLimits
-from recallm_core.pointing.prompt import INSTRUCTIONS
+from recallm_core.pointing.prompt import INSTRUCTIONS, REMINDER
 from recallm_core.prompting.recipe import ABSTAIN
 from tests.pointing.conftest import DOCUMENTS, check, reply
 
@@ -24,7 +24,9 @@ def test_the_documents_stand_before_the_question_and_the_form_in_the_system_turn
     system, first, second, last = prompt.turns
     assert system["content"] == f"Be brief.\n\n{INSTRUCTIONS}"
     assert (first, second) == (turns[1], turns[2])
-    assert last["content"].endswith('\\r\\nAsk Ines."\n\nWhen does it leave?')
+    assert last["content"].endswith(
+        f'\\r\\nAsk Ines."\n\nQuestion: When does it leave?\n\n{REMINDER}'
+    )
     assert last["content"].startswith('Document 1, "Ferry":\n[1] "The ferry leaves')
     assert prompt.question == "When does it leave?"
     assert len(turns) == 4 and turns[0]["content"] == "Be brief."  # noqa: PT018
