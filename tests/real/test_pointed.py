@@ -108,7 +108,7 @@ class Served(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return "llama-served"
+        return "served"
 
     def with_structured_output(self, schema: Any, **options: Any) -> Any:
         wanted = {"type": "json_object", "schema": schema}
@@ -156,7 +156,7 @@ class ServedLLM(CustomLLM):
 
 
 def test_a_chat_model_points_at_sentences_and_streams(address: str) -> None:
-    model = langchain_recallm.cited(Served(address=address))
+    model = langchain_recallm.cited(Served(address=address), limits="llama")
     documents = [Document(FERRY, id="ferry"), Document(OWL, id="owl")]
     cited = 0
     for question in QUESTIONS:
