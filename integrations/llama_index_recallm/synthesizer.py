@@ -22,6 +22,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
+from llama_index_recallm.cited_llm import AnsweringLLM, CitedLLM
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.planning import Planner, nodes_of_texts, texts_of
 from llama_index_recallm.plans import Ending, Plan, raw_answer
@@ -59,8 +60,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     bear on the question are read. Nodes without text, such as images, are left out too.
 
     Args:
-        llm: A ``RecaLLM``, or the name of one; None: ``Settings.llm`` if it is one, else the model
-            that ships with the library. No hosted model is ever asked.
+        llm: A ``RecaLLM``, or the name of one, or what ``cited`` returns; None: ``Settings.llm`` if
+            it is one, else the model that ships with the library. No other model is ever asked.
         callback_manager: As in every synthesizer.
         streaming: Whether to stream; read anew for each call.
         empty_response: What is said when there are no nodes.
@@ -82,7 +83,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
     def __init__(
         self,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         callback_manager: CallbackManager | None = None,
         *,
         streaming: bool = False,
@@ -119,10 +120,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._prefix_messages = tuple(prefix_messages)
 
     @property
-    def llm(self) -> RecaLLM:
+    def llm(self) -> AnsweringLLM:
         """The model."""
         llm = self._llm
-        assert isinstance(llm, RecaLLM)
+        assert isinstance(llm, RecaLLM | CitedLLM)
         return llm
 
     def _get_prompts(self) -> PromptDictType:
@@ -324,7 +325,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         return planner.plan(question, nodes, behind, options, rules=rules, streaming=streaming)
 
 
-def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
+def chosen_llm(llm: AnsweringLLM | str | None) -> AnsweringLLM:
     """Returns the model that is meant, and never one of a hosted provider.
 
     Raises:
@@ -332,13 +333,14 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
     """
     choice: Any = llm
     if choice is None:
-        choice = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
+        choice = Settings._llm if isinstance(Settings._llm, RecaLLM | CitedLLM) else "recallm-mini"
     if isinstance(choice, str):
         return RecaLLM(model=choice)
-    if not isinstance(choice, RecaLLM):
+    if not isinstance(choice, RecaLLM | CitedLLM):
         raise TypeError(
             f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
-            f"{type(choice).__name__}; other models can't be held to the text of the nodes"
+            f"{type(choice).__name__}; other models can't be held to the text of the nodes: wrap "
+            "one in cited(llm), and its answers point at sentences of them"
         )
     return choice
 

@@ -202,7 +202,7 @@ class Matcher:
             own_words - self._asked,
             names(sentence) - self._asked,
             _numbers(sentence),
-            _denies(sentence),
+            denies(sentence),
         )
 
     def _nearest(self, target: _Wanted) -> list[int]:
@@ -240,7 +240,7 @@ class Matcher:
         if not target.added & words or not target.numbers <= _numbers(text):
             return False
         nearby = words | self._titles[first.passage] | self._before(rows[0])
-        return target.names <= nearby and target.denies == _denies(text)
+        return target.names <= nearby and target.denies == denies(text)
 
     def _before(self, row: int) -> frozenset[str]:
         """The words of the sentence before, where names are that "it" and "she" stand for."""
@@ -297,8 +297,8 @@ def _numbers(text: str) -> frozenset[str]:
     return frozenset(digits.union(word for word in words if word and word != "1") - {"1"})
 
 
-def _denies(text: str) -> bool:
-    """Whether a text says no to something."""
+def denies(text: str) -> bool:
+    """Returns whether a text says no to something."""
     return any(
         word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
         for word in _LETTERS.findall(text.casefold())
