@@ -190,6 +190,15 @@ def test_what_looks_like_another_word_without_the_space_is_altered() -> None:
     assert report.repairs == 0
 
 
+@pytest.mark.parametrize("mark", ["【4:0†source】", " [0]", "[^0]"])
+def test_a_number_that_no_document_can_have_says_nothing(mark: str) -> None:
+    """Documents are counted from 1; such a quote was misattributed whatever it said."""
+    (quote,) = check_quotes(
+        f'It says "the annual leave is long"{mark}.', ["So the annual leave is long."]
+    ).quotes
+    assert (quote.verdict, quote.claimed) == ("exact", None)
+
+
 def test_numbers_count_the_documents_as_they_were_given_repeats_included() -> None:
     given = [HANDBOOK, HANDBOOK, REMOTE]
     for number, verdict in ((1, "misattributed"), (2, "misattributed"), (3, "exact")):
