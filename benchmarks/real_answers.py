@@ -1,11 +1,17 @@
 """Verdicts on what real models write, and on the styles in which public assistants quote.
 
-Run as ``python benchmarks/real_answers.py [--models FOLDER ...] [--n N] [--keep FILE]``, with
-RECALLM_DATA set. Each model is asked questions over three paragraphs each (the suites of
-``recallm eval cited``), by its own chat template, greedily and unconstrained, and told to quote one
-sentence word for word in quotation marks. What it writes is kept in FILE and checked; an answer
-that FILE has already isn't asked for again. Styles need no model: sentences of the paragraphs, true
-and falsified, are written as assistants write them.
+Run as ``python benchmarks/real_answers.py [--rows FILE ...] [--models FOLDER ...] [--n N]
+[--keep FILE]``, with RECALLM_DATA set.
+
+Rows are what ``recallm eval cited --out DIR`` leaves: answers that nobody told to quote, with us
+and without; what they quote is checked, and their other sentences are looked up by their words.
+
+Each model is asked questions over three paragraphs each (the suites of that command), by its own
+chat template, greedily and unconstrained, and told to quote one sentence word for word in quotation
+marks. What it writes is kept in FILE and checked; an answer that FILE has isn't asked for again.
+
+Styles need no model: sentences of the paragraphs, true and falsified, are written as assistants
+write them.
 """
 
 from __future__ import annotations
@@ -85,6 +91,30 @@ def show_models(folders: Sequence[Path], n: int, keep: Path) -> None:
             f"| {mended} |",
             flush=True,
         )
+
+
+def show_rows(paths: Sequence[Path]) -> None:
+    """Prints what becomes of answers that were given without being told to quote."""
+    asked = {item.id: item for name in SUITES for item in suite_items(name, DATA, 100, 0)}
+    print("| answers | way | n | quotes |", " | ".join(VERDICTS), "| other sentences | found |")
+    print("|---" * (len(VERDICTS) + 6) + "|")
+    for path in paths:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for way in dict.fromkeys(row["condition"] for row in rows):
+            reports = [
+                check_quotes(row["text"], asked[row["id"]].documents, claims=True)
+                for row in rows
+                if row["condition"] == way and row["id"] in asked
+            ]
+            counts = Counter(quote.verdict for report in reports for quote in report.quotes)
+            claims = [claim for report in reports for claim in report.claims]
+            matched = sum(claim.citation is not None for claim in claims)
+            cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
+            print(
+                f"| {path.parent.name} | {way} | {len(reports)} | {sum(counts.values())} | {cells} "
+                f"| {len(claims)} | {matched} |",
+                flush=True,
+            )
 
 
 STYLES: dict[str, Style] = {
@@ -186,13 +216,16 @@ def quotable(document: Document, others: Sequence[Document]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints two tables."""
+    """Prints three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", nargs="*", type=Path, default=[], metavar="FILE")
     parser.add_argument("--models", nargs="*", type=Path, default=[], metavar="FOLDER")
     parser.add_argument("--n", type=int, default=20, help="questions of each suite")
     parser.add_argument("--keep", type=Path, default=Path("real_answers.jsonl"), metavar="FILE")
     args = parser.parse_args()
     show_styles(args.n)
+    print()
+    show_rows(args.rows)
     print()
     show_models(args.models, args.n, args.keep)
 

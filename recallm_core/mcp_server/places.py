@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from recallm_core.answers.attribution import cite
@@ -11,12 +12,16 @@ from recallm_core.errors import DocumentError
 from recallm_core.rendering.data import SCHEMA, citation_data
 
 MOST_QUOTED = 100_000  # characters
+MOST_PLACES = 100  # of the same text that are listed; a short one stands in very many
 
 
 def quoted(
     document: Document, start: int, end: int, documents: Sequence[Document]
 ) -> dict[str, Any]:
     """Returns the exact slice of a place, as the citations of an answer are.
+
+    ``places`` is how often the same text stands in the documents; the first ``MOST_PLACES`` are
+    listed.
 
     Args:
         document: What is quoted.
@@ -48,7 +53,9 @@ def quoted(
         text=document.text[start:end],
         basis="pointed",
     )
-    return {"schema": SCHEMA, "citation": citation_data(1, citation)}
+    places = citation.occurrences
+    data = citation_data(1, replace(citation, occurrences=places[:MOST_PLACES]))
+    return {"schema": SCHEMA, "citation": data, "places": len(places)}
 
 
 def passage_data(chunk: ScoredChunk, document: Document) -> dict[str, Any]:

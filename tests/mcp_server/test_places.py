@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
-from recallm_core.mcp_server.places import MOST_QUOTED, quoted
+from recallm_core.mcp_server.places import MOST_PLACES, MOST_QUOTED, quoted
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
@@ -41,3 +41,11 @@ def test_a_very_long_place_is_refused() -> None:
     document = Document("x" * (MOST_QUOTED + 1), "one")
     with pytest.raises(DocumentError, match="quote at most 100,000 at once"):
         quoted(document, 0, MOST_QUOTED + 1, [document])
+
+
+def test_of_very_many_places_the_first_are_listed_and_all_are_counted() -> None:
+    data = quoted(Document("x" * 1_000, "one"), 5, 6, [Document("xx", "two")])
+    assert len(data["citation"]["occurrences"]) == MOST_PLACES
+    assert data["places"] == 1_002
+    assert data["citation"]["occurrences"][0] == {"document_id": "one", "start": 5, "end": 6}
+    assert data["citation"]["ambiguous"] is True
