@@ -30,6 +30,7 @@ exit codes:
 MODULES = {
     "check": "recallm_core.cli.check",  # add_parser(subparsers); sets args.run
     "index": "recallm_core.cli.index",
+    "mcp": "recallm_core.cli.mcp",
     "model": "recallm_core.cli.model",
     "ui": "recallm_core.cli.ui",
     "serve": "recallm_core.cli.serve",  # main(argv), with a parser of its own

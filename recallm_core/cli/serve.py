@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args, extra = _read(argv)
     check_flags(extra)
-    keys = _keys(args)
+    keys = keys_of(args)
     check_host(args.host, keys)
     if not args.dry_run:
         vllm_setup.check_installed()
@@ -171,8 +171,12 @@ def check_host(host: str, keys: Sequence[str]) -> None:
         )
 
 
-def _keys(args: argparse.Namespace) -> tuple[str, ...]:
-    """The keys that clients may use; they never stand in the command line."""
+def keys_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the keys that clients may use; they never stand in the command line.
+
+    Raises:
+        RecallmError: The file of keys is very large, or holds none.
+    """
     lines = [os.environ.get(KEY_VARIABLE, ""), os.environ.get("VLLM_API_KEY", "")]
     if args.api_key_file is not None:
         if args.api_key_file.stat().st_size > _MAX_KEYS:

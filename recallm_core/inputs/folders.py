@@ -56,11 +56,19 @@ class Folder:
         Raises:
             OSError: Nothing is there, or there is a link on the way.
         """
+        return self.state(below).st_mode
+
+    def state(self, below: Below) -> os.stat_result:
+        """Returns what the system says of what stands there; of a link, not of where it leads.
+
+        Raises:
+            OSError: Nothing is there, or there is a link on the way.
+        """
         if not below or not _BY_DESCRIPTOR:
-            return self._checked(below).stat(follow_symlinks=not below).st_mode
+            return self._checked(below).stat(follow_symlinks=not below)
         folder = self._opened(below[:-1])
         try:
-            return os.stat(below[-1], dir_fd=folder, follow_symlinks=False).st_mode
+            return os.stat(below[-1], dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(folder)
 

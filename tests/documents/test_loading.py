@@ -18,6 +18,7 @@ from recallm_core.documents.extraction import decode, extract_html, extract_pdf
 from recallm_core.documents.limited_process import LimitedProcess, pdf_process
 from recallm_core.documents.loading import Skipped, load_documents
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.folders import Folder
 from recallm_core.retrieval import CorpusIndex
 
 # ---------------------------------------------------------------- PDF files made by hand
@@ -786,3 +787,15 @@ def test_hidden_elements_hide_no_more_than_is_in_them(page: str) -> None:
     kept = extract_html(page, "a.html", keep_hidden=True).text
     found = extract_html(page, "a.html").text
     assert found.count("x") <= kept.count("x") == page.count("x") or "<nav>" in page
+
+
+def test_a_folder_held_open_is_read_as_it_is_and_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("One.")
+    folder = Folder(tmp_path / "docs")
+    assert load_documents(folder) == load_documents(tmp_path / "docs")
+    (tmp_path / "docs").rename(tmp_path / "moved")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "b.md").write_text("Two.")
+    assert [document.text for document in load_documents([folder])] == ["One."]
+    folder.close()
