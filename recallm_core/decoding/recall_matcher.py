@@ -92,14 +92,20 @@ class RecallMatcher:
             return [letter] if letter else []
         return state.letters(self._index)
 
-    @property
-    def lone_token(self) -> int | None:
-        """The token that goes on with the only live copy; None: it has ended, or more are alive."""
+    def lone(self) -> tuple[int, bool] | None:
+        """What the only live copy goes on with, and whether it may end before; in one look.
+
+        None: more copies are alive, or it has to end.
+        """
         state = self._states[-1] if self._states else None
-        if type(state) is not int or (len(self._tokens) >= self._max and self.can_close):
+        if type(state) is not int:
             return None
-        letter = self._letters[state]
-        return self._ids[letter] if letter else None
+        letter, length = self._letters[state], len(self._tokens)
+        flag = END if length < 2 * self._max else END | HARD_END
+        closes = self._flags[state - 1] & flag != 0
+        if not letter or (closes and length >= self._max):
+            return None
+        return self._ids[letter], closes
 
     @property
     def can_close(self) -> bool:
@@ -217,7 +223,10 @@ class RecallMatcher:
     @property
     def occurrences(self) -> Occurrences:
         """Where the copy so far stands: (run, position of its first token), in order."""
-        live = self._live() if self._tokens else _EMPTY
+        if not self._tokens:
+            return self._index.occurrences(_EMPTY, 0)
+        state = self._state()
+        live = state.bits if isinstance(state, Dense) else self._live()
         return self._index.occurrences(live, len(self._tokens))
 
     @property

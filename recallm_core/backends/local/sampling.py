@@ -122,17 +122,18 @@ def legal_scores(
         masks: What is legal in each row.
         greedy: Whether each row needs its best legal token only.
     """
-    inside = [i for i, mask in enumerate(masks) if mask.only is not None]
     outside = [i for i, mask in enumerate(masks) if mask.only is None]
+    if not outside:
+        return _candidates(logits, masks, range(len(masks)), greedy)
+    inside = [i for i, mask in enumerate(masks) if mask.only is not None]
     scores: dict[int, Scores | Best] = {}
     if inside:
         few = _candidates(logits, [masks[i] for i in inside], inside, [greedy[i] for i in inside])
         scores |= zip(inside, few, strict=True)
-    if outside:
-        rows = logits[outside] if len(outside) < len(masks) else logits.clone()
-        _forbid(rows, [masks[i] for i in outside])
-        best = all(greedy[i] for i in outside)
-        scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
+    rows = logits[outside] if inside else logits.clone()
+    _forbid(rows, [masks[i] for i in outside])
+    best = all(greedy[i] for i in outside)
+    scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
     return [scores[i] for i in range(len(masks))]
 
 
