@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.live_copies import END, HARD_END, SENTINEL, Dense, State, begun
+from recallm_core.decoding.live_copies import END, HARD_END, SENTINEL, Dense, State
 from recallm_core.decoding.occurrences import Occurrences
 from recallm_core.errors import ConstraintError
 
@@ -45,8 +45,8 @@ class RecallMatcher:
         starts: Bools | None = None,
     ) -> None:
         self._index = index
-        self._starts = index.starts if starts is None else starts
-        self._roots: Ints | None = index.root_tokens if starts is None else None
+        self._starts = starts  # None: wherever a span may begin
+        self._roots = index.root_tokens if starts is None else None
         self._max = max_span_tokens
         self._prior = prior
         self._ends = ends
@@ -78,6 +78,7 @@ class RecallMatcher:
         """Returns the ids that continue a copy, sorted and distinct; none: it has to close."""
         if not self._tokens:
             if self._roots is None:
+                assert self._starts is not None
                 self._roots = self._index.tokens_at(self._starts)
             return self._roots
         if len(self._tokens) >= self._max and self.can_close:
@@ -166,7 +167,7 @@ class RecallMatcher:
         if letter == SENTINEL:
             return None
         if not self._tokens:
-            return begun(np.logical_and(index.letters == letter, self._starts))
+            return index.begun(letter, self._starts)
         state = self._state()
         if isinstance(state, int):
             return state + 1 if self._letters[state] == letter else None
@@ -259,12 +260,15 @@ class RecallMatcher:
         tokens = np.asarray(tokens, dtype=np.int64)
         if self._prior is None or not tokens.size:
             return np.zeros(len(tokens), dtype=np.float64)
-        nexts = np.flatnonzero(self._starts) if not self._tokens else self._live()
+        nexts = self._live() if self._tokens else self._first_slots()
         scores = self._prior[nexts - len(self._tokens)]
         mass = np.exp(scores - scores.max())
         sums = self._index.sums_by_token(nexts, mass, tokens)
         floor = np.finfo(np.float64).tiny
         return np.asarray(np.log(np.maximum(sums, floor)) - np.log(mass.sum()), dtype=np.float64)
+
+    def _first_slots(self) -> Ints:
+        return np.flatnonzero(self._index.starts if self._starts is None else self._starts)
 
     def close_tilt(self) -> float:
         """How much closing now is to be preferred, in log odds against copying on.
