@@ -230,7 +230,9 @@ class TraceParser:
         """The quote up to its last legal end: what follows could still be cut back."""
         matcher = self._constraint.matcher
         assert matcher is not None
-        if not matcher.can_close or self._tokenizer.token_bytes(matcher.tokens[0]) is None:
+        opening = matcher.first_token
+        assert opening is not None
+        if not matcher.can_close or self._tokenizer.token_bytes(opening) is None:
             return []
         first = matcher.first_occurrence
         assert first is not None

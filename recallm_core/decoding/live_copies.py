@@ -86,6 +86,10 @@ class Listed:
         """The slots, as a list."""
         return self.slots
 
+    def first(self) -> int:
+        """The first of the slots."""
+        return int(self.slots[0])
+
     def ending(self, index: Slots, flag: int) -> Ints | int:
         """The slots behind the copies that have a flag at their last token."""
         ended: Ints = self.slots[(index.flags[self.slots - 1] & flag) != 0]
@@ -147,6 +151,10 @@ class Dense:
     def live(self) -> Ints:
         """The slots, as a list."""
         return slots_of_bits(self.bits)
+
+    def first(self) -> int:
+        """The first of the slots."""
+        return (self.bits & -self.bits).bit_length() - 1
 
     def ending(self, index: Slots, flag: int) -> Ints | int:
         """The slots behind the copies that have a flag at their last token."""

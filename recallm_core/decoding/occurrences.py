@@ -56,9 +56,6 @@ class Occurrences(Sequence[Place]):
     def __getitem__(self, at: int | slice) -> Place | list[Place]:
         if isinstance(at, slice):
             return self._places(self.slots[at])
-        if at == 0 and isinstance(self._live, int) and self._live:  # without listing them all
-            first = (self._live & -self._live).bit_length() - 1
-            return self._places(np.array([first - self._length]))[0]
         return self._places(np.array([self.slots[at]]))[0]
 
     def __iter__(self) -> Iterator[Place]:

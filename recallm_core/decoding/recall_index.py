@@ -9,7 +9,7 @@ left (a handful, after about three tokens of real text).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -101,6 +101,7 @@ class RecallIndex:
             array.flags.writeable = False
         # plain numbers, one by one
         self.views = (self.alphabet.data, self.letters.data, self.flags.data)
+        self._firsts = self.run_offsets.data
         self._start_anywhere = bool((starts & alive).all())
         self.root_tokens = self._roots()
         self._bitsets: dict[int, int] = {}
@@ -257,6 +258,11 @@ class RecallIndex:
             )
         )
         return RecallMatcher(self, max_span_tokens, prior, odds, starts)
+
+    def place_of(self, slot: int) -> tuple[int, int]:
+        """The run of a slot, and its position there."""
+        run = bisect_right(self._firsts, slot) - 1
+        return run, slot - self._firsts[run]
 
     def occurrences(self, live: Ints | int, length: int) -> Occurrences:
         """The copies of some length behind which these slots stand."""

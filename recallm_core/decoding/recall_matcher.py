@@ -65,6 +65,11 @@ class RecallMatcher:
         return tuple(self._tokens)
 
     @property
+    def first_token(self) -> int | None:
+        """The first of ``tokens``."""
+        return self._tokens[0] if self._tokens else None
+
+    @property
     def has_prior(self) -> bool:
         """Whether start scores were given."""
         return self._prior is not None
@@ -233,7 +238,12 @@ class RecallMatcher:
     @property
     def first_occurrence(self) -> tuple[int, int] | None:
         """The first of ``occurrences``, without listing them all."""
-        return self.occurrences[0] if self._tokens else None
+        if not self._tokens:
+            return None
+        state, length = self._state(), len(self._tokens)
+        if isinstance(state, int):
+            return self._index.place_of(state - length)
+        return self._index.place_of(state.first() - length)
 
     def closing_occurrences(self) -> Occurrences:
         """The occurrences that may end here: those that remain when the span is closed now."""
