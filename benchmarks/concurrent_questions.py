@@ -76,10 +76,10 @@ def measure(model: str, callers: int, seed: int) -> dict[str, float]:
         stream = llm.stream(question, texts, temperature=0, max_new_tokens=200)
         ready = time.perf_counter() - begun
         tokens = iter(stream._tokens)
-        first, count = 0.0, 0
+        first, count, ends = 0.0, 0, stream._prompt.spec.eos
         for part in tokens:
             first = first or time.perf_counter() - begun
-            count += len(part)
+            count += sum(token not in ends for token in part)
         rows.append((ready, first, time.perf_counter() - begun, count))
 
     def write() -> None:
