@@ -17,11 +17,12 @@ from recallm_core.decoding.constraint import Effect
 from recallm_core.documents.document import Passage
 from recallm_core.errors import DocumentError, TokenizerError
 from recallm_core.evidence.reader import EvidenceReader
-from recallm_core.evidence.registry import SCORERS, Entry, scorer_factory
+from recallm_core.evidence.registry import SCORERS, Entry
 from recallm_core.evidence.sentence_bias import (
     SHARPNESS,
     WITHIN_EVIDENCE,
     WITHIN_SENTENCE,
+    sentences,
 )
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.prompting.builder import PromptBuilder
@@ -711,18 +712,19 @@ def test_titles_of_a_pack_are_part_of_what_is_remembered(builder):
 
 def test_a_prompt_is_built_while_the_evidence_for_another_is_scored(builder, monkeypatch):
     made, begun, go_on = builder("qwen"), threading.Event(), threading.Event()
+    pack = [Passage("new", 0, 0, "Nobody has read this before.")]
 
     def slow(passages):
         begun.set()
         assert go_on.wait(30)
-        return scorer_factory("reader")(passages)
+        return sentences(passages)
 
     monkeypatch.setitem(SCORERS, "sentences", Entry(f"{__name__}:_slow", "min_support"))
     monkeypatch.setattr(sys.modules[__name__], "_slow", slow, raising=False)
     with ThreadPoolExecutor(1) as threads:
-        scored = threads.submit(made.build, ask("q"), PACK, GenerationParams(prior="sentences"))
+        scored = threads.submit(made.build, ask("q"), pack, GenerationParams(prior="sentences"))
         assert begun.wait(30)
-        assert made.build(ask("other"), PACK, QUIET).evidence is None
+        assert made.build(ask("other"), pack, QUIET).evidence is None
         assert made.count("alpha") > 0
         assert not scored.done()
         go_on.set()
