@@ -156,7 +156,7 @@ class TraceParser:
         self._flows: dict[TextSection, _Flow] = {
             "thinking": _Flow(),
             "evidence": _Flow(),
-            "answer": _Flow(prompt.recipe.answer_prefix, prompt.params.stop or (), spaced),
+            "answer": _Flow(prompt.recipe.answer_prefix, prompt.params.stop, spaced),
         }
         self._segments: list[Segment] = []
         self._pending = ""  # may still be the beginning of a text mark
