@@ -33,6 +33,7 @@ FIGURES = {
     "last_first": "slowest first token, s",
     "all": "all answers, s",
     "rate": "tokens per second, all callers",
+    "other": "tokens per second, the other stream",
     "silence": "longest silence of the other stream, ms",
 }
 
@@ -107,6 +108,7 @@ def measure(model: str, callers: int, seed: int) -> dict[str, float]:
         "last_first": max(row[1] for row in rows),
         "all": max(row[2] for row in rows),
         "rate": sum(row[3] for row in rows) / max(row[2] for row in rows),
+        "other": len(silences) / max(row[2] for row in rows),
         "silence": 1000 * max(silences, default=0.0),
         "tokens": sum(row[3] for row in rows),
     }
