@@ -58,7 +58,7 @@ class TraceParser:
         self._flows: dict[TextSection, TextFlow] = {
             "thinking": TextFlow(),
             "evidence": TextFlow(),
-            "answer": TextFlow(prompt.recipe.answer_prefix, prompt.params.stop or (), spaced),
+            "answer": TextFlow(prompt.recipe.answer_prefix, prompt.params.stop, spaced),
         }
         self._segments: list[Segment] = []
         self._pending = ""  # may still be the beginning of a text mark

@@ -89,6 +89,7 @@ class EvidenceReader:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._folder = BUILT_IN if folder is None else Path(folder)
+        self._turn = ForkSafeLock()  # one pass at a time: many would take the cores from decoding
         self.tokenizer = whole_tokenizer(reader_file(self._folder, "tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
         config = read_config(reader_file(self._folder, "config.json"))
@@ -130,7 +131,7 @@ class EvidenceReader:
         import torch
 
         batch = padded([rows.ids[n] for n in part], [rows.kinds[n] for n in part])
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             out = self._model(**batch).logits
         return list(out.double().numpy())
 
