@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document, load_documents
-from recallm_core.backends.vllm.manifest import Offer
+from recallm_core.backends.vllm.manifest import Manifest
 from recallm_core.backends.vllm.wire import read_event
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import (
@@ -117,7 +117,7 @@ def offer_of(data: st.DataObject) -> None:
         "fingerprint": "x",
     }
     with contextlib.suppress(ServerError):
-        Offer.from_json(damaged(data, offer).encode())
+        Manifest.from_json(damaged(data, offer).encode())
 
 
 def recipe_of(data: st.DataObject) -> None:

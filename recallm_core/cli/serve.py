@@ -43,8 +43,8 @@ REFUSED: Mapping[str, str] = {
     "--config": "a file could set what is refused here; give its flags themselves",
     "--tokenizer": "clients build prompts with the tokenizer of the model's own folder",
     "--trust-request-chat-template": "a client's template would run on the server",
-    "--grpc": "it would answer without keys and without the offer to clients",
-    "--grpc-port": "it would answer without keys and without the offer to clients",
+    "--grpc": "it would answer without keys and without the manifest for clients",
+    "--grpc-port": "it would answer without keys and without the manifest for clients",
     "--omni": "only text models are served",
 }
 _SHORT = {"-sc": "--speculative-config"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recallm_core.backends.vllm.manifest import read_config
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.model_config import read_config
 from recallm_core.models.families import driven, family_of, recipe_of
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer

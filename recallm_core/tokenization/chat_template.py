@@ -1,4 +1,4 @@
-"""Chat templates of checkpoints, rendered with bounds: they are programs that a stranger wrote.
+"""Chat templates of checkpoints, rendered with bounds: they are programs of untrusted origin.
 
 Jinja's sandbox keeps a template from reaching anything but its data. What it may still do is go on
 for ever, or ask for more memory than there is. So every loop, call and filter is counted against a

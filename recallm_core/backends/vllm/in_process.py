@@ -28,7 +28,6 @@ import torch
 from recallm_core._version import __version__
 from recallm_core.backends import Sampling
 from recallm_core.backends.checks import FORKED
-from recallm_core.backends.vllm import manifest as offer
 from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.connection import one_line
@@ -36,6 +35,7 @@ from recallm_core.backends.vllm.loop_thread import LoopThread
 from recallm_core.backends.vllm.manifest import PROCESSOR
 from recallm_core.backends.vllm.wire import ARGUMENT, Piece, settings
 from recallm_core.errors import CheckpointError, GenerationCancelledError, GenerationError
+from recallm_core.inputs.model_config import eos_ids
 from recallm_core.locks import ForkSafeLock
 from recallm_core.models.checkpoint import auto_dtype
 
@@ -81,7 +81,7 @@ class VllmBackend(RemoteBackend):
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end an output, as the checkpoint's configuration names them."""
-        return offer.eos_ids(self._folder)
+        return eos_ids(self._folder)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Runs a coroutine on the engine's loop."""
