@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = parser()
-    words = [_dashed(word) for word in argv]
+    words = [_with_dashes(word) for word in argv]
     if words and words[0].startswith("-") and not {"-h", "--help"} & set(words):
         arguments.error("give the model first: recallm serve MODEL [options]")
     args, extra = arguments.parse_known_args(words)
@@ -127,7 +127,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, extra
 
 
-def _dashed(word: str) -> str:
+def _with_dashes(word: str) -> str:
     """A flag as vLLM reads it: underscores in its name are dashes."""
     flag, mark, rest = re.match(r"([^=.]*)([=.]?)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr] # matches any text
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + mark + rest

@@ -38,11 +38,11 @@ def whole_number(
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        raise error(f"{name} must {_wanted(number, low, high)}, got {shown(value)}")
+        raise error(f"{name} must {_bounds(number, low, high)}, got {shown(value)}")
     return number
 
 
-def _wanted(number: int | None, low: int, high: int) -> str:
+def _bounds(number: int | None, low: int, high: int) -> str:
     if high != MOST:
         return f"be a whole number in [{low}, {high}]"
     if number is None or number > high:

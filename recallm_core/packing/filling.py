@@ -187,7 +187,7 @@ class Filling:
 
     def _drop_contained(self) -> None:
         """Drops a stretch whose whole text another stretch contains."""
-        dropped = _contained(self._bare()) if self._changed else []
+        dropped = _duplicates(self._bare()) if self._changed else []
         self._changed = False
         if not dropped:
             return
@@ -269,7 +269,7 @@ class Filling:
         ]
 
 
-def _contained(passages: Sequence[Passage]) -> list[Passage]:
+def _duplicates(passages: Sequence[Passage]) -> list[Passage]:
     """The stretches whose whole text stands in another; of equal ones all but the first."""
     longest_first = sorted(passages, key=lambda passage: -len(passage.text))
     everything = _MARK.join(passage.text for passage in longest_first)

@@ -38,15 +38,15 @@ class Layout:
         added = Stretch(chunk.start, chunk.end, chunk.text)
         if source is not None:
             added = whole_words(source, chunk.start, chunk.end)
-        touched = self._touched(chunk.document_id, added, reach=0 if source is not None else -1)
+        touched = self._touching(chunk.document_id, added, reach=0 if source is not None else -1)
         for run in touched:
-            joined = _joined(run, added, source)
+            joined = _join(run, added, source)
             if joined is None:
                 return None
             added = joined
         return added, touched
 
-    def _touched(self, document_id: str, added: Stretch, *, reach: int) -> list[Stretch]:
+    def _touching(self, document_id: str, added: Stretch, *, reach: int) -> list[Stretch]:
         runs = self.runs.get(document_id, [])
         first = bisect_left(runs, added.start - reach, key=lambda run: run.end)
         touched = []
@@ -64,7 +64,7 @@ class Layout:
         insort(runs, run)
 
 
-def _joined(run: Stretch, other: Stretch, source: str | None) -> Stretch | None:
+def _join(run: Stretch, other: Stretch, source: str | None) -> Stretch | None:
     """Two overlapping or touching stretches as one; None if they disagree about a character."""
     first, second = sorted((run, other))
     end = max(first.end, second.end)

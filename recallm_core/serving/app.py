@@ -93,14 +93,14 @@ class RecallMiddleware:
         if scope["method"] not in ("GET", "HEAD"):
             await _reply(send, 405, _error("only GET"))
         elif path == MANIFEST_PATH:
-            self._manifest = self._manifest or self._described(scope).to_json().encode()
+            self._manifest = self._manifest or self._describe(scope).to_json().encode()
             await _reply(send, 200, self._manifest)
         elif path.startswith(FILES_PATH) and name in self._files:
             await _reply(send, 200, self._files[name], b"application/octet-stream")
         else:
             await _reply(send, 404, _error("no such file here"))
 
-    def _described(self, scope: Scope) -> Manifest:
+    def _describe(self, scope: Scope) -> Manifest:
         config = _engine_config(scope)
         model = getattr(config, "model_config", None)
         folder = self._folder

@@ -65,13 +65,13 @@ def connect(
         raise TypeError(f"unknown options {unknown} of a served model; known: {known}")
     connection = Connection(url, **options)
     try:
-        return _opened(connection, mode, recipe, tokenizer, served_model, cache_salt)
+        return _open(connection, mode, recipe, tokenizer, served_model, cache_salt)
     except BaseException:
         connection.close()
         raise
 
 
-def _opened(
+def _open(
     connection: Connection,
     mode: str,
     recipe: Recipe | None,
@@ -144,7 +144,7 @@ def _from_manifest(
     """Tokenizer and recipe as offered; a folder that was given has to be equal."""
     with tempfile.TemporaryDirectory(prefix="recallm-") as directory:
         place = Path(directory)
-        _write(place, _fetched(connection, manifest), manifest.model_type)
+        _write(place, _fetch(connection, manifest), manifest.model_type)
         tokenizer = HFTokenizer.from_folder(place, eos_ids=manifest.eos_ids)
         offered_recipe = choose_recipe(place, mode, tokenizer)
         tokenizer = fitted(place, offered_recipe, tokenizer)
@@ -165,7 +165,7 @@ def _from_manifest(
     return tokenizer, offered_recipe
 
 
-def _fetched(connection: Connection, manifest: Manifest) -> dict[str, bytes]:
+def _fetch(connection: Connection, manifest: Manifest) -> dict[str, bytes]:
     """The offered files, each as long and with the digest that the manifest says."""
     files: dict[str, bytes] = {}
     for name, entry in manifest.files.items():

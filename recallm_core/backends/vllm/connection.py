@@ -205,11 +205,11 @@ class Connection:
                 response = await self._send(method, path, data)
             except self._http.TimeoutException as error:
                 if last or not isinstance(error, self._http.ConnectTimeout):
-                    raise self._failed(error) from error
+                    raise self._failure(error) from error
                 retry_after = None
             except self._http.TransportError as error:
                 if last:
-                    raise self._failed(error) from error
+                    raise self._failure(error) from error
                 retry_after = None
             else:
                 if response.status_code not in _BUSY or last:
@@ -245,7 +245,7 @@ class Connection:
             async for piece in response.aiter_raw():
                 yield piece
         except self._http.TransportError as error:
-            raise self._failed(error, begun=True) from error
+            raise self._failure(error, begun=True) from error
 
     async def _check(self, response: Any) -> None:
         status = response.status_code
@@ -257,12 +257,12 @@ class Connection:
                 f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
                 "would go along: give the address that answers itself"
             )
-        explanation = await self._said(response)
+        explanation = await self._explanation(response)
         raise ServerError(
             f"{self.url} {_MEANINGS.get(status, 'refused the request')} ({status}){explanation}"
         )
 
-    async def _said(self, response: Any) -> str:
+    async def _explanation(self, response: Any) -> str:
         """What a reply says of its failure, made harmless."""
         body = b""
         try:
@@ -276,7 +276,7 @@ class Connection:
         message = message_of(body)
         return f": {message}" if message else ""
 
-    def _failed(self, error: Exception, *, begun: bool = False) -> ServerError:
+    def _failure(self, error: Exception, *, begun: bool = False) -> ServerError:
         http, kind = self._http, type(error).__name__
         if isinstance(error, http.TimeoutException) and not isinstance(error, http.ConnectTimeout):
             return ServerError(

@@ -124,7 +124,7 @@ class VllmBackend(RemoteBackend):
                 try:
                     output = await anext(outputs, None)
                 except Exception as error:
-                    raise _failed(error) from error
+                    raise _error_of(error) from error
                 if output is None:
                     return
                 yield _piece(output, with_prompt=first)
@@ -210,7 +210,7 @@ def _piece(output: Any, *, with_prompt: bool) -> Piece:
     )
 
 
-def _failed(error: Exception) -> GenerationError:
+def _error_of(error: Exception) -> GenerationError:
     """What an exception of vLLM means to who waits for an answer."""
     from vllm.v1.engine.exceptions import EngineDeadError
 

@@ -121,7 +121,7 @@ def sft_config(values: Mapping[str, Any]) -> SftConfig:
     Raises:
         ValueError: A name is unknown, or a value out of range or of the wrong kind.
     """
-    _known("the config", values, [f.name for f in fields(SftConfig)])
+    _check_names("the config", values, [f.name for f in fields(SftConfig)])
     fields_by_name: dict[str, Any] = {}
     for name, value in values.items():
         fields_by_name[name] = _value(name, value)
@@ -130,7 +130,7 @@ def sft_config(values: Mapping[str, Any]) -> SftConfig:
     return config
 
 
-def _known(where: str, values: Mapping[str, Any], known: list[str]) -> None:
+def _check_names(where: str, values: Mapping[str, Any], known: list[str]) -> None:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"unknown names {unknown} in {where}; known are {sorted(known)}")
@@ -141,14 +141,14 @@ def _value(name: str, value: Any) -> Any:
     if name in ("embeddings", "all_weights"):
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a table with epochs and lr, got {value!r}")
-        _known(f"[{name}]", value, ["epochs", "lr"])
+        _check_names(f"[{name}]", value, ["epochs", "lr"])
         base = getattr(SftConfig(), name)
         epochs = _number(f"{name}.epochs", value.get("epochs", base.epochs), 0)
         return Stage(epochs, _number(f"{name}.lr", value.get("lr", base.lr), 0))
     if name == "tasks":
         if not isinstance(value, Mapping):
             raise ValueError(f"tasks must be a table of shares, got {value!r}")
-        _known("[tasks]", value, list(TASKS))
+        _check_names("[tasks]", value, list(TASKS))
         return {task: _number(f"tasks.{task}", share, 0) for task, share in value.items()}
     if name in ("texts", "lessons"):
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):

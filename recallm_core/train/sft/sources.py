@@ -35,7 +35,7 @@ def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     """
     if not paths:
         return []
-    documents = load_documents(paths, on_skip=_told).documents
+    documents = load_documents(paths, on_skip=_tell).documents
     passages = [
         (document.title or "", piece)
         for document in documents
@@ -46,5 +46,5 @@ def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     return passages
 
 
-def _told(skipped: Skipped) -> None:
+def _tell(skipped: Skipped) -> None:
     sys.stderr.write(f"left out {skipped.path}: {skipped.reason}\n")

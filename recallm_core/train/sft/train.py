@@ -173,7 +173,7 @@ def _embeddings(run: Run) -> None:
     model = _load(run, "auto" if torch.cuda.is_available() else torch.float32)
     rows = NewRows(model, run.new_ids)
     rows.attach(model)
-    trainer = _trained(run, "embeddings", model, rows)
+    trainer = _train(run, "embeddings", model, rows)
     if trainer.is_world_process_zero():
         rows.save(folder)
         _drop_checkpoints(folder)
@@ -191,7 +191,7 @@ def _all_weights(run: Run) -> Path:
     elif run.config.embeddings.epochs:
         raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
     if run.config.all_weights.epochs:
-        trainer = _trained(run, "all-weights", model, None)
+        trainer = _train(run, "all-weights", model, None)
         trainer.save_model(str(folder / "last"))
         main = trainer.is_world_process_zero()
     else:
@@ -213,7 +213,7 @@ def _load(run: Run, dtype: Any) -> Any:
     return model
 
 
-def _trained(run: Run, stage: StageName, model: Any, rows: NewRows | None) -> RecallTrainer:
+def _train(run: Run, stage: StageName, model: Any, rows: NewRows | None) -> RecallTrainer:
     """Trains one stage from its last whole checkpoint on."""
     config, folder = run.config, run.folder / stage
     settings = config.embeddings if stage == "embeddings" else config.all_weights

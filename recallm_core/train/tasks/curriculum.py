@@ -106,9 +106,9 @@ class Curriculum:
     def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> Lesson:
         example = mixture.draw(rng, _nearest_size(size))
         lesson = from_example(example, seed=rng.randrange(100))
-        return self._padded(lesson, rng, size)
+        return self._pad(lesson, rng, size)
 
-    def _padded(self, lesson: Lesson, rng: random.Random, size: int) -> Lesson:
+    def _pad(self, lesson: Lesson, rng: random.Random, size: int) -> Lesson:
         """Adds passages without the answer before and after, up to ``size`` characters."""
         room = size - sum(len(text) for _, text in lesson.passages)
         before: list[Passage] = []
@@ -121,10 +121,10 @@ class Curriculum:
             if lesson.answer.casefold() not in text.casefold():
                 rng.choice((before, after)).append((title, text))
                 room -= len(text)
-        return _moved(lesson, before, after)
+        return _move(lesson, before, after)
 
 
-def _moved(lesson: Lesson, before: Sequence[Passage], after: Sequence[Passage]) -> Lesson:
+def _move(lesson: Lesson, before: Sequence[Passage], after: Sequence[Passage]) -> Lesson:
     by = len(before)
 
     def shift(quote: Quote) -> Quote:

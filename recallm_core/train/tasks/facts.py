@@ -105,7 +105,7 @@ def two_hop(
     sentences = [s[0].upper() + s[1:] for s in sentences]
     order = rng.sample(range(len(sentences)), len(sentences))
     passages = _spread(rng, [sentences[n] for n in order], size, split, (*things, *bridges))
-    one, two = (_found(sentences[n], passages) for n in (0, chains))
+    one, two = (_find(sentences[n], passages) for n in (0, chains))
     at = two.start + sentences[chains].rindex(values[0])
     question = (
         wording.replace("{A}", things[0]).replace("the the ", "the ").replace("the The ", "the ")
@@ -161,7 +161,7 @@ def _spread(
     return tuple(passages)
 
 
-def _found(sentence: str, passages: tuple[Passage, ...]) -> Quote:
+def _find(sentence: str, passages: tuple[Passage, ...]) -> Quote:
     number, start = next(
         (n, t.index(sentence)) for n, (_, t) in enumerate(passages) if sentence in t
     )

@@ -163,7 +163,7 @@ def _equation(rng: random.Random, x: int) -> tuple[str, list[str]]:
     a, c = rng.sample(range(-10, 10), 2)
     b = rng.randint(-100, 99)
     d = a * x + b - c * x
-    problem = f"{a}*x {_signed(b)} = {c}*x {_signed(d)}"
+    problem = f"{a}*x {_with_sign(b)} = {c}*x {_with_sign(d)}"
     steps = [
         f"Bring x to one side: ({a} - {c if c >= 0 else f'({c})'})*x = {d} - {_bracket(b)}",
         f"That is {a - c}*x = {d - b}.",
@@ -177,16 +177,16 @@ def _expression(rng: random.Random, x: int) -> tuple[str, list[str]]:
     a, b = rng.choice([n for n in range(-10, 10) if n]), rng.randint(-10, 9)
     c = rng.randint(-50, 49)
     d = x - a * b - c
-    problem = f"{a} * {_bracket(b)} {_signed(c)} {_signed(d)}"
+    problem = f"{a} * {_bracket(b)} {_with_sign(c)} {_with_sign(d)}"
     steps = [
         f"{a} * {_bracket(b)} = {a * b}.",
-        f"{a * b} {_signed(c)} = {a * b + c}.",
-        f"{a * b + c} {_signed(d)} = {x}.",
+        f"{a * b} {_with_sign(c)} = {a * b + c}.",
+        f"{a * b + c} {_with_sign(d)} = {x}.",
     ]
     return problem, steps
 
 
-def _signed(number: int) -> str:
+def _with_sign(number: int) -> str:
     return f"+ {number}" if number >= 0 else f"- {-number}"
 
 

@@ -23,7 +23,7 @@ _ASK_NEXT = ('What comes right after "{w}"?', 'Quote the sentence that follows "
 
 def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) -> Lesson | None:
     """Returns a rough question made of one sentence by cutting its answer out."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     number = rng.randrange(len(sample))
     text = sample[number][1]
     units = sentences(text)
@@ -49,19 +49,19 @@ def sentence_with(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
 ) -> Lesson | None:
     """Returns the task to quote the sentence that begins with some words."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
     if place is None:
         return None
     quote, words, _ = place
-    return _quoted(rng, sample, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
+    return _quote(rng, sample, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
 
 
 def next_sentence(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
 ) -> Lesson | None:
     """Returns the task to find a sentence by its first words and quote the one after it."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
     if place is None:
         return None
@@ -69,10 +69,10 @@ def next_sentence(
     if after is None:
         return None
     question = rng.choice(_ASK_NEXT).replace("{w}", words)
-    return _quoted(rng, sample, question, (quote, after), "next_sentence")
+    return _quote(rng, sample, question, (quote, after), "next_sentence")
 
 
-def _quoted(
+def _quote(
     rng: random.Random,
     sample: tuple[Passage, ...],
     question: str,
@@ -87,7 +87,7 @@ def _quoted(
     return Lesson(sample, question, tuple(parts), answer, task, last)
 
 
-def _chosen(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:
+def _sample(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:
     """Returns different passages of about ``size`` characters together."""
     sample: dict[Passage, None] = {}
     for _ in range(2 * len(passages)):

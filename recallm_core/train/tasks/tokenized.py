@@ -127,11 +127,11 @@ class RowMaker:
             parts.append(lesson.answer_at)
         else:
             parts.append(lesson.answer)
-        return _merged(parts)
+        return _merge(parts)
 
     def _say(self, ids: list[int], parts: Sequence[Part], prompt: Prompt) -> bool:
         """Appends words and quotes; False where a quote can't be shown."""
-        for part in _merged(parts):
+        for part in _merge(parts):
             if isinstance(part, str):
                 ids += self.tokenizer.encode_plain(part).ids.tolist()
                 continue
@@ -144,7 +144,7 @@ class RowMaker:
         return True
 
 
-def _merged(parts: Sequence[Part]) -> list[Part]:
+def _merge(parts: Sequence[Part]) -> list[Part]:
     """Joins neighbouring words: they are encoded together, as a model would write them."""
     out: list[Part] = []
     for part in parts:
