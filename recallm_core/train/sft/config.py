@@ -29,13 +29,13 @@ class SftConfig:
     Attributes:
         model: A folder that ``recallm model create`` made; ``--model`` overrides it.
         seed: Everything random follows from it.
-        examples: Lessons of the training set; every epoch sees the same ones.
-        validation: Lessons that are only watched.
+        examples: Training examples of the training set; every epoch sees the same ones.
+        validation: Training examples that are only watched.
         max_tokens: Longest row, prompt and completion.
         context_tokens: Shortest and longest documents, about; lengths between are log-uniform.
         data: Whether the data folder (``RECALLM_DATA``) is read.
         texts: Folders or files of plain text for self-supervised tasks.
-        lessons: JSON-lines files of your own lessons, for the task ``own``.
+        lessons: JSON-lines files of your own examples, for the task ``own``.
         quote_answer: Whether the final answer is a recall too, where it stands word for word.
         tasks: Share of each task.
         embeddings: Stage 1: only the four new rows learn.
@@ -48,7 +48,7 @@ class SftConfig:
         precision: ``bf16``, ``fp32``, or ``auto``: bf16 on a GPU that has it.
         gradient_checkpointing: Less memory for a third more time.
         workers: Processes that prepare rows.
-        save_every: Steps between checkpoints and looks at the validation lessons.
+        save_every: Steps between checkpoints and looks at the validation examples.
         log_every: Steps between points of the curve.
     """
 

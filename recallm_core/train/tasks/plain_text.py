@@ -1,4 +1,4 @@
-"""Lessons made of plain text alone: any folder of passages teaches where words stand."""
+"""Training examples made of plain text alone: any folder of passages teaches where words stand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recallm_core.text.lexical import sentences
 from recallm_core.train.tasks.cloze import make_cloze
 from recallm_core.train.tasks.facts import lead
-from recallm_core.train.tasks.lesson import Lesson, Quote
+from recallm_core.train.tasks.training_example import Quote, TrainingExample
 
 Passage = tuple[str, str]
 _WORDS = 5  # in a row that tell one sentence from all others
@@ -21,7 +21,9 @@ _ASK_REST = (
 _ASK_NEXT = ('What comes right after "{w}"?', 'Quote the sentence that follows "{w}".')
 
 
-def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) -> Lesson | None:
+def cloze(
+    rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
+) -> TrainingExample | None:
     """Returns a rough question made of one sentence by cutting its answer out."""
     sample = _sample(rng, passages, size)
     number = rng.randrange(len(sample))
@@ -42,12 +44,12 @@ def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) 
         "\n",
         lead(rng, "end", a=answer),
     )
-    return Lesson(sample, question.question, thinking, answer, "cloze", at)
+    return TrainingExample(sample, question.question, thinking, answer, "cloze", at)
 
 
 def sentence_with(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
-) -> Lesson | None:
+) -> TrainingExample | None:
     """Returns the task to quote the sentence that begins with some words."""
     sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
@@ -59,7 +61,7 @@ def sentence_with(
 
 def next_sentence(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
-) -> Lesson | None:
+) -> TrainingExample | None:
     """Returns the task to find a sentence by its first words and quote the one after it."""
     sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
@@ -78,13 +80,13 @@ def _quote(
     question: str,
     quotes: tuple[Quote, ...],
     task: str,
-) -> Lesson:
+) -> TrainingExample:
     last = quotes[-1]
     answer = sample[last.passage][1][last.start : last.end]
     parts: list[str | Quote] = [lead(rng, "find"), quotes[0], "\n"]
     for quote in quotes[1:]:
         parts += ["After it stands:", quote, "\n"]
-    return Lesson(sample, question, tuple(parts), answer, task, last)
+    return TrainingExample(sample, question, tuple(parts), answer, task, last)
 
 
 def _sample(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from recallm_core.train.tasks.invented import MONTHS, SERVICES, TEAMS, VALUES, entity, person
-from recallm_core.train.tasks.lesson import Split
 from recallm_core.train.tasks.traces import Example
+from recallm_core.train.tasks.training_example import Split
 
 _FILLERS = (
     "Please read this page before you ask a question.;The page is reviewed twice a year.;"
