@@ -90,7 +90,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"), [("fact", "RECALLM_DATA"), ("cloze", "texts = "), ("own", "examples = ")]
+    ("task", "said"), [("fact", "RECALLM_DATA"), ("cloze", "texts = "), ("own", "lessons = ")]
 )
 def test_a_task_without_its_source_says_what_it_needs(task: str, said: str) -> None:
     with pytest.raises(RecallmError, match=said):

@@ -261,7 +261,7 @@ def test_own_texts_and_examples_are_used(
         checkpoints["qwen2"],
         tasks={"own": 1, "sentence_with": 1, "next_sentence": 1},
         texts=[str(tmp_path / "texts")],
-        examples=[str(tmp_path / "own.jsonl")],
+        lessons=[str(tmp_path / "own.jsonl")],
         max_tokens=2000,
     )
     run = open_run(config, tmp_path)

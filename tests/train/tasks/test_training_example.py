@@ -126,14 +126,14 @@ def test_two_hops_need_the_bridge(seed: int, size: int) -> None:
 
 
 @given(seed=SEEDS)
-def test_an_example_of_a_example_has_the_same_ranges(seed: int) -> None:
+def test_what_the_mini_learns_from_has_the_same_ranges(seed: int) -> None:
     for make in (one_fact, two_hop, absent):
         example = make(random.Random(seed), size=300)
-        example = example.example()
-        assert [Quote(*span) for span in example.evidence] == list(example.evidence)
-        assert (example.answer is None) == (example.answer is None)
-        if example.answer is not None:
-            assert example.text(Quote(*example.answer)) == example.answer
+        mini = example.example()
+        assert [Quote(*span) for span in mini.evidence] == list(example.evidence)
+        assert (mini.answer is None) == (example.answer is None)
+        if mini.answer is not None:
+            assert example.text(Quote(*mini.answer)) == example.answer
 
 
 @given(seed=SEEDS)
