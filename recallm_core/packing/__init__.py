@@ -100,7 +100,7 @@ def pack(
         chunk_tokens: A cheap estimate of ``count(chunk.text)``, for instance from a cache.
         neighbours: The chunks beside a chunk, to be added after each of the best hits.
         expand_top: How many of the best hits get their neighbours.
-        gap_tokens: Gaps of at most this many tokens between two kept stretches are filled, if the
+        gap_tokens: Gaps of at most this many tokens between two kept intervals are filled, if the
             budget still allows.
 
     Raises:

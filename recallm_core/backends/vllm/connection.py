@@ -170,8 +170,8 @@ class Connection:
         body = bytearray()
         seconds = 2 * self.timeout + limit / _SLOWEST
         end = asyncio.get_running_loop().time() + seconds
-        async for piece in self.pieces(response):
-            body += piece
+        async for chunk in self.chunks(response):
+            body += chunk
             if len(body) > limit:
                 raise ServerError(f"{self.url}{path} sent more than {limit:,} bytes")
             if asyncio.get_running_loop().time() > end:
@@ -233,7 +233,7 @@ class Connection:
                 "it may take so long"
             ) from error
 
-    async def pieces(self, response: Any) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, response: Any) -> AsyncGenerator[bytes, None]:
         """The bytes of a reply as they come.
 
         Raises:
@@ -242,8 +242,8 @@ class Connection:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise ServerError(f"{self.url} sent a compressed reply, which wasn't asked for")
         try:
-            async for piece in response.aiter_raw():
-                yield piece
+            async for chunk in response.aiter_raw():
+                yield chunk
         except self._http.TransportError as error:
             raise self._failure(error, begun=True) from error
 
@@ -266,9 +266,9 @@ class Connection:
         """What a reply says of its failure, made harmless."""
         body = b""
         try:
-            async with asyncio.timeout(self.timeout), aclosing(self.pieces(response)) as pieces:
-                async for piece in pieces:
-                    body += piece[: _MAX_ERROR - len(body)]
+            async with asyncio.timeout(self.timeout), aclosing(self.chunks(response)) as chunks:
+                async for chunk in chunks:
+                    body += chunk[: _MAX_ERROR - len(body)]
                     if len(body) >= _MAX_ERROR:
                         break
         except (ServerError, TimeoutError):
