@@ -79,12 +79,12 @@ def real_number(
 
 
 def without_password(address: str) -> str:
-    """An address as a message may show it: without user, password and query."""
+    """Returns an address without user, password and query, for messages."""
     return _PRIVATE.sub("…", address[:200])
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, and whatever it is."""
+    """Returns any value as a short text for a message."""
     try:
         return _short(value)
     except Exception:  # a number of too many digits, or a repr that fails

@@ -31,7 +31,7 @@ class Folder:
         self._top = os.open(path, _FOLDER) if _BY_DESCRIPTOR else -1
 
     def close(self) -> None:
-        """Lets go of the folder; safe to call twice."""
+        """Closes the folder's descriptor; safe to call twice."""
         if self._top >= 0:
             os.close(self._top)
             self._top = -1

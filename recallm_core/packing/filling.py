@@ -158,7 +158,7 @@ class Filling:
         return tokens + header * (1 - len(replaced))
 
     def price(self, passage: Passage) -> int:
-        """Exact tokens of a passage, with its header."""
+        """Returns the exact number of tokens of a passage with its header."""
         extra = self._overhead if isinstance(self._overhead, int) else self._overhead(passage)
         return self._count(passage.text) + extra
 
@@ -217,7 +217,7 @@ class Filling:
         )
 
     def passages(self, ranked: Sequence[ScoredChunk]) -> list[Passage]:
-        """The intervals with the chunks they were merged from and the copies they stand for."""
+        """Returns the packed passages, with their chunks and the dropped copies of these."""
         bare = self._bare()
         members = self._members(bare, ranked)
         copies = self._copies(bare)
@@ -266,7 +266,7 @@ class Filling:
         return [_merged_copies(copies) for copies in duplicates]
 
     def left_out(self, ranked: Sequence[ScoredChunk]) -> list[tuple[ScoredChunk, Reason]]:
-        """The candidates that aren't in the pack, with the reason, best first."""
+        """Returns the candidates that aren't in the pack, each with the reason, best first."""
         inside = {item.chunk for item in self._accepted if item.retrieved}
         return [
             (chunk, self._reasons.get(chunk, "budget")) for chunk in ranked if chunk not in inside

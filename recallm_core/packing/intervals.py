@@ -33,7 +33,7 @@ class IntervalSet:
     by_document: dict[str, list[Interval]] = field(default_factory=dict)
 
     def union(self, chunk: ScoredChunk) -> tuple[Interval, list[Interval]] | None:
-        """The interval that results from adding a chunk and those it replaces; None: conflict."""
+        """Returns a chunk joined with what it overlaps, and what it replaces; None: conflict."""
         source = self.texts.get(chunk.document_id)
         added = Interval(chunk.start, chunk.end, chunk.text)
         if source is not None:
@@ -78,7 +78,7 @@ def _join(interval: Interval, other: Interval, source: str | None) -> Interval |
 
 
 def whole_words(source: str, start: int, end: int) -> Interval:
-    """The slice, grown so that neither end cuts a word or a character."""
+    """Returns a slice widened until neither end cuts a word or a character."""
     start, end = _boundary(source, start, step=-1), _boundary(source, end, step=1)
     return Interval(start, end, source[start:end])
 

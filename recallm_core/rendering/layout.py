@@ -25,7 +25,7 @@ GRADES = {
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text under one set of ranges.
+    """A segment of text that lies in one set of ranges.
 
     Attributes:
         start: First character.
@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A stretch of a source to show, divided by the quotes in it."""
+    """A part of a source to show, divided by the quotes in it."""
 
     start: int
     end: int

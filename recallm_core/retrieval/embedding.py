@@ -238,7 +238,7 @@ class FunctionEmbedder:
 
 
 class GivenVectors:
-    """Stands where an embedder would, in an index that is told its vectors.
+    """Takes an embedder's place in an index whose vectors are made elsewhere.
 
     Args:
         dim: Numbers in a vector.

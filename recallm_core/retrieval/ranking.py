@@ -175,13 +175,13 @@ def equal(one: Document, other: Document) -> bool:
 
 
 def allowed(candidate: Part, where: Where | None) -> Mask | None:
-    """Which chunks of a part may be found; None: all."""
+    """Returns which chunks of a part a search may find; None: all of them."""
     documents = fitting(candidate, where)
     return None if documents.all() else documents[candidate.segment.chunk_document]
 
 
 def fitting(candidate: Part, where: Where | None) -> Mask:
-    """Which documents of a part are alive and have the metadata asked for."""
+    """Returns which documents of a part are alive and have the wanted metadata."""
     if where is None:
         return candidate.live
     if not callable(where) and not isinstance(where, Mapping):

@@ -74,7 +74,7 @@ class Segment:
 
 
 class Made:
-    """An embedder for documents whose vectors are there already, in the order of the documents."""
+    """An embedder that hands out ready vectors, one for each document in turn."""
 
     fingerprint = "made"
 

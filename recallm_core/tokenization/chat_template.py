@@ -118,14 +118,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         return parsed
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """One of the operators that can make something long."""
+        """Measures an operator that can make something long, then applies it."""
         meter = current_meter()
         meter.step()
         check_operands(meter, operator, left, right)
         return meter.measure(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """A method, macro or function."""
+        """Counts and measures the call of a method, macro or function, then makes it."""
         meter = current_meter()
         meter.step()
         if args and method_name(called) == "join":

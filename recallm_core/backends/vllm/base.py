@@ -51,7 +51,7 @@ class RemoteBackend(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """Which one it is, for messages."""
+        """Names the engine or the server, for error messages."""
 
     @abstractmethod
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -83,7 +83,7 @@ class RemoteBackend(ABC):
 
     @abstractmethod
     def chunks(self, prepared: Any) -> AsyncGenerator[OutputChunk, None]:
-        """What comes back for one request; closing it ends the request in the engine.
+        """Yields the output of one request as it comes; closing this ends it in the engine.
 
         Raises:
             GenerationError: It fails, or is refused.

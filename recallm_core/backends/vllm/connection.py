@@ -182,7 +182,7 @@ class Connection:
     async def opened(
         self, method: str, path: str, data: bytes | None, *, missing_ok: bool = False
     ) -> AsyncGenerator[Any, None]:
-        """A reply whose head has come and is fine; what failed before that is tried again.
+        """Yields a reply whose status is good; a request that fails before that is sent again.
 
         Generating has no side effects, so a request is safe to repeat until its answer begins.
 
@@ -335,7 +335,7 @@ def _pause(tried: int, retry_after: str | None) -> float:
 
 
 def message_of(body: bytes) -> str:
-    """What an error reply says: vLLM's and OpenAI's forms, or its beginning as text."""
+    """Returns the message in an error reply, in vLLM's or OpenAI's form; else how it begins."""
     text = body.decode("utf-8", "replace")
     try:
         content = json.loads(text)
@@ -348,6 +348,6 @@ def message_of(body: bytes) -> str:
 
 
 def one_line(text: str) -> str:
-    """At most 500 printable characters on one line: errors may be shown in a terminal."""
+    """Returns a text as one line of at most 500 printable characters, safe in a terminal."""
     line = " ".join(text[:2000].split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]

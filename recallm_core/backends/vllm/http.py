@@ -86,7 +86,7 @@ class ServerBackend(RemoteBackend):
         return json.dumps(body).encode(), len(prompt), sampling.max_new_tokens
 
     async def chunks(self, prepared: tuple[bytes, int, int]) -> AsyncGenerator[OutputChunk, None]:
-        """The events of one answer; closing it closes the request's connection."""
+        """Yields the events of one answer; closing this closes the request's connection."""
         body, size, max_tokens = prepared
         connection = self.connection
         async with (

@@ -46,7 +46,7 @@ def plain_name(setting: str) -> str:
 
 
 def installed() -> bool:
-    """Whether vLLM is there."""
+    """Whether vLLM can be imported here."""
     return find_spec("vllm") is not None
 
 
