@@ -270,7 +270,7 @@ class _Steps:
 
     @contextmanager
     def count(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
-        """Like ``show``, with how much is done; gives what wants to be told it."""
+        """Like ``show``, but yields a function that is to be told how much is done."""
         if self._quiet:
             yield None
             return

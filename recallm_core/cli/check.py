@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         claims=args.claims,
         min_words=args.min_words,
     )
-    print(_shown(args, report), end="")
+    print(_show(args, report), end="")
     if args.html is not None:
         write_aside(args.html, report.to_html())
     if args.repair is not None:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return SOUND if report.ok else PROBLEMS
 
 
-def _shown(args: argparse.Namespace, report: QuoteReport) -> str:
+def _show(args: argparse.Namespace, report: QuoteReport) -> str:
     from recallm_core.rendering.visible import visible
 
     if args.json:

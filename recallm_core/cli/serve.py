@@ -43,8 +43,8 @@ REFUSED: Mapping[str, str] = {
     "--config": "a file could set what is refused here; give its flags themselves",
     "--tokenizer": "clients build prompts with the tokenizer of the model's own folder",
     "--trust-request-chat-template": "a client's template would run on the server",
-    "--grpc": "it would answer without keys and without the offer to clients",
-    "--grpc-port": "it would answer without keys and without the offer to clients",
+    "--grpc": "it would answer without keys and without the manifest for clients",
+    "--grpc-port": "it would answer without keys and without the manifest for clients",
     "--omni": "only text models are served",
 }
 _SHORT = {"-sc": "--speculative-config"}
@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = parser()
-    words = [_dashed(word) for word in argv]
+    words = [_with_dashes(word) for word in argv]
     if words and words[0].startswith("-") and not {"-h", "--help"} & set(words):
         arguments.error("give the model first: recallm serve MODEL [options]")
     args, extra = arguments.parse_known_args(words)
@@ -127,7 +127,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, extra
 
 
-def _dashed(word: str) -> str:
+def _with_dashes(word: str) -> str:
     """A flag as vLLM reads it: underscores in its name are dashes."""
     flag, mark, rest = re.match(r"([^=.]*)([=.]?)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr] # matches any text
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + mark + rest

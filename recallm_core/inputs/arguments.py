@@ -38,11 +38,11 @@ def whole_number(
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        raise error(f"{name} must {_wanted(number, low, high)}, got {shown(value)}")
+        raise error(f"{name} must {_bounds(number, low, high)}, got {shown(value)}")
     return number
 
 
-def _wanted(number: int | None, low: int, high: int) -> str:
+def _bounds(number: int | None, low: int, high: int) -> str:
     if high != MOST:
         return f"be a whole number in [{low}, {high}]"
     if number is None or number > high:
@@ -79,12 +79,12 @@ def real_number(
 
 
 def without_password(address: str) -> str:
-    """An address as a message may show it: without user, password and query."""
+    """Returns an address without user, password and query, for messages."""
     return _PRIVATE.sub("…", address[:200])
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, and whatever it is."""
+    """Returns any value as a short text for a message."""
     try:
         return _short(value)
     except Exception:  # a number of too many digits, or a repr that fails
