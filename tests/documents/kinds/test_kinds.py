@@ -375,7 +375,8 @@ def with_sheet(old: str, new: str) -> bytes:
                              + "</p:txBody>" * 500, 1), "words"),
         ("row.xlsx", with_sheet('<row r="4"', '<row r="999999999"'), "row 1,048,576, Excel's last"),
         ("size.xlsx", with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1"'), "40.5"),
-        ("wide.xlsx", with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1:XFD1048576"'), "40.5"),
+        ("wide.xlsx", with_sheet("<dimension ref=\"[^\"]*\"", "<dimension ref=\"A1:XFD1048576\""),
+         "40.5"),
         ("key.json", b'{"%b": [%b1]}' % (b"k" * 200_000, b"1," * 200_000), "characters of text"),
         ("from.eml", MAIL % (b"From: " + b"a <a@b.c>, " * 50_000), "From: a <a@b.c>, a"),
         ("subject.eml", MAIL.replace(b"Fees", b"=?utf-8?q?Fee?= " * 20_000) % b"To: a", "FeeFee"),
@@ -391,6 +392,16 @@ def test_small_files_that_would_take_for_ever_don_t(
     loaded = load_documents(tmp_path / name)
     shown = [d.text for d in loaded] + [skipped.reason for skipped in loaded.skipped]
     assert expected in shown[0]
+
+
+def test_what_no_browser_shows_of_a_part_is_left_out_and_reported(tmp_path: Path) -> None:
+    page = b"Content-Type: text/html\n\n<p>shown<div hidden>secret</div>"
+    (tmp_path / "a.eml").write_bytes(b"Subject: Fees\nMIME-Version: 1.0\n" + page)
+    loaded = load_documents(tmp_path)
+    assert loaded.documents[0].text == "Subject: Fees\n\nshown"
+    assert [note.text for note in loaded.notes] == [
+        "part 1: 6 characters that no browser shows were left out"
+    ]
 
 
 def test_a_place_is_text_whatever_a_key_is(tmp_path: Path) -> None:
