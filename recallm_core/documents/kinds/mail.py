@@ -49,7 +49,7 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
     try:
         if data.count(b"\n--") > _MOST_BOUNDARIES:
             raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
-        message = email.message_from_bytes(data, policy=_Policy())
+        message: Any = email.message_from_bytes(data, policy=_Policy())
         pieces = Pieces(most)
         parts = _parts(message, "", 0)
         for number, (place, part) in enumerate(parts):
