@@ -18,6 +18,7 @@ from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.connection import KEY_VARIABLE
 from recallm_core.backends.vllm.manifest import PROCESSOR
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.arguments import MOST_THREADS, whole_option
 from recallm_core.serving.app import SETTINGS, is_loopback
 
 MIDDLEWARE = "recallm_core.serving.app.RecallMiddleware"
@@ -74,9 +75,13 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
     what = ("GPUs that share each layer", "stages of layers", "copies of the model")
     for name, text in zip(_SIZES, what, strict=True):
-        arguments.add_argument(f"--{name}", type=int, metavar="N", default=1, help=text)
+        arguments.add_argument(
+            f"--{name}", type=whole_option(1, MOST_THREADS), metavar="N", default=1, help=text
+        )
     arguments.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    arguments.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    arguments.add_argument(
+        "--port", type=whole_option(1, 65_535), default=8000, help="port to listen on (%(default)s)"
+    )
     arguments.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -122,8 +127,6 @@ def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if words and words[0].startswith("-") and not {"-h", "--help"} & set(words):
         arguments.error("give the model first: recallm serve MODEL [options]")
     args, extra = arguments.parse_known_args(words)
-    if any(getattr(args, size.replace("-", "_")) < 1 for size in _SIZES):
-        arguments.error(f"--{', --'.join(_SIZES)} must be at least 1")
     return args, extra
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
 from recallm_core.evidence.reader_windows import RowMaker, Rows, Window, cut
+from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.locks import ForkSafeLock
 
@@ -197,6 +198,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
     import torch
     from transformers import BertConfig, BertForTokenClassification
 
+    bound_kernels()
     with torch.device("meta"):
         model = BertForTokenClassification(
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from numbers import Real
 from operator import index
 from reprlib import repr as _short
 from typing import Any
 
 MOST = 2**63 - 1
+MOST_COUNTED = 10**9
+MOST_TOKENS = 10**7
+MOST_THREADS = 1024
 _PRIVATE = re.compile(r"(?<=//).*(?=@)|(?<=\?).*", re.DOTALL)
 
 
@@ -40,6 +45,27 @@ def whole_number(
     if number is None or not low <= number <= high:
         raise error(f"{name} must {_bounds(number, low, high)}, got {shown(value)}")
     return number
+
+
+def whole_option(low: int, high: int) -> Callable[[str], int]:
+    """Returns what reads an option of a command as a whole number within bounds.
+
+    Args:
+        low: The least.
+        high: The most.
+    """
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch(r"\s*[-+]?[0-9]{1,20}\s*", text) else None
+        if number is None or number > high:
+            raise ArgumentTypeError(
+                f"must be a whole number from {low:,} to {high:,}, got {shown(text)}"
+            )
+        if number < low:
+            raise ArgumentTypeError(f"must be at least {low:,}, got {number:,}")
+        return number
+
+    return read
 
 
 def _bounds(number: int | None, low: int, high: int) -> str:
