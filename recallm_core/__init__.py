@@ -36,6 +36,8 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "Pack": "packing",
     "Part": "answers.answer",
     "Passage": "documents.document",
+    "PointedPrompt": "pointing",
+    "PointedReader": "pointing",
     "Prompt": "prompting.prompt",
     "Reasoning": "answers.trace",
     "ReasoningDelta": "answers.trace",
@@ -49,7 +51,9 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "RecallStarted": "answers.trace",
     "RecallmError": "errors",
     "Recipe": "prompting.recipe",
+    "ReplyError": "errors",
     "ResolvedParams": "prompting.params",
+    "SchemaLimits": "pointing",
     "ScoredChunk": "documents.document",
     "ServerError": "errors",
     "Settings": "prompting.params",
@@ -106,6 +110,7 @@ if TYPE_CHECKING:
         MessageError as MessageError,
         MissingExtraError as MissingExtraError,
         RecallmError as RecallmError,
+        ReplyError as ReplyError,
         ServerError as ServerError,
         TokenizerError as TokenizerError,
     )
@@ -119,6 +124,11 @@ if TYPE_CHECKING:
     from recallm_core.packing import (
         Pack as Pack,
         pack as pack,
+    )
+    from recallm_core.pointing import (
+        PointedPrompt as PointedPrompt,
+        PointedReader as PointedReader,
+        SchemaLimits as SchemaLimits,
     )
     from recallm_core.prompting.params import (
         GenerationParams as GenerationParams,

@@ -24,7 +24,12 @@ ADAPTERS = {
 }
 FRAMEWORKS = {  # and what those declare themselves
     "langchain_recallm": {"langchain_core", "pydantic"},
-    "llama_index_recallm": {"llama_index", "llama_index_instrumentation", "pydantic"},
+    "llama_index_recallm": {
+        "llama_index",
+        "llama_index_instrumentation",
+        "pydantic",
+        "pydantic_core",
+    },
 }
 
 # The base install: what these import when they are imported themselves may need no extra. Modules
@@ -34,8 +39,10 @@ WITH_EXTRAS = {
     f"{CORE}.backends.local": "local",
     f"{CORE}.backends.masking": "local",
     f"{CORE}.backends.vllm.in_process": "vllm",
+    f"{CORE}.backends.vllm_processor": "vllm",
     f"{CORE}.cli.eval": "eval",
     f"{CORE}.evaluation": "eval",
+    f"{CORE}.mcp_server": "mcp",
     f"{CORE}.models.checkpoint": "local",
     f"{CORE}.models.weight_sizes": "local",
     f"{CORE}.serving.processor": "vllm",
@@ -52,6 +59,7 @@ WITHOUT_NEEDS = {
     (f"{CORE}.documents.kinds.plain", "striprtf"),
     (f"{CORE}.backends.vllm.setup", "vllm"),
     (f"{CORE}.serving.grammar_check", "llguidance"),  # inside a server of vLLM
+    (f"{CORE}.cli.mcp", "uvicorn"),  # asked for before with find_spec
     (f"{CORE}.cli.ui", "uvicorn"),
     (f"{CORE}.tokenization.plain_state", "tokenizers"),  # there is a tokenizer of it
 }

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolM
 from langchain_recallm.answers import PROVIDER
 from langchain_recallm.blocks import content_of
 from langchain_recallm.chat_models import ChatRecaLLM
+from langchain_recallm.cited_model import CitedChatModel
 
 
 class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -22,10 +23,10 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
     they returned is empty, the answer is an abstention.
 
     Args:
-        model: Answers.
+        model: Answers; ``ChatRecaLLM``, or what ``cited`` returns.
     """
 
-    def __init__(self, model: ChatRecaLLM) -> None:
+    def __init__(self, model: ChatRecaLLM | CitedChatModel) -> None:
         super().__init__()
         self.model = model
 

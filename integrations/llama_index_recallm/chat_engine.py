@@ -29,8 +29,8 @@ from llama_index.core.tools import ToolOutput
 from llama_index.core.types import Thread
 
 from llama_index_recallm.anchors import Nodes
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.engines import retriever_of
-from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.responses import Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
 
@@ -93,7 +93,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
     def build(
         cls,
         source: Any,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         *,
         memory: BaseMemory | None = None,
         chat_history: Sequence[ChatMessage] = (),
@@ -148,7 +148,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
 
     @classmethod
     def from_defaults(  # type: ignore[override]  # the base class names each option
-        cls, retriever: BaseRetriever, llm: RecaLLM | str | None = None, **options: Any
+        cls, retriever: BaseRetriever, llm: AnsweringLLM | str | None = None, **options: Any
     ) -> RecaLLMChatEngine:
         """Returns a chat engine over a retriever as LlamaIndex makes them; as ``build``."""
         known = {name: value for name, value in options.items() if value is not None}
@@ -186,7 +186,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         response = synthesizer.synthesize(message, nodes)
         for turn in _exchange(message, str(response)):
             self._memory.put(turn)
-        return self._answered(response, context, nodes)
+        return self._respond(response, context, nodes)
 
     @trace_method("chat")
     async def achat(
@@ -197,9 +197,9 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         response = await synthesizer.asynthesize(message, nodes)
         for turn in _exchange(message, str(response)):
             await self._memory.aput(turn)
-        return self._answered(response, context, nodes)
+        return self._respond(response, context, nodes)
 
-    def _answered(
+    def _respond(
         self, response: Any, context: ToolOutput, nodes: list[NodeWithScore]
     ) -> CitedChatResponse:
         return CitedChatResponse(

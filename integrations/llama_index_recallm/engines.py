@@ -16,7 +16,7 @@ from llama_index.core.tools import QueryEngineTool, ToolMetadata, ToolOutput
 
 import recallm_core as recallm
 from llama_index_recallm.anchors import Nodes
-from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.packed_context import PackedContextRetriever
 from llama_index_recallm.responses import KEY, Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
@@ -36,7 +36,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
     def build(
         cls,
         source: Any,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         *,
         documents: Any = None,
         docstore: Any = None,
@@ -99,7 +99,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
     def from_args(  # type: ignore[override]  # the base class names each option
         cls,
         retriever: BaseRetriever,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         response_synthesizer: BaseSynthesizer | None = None,
         **options: Any,
     ) -> RecaLLMQueryEngine:
@@ -132,7 +132,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
 
 def retriever_of(
     source: Any,
-    llm: RecaLLM,
+    llm: AnsweringLLM,
     token_budget: int | None = None,
     callback_manager: CallbackManager | None = None,
 ) -> BaseRetriever:

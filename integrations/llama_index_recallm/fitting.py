@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_recallm import messages, sources
-from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.sources import Source
 from recallm_core import CorpusIndex, Document, Passage, ScoredChunk, pack
 from recallm_core.adapting import DEFAULT_OVERHEAD, Overhead
@@ -20,7 +20,7 @@ _LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
 
 
 def fit(
-    llm: RecaLLM,
+    llm: AnsweringLLM,
     sources: Sequence[Source],
     prompt: Sequence[ChatMessage],
     *,

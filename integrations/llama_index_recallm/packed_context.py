@@ -22,7 +22,7 @@ from llama_index.core.schema import (
 import recallm_core as recallm
 from llama_index_recallm import sources
 from llama_index_recallm.anchors import nodes_of
-from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.packing import GAP_TOKENS, pack_nodes
 from llama_index_recallm.sources import Originals
 from recallm_core import Passage
@@ -40,7 +40,7 @@ _MOST = 4096
 _WORDING = 1024  # tokens of the window for wording and question; the synthesizer counts exactly
 
 
-def _measure(llm: RecaLLM | None, token_budget: int | None) -> tuple[Count, int]:
+def _measure(llm: AnsweringLLM | None, token_budget: int | None) -> tuple[Count, int]:
     """How tokens are counted, and the budget."""
     if llm is None:
         count, usual = shipped()
@@ -66,14 +66,14 @@ class RecaLLMContextPacker(BaseNodePostprocessor):
         default=None, description="How many of the best nodes get those beside them.", ge=0
     )
 
-    _llm: RecaLLM | None = PrivateAttr(default=None)
+    _llm: AnsweringLLM | None = PrivateAttr(default=None)
     _documents: Any = PrivateAttr(default=None)
     _docstore: Any = PrivateAttr(default=None)
 
     def __init__(
         self,
         *,
-        llm: RecaLLM | None = None,
+        llm: AnsweringLLM | None = None,
         documents: Any = None,
         docstore: Any = None,
         token_budget: int | None = None,
@@ -134,7 +134,7 @@ class PackedContextRetriever(BaseRetriever):
         self,
         retriever: BaseRetriever | recallm.CorpusIndex,
         *,
-        llm: RecaLLM | None = None,
+        llm: AnsweringLLM | None = None,
         documents: Any = None,
         docstore: Any = None,
         token_budget: int | None = None,

@@ -17,8 +17,8 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import Nodes
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.evidence import Reader
-from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.plans import Plan
 from llama_index_recallm.sources import Originals, Source
 
@@ -40,7 +40,7 @@ class Planner:
         show_metadata: Whether labels show the metadata that nodes show to models.
     """
 
-    llm: RecaLLM
+    llm: AnsweringLLM
     template: BasePromptTemplate
     prefix_messages: tuple[ChatMessage, ...]
     originals: Originals

@@ -22,6 +22,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
+from llama_index_recallm.cited_llm import AnsweringLLM, CitedLLM
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.planning import Planner, nodes_of_texts, texts_of
 from llama_index_recallm.plans import Ending, Plan, raw_answer
@@ -59,8 +60,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     bear on the question are read. Nodes without text, such as images, are left out too.
 
     Args:
-        llm: A ``RecaLLM``, or the name of one; None: ``Settings.llm`` if it is one, else the model
-            that ships with the library. No hosted model is ever asked.
+        llm: A ``RecaLLM``, or the name of one, or what ``cited`` returns; None: ``Settings.llm`` if
+            it is one, else the model that ships with the library. No other model is ever asked.
         callback_manager: As in every synthesizer.
         streaming: Whether to stream; read anew for each call.
         empty_response: What is said when there are no nodes.
@@ -82,7 +83,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
     def __init__(
         self,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         callback_manager: CallbackManager | None = None,
         *,
         streaming: bool = False,
@@ -119,10 +120,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._prefix_messages = tuple(prefix_messages)
 
     @property
-    def llm(self) -> RecaLLM:
+    def llm(self) -> AnsweringLLM:
         """The model."""
         llm = self._llm
-        assert isinstance(llm, RecaLLM)
+        assert isinstance(llm, RecaLLM | CitedLLM)
         return llm
 
     def _get_prompts(self) -> PromptDictType:
@@ -169,7 +170,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if not plan.messages:
             return self._empty(plan, asynchronous=False)
         if plan.streaming:
-            return self._streamed(self._recorded(plan), plan, asynchronous=False)
+            return self._stream(self._record(plan), plan, asynchronous=False)
         return self._complete(self.llm.chat(plan.messages, **plan.rules), plan)
 
     async def _aanswer(
@@ -185,8 +186,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if plan.streaming:
             # The stream is read in worker threads, so that it belongs to no event loop: LlamaIndex
             # drains streams on another loop while it blocks the one that they were opened on.
-            recorded = await asyncio.to_thread(self._recorded, plan)
-            return self._streamed(recorded, plan, asynchronous=True)
+            recorded = await asyncio.to_thread(self._record, plan)
+            return self._stream(recorded, plan, asynchronous=True)
         return self._complete(await self.llm.achat(plan.messages, **plan.rules), plan)
 
     def _rules(self) -> dict[str, Any]:
@@ -228,7 +229,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._add_citation_nodes(plan.given, ending.evidence)
         return out
 
-    def _recorded(self, plan: Plan) -> tuple[Recording, Ending]:
+    def _record(self, plan: Plan) -> tuple[Recording, Ending]:
         ending = Ending(self._metadata(plan.given), plan.left_out)
         chunks = self.llm.stream_chat(plan.messages, **plan.rules)
 
@@ -242,7 +243,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
         return Recording(texts(), ending), ending
 
-    def _streamed(
+    def _stream(
         self, recorded: tuple[Recording, Ending], plan: Plan, *, asynchronous: bool
     ) -> CitedStreamingResponse | AsyncCitedStreamingResponse:
         recording, ending = recorded
@@ -257,7 +258,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         ending = Ending(self._metadata(plan.given), plan.left_out, evidence)
         if plan.streaming:
             recorded = Recording(iter([self._empty_response]), ending), ending
-            return self._streamed(recorded, plan, asynchronous=asynchronous)
+            return self._stream(recorded, plan, asynchronous=asynchronous)
         ending(self._empty_response)
         response = CitedResponse(self._empty_response, plan.given, ending.metadata)
         response.take(evidence)
@@ -324,7 +325,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         return planner.plan(question, nodes, behind, options, rules=rules, streaming=streaming)
 
 
-def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
+def chosen_llm(llm: AnsweringLLM | str | None) -> AnsweringLLM:
     """Returns the model that is meant, and never one of a hosted provider.
 
     Raises:
@@ -332,13 +333,14 @@ def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
     """
     choice: Any = llm
     if choice is None:
-        choice = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
+        choice = Settings._llm if isinstance(Settings._llm, RecaLLM | CitedLLM) else "recallm-mini"
     if isinstance(choice, str):
         return RecaLLM(model=choice)
-    if not isinstance(choice, RecaLLM):
+    if not isinstance(choice, RecaLLM | CitedLLM):
         raise TypeError(
             f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
-            f"{type(choice).__name__}; other models can't be held to the text of the nodes"
+            f"{type(choice).__name__}; other models can't be held to the text of the nodes: wrap "
+            "one in cited(llm), and its answers point at sentences of them"
         )
     return choice
 

@@ -183,7 +183,7 @@ class Matcher:
             return None
         best, place = self._threshold, None
         for row in self._nearest(target):
-            alone = self._shared((row,), target) / whole
+            alone = self._share((row,), target) / whole
             for rows in ((row,), (row, row + 1), (row - 1, row)):
                 score = alone if len(rows) == 1 else self._together(rows, target, alone, whole)
                 if score >= best and score > 0 and self._agrees(rows, target):
@@ -202,7 +202,7 @@ class Matcher:
             own_words - self._asked,
             names(sentence) - self._asked,
             _numbers(sentence),
-            _denies(sentence),
+            denies(sentence),
         )
 
     def _nearest(self, target: _Wanted) -> list[int]:
@@ -222,10 +222,10 @@ class Matcher:
             return -1
         if self._sentences[one].passage != self._sentences[other].passage:
             return -1
-        score = self._shared(rows, target) / whole
+        score = self._share(rows, target) / whole
         return score - _SECOND if score >= alone + _SECOND else -1
 
-    def _shared(self, rows: Sequence[int], target: _Wanted) -> float:
+    def _share(self, rows: Sequence[int], target: _Wanted) -> float:
         words = frozenset[str]().union(*(self._sentences[row].words for row in rows))
         titles = self._titles[self._sentences[rows[0]].passage] - words
         in_text = sum(weight for word, weight in target.weights.items() if word in words)
@@ -240,7 +240,7 @@ class Matcher:
         if not target.added & words or not target.numbers <= _numbers(text):
             return False
         nearby = words | self._titles[first.passage] | self._before(rows[0])
-        return target.names <= nearby and target.denies == _denies(text)
+        return target.names <= nearby and target.denies == denies(text)
 
     def _before(self, row: int) -> frozenset[str]:
         """The words of the sentence before, where names are that "it" and "she" stand for."""
@@ -297,8 +297,8 @@ def _numbers(text: str) -> frozenset[str]:
     return frozenset(digits.union(word for word in words if word and word != "1") - {"1"})
 
 
-def _denies(text: str) -> bool:
-    """Whether a text says no to something."""
+def denies(text: str) -> bool:
+    """Returns whether a text says no to something."""
     return any(
         word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
         for word in _LETTERS.findall(text.casefold())

@@ -12,13 +12,14 @@ from typing import Any
 
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.cited import command as cited
-from recallm_core.evaluation.cited.command import positive, say
+from recallm_core.evaluation.cited.command import say
 from recallm_core.evaluation.conditions import conditions
 from recallm_core.evaluation.environment import commit, machine, model_identity, sources
 from recallm_core.evaluation.report import write_report
 from recallm_core.evaluation.runner import Plan, Results, check_settings, run
 from recallm_core.evaluation.tasks import SUITES
 from recallm_core.generator import RecaLLM
+from recallm_core.inputs.arguments import MOST_COUNTED, MOST_THREADS, MOST_TOKENS, whole_option
 from recallm_core.prompting.params import GenerationParams
 
 
@@ -38,15 +39,24 @@ def parser() -> argparse.ArgumentParser:
     mini.add_argument("--mode", default="auto", help="auto, trained or prompted")
     mini.add_argument("--out", type=Path, required=True, help="folder for the results")
     mini.add_argument("--resume", action="store_true", help="go on with the rows in --out")
-    mini.add_argument("--limit", type=positive, help="items per suite at most")
+    mini.add_argument("--limit", type=whole_option(1, MOST_COUNTED), help="items per suite at most")
     mini.add_argument("--suite", type=_suites, default=tuple(SUITES), help="names, by commas")
     mini.add_argument(
         "--prior", type=_names, help="priors, by commas, the main one first (recipe's, then none)"
     )
     mini.add_argument("--constraint", type=_switches, default=("on", "off"), help="on, off or both")
-    mini.add_argument("--max-new-tokens", type=positive, help="per answer (the recipe's)")
-    mini.add_argument("--trained-tokens", type=positive, default=2048, help="longest in training")
-    mini.add_argument("--threads", type=positive, default=2, help="of torch (2)")
+    mini.add_argument(
+        "--max-new-tokens", type=whole_option(1, MOST_TOKENS), help="per answer (the recipe's)"
+    )
+    mini.add_argument(
+        "--trained-tokens",
+        type=whole_option(1, MOST_TOKENS),
+        default=2048,
+        help="longest in training",
+    )
+    mini.add_argument(
+        "--threads", type=whole_option(1, MOST_THREADS), default=2, help="of torch (2)"
+    )
     mini.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
     cited.add_parser(kinds)
     return top

@@ -17,10 +17,11 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Letters = NDArray[np.uint32] | NDArray[np.uint16]
 
-END, HARD_END = 1, 2  # flags of a slot: a span may end here, or once it is far too long
+# Flags of a slot: a span may end here, or once it is far too long, or begin here.
+END, HARD_END, START = 1, 2, 4
 SENTINEL = 0  # the letter that stands where nothing can be copied
 _DENSE_FLOOR = 2048  # below this many live copies a list of slots is always cheaper
-_DENSE_SHARE = 32  # above 1/32 of the slots bits are cheaper
+_DENSE_SHARE = 12  # above 1/12 of the slots bits are cheaper; no word of prose is so frequent
 _COUNTED = 8  # bits are counted once in so many tokens; counting costs as much as a token
 _FEW = 64  # letters that a set tells apart sooner than a table
 _DISTINCT_TRIES = 4  # letters looked for among bits before they are unrolled
@@ -85,6 +86,10 @@ class Listed:
         """The slots, as a list."""
         return self.slots
 
+    def first(self) -> int:
+        """The first of the slots."""
+        return int(self.slots[0])
+
     def ending(self, index: Slots, flag: int) -> Ints | int:
         """The slots behind the copies that have a flag at their last token."""
         ended: Ints = self.slots[(index.flags[self.slots - 1] & flag) != 0]
@@ -118,7 +123,7 @@ class Dense:
         letters: list[int] = []
         rest = self.bits ^ (self.bits & index.bits_of(SENTINEL))
         while rest and len(letters) < _DISTINCT_TRIES:
-            letter = int(index.letters[(rest & -rest).bit_length() - 1])
+            letter = int(index.letters[rest.bit_length() - 1])  # the last slot's: no search
             going = rest & index.bits_of(letter)
             self.ahead = (letter, going)
             letters.append(letter)
@@ -147,6 +152,10 @@ class Dense:
         """The slots, as a list."""
         return slots_of_bits(self.bits)
 
+    def first(self) -> int:
+        """The first of the slots."""
+        return (self.bits & -self.bits).bit_length() - 1
+
     def ending(self, index: Slots, flag: int) -> Ints | int:
         """The slots behind the copies that have a flag at their last token."""
         return self.bits & index.bits_behind(flag)
@@ -158,14 +167,6 @@ class Dense:
 
 
 State = int | Listed | Dense
-
-
-def begun(hits: Bools) -> State | None:
-    """What is alive after a first token that stands in some slots."""
-    count = int(np.count_nonzero(hits))
-    if is_dense(count, len(hits)):
-        return Dense(bits_of_slots(hits) << 1)
-    return listed(np.flatnonzero(hits) + 1)
 
 
 def is_dense(alive: int, slots: int) -> bool:

@@ -118,15 +118,15 @@ def hops(scale: Scale) -> Iterator[Item]:
     """Yields two-hop questions of the held-out split among pages of it, about 1,000 tokens."""
     for number in range(200):
         rng = random.Random(f"evaluation:two-hop:{number}")
-        lesson = two_hop(rng, size=_THOUSAND_TOKENS, split="held-out")
-        assert lesson.answer is not None
-        assert lesson.answer_at is not None
+        example = two_hop(rng, size=_THOUSAND_TOKENS, split="held-out")
+        assert example.answer is not None
+        assert example.answer_at is not None
         documents = tuple(
             Document(text, f"page-{n}", title or None)
-            for n, (title, text) in enumerate(lesson.passages)
+            for n, (title, text) in enumerate(example.passages)
         )
-        gold = lesson.answer_at.passage
-        yield Item(f"{number}-hops", documents, lesson.question, (lesson.answer,), gold)
+        gold = example.answer_at.passage
+        yield Item(f"{number}-hops", documents, example.question, (example.answer,), gold)
 
 
 def _filled(

@@ -23,6 +23,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.evidence.array_encoder import ArrayEncoder, Floats32, Shape, shapes
 from recallm_core.evidence.reader_windows import RowMaker, Rows, Window, cut
 from recallm_core.inputs.extras import needs
+from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.locks import ForkSafeLock
 
@@ -92,6 +93,7 @@ class EvidenceReader:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._folder = BUILT_IN if folder is None else Path(folder)
+        self._turn = ForkSafeLock()  # one pass at a time: many would take the cores from decoding
         self.tokenizer = whole_tokenizer(reader_file(self._folder, "tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
         config = read_config(reader_file(self._folder, "config.json"))
@@ -136,7 +138,7 @@ class EvidenceReader:
             return self._model.logits(ids, kinds)
         import torch
 
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             out = self._model(**padded(ids, kinds)).logits
         return list(out.double().numpy())
 
@@ -211,6 +213,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
     import torch
     from transformers import BertConfig, BertForTokenClassification
 
+    bound_kernels()
     with torch.device("meta"):
         model = BertForTokenClassification(
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")

@@ -12,6 +12,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "server": ("httpx2", "transformers", "tokenizers", "safetensors", "llguidance"),
     "index": ("faiss", "tokenizers", "safetensors"),
     "vllm": ("vllm", "torch", "transformers", "tokenizers", "safetensors", "llguidance"),
+    "mcp": ("mcp", "uvicorn", "anyio", "pydantic"),
     "files": ("openpyxl", "striprtf"),
     "ui": ("starlette", "uvicorn"),
     "train": ("accelerate", "matplotlib", "torch", "transformers", "tokenizers", "safetensors"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from recallm_core.errors import GenerationError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_ONE_BY_ONE = 4  # rows up to which no arrays are made of them together
+_LARGE = 1024  # legal ids, as at the beginning of a span
 _TOP = 256  # logits looked at before the whole row is sorted
 
 
@@ -122,17 +125,18 @@ def legal_scores(
         masks: What is legal in each row.
         greedy: Whether each row needs its best legal token only.
     """
-    inside = [i for i, mask in enumerate(masks) if mask.only is not None]
     outside = [i for i, mask in enumerate(masks) if mask.only is None]
+    if not outside:
+        return _candidates(logits, masks, range(len(masks)), greedy)
+    inside = [i for i, mask in enumerate(masks) if mask.only is not None]
     scores: dict[int, Scores | Best] = {}
     if inside:
         few = _candidates(logits, [masks[i] for i in inside], inside, [greedy[i] for i in inside])
         scores |= zip(inside, few, strict=True)
-    if outside:
-        rows = logits[outside] if len(outside) < len(masks) else logits.clone()
-        _forbid(rows, [masks[i] for i in outside])
-        best = all(greedy[i] for i in outside)
-        scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
+    rows = logits[outside] if inside else logits.clone()
+    _forbid(rows, [masks[i] for i in outside])
+    best = all(greedy[i] for i in outside)
+    scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
     return [scores[i] for i in range(len(masks))]
 
 
@@ -140,6 +144,9 @@ def _candidates(
     logits: torch.Tensor, masks: Sequence[Mask], rows: Sequence[int], greedy: Sequence[bool]
 ) -> list[Scores | Best]:
     """Inside a span: the logits of the few legal ids, and nothing else."""
+    array = host_rows(logits) if all(greedy) else None
+    if array is not None and (len(masks) <= _ONE_BY_ONE or any(map(_is_large, masks))):
+        return [_best_of_row(array[row], mask) for row, mask in zip(rows, masks, strict=True)]
     several = [mask.only for mask in masks if mask.only is not None]
     sizes = np.array([len(only) for only in several])
     ids = np.concatenate(several)
@@ -152,6 +159,22 @@ def _candidates(
         return _best_of_each(ids, values, sizes)
     parts_of_rows = zip(several, np.split(values, np.cumsum(sizes)[:-1]), strict=True)
     return [Scores(only, part) for only, part in parts_of_rows]
+
+
+def _is_large(mask: Mask) -> bool:
+    """Whether a mask leaves so much that arrays of all rows' ids cost more than they save."""
+    return mask.only is not None and len(mask.only) > _LARGE
+
+
+def _best_of_row(row: NDArray[Any], mask: Mask) -> Scores | Best:
+    """The first of the best of one row's legal ids, or one that isn't a number."""
+    assert mask.only is not None
+    values = row[mask.only]
+    if mask.bias is not None or not len(values):
+        values = values.astype(np.float64)
+        return Scores(mask.only, values if mask.bias is None else values + mask.bias)
+    at = values.argmax()
+    return Best(int(mask.only[at]), float(values[at]))
 
 
 def _picked(logits: torch.Tensor, rows: Ints, ids: Ints) -> Floats:

@@ -23,6 +23,13 @@ from recallm_core.evaluation.environment import commit, machine, model_identity,
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
+from recallm_core.inputs.arguments import (
+    MOST,
+    MOST_COUNTED,
+    MOST_THREADS,
+    MOST_TOKENS,
+    whole_option,
+)
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.train.tasks.datasets import data_folder
 
@@ -56,8 +63,15 @@ def add_parser(kinds: Any) -> None:
         "required/none",
     )
     parser.add_argument("--baseline", action="store_true", help="also the model without us")
-    parser.add_argument("--n", type=positive, default=100, help="questions of each suite (100)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses questions and distractors (0)")
+    parser.add_argument(
+        "--n", type=whole_option(1, MOST_COUNTED), default=100, help="questions of each suite (100)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_option(-MOST, MOST),
+        default=0,
+        help="chooses questions and distractors (0)",
+    )
     parser.add_argument(
         "--suites", type=_names_of("suite", NAMES), default=DEFAULT, help="names, by commas"
     )
@@ -66,18 +80,19 @@ def add_parser(kinds: Any) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder for the results (runs/cited-MODEL)")
     parser.add_argument("--resume", action="store_true", help="go on with the rows in --out")
-    parser.add_argument("--batch", type=positive, default=8, help="questions asked at once (8)")
-    parser.add_argument("--max-new-tokens", type=positive, default=_TOKENS, help="per answer (160)")
-    parser.add_argument("--threads", type=positive, default=2, help="of torch (2)")
+    parser.add_argument(
+        "--batch", type=whole_option(1, MOST_THREADS), default=8, help="questions asked at once (8)"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole_option(1, MOST_TOKENS),
+        default=_TOKENS,
+        help="per answer (160)",
+    )
+    parser.add_argument(
+        "--threads", type=whole_option(1, MOST_THREADS), default=2, help="of torch (2)"
+    )
     parser.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
-
-
-def positive(text: str) -> int:
-    """Reads a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def _names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
