@@ -63,8 +63,10 @@ class Listed:
         """The distinct letters that may come next, ascending, without the sentinel."""
         if self.distinct is None:
             following = self._following(index)
-            self.distinct = _distinct(following, len(index.alphabet))
-            self.uniform = len(self.distinct) == 1 and bool(following.all())
+            first = int(following[0])
+            self.uniform = first != SENTINEL and bool((following == first).all())
+            several = () if self.uniform else _distinct(following, len(index.alphabet))
+            self.distinct = [first] if self.uniform else [*several]
         return self.distinct
 
     def _following(self, index: Slots) -> Letters:
@@ -80,6 +82,8 @@ class Listed:
 
     def ends(self, index: Slots, flag: int) -> bool:
         """Whether a copy has a flag at its last token."""
+        if index.flags[self.slots[0] - 1] & flag:
+            return True
         return bool((index.flags[self.slots - 1] & flag).any())
 
     def live(self) -> Ints:
@@ -128,6 +132,8 @@ class Dense:
             self.ahead = (letter, going)
             letters.append(letter)
             rest ^= going
+            if rest and going.bit_count() < rest.bit_count():
+                break  # prose after a very frequent word: there are many
         if rest:
             return _distinct(index.letters[slots_of_bits(self.bits)], len(index.alphabet))
         return sorted(letters)
@@ -196,8 +202,6 @@ def _distinct(letters: Letters, size: int) -> list[int]:
     """Letters without repetitions and the sentinel, ascending; ``size`` is the alphabet's."""
     if len(letters) <= _FEW:
         return sorted({*letters.tolist()} - {SENTINEL})
-    if letters[0] != SENTINEL and bool((letters == letters[0]).all()):
-        return [int(letters[0])]
     table = np.zeros(size, dtype=np.bool_)
     table[letters] = True
     table[SENTINEL] = False
