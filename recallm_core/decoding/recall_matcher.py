@@ -90,7 +90,7 @@ class RecallMatcher:
             return _EMPTY
         return self._index.alphabet[self._following()]
 
-    def _following(self) -> list[int]:
+    def _following(self) -> list[int] | Ints:
         """The letters that come next, without the soft limit."""
         state = self._state()
         if isinstance(state, int):

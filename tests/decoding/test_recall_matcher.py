@@ -32,6 +32,8 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(copies, "_DENSE_FLOOR", 1)
         monkeypatch.setattr(copies, "_DENSE_SHARE", 10_000)
         monkeypatch.setattr(copies, "_COUNTED", 3)
+        monkeypatch.setattr(copies, "_SELECTIVE", 1)
+        monkeypatch.setattr(copies, "_FEW", 2)
         monkeypatch.setattr(matchers, "_SNAPSHOTS", 2)
 
 
