@@ -23,7 +23,7 @@ from recallm_core.decoding.quote_form import QuotePhase
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import LoneMasks, SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
 from recallm_core.decoding.state import (
     ClosedSpan,
@@ -79,7 +79,7 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
-        self.lone_masks = LoneMasks(spec.close.ids[0])
+        self.sole_masks = SoleMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
