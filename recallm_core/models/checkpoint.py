@@ -15,6 +15,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.memory import memory_bytes
 from recallm_core.inputs.model_files import check_file_sizes, read_json
 
 # The authors' checkpoints subclass plain architectures only to add their own decoding.
@@ -393,11 +394,3 @@ def auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
     if device.type == "cpu" and 4 * parameters < memory_bytes() // 2:
         return torch.float32
     return "auto"
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine; a careful guess where it can't be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 8 << 30
