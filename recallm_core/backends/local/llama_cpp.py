@@ -12,12 +12,12 @@ from typing import Any
 from recallm_core.backends import GenerationRequest
 from recallm_core.backends.checks import check_request
 from recallm_core.backends.local.engine import Engine, OnPrefill
-from recallm_core.backends.local.llama_cpp_library import Model
+from recallm_core.backends.local.llama_cpp_library import KV_TYPES, Model
 from recallm_core.backends.local.llama_cpp_runner import LlamaRunner
 from recallm_core.backends.local.prefix_cache import PrefixCache
 from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
-from recallm_core.inputs.arguments import whole_number
+from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.gguf_header import GgufHeader, read_header
 from recallm_core.inputs.memory import memory_bytes
 from recallm_core.tokenization.gguf_vocabulary import NORMAL
@@ -43,6 +43,8 @@ class LlamaCppBackend:
         draft_tokens: Tokens proposed at once inside a copy; 0 turns drafting off.
         threads: Threads of a pass; None: ``OMP_NUM_THREADS``, or half of the processors that this
             process may use, eight at most. More than there are free cores makes passes slower.
+        kv_type: What keys and values are kept in: ``f16``, ``q8_0`` (half the memory, nearly the
+            same words) or ``f32``.
         gpu_layers: Layers that an accelerator takes, where llama.cpp was built for one.
 
     Raises:
@@ -64,6 +66,7 @@ class LlamaCppBackend:
         prefill_chunk: int = _PREFILL_CHUNK,
         draft_tokens: int = DRAFT_TOKENS,
         threads: int | None = None,
+        kv_type: str = "f16",
         gpu_layers: int = -1,
     ) -> None:
         window = None if window is None else whole_number("window", window, 2, 1 << 24)
@@ -72,6 +75,8 @@ class LlamaCppBackend:
         draft_tokens = whole_number("draft_tokens", draft_tokens, 0, 256)
         gpu_layers = whole_number("gpu_layers", gpu_layers, -1, 1 << 14)
         threads = _threads() if threads is None else whole_number("threads", threads, 1, 512)
+        if kv_type not in KV_TYPES:
+            raise ValueError(f"kv_type must be one of {sorted(KV_TYPES)}, got {shown(kv_type)}")
         kv_bytes = _bytes("max_kv_bytes", max_kv_bytes, memory_bytes() // 4)
         cache_bytes = _bytes("prefix_cache_bytes", prefix_cache_bytes, kv_bytes // 2)
         self.header: GgufHeader = read_header(path)
@@ -91,6 +96,7 @@ class LlamaCppBackend:
                 step_tokens=draft_tokens + 1,
                 prefill_chunk=prefill_chunk,
                 threads=threads,
+                kv_type=kv_type,
                 kept_bytes=cache_bytes,
                 most_cells=most_cells,
             )

@@ -29,8 +29,9 @@ INSTALL = (
 _RELEASES = ((0, 3, 36), (0, 4))  # its structures follow one commit of llama.cpp
 _NO_PLACE = 1  # llama_decode found no free cells
 _LONGEST_PIECE = 4096
-_ERROR, _CONTINUED = 3, 5
+_ERROR, _CONTINUED = 4, 5  # levels of llama.cpp; its bindings name others
 _MOST_ROWS = 256  # sequences that llama.cpp can tell apart
+KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # what keys and values are kept in
 _CONTROL_KINDS = 1 | 2 | 8  # unknown, unused, control
 
 Floats32 = NDArray[np.float32]
@@ -59,7 +60,7 @@ def library() -> Any:
         )
     logger = logging.getLogger("llama-cpp-python")
     if logger.level == logging.NOTSET:  # else it writes all it does to the terminal
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     return llama_cpp
 
 
@@ -113,6 +114,7 @@ class Model:
         self._vocab = llama.llama_model_get_vocab(self.handle)
         self.vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
         self.window = int(llama.llama_model_n_ctx_train(self.handle))
+        self.reach = int(llama.llama_model_n_swa(self.handle))  # of sliding windows; 0: none
         encodes = llama.llama_model_has_encoder(self.handle)
         if encodes or not llama.llama_model_has_decoder(self.handle) or self.vocab_size < 1:
             self.close()
@@ -125,6 +127,12 @@ class Model:
     def begins(self) -> bool:
         """Whether texts begin with the token for beginnings."""
         return bool(self.llama.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def beginning(self) -> int | None:
+        """The token for beginnings, if there is one."""
+        token = int(self.llama.llama_vocab_bos(self._vocab))
+        return token if 0 <= token < self.vocab_size else None
 
     def controls(self) -> list[int]:
         """Ids that text can't produce."""
@@ -163,15 +171,25 @@ class Sequences:
         batch: Tokens read at once, at most.
         outputs: Rows of logits of one call, at most.
         threads: Threads of a call.
+        kv_type: What keys and values are kept in, one of ``KV_TYPES``.
 
     Raises:
         CheckpointError: There isn't enough memory, or the model can't be run.
     """
 
     def __init__(
-        self, model: Model, *, cells: int, rows: int, batch: int, outputs: int, threads: int
+        self,
+        model: Model,
+        *,
+        cells: int,
+        rows: int,
+        batch: int,
+        outputs: int,
+        threads: int,
+        kv_type: str = "f16",
     ) -> None:
         assert 0 < rows <= _MOST_ROWS
+        batch, outputs = max(batch, rows), max(outputs, rows)  # it ends the process otherwise
         self._llama = llama = model.llama
         self._vocab_size = model.vocab_size
         params = llama.llama_context_default_params()
@@ -179,8 +197,11 @@ class Sequences:
         params.n_batch = params.n_ubatch = batch
         params.n_outputs_max = outputs
         params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        if kv_type == "f32":  # its fused attention would halve them
+            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.kv_unified = True  # otherwise copying a part of a sequence ends the process
-        params.swa_full = True  # otherwise going back leaves a hole behind, without a word
+        params.swa_full = True  # otherwise a window forgets at once what going back needs
         params.no_perf = True
         with _errors_of(llama) as errors:
             self._context = llama.llama_init_from_model(model.handle, params)
@@ -194,6 +215,7 @@ class Sequences:
         self.cells = int(llama.llama_n_ctx(self._context))
         self.rows, self.batch_size, self._outputs = rows, batch, outputs
         self._batch = _Batch(llama, batch)
+        self._reach = model.reach
 
     def read(
         self, parts: Sequence[tuple[int, int, Sequence[int]]], wanted: Sequence[Sequence[int]]
@@ -229,22 +251,28 @@ class Sequences:
     def cut(self, row: int, length: int) -> bool:
         """Forgets all but the first tokens of a sequence; False: this model can't."""
         removed = self._llama.llama_memory_seq_rm(self._memory, row, length, -1)
-        return bool(removed) and self.whole(row, length)
+        return bool(removed) and self.length(row) == length
 
-    def whole(self, row: int, length: int) -> bool:
-        """Whether a sequence has just these first tokens, without a hole before them."""
-        first = self._llama.llama_memory_seq_pos_min(self._memory, row)
-        last = self._llama.llama_memory_seq_pos_max(self._memory, row)
-        return bool(last == length - 1 and (first == 0 or not length))
+    def length(self, row: int) -> int:
+        """Tokens of a sequence."""
+        return int(self._llama.llama_memory_seq_pos_max(self._memory, row)) + 1
+
+    def holds(self, row: int, length: int) -> bool:
+        """Whether a sequence has all that a token after its first ones looks at.
+
+        A model of sliding windows forgets what no later token needs; cut back, it has a hole.
+        """
+        first = int(self._llama.llama_memory_seq_pos_min(self._memory, row))
+        needed = max(0, length - self._reach + 1) if self._reach else 0
+        return self.length(row) == length and first <= needed
 
     def drop(self, row: int) -> None:
         """Forgets a sequence."""
         self._llama.llama_memory_seq_rm(self._memory, row, -1, -1)
 
-    def copy(self, source: int, target: int, length: int) -> bool:
-        """Lets an empty row share the first tokens of another; False: this model can't."""
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Lets an empty row share the first tokens of another."""
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
-        return self.whole(target, length)
 
     def state_size(self, row: int) -> int:
         """Bytes of a sequence's state."""

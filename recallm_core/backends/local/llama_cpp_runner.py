@@ -21,8 +21,8 @@ from recallm_core.errors import CheckpointError, GenerationError
 
 _CELLS = 1024  # to begin with; more are made when they are needed
 _ROUND = 256  # llama.cpp counts cells in these
-_ALIKE = 0.05  # relative distance of logits above which batching would change the model
-_PROBE = (7, 3, 9, 1, 8, 2, 6)  # token ids (modulo the vocabulary) that a new model is tried with
+_ALIKE = 0.1  # relative distance of logits; kernels differ by the size of a batch, faults by 1
+_PROBE = (1007, 1303, 1909, 1201, 1808, 1502)  # ids (modulo the vocabulary) after the beginning
 _PATIENCE = 1.0  # seconds of a prompt's piece, after which everything else is looked at
 _LEAST_PIECE = 32  # tokens; smaller pieces cost more each
 _LEAST_SHARED = 16  # tokens of a beginning that are worth finding
@@ -59,6 +59,7 @@ class LlamaRunner:
         step_tokens: Tokens that one of them may bring to a step.
         prefill_chunk: Prompt tokens read at once, at most.
         threads: Threads of a pass.
+        kv_type: What keys and values are kept in.
         kept_bytes: Bytes of beginnings kept, at most.
         most_cells: Gives the number of cells that there may be, from the bytes of one.
 
@@ -76,16 +77,18 @@ class LlamaRunner:
         step_tokens: int,
         prefill_chunk: int,
         threads: int,
+        kv_type: str,
         kept_bytes: int,
         most_cells: Callable[[int], int],
     ) -> None:
         self._model = model
         self._rows = rows + 1  # and one whose prompt is being read
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "rows": self._rows + 1,  # and the newest beginning
-            "batch": max(prefill_chunk, rows * step_tokens),
-            "outputs": max(rows * step_tokens, len(_PROBE)),
+            "batch": max(prefill_chunk, rows * step_tokens, 2 * len(_PROBE)),
+            "outputs": max(rows * step_tokens, len(_PROBE) + 1),
             "threads": threads,
+            "kv_type": kv_type,
         }
         self._slots: list[Slot] = []
         self._beginnings: list[_Beginning] = []  # the one used longest ago first
@@ -93,7 +96,7 @@ class LlamaRunner:
         self._pace = 0.0  # prompt tokens a second
         self._sequences = self._made(_CELLS)
         try:
-            self.can_rollback, self.token_bytes = _trial(self._sequences, model.vocab_size)
+            self.can_rollback, self.token_bytes = _trial(self._sequences, _probe(model))
         except BaseException:
             self._sequences.close()
             raise
@@ -129,14 +132,23 @@ class LlamaRunner:
             return 0
         best = self._beginnings.pop(lengths.index(length))
         self._beginnings.append(best)
-        if best.state is None:
-            shared = self._sequences.copy(self._own_row, row, length)
-        else:
-            shared = 4 * length >= len(best.ids) and self._restored(row, best.state)
-            shared = shared and self._sequences.cut(row, length)
-        if not shared:
+        if not self._filled(row, best, length):
             self._sequences.drop(row)
-        return length if shared else 0
+            return 0
+        return length
+
+    def _filled(self, row: int, known: _Beginning, length: int) -> bool:
+        """Gives a row the first tokens of a beginning; False: it can't go on from there."""
+        if known.state is None:
+            self._sequences.copy(self._own_row, row, length)
+        elif 4 * length < len(known.ids) or not self._restored(row, known.state):
+            return False
+        whole = length == len(known.ids)
+        if not whole and known.state is not None and not self._sequences.cut(row, length):
+            return False
+        if whole:  # as it was saved
+            return self._sequences.length(row) == length
+        return self._sequences.holds(row, length)
 
     def _restored(self, row: int, state: Any) -> bool:
         while not self._sequences.restore(row, state):
@@ -167,8 +179,11 @@ class LlamaRunner:
         if any(_in_common(known.ids, ids) == len(ids) for known in self._beginnings):
             return
         self._set_aside(ids)
-        if self._sequences.copy(slot.row, self._own_row, len(ids)):
+        self._sequences.copy(slot.row, self._own_row, len(ids))
+        if self._sequences.holds(self._own_row, len(ids)):
             self._beginnings.append(_Beginning(ids))
+        else:
+            self._sequences.drop(self._own_row)
         self._forget_oldest()
 
     def _set_aside(self, ids: Ids) -> None:
@@ -215,9 +230,9 @@ class LlamaRunner:
     def keep(self, slot: Slot, count: int) -> None:
         """Takes back what comes after the first tokens of the last step."""
         slot.length += count
-        if self._sequences.whole(slot.row, slot.length):
+        if not self.can_rollback or self._sequences.length(slot.row) == slot.length:
             return
-        if not self.can_rollback or not self._sequences.cut(slot.row, slot.length):
+        if not self._sequences.cut(slot.row, slot.length):
             raise GenerationError("llama.cpp couldn't take tokens back; load with draft_tokens=0")
 
     def _read(
@@ -262,9 +277,11 @@ class LlamaRunner:
         """Lets the newest beginning share the cells of a sequence that begins so, if there is."""
         for slot in self._slots:
             if slot.length >= len(known.ids) == _in_common(known.ids, slot.state):
-                if self._sequences.copy(slot.row, self._own_row, len(known.ids)):
+                self._sequences.copy(slot.row, self._own_row, len(known.ids))
+                if self._sequences.holds(self._own_row, len(known.ids)):
                     known.state = None
-                return
+                    return
+                self._sequences.drop(self._own_row)
 
     def release(self, spare_bytes: int) -> None:
         """Gives cells back that no sequence needs; beginnings wait as bytes."""
@@ -291,7 +308,13 @@ def _in_common(first: Ids, second: Ids) -> int:
     return int(differ[0]) if len(differ) else size
 
 
-def _trial(sequences: Sequences, vocab_size: int) -> tuple[bool, int]:
+def _probe(model: Model) -> list[int]:
+    """A few tokens to try a model with, after the one that texts begin with where there is one."""
+    ids = [token % model.vocab_size for token in _PROBE]
+    return [ids[0] if model.beginning is None else model.beginning, *ids]
+
+
+def _trial(sequences: Sequences, ids: Sequence[int]) -> tuple[bool, int]:
     """Tries a new model out.
 
     Returns:
@@ -300,7 +323,6 @@ def _trial(sequences: Sequences, vocab_size: int) -> tuple[bool, int]:
     Raises:
         CheckpointError: Two sequences at once don't give what each gives alone.
     """
-    ids = [token % vocab_size for token in _PROBE]
     _read_all(sequences, [(0, 0, ids[:3])], [()])
     size = sequences.state_size(0)
     rest = _read_all(sequences, [(0, 3, ids[3:])], [range(4)])
@@ -334,7 +356,8 @@ def _together(sequences: Sequences, ids: Sequence[int], rollback: bool) -> Any:
 def _shares(sequences: Sequences, ids: Sequence[int], expected: Any) -> bool:
     """Whether a row that shares the cells of another goes on as that one would."""
     _read_all(sequences, [(0, 0, ids)], [()])
-    shared = sequences.copy(0, 1, len(ids) - 1)
+    sequences.copy(0, 1, len(ids) - 1)
+    shared = sequences.holds(1, len(ids) - 1)
     rows = _read_all(sequences, [(1, len(ids) - 1, ids[-1:])], [range(1)]) if shared else []
     alike = shared and _alike(rows[0][None], expected[None])
     sequences.drop(0)
