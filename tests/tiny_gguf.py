@@ -79,6 +79,7 @@ def of_pieces() -> dict[str, Any]:
     """A vocabulary of pieces with scores, as SentencePiece has it."""
     listed = [
         "▁",
+        "h",
         "e",
         "t",
         "a",

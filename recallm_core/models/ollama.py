@@ -19,7 +19,8 @@ from recallm_core.inputs.arguments import shown
 
 PREFIX = "ollama:"
 _HOST, _OWNER, _TAG = "registry.ollama.ai", "library", "latest"
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NAMED_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}(:[0-9]{1,5})?")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _LAYER = "application/vnd.ollama.image."
 _MOST_MANIFEST = 1 << 20  # bytes
@@ -61,7 +62,8 @@ def _parts(name: str) -> tuple[str, ...]:
     pieces = path.split("/")
     if len(pieces) < 4:
         pieces = [*(_HOST, _OWNER)[: max(0, 3 - len(pieces))], *pieces]
-    if len(pieces) != 3 or not all(_PART.fullmatch(p) for p in (*pieces, tag)):
+    sound = len(pieces) == 3 and _NAMED_HOST.fullmatch(pieces[0])
+    if not sound or not all(_PART.fullmatch(part) for part in (*pieces[1:], tag)):
         raise CheckpointError(
             f"{shown(name)} is no name of an Ollama model; expected one such as 'qwen3:1.7b' or "
             "'owner/model:tag'"

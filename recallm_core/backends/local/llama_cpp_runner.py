@@ -260,7 +260,11 @@ class LlamaRunner:
         return bool(newest)
 
     def _move(self, cells: int) -> None:
-        """Moves all sequences to a place with another number of cells."""
+        """Moves all sequences to a place with another number of cells.
+
+        There are more where sequences shared some: each brings its own.
+        """
+        cells = max(cells, _rounded(sum(slot.length for slot in self._slots) + _CELLS))
         states = [(slot, self._sequences.state(slot.row)) for slot in self._slots]
         newest = [known for known in self._beginnings if known.state is None]
         for known in newest:

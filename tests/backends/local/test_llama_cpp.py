@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,22 +273,45 @@ def test_cells_grow_with_what_is_asked_and_all_goes_on(kit: Any, files: Files) -
     before = runner._sequences.cells
     requests = []
     for seed in range(5):
-        ids = kit.prompt(600 + 20 * seed, seed)
+        ids = kit.prompt(500 + 20 * seed, seed)
         rules = kit.rules(ids, seed)
-        requests.append(kit.request(ids, rules, max_new_tokens=20, prefix_length=500))
+        requests.append(kit.request(ids, rules, max_new_tokens=12, prefix_length=400))
     streams = [backend.generate(request) for request in requests]
     for request, stream in zip(requests, streams, strict=True):
         assert [t for tokens in stream for t in tokens] == files.reference(request)
     assert before < 2000 <= runner._sequences.cells
     again = backend.generate(requests[0])
     assert [t for tokens in again for t in tokens] == files.reference(requests[0])
-    assert again.cached_tokens >= 500
+    assert again.cached_tokens >= 400
     wait_for(lambda: idle(backend))
     runner.release(0)
     assert runner._sequences.cells == before
     again = backend.generate(requests[4])
     assert [t for tokens in again for t in tokens] == files.reference(requests[4])
-    assert again.cached_tokens >= 500
+    assert again.cached_tokens >= 400
+
+
+def test_sequences_that_share_cells_can_move(kit: Any, files: Files) -> None:
+    """Each brings its own to where there are more."""
+    backend = files.backend(max_batch=4)
+    pack = kit.prompt(700, 1)
+    requests = []
+    for seed in range(4):
+        ids = np.concatenate([pack, kit.prompt(10, seed)])
+        rules = kit.rules(ids, seed, forbidden=(kit.eos,), max_thinking_tokens=None)
+        requests.append(kit.request(ids, rules, max_new_tokens=110, prefix_length=700))
+    kit.read(backend, kit.request(requests[0].token_ids, max_new_tokens=1, prefix_length=700))
+    streams = [backend.generate(request) for request in requests]
+    outputs = [[t for tokens in stream for t in tokens] for stream in streams]
+    assert [stream.cached_tokens >= 700 for stream in streams] == [True] * 4
+    assert backend._engine._runner._sequences.cells > 4 * 700
+    for request, output in zip(requests, outputs, strict=True):
+        assert output[:20] == files.reference(cut(request, 20))
+
+
+def cut(request: GenerationRequest, count: int) -> GenerationRequest:
+    """The same request for fewer tokens."""
+    return replace(request, sampling=replace(request.sampling, max_new_tokens=count))
 
 
 def test_where_no_more_cells_may_be_made_the_newest_beginning_goes(kit: Any, files: Files) -> None:
@@ -296,7 +320,7 @@ def test_where_no_more_cells_may_be_made_the_newest_beginning_goes(kit: Any, fil
     for seed in range(4):
         ids = kit.prompt(960, seed)
         rules = kit.rules(ids, seed)
-        requests.append(kit.request(ids, rules, max_new_tokens=20, prefix_length=900))
+        requests.append(kit.request(ids, rules, max_new_tokens=6, prefix_length=900))
     for request in (*requests, requests[0]):
         assert kit.read(backend, request) == files.reference(request)
     assert backend._engine._runner._sequences.cells <= 2048
