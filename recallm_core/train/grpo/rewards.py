@@ -124,7 +124,7 @@ def overlap_score(
         return float(bool(spans))
     if not problem.golds:
         return 1.0
-    scores = sorted((_quoted(gold, spans, scoring.threshold) for gold in problem.golds))[::-1]
+    scores = sorted(_quoted(gold, spans, scoring.threshold) for gold in problem.golds)[::-1]
     counted = scores[: scoring.top] if scoring.overlap == "top" else scores
     return sum(counted) / len(counted)
 
