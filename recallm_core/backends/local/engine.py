@@ -320,7 +320,7 @@ class Engine:
                 job=reading.job,
                 slot=reading.slot,
                 constraint=reading.constraint,
-                chooser=Chooser(request.sampling),
+                chooser=Chooser(request.sampling, request.log_probs),
                 newest=int(request.token_ids[-1]),
                 left=request.sampling.max_new_tokens,
             )
@@ -427,7 +427,8 @@ class Engine:
         left = iter(scores)
         for place, mask in enumerate(plan.masks):
             forced = _only(mask)
-            chosen.append(forced[0] if forced else running.chooser.pick(next(left)))
+            chooser = running.chooser
+            chosen.append(chooser.forced(forced[0]) if forced else chooser.pick(next(left)))
             if place == len(plan.draft) or chosen[-1] != plan.draft[place]:
                 running.constraint.rollback(len(plan.draft) - place)
                 running.consume(chosen[-1])
