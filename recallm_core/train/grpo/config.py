@@ -129,9 +129,7 @@ def grpo_config(values: Mapping[str, Any]) -> GrpoConfig:
         )
     if not any(config.families.values()):
         raise ValueError(f"[families] must give a share to at least one of {sorted(FAMILIES)}")
-    return replace(
-        config, reward=replace(config.reward, response_tokens=config.response_tokens)
-    )
+    return replace(config, reward=replace(config.reward, response_tokens=config.response_tokens))
 
 
 def _known(where: str, values: Mapping[str, Any], kind: type) -> None:

@@ -83,7 +83,10 @@ def constrained_logps(logits: Tensor, completion: Tensor, legal: Legal) -> tuple
     """
     logps = torch.zeros(len(completion), dtype=torch.float32, device=logits.device)
     entropies = torch.zeros_like(logps)
-    for places, scores, goals in (_outside(logits, completion, legal), _inside(logits, completion, legal)):
+    for places, scores, goals in (
+        _outside(logits, completion, legal),
+        _inside(logits, completion, legal),
+    ):
         if len(places):
             log_probs = scores.log_softmax(-1)
             logps = logps.index_put((places,), log_probs.gather(1, goals[:, None])[:, 0])
@@ -96,7 +99,11 @@ def _outside(logits: Tensor, completion: Tensor, legal: Legal) -> tuple[Tensor, 
     places = legal.outside.to(logits.device, torch.long)
     scores = logits[places].float()
     row, token = legal.forbidden.to(logits.device).unbind(1)
-    return places, scores.index_put((row, token), scores.new_tensor(float("-inf"))), completion[places]
+    return (
+        places,
+        scores.index_put((row, token), scores.new_tensor(float("-inf"))),
+        completion[places],
+    )
 
 
 def _inside(logits: Tensor, completion: Tensor, legal: Legal) -> tuple[Tensor, Tensor, Tensor]:
