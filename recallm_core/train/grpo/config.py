@@ -31,6 +31,8 @@ class GrpoConfig:
         device_batch: Attempts that a device learns from at once.
         prompt_tokens: Shortest and longest prompt, as the model's own prompt builder makes it.
         response_tokens: Longest attempt.
+        thinking_tokens: The end of thinking is forced from here on; 0: what leaves a quarter of
+            the attempt, at most 512 tokens, for the answer.
         temperature: Of the attempts; the trainer's log-probabilities are taken at the same.
         evidence: What an attempt owes before it may end (``GenerationParams.evidence``).
         lr, min_lr_share, warmup, clip: Of the optimizer; the cosine ends at a share of the rate.
@@ -56,6 +58,7 @@ class GrpoConfig:
     device_batch: int = 1
     prompt_tokens: tuple[int, int] = (1000, 10_000)
     response_tokens: int = 5120
+    thinking_tokens: int = 0
     temperature: float = 1.0
     evidence: Owed = "free"
     lr: float = 2e-6
@@ -70,7 +73,7 @@ class GrpoConfig:
     save_every: int = 10
     log_every: int = 1
     families: Mapping[str, float] = field(default_factory=dict)
-    reward: RewardRules = RewardRules()
+    reward: RewardRules = field(default_factory=RewardRules)
     shape: Mapping[str, Any] = field(default_factory=dict)
     trl: Mapping[str, Any] = field(default_factory=dict)
 

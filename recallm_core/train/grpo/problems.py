@@ -10,7 +10,7 @@ from functools import lru_cache
 from recallm_core.documents.document import Passage
 from recallm_core.errors import RecallmError
 from recallm_core.prompting.builder import Prompt, PromptBuilder
-from recallm_core.prompting.params import Evidence, GenerationParams
+from recallm_core.prompting.params import GenerationParams
 from recallm_core.tokenization.tokenizer import Tokenizer
 from recallm_core.train.grpo.rewards import document_id
 from recallm_core.train.tasks.curriculum import drawn_size
@@ -40,8 +40,7 @@ class Problems:
         shares: Share of each family.
         seed: Of all of them.
         prompt_tokens: Shortest and longest prompt.
-        response_tokens: Longest attempt.
-        evidence: What an attempt owes before it may end.
+        params: Of the attempts.
     """
 
     def __init__(
@@ -53,16 +52,13 @@ class Problems:
         *,
         seed: int,
         prompt_tokens: tuple[int, int],
-        response_tokens: int,
-        evidence: Evidence,
+        params: GenerationParams,
     ) -> None:
         self._builder, self._sources, self._seed = builder, sources, seed
         self._names = sorted(name for name, share in shares.items() if share > 0)
         self._shares = [shares[name] for name in self._names]
         self._tokens = prompt_tokens
-        self._params = GenerationParams(
-            max_new_tokens=response_tokens, prior="none", evidence=evidence
-        )
+        self._params = params
         sampled = len(tokenizer.encode_plain(_SAMPLE * 4).ids)
         self._characters_per_token = 4 * len(_SAMPLE) / max(1, sampled)
         self.task = lru_cache(maxsize=256)(self._task)

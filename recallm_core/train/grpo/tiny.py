@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the classes that users train, with a real tokenizer: nothing is downloaded."""
+"""Tiny checkpoints of the classes that users train, with a real tokenizer; no download."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from trl import GRPOConfig
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.prompting.builder import PromptBuilder
+from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.grpo.config import GrpoConfig
@@ -83,10 +84,20 @@ def open_run(config: GrpoConfig, folder: Path) -> GrpoRun:
         config.families,
         seed=config.seed,
         prompt_tokens=config.prompt_tokens,
-        response_tokens=config.response_tokens,
-        evidence=config.evidence,
+        params=_params(config),
     )
     return GrpoRun(config, folder, base, tokenizer, problems)
+
+
+def _params(config: GrpoConfig) -> GenerationParams:
+    """The settings of an attempt: no scorer of evidence tilts it, or it would be learnt from."""
+    return GenerationParams(
+        max_new_tokens=config.response_tokens,
+        max_thinking_tokens=config.thinking_tokens or None,
+        prior="none",
+        evidence=config.evidence,
+        stop=(),
+    )
 
 
 def train(run: GrpoRun) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from recallm_core.backends.local.transformers import TransformersBackend
@@ -50,7 +51,9 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         self._problems, self._words, self._config = problems, tokenizer, config
         self._record = record
         self.supports = Supports()
+        self._drawn: dict[tuple[int, ...], tuple[float, ...]] = {}
         super().__init__(rollout_func=self._attempt, reward_funcs=[self._rewarded], **options)
+        self.remove_callback(PrinterCallback)  # Curve tells it on stderr
 
     def _attempt(self, prompts: Sequence[str], _: Any) -> dict[str, list[Any]]:
         """Makes the attempts of a batch; a problem comes as often as it is to be attempted."""
@@ -69,6 +72,10 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
             )
         for task in tasks:
             self.supports.add(task.prompt.token_ids.tolist(), task.prompt.rules)
+        self._drawn = {
+            (*task.prompt.token_ids.tolist(), *attempt.tokens): attempt.log_probs
+            for task, attempt in zip(tasks, made, strict=True)
+        }
         self._note(step, process, prompts, made)
         return {
             "prompt_ids": [task.prompt.token_ids.tolist() for task in tasks],
@@ -145,8 +152,21 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
                 log_probs, entropy = self._row(ids[row], mask[row], logits[row])
                 logps.append(log_probs)
                 entropies.append(entropy)
+        if torch.is_grad_enabled():
+            self._compare(input_ids, attention_mask, logps)
         together = torch.stack(entropies) if compute_entropy else None
         return torch.stack(logps), together, None
+
+    def _compare(self, input_ids: Tensor, mask: Tensor, logps: Sequence[Tensor]) -> None:
+        """Logs by how much the trainer's log-probabilities differ from those of the attempts."""
+        gaps = []
+        for ids, there, row in zip(input_ids, mask, logps, strict=True):
+            drawn = self._drawn.get(tuple(ids[there > 0].tolist()))
+            if drawn is not None:
+                told = torch.tensor(drawn, device=row.device)
+                gaps.append(float((row.detach()[: len(told)] - told).abs().max()))
+        if gaps:
+            self._metrics["train"]["log_prob_gap"].append(max(gaps))
 
     def _logits(self, model: Any, ids: Tensor, mask: Tensor, logits_to_keep: int) -> Tensor:
         with self.accelerator.autocast():
