@@ -178,7 +178,8 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
                 use_cache=False,
             )
         logits: Tensor = out.logits[:, -logits_to_keep - 1 : -1]
-        return logits / self.temperature
+        temperature: float = self.temperature
+        return logits / temperature
 
     def _row(self, ids: Tensor, mask: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """One row; its prompt is padded on the left, its completion on the right."""
