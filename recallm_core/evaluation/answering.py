@@ -223,7 +223,7 @@ class ByFreeModel:
             [{"role": "user", "content": item.question}], item.documents, params=self._params
         )
         rules = free_rules(prompt)
-        stream = self._backend.generate(_request(prompt, rules))
+        stream = self._backend.generate(request_under(prompt, rules))
         tokens = [token for some in stream for token in some]
         ended = time.perf_counter()
         output = FreeReader(prompt, rules, self._llm.tokenizer).read(tokens)
@@ -242,8 +242,8 @@ class ByFreeModel:
         )
 
 
-def _request(prompt: Prompt, rules: ConstraintRules) -> GenerationRequest:
-    """What the library itself would ask of a backend, under other rules."""
+def request_under(prompt: Prompt, rules: ConstraintRules) -> GenerationRequest:
+    """Returns what the library itself would ask of a backend, under other rules."""
     settings = prompt.params  # complete: recipe and defaults are in it
     assert settings.max_new_tokens is not None
     assert settings.temperature is not None

@@ -1,0 +1,273 @@
+"""The ways to answer a sample: with recall, without its mask, and the same model without us."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from recallm_core.answering.stream import AnswerStream
+from recallm_core.backends import TokenStream
+from recallm_core.documents.document import Document
+from recallm_core.errors import RecallmError
+from recallm_core.evaluation.answering import WatchedBackend, request_under
+from recallm_core.evaluation.cited.policies import told
+from recallm_core.evaluation.frame.sample import Sample
+from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.items import Item
+from recallm_core.evaluation.unconstrained import FreeOutput, FreeReader, free_rules
+from recallm_core.generator import RecaLLM
+from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import Recipe
+
+RECALL = "recall"
+UNMASKED = "recall without mask"
+PLAIN = "without us"
+THINKING = "without us, thinking first"
+INSTRUCTION = "Answer from the documents, in a few words."
+STEPS = (
+    'Think step by step first. Then write the answer on a line of its own that begins with "Answer:'
+    '".'
+)
+PREFIX = "Answer:"
+_BUDGET = 64  # tokens of an answer that says nothing else
+
+
+class NotInProcessError(RecallmError):
+    """A way needs the model in this process."""
+
+
+class _Base:
+    """What the ways have in common: a watched model, and settings by sample.
+
+    Args:
+        llm: The model.
+        name: As rows and tables name it.
+        params: Settings that aren't the sample's.
+        thought: Output tokens for reasoning and evidence, beside the answer's.
+        documents: What of a sample's documents is shown; all of them by default.
+    """
+
+    def __init__(
+        self,
+        llm: RecaLLM,
+        name: str,
+        params: GenerationParams,
+        thought: int,
+        documents: Callable[[Item], Sequence[Document]] | None = None,
+    ) -> None:
+        self.name = name
+        self._backend = WatchedBackend(llm.backend)
+        self._llm = RecaLLM(llm.tokenizer, self._backend, llm.recipe, name=llm.name)
+        self._params = params
+        self._thought = thought
+        self._documents = documents or (lambda item: item.documents)
+
+    def asks(self, item: Item) -> bool:
+        """Every sample does, but one that begins in a way that only one process can give it."""
+        return True
+
+    def _begin(self, item: Item) -> None:
+        """Makes the next output begin as the sample says.
+
+        Raises:
+            NotInProcessError: The model runs elsewhere.
+        """
+        if (item.reasoning or item.opens) and not self._backend.in_process:
+            raise NotInProcessError(
+                "an output can be made to begin with given words only where the model runs in this "
+                "process; load it with transformers or llama.cpp"
+            )
+        words = self._llm.tokenizer.encode_plain(item.reasoning).ids if item.reasoning else ()
+        self._backend.words = [int(token) for token in words]
+        self._backend.opens = item.opens
+
+    def _settings(self, item: Item) -> GenerationParams:
+        """The settings with a sample's budgets."""
+        budget = item.budget if isinstance(item, Sample) else _BUDGET
+        return replace(
+            self._params,
+            max_new_tokens=budget + self._thought,
+            max_thinking_tokens=self._thought if self._llm.recipe.thinks else None,
+        )
+
+
+class ByRecall(_Base):
+    """As users are answered, with the mask; see ``_Base`` for the arguments."""
+
+    def __call__(self, items: Sequence[Item]) -> list[Told]:
+        """Returns what came of each sample."""
+        with timed(len(items)) as times, ExitStack() as stack:
+            streams = [self._opened(item, stack) for item in items]
+            answers = [stream.result() for stream in streams]
+        return [told(answer, times.wall, times.cpu) for answer in answers]
+
+    def _opened(self, item: Item, stack: ExitStack) -> AnswerStream:
+        self._begin(item)
+        documents = list(self._documents(item)) or None
+        settings = self._settings(item)
+        stream = self._llm.stream_chat(turns(item), documents, params=settings)
+        stack.callback(stream.close)
+        return stream
+
+
+class ByUnmasked(_Base):
+    """The same wording and spans, which may hold anything; see ``unconstrained``."""
+
+    def asks(self, item: Item) -> bool:
+        """Only a model in this process runs without the mask."""
+        return self._backend.in_process
+
+    def __call__(self, items: Sequence[Item]) -> list[Told]:
+        """Returns what came of each sample."""
+        return run_free(self._backend, self._llm, items, self._prepared)
+
+    def _prepared(self, item: Item) -> Prompt:
+        self._begin(item)
+        params = replace(self._settings(item), prior="none")
+        prompt, _ = self._llm.prepare(turns(item), list(self._documents(item)), params=params)
+        return replace(prompt, rules=free_rules(prompt))
+
+
+class ByPlain(_Base):
+    """The same weights without us: no recall, no wording of ours but one sentence.
+
+    Args:
+        llm: The model.
+        name: As rows and tables name it.
+        params: Temperature and the like.
+        thought: Tokens for thinking; 0: it answers at once.
+        documents: What of a sample's documents is shown.
+    """
+
+    def __init__(
+        self,
+        llm: RecaLLM,
+        name: str,
+        params: GenerationParams,
+        thought: int = 0,
+        documents: Callable[[Item], Sequence[Document]] | None = None,
+    ) -> None:
+        super().__init__(llm, name, params, thought, documents)
+        template = getattr(getattr(llm.tokenizer, "tokenizer", None), "chat_template", "")
+        self._completes = template is None  # a base model goes on with questions of its own
+        recipe = plain_recipe(llm.recipe, thinks=thought > 0, completes=self._completes)
+        self._llm = RecaLLM(llm.tokenizer, self._backend, recipe, name=llm.name)
+        self._params = GenerationParams(
+            recall_in="none",
+            evidence="free",
+            prior="none",
+            answer_form="words",
+            temperature=params.temperature,
+            top_p=params.top_p,
+            seed=params.seed,
+        )
+
+    def __call__(self, items: Sequence[Item]) -> list[Told]:
+        """Returns what came of each sample."""
+        answers = run_free(self._backend, self._llm, items, self._prepared)
+        return [self._read(answer) for answer in answers]
+
+    def _prepared(self, item: Item) -> Prompt:
+        self._begin(item)
+        documents = list(self._documents(item)) or None
+        return self._llm.prepare(turns(item), documents, params=self._settings(item))[0]
+
+    def _read(self, answer: Told) -> Told:
+        text = answer.text
+        if self._completes:
+            text = text.strip().partition("\n")[0].strip()
+        return replace(answer, text=text, words=after_prefix(text))
+
+
+def plain_recipe(recipe: Recipe, *, thinks: bool = False, completes: bool = False) -> Recipe:
+    """Returns how the same model is asked in plain words; a trained one keeps its own wording."""
+    if recipe.mode == "trained":
+        return recipe
+    lines = ["{question}", INSTRUCTION, *([STEPS] if thinks else [])]
+    question = "\n".join(lines) + ("\nAnswer:" if completes else "")
+    return Recipe(
+        mode="prompted",
+        think_open=recipe.think_open,
+        think_close=recipe.think_close,
+        document="Document [{index}](Title: {title}) {text}\n",
+        documents_close="\n",
+        question=question,
+    )
+
+
+def after_prefix(text: str) -> str:
+    """Returns what stands after the last ``Answer:``, or all of it where there is nothing."""
+    return text.rpartition(PREFIX)[2].strip() or text.strip()
+
+
+def turns(item: Item) -> list[dict[str, str]]:
+    """Returns the conversation that asks an item."""
+    if isinstance(item, Sample):
+        return item.turns()
+    return [{"role": "user", "content": item.question}]
+
+
+# without the constraint
+
+
+def run_free(
+    backend: WatchedBackend,
+    llm: RecaLLM,
+    items: Sequence[Item],
+    prepared: Callable[[Item], Prompt],
+) -> list[Told]:
+    """Runs prompts under the rules that they have, and reads the outputs as plain text."""
+    prompts: list[Prompt] = []
+    streams: list[TokenStream] = []
+    with timed(len(items)) as times, ExitStack() as stack:
+        for item in items:
+            prompts.append(prepared(item))
+            stream = backend.generate(request_under(prompts[-1], prompts[-1].rules))
+            stack.callback(stream.close)
+            streams.append(stream)
+        outputs = [[token for some in stream for token in some] for stream in streams]
+    return [
+        replace(
+            _free_told(item, prompt, FreeReader(prompt, prompt.rules, llm.tokenizer).read(tokens)),
+            seconds=times.wall,
+            cpu_seconds=times.cpu,
+            finish_reason=stream.finish_reason or "stop",
+        )
+        for item, prompt, tokens, stream in zip(items, prompts, outputs, streams, strict=True)
+    ]
+
+
+def _free_told(item: Item, prompt: Prompt, output: FreeOutput) -> Told:
+    words = output.answer
+    for span in output.spans:
+        words = words.replace(span, " ", 1)
+    texts = [document.text for document in item.documents]
+    return Told(
+        text=output.answer,
+        words=" ".join(words.split()) or output.answer,
+        quoted=output.spans,
+        verbatim=sum(any(span in text for text in texts) for span in output.spans),
+        prompt_tokens=len(prompt.token_ids),
+        output_tokens=output.tokens,
+    )
+
+
+@dataclass(slots=True)
+class Times:
+    """Wall and processor time of an answer: a batch's, divided by its answers."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+@contextmanager
+def timed(answers: int) -> Iterator[Times]:
+    """Measures what runs inside."""
+    times = Times()
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield times
+    times.wall = (time.perf_counter() - wall) / answers
+    times.cpu = (time.process_time() - cpu) / answers
