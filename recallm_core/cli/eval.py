@@ -14,10 +14,11 @@ from recallm_core.evaluation import command as mini
 from recallm_core.evaluation.cited import command as cited
 from recallm_core.evaluation.frame.arguments import say
 from recallm_core.evaluation.frame.compare import compare, shown
+from recallm_core.evaluation.positions import command as positions
 from recallm_core.evaluation.ruler import command as ruler
 from recallm_core.generator import RecaLLM
 
-SUITES: dict[str, Any] = {"mini": mini, "cited": cited, "ruler": ruler}
+SUITES: dict[str, Any] = {"mini": mini, "cited": cited, "ruler": ruler, "positions": positions}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -72,6 +72,12 @@ def failures(rows: Sequence[Row]) -> str:
     )
 
 
+def left_out(about: Mapping[str, Any]) -> str:
+    """Returns the part about cells that couldn't be made; empty where there are none."""
+    lines = [f"- {note}" for note in about.get("left_out", ())]
+    return "## Left out\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
 def pictures(names: Sequence[str] | None) -> str:
     """Returns the part with the pictures; it says so where they couldn't be drawn."""
     if names is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 from recallm_core.documents.loading import load_documents
@@ -34,10 +36,20 @@ class Haystack:
     name: str
     sentences: tuple[str, ...]
 
-    def take(self, count: int) -> list[str]:
-        """The first sentences; from the beginning again where there are too few."""
-        whole, rest = divmod(count, len(self.sentences))
-        return [*self.sentences * whole, *self.sentences[:rest]]
+    def take(self, words: int) -> list[str]:
+        """The first words, as sentences; the last one is cut, and a text too short begins anew."""
+        ends = _word_ends(self.sentences)
+        rounds, rest = divmod(words, ends[-1])
+        whole = bisect_right(ends, rest)
+        units = [*self.sentences * rounds, *self.sentences[:whole]]
+        cut = self.sentences[whole].split()[: rest - (ends[whole - 1] if whole else 0)]
+        return [*units, " ".join(cut)] if cut else units
+
+
+@cache
+def _word_ends(sentences: tuple[str, ...]) -> list[int]:
+    """How many words there are up to the end of each sentence."""
+    return list(accumulate(len(sentence.split()) for sentence in sentences))
 
 
 def haystack(folder: Path | None, data: Path) -> Haystack:

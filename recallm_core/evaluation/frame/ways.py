@@ -65,10 +65,6 @@ class _Base:
         self._thought = thought
         self._documents = documents or (lambda item: item.documents)
 
-    def asks(self, item: Item) -> bool:
-        """Every sample does, but one that begins in a way that only one process can give it."""
-        return True
-
     def _begin(self, item: Item) -> None:
         """Makes the next output begin as the sample says.
 
@@ -97,6 +93,10 @@ class _Base:
 class ByRecall(_Base):
     """As users are answered, with the mask; see ``_Base`` for the arguments."""
 
+    def asks(self, item: Item) -> bool:
+        """Whether there is anything to quote."""
+        return bool(item.documents)
+
     def __call__(self, items: Sequence[Item]) -> list[Told]:
         """Returns what came of each sample."""
         with timed(len(items)) as times, ExitStack() as stack:
@@ -117,8 +117,8 @@ class ByUnmasked(_Base):
     """The same wording and spans, which may hold anything; see ``unconstrained``."""
 
     def asks(self, item: Item) -> bool:
-        """Only a model in this process runs without the mask."""
-        return self._backend.in_process
+        """Whether there is anything to quote, and the model runs in this process."""
+        return bool(item.documents) and self._backend.in_process
 
     def __call__(self, items: Sequence[Item]) -> list[Told]:
         """Returns what came of each sample."""
@@ -164,6 +164,10 @@ class ByPlain(_Base):
             top_p=params.top_p,
             seed=params.seed,
         )
+
+    def asks(self, item: Item) -> bool:
+        """Whether it opens no span."""
+        return not item.opens
 
     def __call__(self, items: Sequence[Item]) -> list[Told]:
         """Returns what came of each sample."""

@@ -14,6 +14,8 @@ from recallm_core.evaluation.frame.texts import NOISE, Haystack, compound
 NEEDLE = "One of the special magic {kind} for {key} is: {value}."
 DEPTHS = tuple(round(step * 100 / 39) for step in range(40))
 _OUT = 128
+_SENTENCES = [f"{piece}." for piece in NOISE.rstrip(".").split(". ")] * 2
+_PIECES = {"words": 4, "uuids": 10}  # sentences of noise that are about as long as a needle
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Needles:
     asked: int = 1
 
     def make(self, rng: random.Random, size: int, text: Haystack) -> Sample:
-        """Returns a sample; its size is lines or sentences around the needles."""
+        """Returns a sample; its size is lines of noise, words of text, or parts of a needle."""
         pairs = [
             (key, [_make(self.values, rng) for _ in range(self.each)])
             for key in _distinct(self.keys, self.hidden, rng)
@@ -73,9 +75,11 @@ class Needles:
             return [NOISE] * size, []
         if self.hay == "text":
             return text.take(size), []
-        keys = _distinct(self.keys, size, rng)
+        lines, rest = divmod(size, _PIECES[self.keys])
+        keys = _distinct(self.keys, lines, rng)
         values = [_make(self.values, rng) for _ in keys]
-        return [self._needle(k, v) for k, v in zip(keys, values, strict=True)], values
+        units = [self._needle(k, v) for k, v in zip(keys, values, strict=True)]
+        return [*units, *[" ".join(_SENTENCES[:rest])] * bool(rest)], values
 
     def _question(self, keys: Sequence[str]) -> str:
         """The question in RULER's words; one key with one value is asked for in the singular."""

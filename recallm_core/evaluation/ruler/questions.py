@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,10 +15,6 @@ from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.train.tasks.datasets import read_rows
 
 _OUT = 32
-ASKED = (
-    "Answer the question based on the given documents. Only give me the answer and do not output "
-    "any other words. {question}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +35,48 @@ class Asked:
 
 
 def make(rng: random.Random, size: int, pool: Sequence[Asked], fill: Sequence[Any]) -> Sample:
-    """Returns a question among paragraphs, ``size`` of them but never without its own.
+    """Returns a question among paragraphs that hold ``size`` words beside its own.
 
     Args:
         rng: Chooses the question, the distractors and all places.
-        size: Paragraphs.
+        size: Words of distractors; the last one is cut.
         pool: Questions.
         fill: Paragraphs of other articles.
     """
     asked = rng.choice(pool)
-    near = rng.sample(asked.near, len(asked.near))
-    taken = {text for _, text in (*asked.own, *near)}
-    wanted = max(0, size - len(asked.own) - len(near))
-    far = [pair for pair in rng.sample(fill, min(len(fill), wanted + 20)) if pair[1] not in taken]
-    texts = [*asked.own, *[*near, *far][: max(0, size - len(asked.own))]]
+    order = random.Random(rng.random())
+    texts = [*asked.own, *_cut(_distractors(asked, fill, order), size)]
     rng.shuffle(texts)
     gold = texts.index(asked.own[0])
     return Sample(
         id="",
         documents=tuple(Document(text, f"d{n}", title) for n, (title, text) in enumerate(texts)),
-        question=ASKED.format(question=asked.question),
+        question=asked.question,
         answers=asked.answers,
         gold=gold,
         budget=_OUT,
         facts={"depth": 100 * gold / max(1, len(texts) - 1), "documents": len(texts)},
     )
+
+
+def _distractors(
+    asked: Asked, fill: Sequence[tuple[str, str]], rng: random.Random
+) -> Iterator[tuple[str, str]]:
+    """The paragraphs that come first, then others, each once."""
+    yield from rng.sample(asked.near, len(asked.near))
+    taken = {text for _, text in (*asked.own, *asked.near)}
+    for index in rng.sample(range(len(fill)), len(fill)):
+        if fill[index][1] not in taken:
+            yield fill[index]
+
+
+def _cut(pairs: Iterator[tuple[str, str]], words: int) -> Iterator[tuple[str, str]]:
+    """The first paragraphs, up to a number of words."""
+    for title, text in pairs:
+        if words <= 0:
+            return
+        yield title, " ".join(text.split()[:words])
+        words -= len(text.split())
 
 
 def _need(folder: Path, name: str) -> list[dict[str, Any]]:
