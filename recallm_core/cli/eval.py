@@ -16,9 +16,16 @@ from recallm_core.evaluation.frame.arguments import say
 from recallm_core.evaluation.frame.compare import compare, shown
 from recallm_core.evaluation.positions import command as positions
 from recallm_core.evaluation.ruler import command as ruler
+from recallm_core.evaluation.thought import command as thought
 from recallm_core.generator import RecaLLM
 
-SUITES: dict[str, Any] = {"mini": mini, "cited": cited, "ruler": ruler, "positions": positions}
+SUITES: dict[str, Any] = {
+    "mini": mini,
+    "cited": cited,
+    "ruler": ruler,
+    "positions": positions,
+    "thought": thought,
+}
 
 
 def parser() -> argparse.ArgumentParser:

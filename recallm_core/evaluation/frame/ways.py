@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from recallm_core.answering.stream import AnswerStream
 from recallm_core.backends import TokenStream
@@ -16,11 +17,12 @@ from recallm_core.evaluation.cited.policies import told
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.items import Item
-from recallm_core.evaluation.unconstrained import FreeOutput, FreeReader, free_rules
+from recallm_core.evaluation.unconstrained import FreeReader, free_rules
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.builder import Prompt
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
+from recallm_core.tokenization.tokenizer import Tokenizer
 
 RECALL = "recall"
 UNMASKED = "recall without mask"
@@ -89,6 +91,21 @@ class _Base:
             max_thinking_tokens=self._thought if self._llm.recipe.thinks else None,
         )
 
+    def _free(self, items: Sequence[Item]) -> list[Told]:
+        """Runs samples without a check of what comes."""
+        with timed(len(items)) as times:
+            outputs = run_free(self._backend, map(self._prepared, items))
+        return [
+            replace(self._told(item, output), seconds=times.wall, cpu_seconds=times.cpu)
+            for item, output in zip(items, outputs, strict=True)
+        ]
+
+    def _prepared(self, item: Item) -> Prompt:
+        raise NotImplementedError
+
+    def _told(self, item: Item, output: Output) -> Told:
+        return free_told(item, output, self._llm.tokenizer)
+
 
 class ByRecall(_Base):
     """As users are answered, with the mask; see ``_Base`` for the arguments."""
@@ -122,7 +139,7 @@ class ByUnmasked(_Base):
 
     def __call__(self, items: Sequence[Item]) -> list[Told]:
         """Returns what came of each sample."""
-        return run_free(self._backend, self._llm, items, self._prepared)
+        return self._free(items)
 
     def _prepared(self, item: Item) -> Prompt:
         self._begin(item)
@@ -171,15 +188,15 @@ class ByPlain(_Base):
 
     def __call__(self, items: Sequence[Item]) -> list[Told]:
         """Returns what came of each sample."""
-        answers = run_free(self._backend, self._llm, items, self._prepared)
-        return [self._read(answer) for answer in answers]
+        return self._free(items)
 
     def _prepared(self, item: Item) -> Prompt:
         self._begin(item)
         documents = list(self._documents(item)) or None
         return self._llm.prepare(turns(item), documents, params=self._settings(item))[0]
 
-    def _read(self, answer: Told) -> Told:
+    def _told(self, item: Item, output: Output) -> Told:
+        answer = super()._told(item, output)
         text = answer.text
         if self._completes:
             text = text.strip().partition("\n")[0].strip()
@@ -217,45 +234,50 @@ def turns(item: Item) -> list[dict[str, str]]:
 # without the constraint
 
 
-def run_free(
-    backend: WatchedBackend,
-    llm: RecaLLM,
-    items: Sequence[Item],
-    prepared: Callable[[Item], Prompt],
-) -> list[Told]:
-    """Runs prompts under the rules that they have, and reads the outputs as plain text."""
-    prompts: list[Prompt] = []
-    streams: list[TokenStream] = []
-    with timed(len(items)) as times, ExitStack() as stack:
-        for item in items:
-            prompts.append(prepared(item))
-            stream = backend.generate(request_under(prompts[-1], prompts[-1].rules))
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What came of a prompt under rules that aren't checked.
+
+    Attributes:
+        prompt: With the rules that it ran under.
+        tokens: The output.
+        finish_reason: As in ``Answer``.
+    """
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    finish_reason: str
+
+
+def run_free(backend: WatchedBackend, prompts: Iterable[Prompt]) -> list[Output]:
+    """Runs prompts under the rules that they have; one is made when those before it have begun."""
+    begun: list[tuple[Prompt, TokenStream]] = []
+    with ExitStack() as stack:
+        for prompt in prompts:
+            stream = backend.generate(request_under(prompt, prompt.rules))
             stack.callback(stream.close)
-            streams.append(stream)
-        outputs = [[token for some in stream for token in some] for stream in streams]
-    return [
-        replace(
-            _free_told(item, prompt, FreeReader(prompt, prompt.rules, llm.tokenizer).read(tokens)),
-            seconds=times.wall,
-            cpu_seconds=times.cpu,
-            finish_reason=stream.finish_reason or "stop",
-        )
-        for item, prompt, tokens, stream in zip(items, prompts, outputs, streams, strict=True)
-    ]
+            begun.append((prompt, stream))
+        return [
+            Output(prompt, tuple(chain.from_iterable(stream)), stream.finish_reason or "stop")
+            for prompt, stream in begun
+        ]
 
 
-def _free_told(item: Item, prompt: Prompt, output: FreeOutput) -> Told:
-    words = output.answer
-    for span in output.spans:
+def free_told(item: Item, output: Output, tokenizer: Tokenizer) -> Told:
+    """Returns an unchecked output as a row has it; of its spans, which stand in a document."""
+    read = FreeReader(output.prompt, output.prompt.rules, tokenizer).read(output.tokens)
+    words = read.answer
+    for span in read.spans:
         words = words.replace(span, " ", 1)
     texts = [document.text for document in item.documents]
     return Told(
-        text=output.answer,
-        words=" ".join(words.split()) or output.answer,
-        quoted=output.spans,
-        verbatim=sum(any(span in text for text in texts) for span in output.spans),
-        prompt_tokens=len(prompt.token_ids),
-        output_tokens=output.tokens,
+        text=read.answer,
+        words=" ".join(words.split()) or read.answer,
+        quoted=read.spans,
+        verbatim=sum(any(span in text for text in texts) for span in read.spans),
+        prompt_tokens=len(output.prompt.token_ids),
+        output_tokens=read.tokens,
+        finish_reason=output.finish_reason,
     )
 
 

@@ -91,10 +91,8 @@ def _cells(
         for count in counts
         for place in places(count)
     ]
-    return [
-        *(Cell(NAME, kind, n, partial(controls, rows, kind)) for kind in (ORACLE, CLOSED)),
-        *placed,
-    ]
+    alone = [Cell(NAME, kind, n, partial(controls, rows, kind)) for kind in (ORACLE, CLOSED)]
+    return [*alone, *placed]
 
 
 def write_report(folder: Path, about: dict[str, Any]) -> None:

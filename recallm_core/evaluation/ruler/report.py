@@ -35,9 +35,9 @@ DEVIATIONS = (
     "Essays are replaced: see *text* above. Their sentences are found by `recallm_core.text`, and "
     "what is no sentence (code, tables, headings) is left out.",
     "Words of keys and lists come from the shipped embedder's vocabulary, not from wonderwords.",
-    "The tasks `qa_1` and `qa_2` ask nothing but the question (RULER adds to give only the answer), "
-    "and their last distractor is cut to fill the length. `niah_multikey_2` and `niah_multikey_3` "
-    "are filled up with sentences of noise where no whole needle fits any more.",
+    "The tasks `qa_1` and `qa_2` ask nothing but the question (RULER adds to give only the "
+    "answer), and their last distractor is cut to fill the length. `niah_multikey_2` and "
+    "`niah_multikey_3` end with sentences of noise where no whole needle fits any more.",
     "`qa_1` asks about the half of SQuAD 2.0's development set that is in the data folder, `qa_2` "
     "about 150 rows of HotpotQA's, both filled up with Wikipedia passages. recallm-mini was "
     "trained on SQuAD paragraphs: `qa_1` is in its domain.",
