@@ -1,4 +1,4 @@
-"""What a run says about look-ups after thought: rates, gaps, doses, errors, and what recall does."""
+"""What a run says about look-ups after thought: rates, gaps, doses, errors."""
 
 from __future__ import annotations
 
@@ -43,17 +43,18 @@ GAPS = (
 _DRAWS = 2000
 _HOW = """## How to read this
 
-- *direct*: the question names the key. *own trace*: the same question, the output made to begin with
-  the working that solves the equation; *another's trace*: with that of another equation, about this
-  key; *filler*: with as many tokens about something else. *literal prefix*: the output begins with
-  what stands right before the value. *span opened*: the mark of a span stands after it.
+- *direct*: the question names the key. *own trace*: the same question, the output made to begin
+  with the working that solves the equation; *another's trace*: with that of another equation, about
+  this key; *filler*: with as many tokens about something else. *literal prefix*: the output begins
+  with what stands right before the value. *span opened*: the mark of a span stands after it.
   *solve*: the question is the equation, nothing is put into the output; *absent key*: the same, and
   the dictionary has no such entry.
-- Right: the first code that a user reads is the value. *another entry's*: a wrong line; *cut*: a part
-  of a value; *garbled*: one or two edits from a value; *invented*: none of these.
-- With the mask, a span can't hold a garbled or invented code; the last column counts those of spans.
-- The gap *direct* less *own trace* is the effect named lost in thought; *another's trace* and *filler*
-  say whether it is the content of the reasoning or mere distance.
+- Right: the first code that a user reads is the value. *another entry's*: a wrong line; *cut*: a
+  part of a value; *garbled*: one or two edits from a value; *invented*: none of these.
+- With the mask, a span can't hold a garbled or invented code; the last column counts those of
+  spans. Words beside a span are free, so a user may read a wrong code there.
+- The gap *direct* less *own trace* is the effect named lost in thought; *another's trace* and
+  *filler* say whether it is the content of the reasoning or mere distance.
 """
 
 
@@ -139,8 +140,8 @@ def _by_dictionary(rows: Sequence[Row], first: str, second: str) -> dict[int, fl
 def parts(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
     """Returns the parts of the report."""
     return [
-        f"Traces: {about.get('traces_used')}. In per cent, with 95 % intervals; one dictionary under "
-        "every condition, so that differences are paired.\n",
+        f"Traces: {about.get('traces_used')}. In per cent, with 95 % intervals; one dictionary "
+        "under every condition, so that differences are paired.\n",
         *(_rates(rows, length) for length in lengths(rows)),
         _gaps(rows),
         _closing(rows),
@@ -205,15 +206,11 @@ def _doses(rows: Sequence[Row]) -> str:
         return ""
     names = [DIRECT, *filter(is_dose, tasks(given))]
     groups = grouped(given, lambda row: (row["condition"], row["length"], row["task"]))
-    body = [
-        [
-            way,
-            shown_length(length),
-            *(cell(mean(groups.get((way, length, n), []), "score")) for n in names),
-        ]
-        for way in ways(given)
-        for length in lengths(given)
-    ]
+    body = []
+    for way in ways(given):
+        for length in lengths(given):
+            cells = [mean(groups.get((way, length, name), []), "score") for name in names]
+            body.append([way, shown_length(length), *map(cell, cells)])
     return "## Dose: tokens of trace before the answer\n\n" + table(["way", "length", *names], body)
 
 

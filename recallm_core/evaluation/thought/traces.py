@@ -48,9 +48,7 @@ def own_traces(
     except RunError:
         return {}
     texts = {row["facts"]["dictionary"]: row["text"] for row in rows}
-    cut = {
-        number: cut_at_key(text, keys[number]) for number, text in texts.items() if number in keys
-    }
+    cut = {n: cut_at_key(text, keys[n]) for n, text in texts.items() if n in keys}
     return {number: text for number, text in cut.items() if text}
 
 
