@@ -206,7 +206,7 @@ class ByPlain(_Base):
 def plain_recipe(recipe: Recipe, *, thinks: bool = False, completes: bool = False) -> Recipe:
     """Returns how the same model is asked in plain words; a trained one keeps its own wording."""
     if recipe.mode == "trained":
-        return recipe
+        return replace(recipe, answer_prefix="")
     lines = ["{question}", INSTRUCTION, *([STEPS] if thinks else [])]
     question = "\n".join(lines) + ("\nAnswer:" if completes else "")
     return Recipe(
@@ -216,6 +216,7 @@ def plain_recipe(recipe: Recipe, *, thinks: bool = False, completes: bool = Fals
         document="Document [{index}](Title: {title}) {text}\n",
         documents_close="\n",
         question=question,
+        answer_prefix="",
     )
 
 
