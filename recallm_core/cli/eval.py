@@ -14,6 +14,7 @@ from recallm_core.evaluation import command as mini
 from recallm_core.evaluation.cited import command as cited
 from recallm_core.evaluation.frame.arguments import say
 from recallm_core.evaluation.frame.compare import compare, shown
+from recallm_core.evaluation.helmet import command as helmet
 from recallm_core.evaluation.positions import command as positions
 from recallm_core.evaluation.ruler import command as ruler
 from recallm_core.evaluation.thought import command as thought
@@ -25,6 +26,7 @@ SUITES: dict[str, Any] = {
     "ruler": ruler,
     "positions": positions,
     "thought": thought,
+    "helmet": helmet,
 }
 
 
