@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.frame.sample import Sample
@@ -93,10 +94,20 @@ class Meter:
             )
 
 
+class Counts(Protocol):
+    """What a fitter asks of a meter."""
+
+    def tokens(self, sample: Sample) -> int:
+        """Tokens of prompt and answer."""
+
+    def room(self, length: int) -> int:
+        """Tokens that a sample of a length may take."""
+
+
 class Fitter:
     """Makes samples as long as asked for; where the last search ended, the next one begins."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Counts) -> None:
         self._meter = meter
         self._size = 0
 

@@ -117,7 +117,13 @@ def samples(
         LengthError: The length is too short for the task.
         MissingDataError: A text that the task needs isn't there.
     """
-    fitter = Fitter(meter)
+    return fitted_samples(task, length, n, seed=seed, fitter=Fitter(meter), texts=texts)
+
+
+def fitted_samples(
+    task: Task, length: int, n: int, *, seed: int, fitter: Fitter, texts: Texts
+) -> list[Sample]:
+    """Returns the samples of a task as ``samples`` does, fitted in another way."""
     return [_sample(task, length, number, seed, fitter, texts) for number in range(n)]
 
 
