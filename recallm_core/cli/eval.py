@@ -1,4 +1,4 @@
-"""The command ``recallm eval``: one subcommand a suite, and the comparison of two runs."""
+"""The command ``recallm eval``: one subcommand a suite, and what is done with runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.evaluation import command as mini
 from recallm_core.evaluation.cited import command as cited
 from recallm_core.evaluation.frame.arguments import say
+from recallm_core.evaluation.frame.compact import pack
 from recallm_core.evaluation.frame.compare import compare, shown
 from recallm_core.evaluation.helmet import command as helmet
 from recallm_core.evaluation.positions import command as positions
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     for suite in SUITES.values():
         suite.add_parser(kinds)
     _add_compare(kinds)
+    _add_pack(kinds)
     return top
 
 
@@ -52,6 +54,16 @@ def _add_compare(kinds: Any) -> None:
     two.add_argument("--ways", nargs=2, metavar=("A", "B"), help="A of the first, B of the second")
 
 
+def _add_pack(kinds: Any) -> None:
+    pack = kinds.add_parser(
+        "pack",
+        help="the rows of runs as one small file, without texts",
+        description="Writes what the figures of reports are computed from, for keeping.",
+    )
+    pack.add_argument("runs", type=Path, nargs="+", help="folders of runs")
+    pack.add_argument("--out", type=Path, required=True, help="a .jsonl.gz file")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``eval`` with command-line arguments; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -60,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.kind == "compare":
             pair = tuple(arguments.ways) if arguments.ways else None
             sys.stdout.write(shown(compare(arguments.first, arguments.second, pair)))
+        elif arguments.kind == "pack":
+            rows = pack(arguments.runs, arguments.out)
+            sys.stdout.write(f"{rows:,} rows in {arguments.out}\n")
         else:
             _measure(arguments, shlex.join(["recallm", "eval", *words]))
     except (RecallmError, ValueError) as error:

@@ -26,6 +26,7 @@ _TOLD_ONLY = {
     "evaluation/cited/report.py",
     "evaluation/cited/plot.py",
     "evaluation/cited/command.py",
+    "evaluation/frame/compact.py",
     "evaluation/frame/compare.py",
     "evaluation/frame/page.py",
     "evaluation/frame/report.py",

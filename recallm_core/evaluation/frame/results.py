@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,15 @@ def read_run(path: Path) -> list[Row]:
 
 def _lines(file: Path) -> Iterator[bytes]:
     size = 0
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
-        for line in lines:
-            size += len(line)
-            if size > _MOST:
-                raise RunError(f"{file} holds more than {_MOST:,} bytes: not the rows of a run")
-            yield line
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+            while line := lines.readline(_MOST):
+                size += len(line)
+                if size >= _MOST:
+                    raise RunError(f"{file} holds more than {_MOST:,} bytes: not a run's rows")
+                yield line
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunError(f"{file} can't be read ({error}); give the folder of a run") from error
 
 
 def _row(file: Path, number: int, line: bytes) -> Row:

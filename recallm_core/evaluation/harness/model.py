@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+from recallm_core.answering.stream import AnswerStream
 from recallm_core.errors import MissingExtraError
 from recallm_core.evaluation.harness.samples import documents_of
 from recallm_core.generator import RecaLLM
@@ -54,8 +56,9 @@ class RecallmLM(LM):  # type: ignore[misc]  # the harness has no types
     ) -> None:
         super().__init__()
         options = {name: value for name, value in options.items() if name in ("device", "dtype")}
-        is_loaded = isinstance(model, RecaLLM)
-        self._llm = model if is_loaded else RecaLLM.load(model, mode=mode, **options)
+        self._llm: RecaLLM = (
+            model if isinstance(model, RecaLLM) else RecaLLM.load(model, mode=mode, **options)
+        )
         self._thought = int(thought)
         self._tokens = int(max_gen_toks)
         self._batch = int(batch_size) if str(batch_size).isdecimal() else 4
@@ -76,22 +79,28 @@ class RecallmLM(LM):  # type: ignore[misc]  # the harness has no types
         answers: list[str] = []
         for first in range(0, len(requests), self._batch):
             batch = requests[first : first + self._batch]
-            streams = [self._asked(request) for request in batch]
-            texts = [stream.result().text for stream in streams]
+            with ExitStack() as stack:
+                streams = [self._asked(request, stack) for request in batch]
+                texts = [stream.result().text for stream in streams]
             answers += [
                 cut(text, request.args[1]) for text, request in zip(texts, batch, strict=True)
             ]
         return answers
 
-    def _asked(self, request: Any) -> Any:
+    def _asked(self, request: Any, stack: ExitStack) -> AnswerStream:
+        """Begins an answer; the stack closes it however it ends."""
         context, settings = request.args[:2]
         doc = request.doc if isinstance(request.doc, Mapping) else {}
         documents = documents_of(doc)
         params = self._params(settings)
-        if documents is not None:
-            return self._llm.stream_chat(json.loads(doc["recallm_turns"]), documents, params=params)
-        messages = [{"role": "user", "content": context}]
-        return self._llm.stream_chat(messages, params=params, scope="prompt")
+        if documents is None:
+            messages = [{"role": "user", "content": context}]
+            stream = self._llm.stream_chat(messages, params=params, scope="prompt")
+        else:
+            turns = json.loads(doc["recallm_turns"])
+            stream = self._llm.stream_chat(turns, documents, params=params)
+        stack.callback(stream.close)
+        return stream
 
     def _params(self, settings: Mapping[str, Any]) -> GenerationParams:
         sampled = settings.get("do_sample", False)

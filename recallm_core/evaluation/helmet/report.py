@@ -14,7 +14,7 @@ from recallm_core.evaluation.helmet.tasks import TASKS
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row
 
-MEASURES = ("score", "answers", "quote_recall", "quote_precision", "declined")
+MEASURES: tuple[str, ...] = ("score", "answers", "quote_recall", "quote_precision", "declined")
 MEASURES += ("abstained", "truncated", "output_tokens")
 TITLE = "HELMET-style (rebuilt): Recall 4/4, RAG 2/4, ICL 2/5, Re-rank-like, Cite-like, LongQA-like"
 DEVIATIONS = (

@@ -26,7 +26,7 @@ from recallm_core.evaluation.positions.items import CLOSED, ORACLE
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row
 
-MEASURES = ("score", "text", "em", "cites_gold", "hit", "wrong_slices", "words")
+MEASURES: tuple[str, ...] = ("score", "text", "em", "cites_gold", "hit", "wrong_slices", "words")
 MEASURES += ("abstained", "truncated", "output_tokens")
 Floats = NDArray[np.float64]
 _DRAWS = 2000

@@ -31,7 +31,15 @@ from recallm_core.evaluation.thought.conditions import (
 )
 from recallm_core.evaluation.thought.scores import KINDS
 
-MEASURES = ("score", "quoted", "key", "declined", "wrong_quotes", "truncated", "output_tokens")
+MEASURES: tuple[str, ...] = (
+    "score",
+    "quoted",
+    "key",
+    "declined",
+    "wrong_quotes",
+    "truncated",
+    "output_tokens",
+)
 MEASURES += tuple(f"is {name}" for name in KINDS)
 GAPS = (
     (DIRECT, REPLAYED),
