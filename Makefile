@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip
 VENV_VLLM ?= .venv-vllm
 VLLM_PYTHON := $(abspath $(VENV_VLLM))/bin/python
 
-.PHONY: demo test check slow real vllm cookbooks clean
+.PHONY: demo test check slow real vllm cookbooks site clean
 
 # What a user needs, at the versions that constraints.txt records.
 $(VENV)/.stamp-user: pyproject.toml constraints.txt
@@ -59,6 +59,10 @@ check: $(VENV)/.stamp-dev
 
 cookbooks: $(VENV)/.stamp-dev
 	$(BIN)/python cookbooks/execute.py
+
+# The documentation site, in build/site; a broken link or a missing page fails.
+site: $(VENV)/.stamp-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

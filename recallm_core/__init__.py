@@ -36,7 +36,9 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "Pack": "packing",
     "Part": "answers.answer",
     "Passage": "documents.document",
-    "Prompt": "prompting.builder",
+    "PointedPrompt": "pointing",
+    "PointedReader": "pointing",
+    "Prompt": "prompting.prompt",
     "Reasoning": "answers.trace",
     "ReasoningDelta": "answers.trace",
     "RecaLLM": "generator",
@@ -44,11 +46,14 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "RecallEnded": "answers.trace",
     "RecallIndex": "decoding.recall_index",
     "RecallLogitsProcessor": "backends.local.logits_processor",
-    "RecallMatcher": "decoding.recall_index",
+    "RecallMatcher": "decoding.recall_matcher",
     "RecallSpan": "answers.trace",
     "RecallStarted": "answers.trace",
     "RecallmError": "errors",
     "Recipe": "prompting.recipe",
+    "ReplyError": "errors",
+    "ResolvedParams": "prompting.params",
+    "SchemaLimits": "pointing",
     "ScoredChunk": "documents.document",
     "ServerError": "errors",
     "Settings": "prompting.params",
@@ -105,6 +110,7 @@ if TYPE_CHECKING:
         MessageError as MessageError,
         MissingExtraError as MissingExtraError,
         RecallmError as RecallmError,
+        ReplyError as ReplyError,
         ServerError as ServerError,
         TokenizerError as TokenizerError,
     )
@@ -119,15 +125,23 @@ if TYPE_CHECKING:
         Pack as Pack,
         pack as pack,
     )
+    from recallm_core.pointing import (
+        PointedPrompt as PointedPrompt,
+        PointedReader as PointedReader,
+        SchemaLimits as SchemaLimits,
+    )
     from recallm_core.prompting.params import (
         GenerationParams as GenerationParams,
+        ResolvedParams as ResolvedParams,
         Settings as Settings,
     )
-    from recallm_core.prompting.builder import (
+    from recallm_core.prompting.prompt import (
         Prompt as Prompt,
     )
     from recallm_core.decoding.recall_index import (
         RecallIndex as RecallIndex,
+    )
+    from recallm_core.decoding.recall_matcher import (
         RecallMatcher as RecallMatcher,
     )
     from recallm_core.prompting.recipe import (

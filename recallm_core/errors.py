@@ -57,6 +57,10 @@ class GenerationCancelledError(GenerationError):
     """The caller cancelled, or closed the stream, before the answer was complete."""
 
 
+class ReplyError(GenerationError):
+    """A model that was asked for JSON of a schema replied with something else."""
+
+
 class ServerError(GenerationError):
     """A model server can't be reached, refuses, isn't set up for recall, or broke off."""
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
 from recallm_core.answering.context import Documents, Message, Preparer, unread
+from recallm_core.answering.request import (
+    ChatRequest,
+    chat_request,
+    pairs,
+    question_request,
+    takes,
+)
 from recallm_core.answering.stream import (
     AnswerStream,
     Event,
@@ -23,13 +30,19 @@ from recallm_core.answering.stream import (
 from recallm_core.answers.answer import Answer
 from recallm_core.backends import Backend
 from recallm_core.backends.checks import FORKED
-from recallm_core.decoding.grammar import OutputRules, tool_spec
+from recallm_core.decoding.grammar import OutputRules
 from recallm_core.documents.document import Document
-from recallm_core.errors import DocumentError, GenerationError
+from recallm_core.errors import GenerationError
 from recallm_core.locks import ForkSafeLock
-from recallm_core.prompting.builder import Prompt
-from recallm_core.prompting.params import GenerationParams, Settings, with_settings
+from recallm_core.prompting.params import (
+    GenerationParams,
+    ResolvedParams,
+    Settings,
+    with_settings,
+)
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe
+from recallm_core.prompting.resolving import resolve
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 _SHARED: WeakValueDictionary[str, RecaLLM] = WeakValueDictionary()
@@ -103,14 +116,8 @@ class RecaLLM:
 
     # asking
 
-    def answer(
-        self,
-        question: str,
-        documents: Documents,
-        *,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> Answer:
+    @takes(question_request)
+    def answer(self, request: ChatRequest) -> Answer:  # noqa: D417
         """Answers a question from documents.
 
         Args:
@@ -127,20 +134,10 @@ class RecaLLM:
             DocumentError: A document can't be used as it is.
             GenerationError: The backend failed.
         """
-        return self.chat(*_asked(question, documents), params=params, **settings)
+        return self._answer(request)
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        documents: Documents | None = None,
-        *,
-        tools: Sequence[Any] | None = None,
-        tool_choice: str | None = None,
-        response_schema: Any = None,
-        parallel_tool_calls: bool = True,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> Answer:
+    @takes(chat_request)
+    def chat(self, request: ChatRequest) -> Answer:  # noqa: D417
         """Continues a conversation over documents; like ``answer``, with a history.
 
         Args:
@@ -159,52 +156,73 @@ class RecaLLM:
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
         """
-        with self.stream_chat(
-            messages,
-            documents,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_schema=response_schema,
-            parallel_tool_calls=parallel_tool_calls,
-            params=params,
-            **settings,
-        ) as stream:
+        return self._answer(request)
+
+    @takes(question_request)
+    def stream(self, request: ChatRequest) -> AnswerStream:
+        """Like ``answer``, as events while they happen; the last one is ``Finished``."""
+        return self._open(request)
+
+    @takes(chat_request)
+    def stream_chat(self, request: ChatRequest) -> AnswerStream:
+        """Like ``chat``, as events while they happen."""
+        return self._open(request)
+
+    @takes(question_request)
+    async def aanswer(self, request: ChatRequest) -> Answer:
+        """``answer`` without blocking the event loop; cancelling it stops the generation."""
+        return await self._aanswer(request)
+
+    @takes(chat_request)
+    async def achat(self, request: ChatRequest) -> Answer:
+        """``chat`` without blocking the event loop; cancelling it stops the generation."""
+        return await self._aanswer(request)
+
+    @takes(question_request)
+    def astream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """``stream`` for asynchronous code; leaving the loop stops the generation."""
+        return self._events(request)
+
+    @takes(chat_request)
+    def astream_chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
+        return self._events(request)
+
+    def _answer(self, request: ChatRequest) -> Answer:
+        with self._open(request) as stream:
             return stream.result()
 
-    def stream(
-        self,
-        question: str,
-        documents: Documents,
-        *,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> AnswerStream:
-        """Like ``answer``, as events while they happen; the last one is ``Finished``."""
-        return self.stream_chat(*_asked(question, documents), params=params, **settings)
+    async def _aanswer(self, request: ChatRequest) -> Answer:
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.answer
+        raise GenerationError("the stream ended without an answer")
 
-    def stream_chat(
-        self,
-        messages: Sequence[Message],
-        documents: Documents | None = None,
-        *,
-        tools: Sequence[Any] | None = None,
-        tool_choice: str | None = None,
-        response_schema: Any = None,
-        parallel_tool_calls: bool = True,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> AnswerStream:
-        """Like ``chat``, as events while they happen."""
-        output = _output(tools, tool_choice, response_schema, parallel_tool_calls)
-        prompt, sources = self.prepare(
-            messages, documents, params=params, output=output, **settings
+    def _open(self, request: ChatRequest) -> AnswerStream:
+        """Sets the model to work."""
+        output = request.output()
+        prompt, sources = self._prepare(
+            request.messages, request.documents, request.all_settings(), output
         )
-        empty = unread(prompt, documents)
+        empty = unread(prompt, request.documents)
         if empty and (output is None or output.words_only):
             return SettledStream(unread_answer(prompt, sources, name=self.name))
         return AnswerStream(
             self.tokenizer, self.backend, prompt, sources, name=self.name, unread=empty
         )
+
+    async def _events(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        opening = asyncio.create_task(asyncio.to_thread(self._open, request))
+        try:
+            stream = await asyncio.shield(opening)
+            while events := await asyncio.to_thread(stream.next_events):
+                for event in events:
+                    yield event
+        finally:
+            _close_when_open(opening)
+
+    # batches
 
     def answer_batch(
         self,
@@ -214,11 +232,27 @@ class RecaLLM:
         **settings: Unpack[Settings],
     ) -> list[Answer]:
         """Answers many questions, which share the backend's batches; order is kept."""
-        streams = self._opened(_pairs(questions), params, settings)
+        streams = self._opened(pairs(questions), params, settings)
         try:
             return [stream.result() for stream in streams]
         finally:
             _close(streams)
+
+    async def aanswer_batch(
+        self,
+        questions: Iterable[tuple[str, Documents]],
+        *,
+        params: GenerationParams | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Answer]:
+        """``answer_batch`` without blocking the event loop; cancelling it stops all of them."""
+        batch = list(pairs(questions))
+        opening = asyncio.create_task(asyncio.to_thread(self._opened, batch, params, settings))
+        try:
+            streams = await asyncio.shield(opening)
+            return [await asyncio.to_thread(stream.result) for stream in streams]
+        finally:
+            _close_when_open(opening)
 
     def _opened(
         self,
@@ -235,107 +269,6 @@ class RecaLLM:
             _close(streams)
             raise
         return streams
-
-    async def aanswer(
-        self,
-        question: str,
-        documents: Documents,
-        *,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> Answer:
-        """``answer`` without blocking the event loop; cancelling it stops the generation."""
-        return await self.achat(*_asked(question, documents), params=params, **settings)
-
-    async def aanswer_batch(
-        self,
-        questions: Iterable[tuple[str, Documents]],
-        *,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> list[Answer]:
-        """``answer_batch`` without blocking the event loop; cancelling it stops all of them."""
-        pairs = list(_pairs(questions))
-        opening = asyncio.create_task(asyncio.to_thread(self._opened, pairs, params, settings))
-        try:
-            streams = await asyncio.shield(opening)
-            return [await asyncio.to_thread(stream.result) for stream in streams]
-        finally:
-            _close_when_open(opening)
-
-    async def achat(
-        self,
-        messages: Sequence[Message],
-        documents: Documents | None = None,
-        *,
-        tools: Sequence[Any] | None = None,
-        tool_choice: str | None = None,
-        response_schema: Any = None,
-        parallel_tool_calls: bool = True,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> Answer:
-        """``chat`` without blocking the event loop; cancelling it stops the generation."""
-        events = self.astream_chat(
-            messages,
-            documents,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_schema=response_schema,
-            parallel_tool_calls=parallel_tool_calls,
-            params=params,
-            **settings,
-        )
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event.answer
-        raise GenerationError("the stream ended without an answer")
-
-    def astream(
-        self,
-        question: str,
-        documents: Documents,
-        *,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> AsyncGenerator[Event, None]:
-        """``stream`` for asynchronous code."""
-        return self.astream_chat(*_asked(question, documents), params=params, **settings)
-
-    async def astream_chat(
-        self,
-        messages: Sequence[Message],
-        documents: Documents | None = None,
-        *,
-        tools: Sequence[Any] | None = None,
-        tool_choice: str | None = None,
-        response_schema: Any = None,
-        parallel_tool_calls: bool = True,
-        params: GenerationParams | None = None,
-        **settings: Unpack[Settings],
-    ) -> AsyncGenerator[Event, None]:
-        """``stream_chat`` for asynchronous code; leaving the loop stops the generation."""
-        opening = asyncio.create_task(
-            asyncio.to_thread(
-                self.stream_chat,
-                messages,
-                documents,
-                tools=tools,
-                tool_choice=tool_choice,
-                response_schema=response_schema,
-                parallel_tool_calls=parallel_tool_calls,
-                params=params,
-                **settings,
-            )
-        )
-        try:
-            stream = await asyncio.shield(opening)
-            while events := await asyncio.to_thread(stream.next_events):
-                for event in events:
-                    yield event
-        finally:
-            _close_when_open(opening)
 
     # your own loop
 
@@ -381,9 +314,32 @@ class RecaLLM:
             GenerationError: This process was forked after the model was loaded.
             ValueError: The question is empty, or a setting is out of range.
         """
+        return self._prepare(messages, documents, with_settings(params, settings), output)
+
+    def _prepare(
+        self,
+        messages: Sequence[Message],
+        documents: Documents | None,
+        params: GenerationParams,
+        output: OutputRules | None,
+    ) -> tuple[Prompt, Mapping[str, Document]]:
         self._check_process()
-        chosen = with_settings(params, settings)
-        return self._preparer.prepare(messages, documents, chosen, output)
+        return self._preparer.prepare(messages, documents, params, output)
+
+    def resolve(
+        self, params: GenerationParams | None = None, **settings: Unpack[Settings]
+    ) -> ResolvedParams:
+        """Returns what holds for an answer in words: the settings, then the recipe's, then ours.
+
+        Args:
+            params: Settings; single ones may be given by name instead.
+            settings: Fields of ``GenerationParams``.
+
+        Raises:
+            TypeError: A setting isn't known.
+            ValueError: A setting is out of range.
+        """
+        return resolve(with_settings(params, settings), self.recipe)
 
     def _check_process(self) -> None:
         """Refuses a forked child at once: the model, and what other threads held, stayed behind.
@@ -393,57 +349,6 @@ class RecaLLM:
         """
         if self.backend.in_process and os.getpid() != self._process:
             raise GenerationError(FORKED)
-
-
-def _asked(question: str, documents: Documents) -> tuple[list[Message], Documents]:
-    """A question and its documents as ``chat`` takes them.
-
-    Raises:
-        ValueError: The question is no text.
-        DocumentError: There are no documents: here, they are never left out.
-    """
-    if not isinstance(question, str):
-        raise ValueError(
-            f"the question must be a str, got {type(question).__name__}; a call looks like "
-            "answer(question, documents)"
-        )
-    if documents is None:
-        raise DocumentError(
-            "documents must be a list of Document or str, got None; an empty list says that a "
-            "search found nothing, and chat(messages) asks without documents"
-        )
-    return [{"role": "user", "content": question}], documents
-
-
-def _pairs(questions: Any) -> Iterator[tuple[str, Documents]]:
-    """The pairs of a batch, checked before the model runs.
-
-    Raises:
-        ValueError: It isn't a list of pairs.
-    """
-    wanted = "questions must be a list of (question, documents) pairs"
-    if isinstance(questions, str | bytes | Mapping) or not isinstance(questions, Iterable):
-        raise ValueError(f"{wanted}, got one {type(questions).__name__}")
-    given = list(questions)
-    for number, pair in enumerate(given):
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            size = f" of {len(pair)}" if isinstance(pair, list | tuple) else ""
-            raise ValueError(f"{wanted}; number {number} is a {type(pair).__name__}{size}")
-    return iter(given)
-
-
-def _output(
-    tools: Sequence[Any] | None, choice: str | None, schema: Any, parallel: bool
-) -> OutputRules | None:
-    """What the answer has to look like; None: words."""
-    if not tools and schema is None:
-        if choice not in (None, "auto", "none"):
-            raise ValueError(f"tool_choice {choice!r} needs tools")
-        return None
-    if tools is not None and not isinstance(tools, Iterable):
-        raise ValueError(f"tools must be a list, got {type(tools).__name__}")
-    specs = tuple(tool_spec(tool) for tool in tools or ())
-    return OutputRules(specs, choice or "auto", schema, parallel)
 
 
 def _close(streams: Iterable[AnswerStream]) -> None:
@@ -475,11 +380,10 @@ def load_shared(model: str | os.PathLike[str] = "recallm-mini", **options: Any) 
     Raises:
         CheckpointError: The model can't be loaded.
     """
-    told = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
-    key = hashlib.blake2b(told.encode("utf-8", "replace")).hexdigest()  # a key to a server is in it
+    arguments = f"{model}\0{sorted(options.items(), key=lambda item: item[0])!r}"
+    key = hashlib.blake2b(arguments.encode("utf-8", "replace")).hexdigest()  # it may hold a secret
     with _SHARING:
-        found = _SHARED.get(key)
-        if found is None:
-            found = RecaLLM.load(model, **options)
-            _SHARED[key] = found
-        return found
+        shared = _SHARED.get(key)
+        if shared is None:
+            shared = _SHARED[key] = RecaLLM.load(model, **options)
+        return shared

@@ -32,7 +32,8 @@ from recallm_core.decoding.grammar import GrammarEngine
 from recallm_core.decoding.spec import ConstraintSpec, Tag
 from recallm_core.errors import ConstraintError
 from recallm_core.models import shipped
-from recallm_core.testing import _follow, random_walk
+from recallm_core.testing import random_walk
+from recallm_core.testing.scripts import follow
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Script = str | Callable[[str], str]
@@ -201,7 +202,7 @@ class FakeServer:
         if callable(script):
             known = (self.tokenizer.token_bytes(i) or b"" for i in ids.tolist())
             script = script(b"".join(known).decode("utf-8", "replace"))
-        return _follow(rules.start(), script, self.tokenizer)  # type: ignore[arg-type] # needs no more
+        return follow(rules.start(), script, self.tokenizer)  # type: ignore[arg-type] # needs no more
 
     def _rules(self, text: str | None, ids: Any, eos: Sequence[int]) -> ConstraintRules:
         if text is None:

@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = "recallm_core"
-RUN = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/*.md"]
+RUN = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/**/*.md"]
 READ = [*RUN, "*/README.md", "integrations/*/README.md", f"{OWN}/**/README.md"]
 
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")

@@ -14,7 +14,7 @@ from recallm_core.answers.answer import Answer
 from recallm_core.decoding.constraint import Constraint
 from recallm_core.documents.document import Document
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import (
     CONTROL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -21,15 +21,19 @@ NAME = "recallm_core"
 
 # What the sources have now, or less; none is raised to let a change through.
 CEILINGS = {
-    "modules at the root": 6,
+    "modules at the root": 5,
     "lines of the largest file": 805,
     "lines of the largest class": 546,
     "lines of the median function": 7,
     "lines of a function at the ninetieth percentile": 19,
-    "lines of the longest function": 53,
-    "vague locals in 1,000 lines": 16.6,
-    "modules of the core that adapters reach into": 15,
+    "lines of the longest function": 50,
+    "vague locals in 1,000 lines": 8.5,
+    "vague locals of the adapters in 1,000 lines": 1,
+    "modules of the core that adapters reach into": 0,
 }
+
+# What a package above the core may import beside the core itself.
+DOORS = {f"{NAME}.{door}" for door in ("adapting", "errors", "testing")}
 
 # They say that there is something, and not what it is.
 VAGUE = frozenset(
@@ -84,10 +88,17 @@ def assigned(node: ast.AST) -> set[str]:
 
 
 def reached_into(paths: Iterable[Path]) -> set[str]:
-    """Modules of the core that some files import; the core itself and its stand-ins are public."""
+    """Modules of the core that some files import, but for the core itself and its public doors."""
     trees = (ast.parse(path.read_text("utf-8")) for path in paths)
     named = {name for tree in trees for node in ast.walk(tree) for name in imported_modules(node)}
-    return named - {NAME, f"{NAME}.testing", f"{NAME}.errors"}
+    return named - {NAME, *DOORS}
+
+
+def vagueness(texts: Sequence[str]) -> float:
+    """Locals in 1,000 lines that are named by one of the vague words."""
+    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    vague = sum(len(local_names(node) & VAGUE) for node in nodes if isinstance(node, Function))
+    return vague / sum(text.count("\n") for text in texts) * 1000
 
 
 @cache
@@ -97,8 +108,8 @@ def figures() -> dict[str, float]:
     lengths = [length(function) for function in functions()]
     trees = [tree for _, tree in sources().values()]
     classes = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
-    adapters = (ROOT / "integrations").rglob("*.py")
-    vague = sum(len(local_names(function) & VAGUE) for function in functions())
+    adapters = list((ROOT / "integrations").rglob("*.py"))
+    texts_of_adapters = [path.read_text("utf-8") for path in adapters]
     return {
         "modules at the root": len(list((ROOT / NAME).glob("*.py"))),
         "lines of the largest file": max(text.count("\n") for text in texts),
@@ -106,7 +117,8 @@ def figures() -> dict[str, float]:
         "lines of the median function": median(lengths),
         "lines of a function at the ninetieth percentile": quantiles(lengths, n=10)[-1],
         "lines of the longest function": max(lengths),
-        "vague locals in 1,000 lines": vague / sum(text.count("\n") for text in texts) * 1000,
+        "vague locals in 1,000 lines": vagueness(texts),
+        "vague locals of the adapters in 1,000 lines": vagueness(texts_of_adapters),
         "modules of the core that adapters reach into": len(reached_into(adapters)),
     }
 
@@ -125,6 +137,7 @@ WAYS_DOWN = {
     "lines of the longest function": "give the steps of it names of their own",
     "modules of the core that adapters reach into": "make the name public, or do without it",
     "vague locals in 1,000 lines": "name the value by its noun: candidates, messages, params ...",
+    "vague locals of the adapters in 1,000 lines": "name the value by its noun: nodes, message ...",
 }
 
 
@@ -179,7 +192,7 @@ def contract() -> dict[str, list[str]]:
     """The layers of pyproject.toml, and what they leave out."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
-    (layers,) = (found for found in contracts if found["type"] == "layers")
+    (layers,) = (contract for contract in contracts if contract["type"] == "layers")
     return {"layers": layers["layers"], "ignored": layers["ignore_imports"]}
 
 

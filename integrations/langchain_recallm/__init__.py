@@ -3,6 +3,7 @@
 from langchain_recallm.chains import create_grounded_documents_chain, grounded_prompt
 from langchain_recallm.chat_models import ChatRecaLLM
 from langchain_recallm.checking import check_message, quote_checker
+from langchain_recallm.cited_model import CitedChatModel, cited
 from langchain_recallm.documents import (
     documents_to_content_blocks,
     documents_to_text,
@@ -16,12 +17,14 @@ from langchain_recallm.vectorstores import RecallFAISS
 
 __all__ = [
     "ChatRecaLLM",
+    "CitedChatModel",
     "PackedContextRetriever",
     "PackingCompressor",
     "RecallEmbeddings",
     "RecallFAISS",
     "as_core_embedder",
     "check_message",
+    "cited",
     "create_cited_answer_tool",
     "create_grounded_documents_chain",
     "documents_to_content_blocks",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,8 +10,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 
 from langchain_recallm import tool_calls
 from langchain_recallm.sources import Place, Sources, members_of, url_of
-from recallm_core.answers.answer import Answer, Citation, Usage
-from recallm_core.answers.trace import RecallSpan
+from recallm_core import Answer, Citation, RecallSpan, Usage
+from recallm_core.adapting import stable_id
 
 PROVIDER = "recallm"
 
@@ -22,7 +21,7 @@ Block: TypeAlias = dict[str, Any]
 def to_message(answer: Answer, sources: Sources, *, model: str, version: str) -> AIMessage:
     """Returns an answer as a message, in content blocks (``v1``) or as plain text (``v0``)."""
     blocks = to_blocks(answer, sources)
-    kept: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "tool_calls": tool_calls.calls_of(answer),
         "invalid_tool_calls": tool_calls.invalid_of(answer),
         "usage_metadata": usage_of(answer.usage),
@@ -32,8 +31,8 @@ def to_message(answer: Answer, sources: Sources, *, model: str, version: str) ->
         },
     }
     if version == "v1":
-        return AIMessage(content=blocks, **kept)  # type: ignore[arg-type]
-    return AIMessage(content=answer.text, additional_kwargs=v0_kwargs(blocks), **kept)
+        return AIMessage(content=blocks, **fields)  # type: ignore[arg-type]
+    return AIMessage(content=answer.text, additional_kwargs=v0_kwargs(blocks), **fields)
 
 
 def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
@@ -45,15 +44,15 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     trace = answer.trace
     if trace.reasoning:
         thinking = [span for span in trace.spans if span.section != "answer"]
-        recalls = [each for span in thinking for each in recalled(span, sources)]
+        recalls = [recall for span in thinking for recall in recalled(span, sources)]
         extras = {"extras": {"recalls": recalls}} if recalls else {}
         blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})
     text: Block = {"type": "text", "text": answer.text, "index": len(blocks)}
-    found = cited(answer, sources)
-    if found:
-        text["annotations"] = found
+    annotations = cited(answer, sources)
+    if annotations:
+        text["annotations"] = annotations
     calls = [dict(call) for call in tool_calls.calls_of(answer)]
-    return [*blocks, *([text] if answer.text or found or not calls else []), *calls]
+    return [*blocks, *([text] if answer.text or annotations or not calls else []), *calls]
 
 
 def recalled(span: RecallSpan, sources: Sources) -> list[Block]:
@@ -61,17 +60,17 @@ def recalled(span: RecallSpan, sources: Sources) -> list[Block]:
     out = []
     for place in sources.cited(span.document_id, span.start, span.end):
         start, text = span.offset + place.offset, sources.text(place)
-        said = {"start_index": start, "end_index": start + len(text), "cited_text": text}
-        out.append({**said, **_range(place)})
+        quoted = {"start_index": start, "end_index": start + len(text), "cited_text": text}
+        out.append({**quoted, **_range(place)})
     return out
 
 
 def cited(answer: Answer, sources: Sources) -> list[Block]:
     """Returns all citations of an answer as standard annotations of its text."""
     return [
-        each
+        annotation
         for citation in answer.citations
-        for each in _annotations(citation, sources, len(answer.text))
+        for annotation in _annotations(citation, sources, len(answer.text))
     ]
 
 
@@ -115,7 +114,7 @@ def _details(citation: Citation, place: Place, sources: Sources) -> Block:
     out: Block = {}
     places = sources.same_text(place, citation.occurrences)
     if len(places) > 1:
-        out["occurrences"] = [_range(each) for each in places]
+        out["occurrences"] = [_range(other) for other in places]
     document = sources.documents[place.index]
     parts = _parts(place, members_of(document))
     if parts:
@@ -145,8 +144,7 @@ def _parts(place: Place, members: Sequence[Any]) -> list[Block]:
 
 
 def _citation_id(place: Place, start: int | None, end: int | None) -> str:
-    said = f"{place.document_id}\0{place.start}\0{place.end}\0{start}\0{end}"
-    return "cite-" + hashlib.blake2b(said.encode("utf-8"), digest_size=6).hexdigest()
+    return stable_id("cite", place.document_id, place.start, place.end, start, end, size=6)
 
 
 def stamp(version: str) -> dict[str, Any]:
@@ -209,20 +207,20 @@ def v0_kwargs(blocks: Sequence[Block]) -> dict[str, Any]:
 
 def v0_blocks(message: AIMessage) -> list[Any]:
     """Returns the standard blocks of a ``v0`` message or chunk; the inverse of ``v0_kwargs``."""
-    kept = message.additional_kwargs
+    extra = message.additional_kwargs
     if not isinstance(message.content, str):
         raise NotImplementedError  # core then passes known blocks through
     blocks: list[Block] = []
-    if kept.get("reasoning_content") or kept.get("recalls"):
-        block: Block = {"type": "reasoning", "reasoning": kept.get("reasoning_content", "")}
-        if kept.get("recalls"):
-            block["extras"] = {"recalls": kept["recalls"]}
+    if extra.get("reasoning_content") or extra.get("recalls"):
+        block: Block = {"type": "reasoning", "reasoning": extra.get("reasoning_content", "")}
+        if extra.get("recalls"):
+            block["extras"] = {"recalls": extra["recalls"]}
         blocks.append({**block, "index": 0})
     calls = _call_blocks(message)
-    if message.content or kept.get("citations") or not (blocks or calls):
+    if message.content or extra.get("citations") or not (blocks or calls):
         text: Block = {"type": "text", "text": message.content, "index": len(blocks)}
-        if kept.get("citations"):
-            text["annotations"] = kept["citations"]
+        if extra.get("citations"):
+            text["annotations"] = extra["citations"]
         blocks.append(text)
     return [*blocks, *calls]
 

@@ -1,22 +1,28 @@
-"""One call of a chat model: the generations that it is made of, and their events."""
+"""One call of a chat model: how it is read, the generations that it is made of, their events."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
-from langchain_recallm import conversation
+from langchain_recallm import conversation, tool_calls
+from langchain_recallm.settings import ChatSettings, merged_stops
 from langchain_recallm.sources import Sources
-from recallm_core.prompting.params import GenerationParams
+from recallm_core import GenerationParams
+from recallm_core.adapting import PARAMS, core_names, settings_of
 
 if TYPE_CHECKING:
-    from recallm_core.answering.stream import Event
-    from recallm_core.generator import RecaLLM
+    from recallm_core import Event, RecaLLM
+
+
+_NO_EFFECT = frozenset(
+    {"stream", "model", "strict"}
+)  # asked of a call by frameworks; always strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,9 @@ class Call:
     def events(self) -> Generator[Event, None, None]:
         """The events of the generation that answers; closing this stops the model."""
         for part in self.parts[:-1]:
-            found = list(self._part(part))
-            if _calls_tools(found):
-                yield from found
+            events = list(self._part(part))
+            if _calls_tools(events):
+                yield from events
                 return
         yield from self._part(self.parts[-1])
 
@@ -68,9 +74,9 @@ class Call:
         """The same for asynchronous code."""
         for part in self.parts[:-1]:
             async with aclosing(self._apart(part)) as first:
-                found = [event async for event in first]
-            if _calls_tools(found):
-                for event in found:
+                collected = [event async for event in first]
+            if _calls_tools(collected):
+                for event in collected:
                     yield event
                 return
         async with aclosing(self._apart(self.parts[-1])) as events:
@@ -107,8 +113,70 @@ def parts_of(
     plain = conversation.read(messages, documents, scope=scope)
     if not tools:
         return (Part(plain, schema),)
-    told = conversation.read(messages, documents, scope=scope, with_tools=True)
-    first = Part(told, tools)
+    with_tools = conversation.read(messages, documents, scope=scope, with_tools=True)
+    first = Part(with_tools, tools)
     if not schema:
         return (first,)
-    return first, Part(replace(plain, sources=told.sources), schema)
+    return first, Part(replace(plain, sources=with_tools.sources), schema)
+
+
+def read_call(
+    model: ChatSettings,
+    messages: list[BaseMessage],
+    stop: list[str] | None,
+    options: Mapping[str, Any],
+) -> Call:
+    """Returns a call of a model: its messages read, its settings over the model's.
+
+    Raises:
+        TypeError: A setting is unknown.
+        ValueError: The messages or a setting can't be used.
+    """
+    renamed = core_names(options)
+    _check(model, renamed)
+    documents = renamed.pop("documents", None)
+    version = str(renamed.pop("output_version", None) or model.output_version or "v1")
+    timeout = renamed.pop("timeout", model.timeout)
+    settings = settings_of(model, renamed)
+    settings["stop"] = merged_stops(model.stop, stop, renamed.get("stop"))
+    parts = parts_of(messages, documents, settings["scope"], tool_calls.to_core(renamed))
+    settings["scope"] = "prompt" if parts[0].talk.flat else "documents"
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return Call(model.llm, parts, GenerationParams(**settings), version, deadline)
+
+
+def _check(chat: ChatSettings, options: Mapping[str, Any]) -> None:
+    model = options.get("model")
+    if model is not None and model != chat.model:
+        raise ValueError(
+            f"a call can't change the model from {chat.model!r} to {model!r}; make another "
+            "ChatRecaLLM"
+        )
+    fine = {
+        *PARAMS,
+        *_NO_EFFECT,
+        *tool_calls.OPTIONS,
+        "documents",
+        "output_version",
+        "timeout",
+    }
+    unknown = sorted(set(options) - fine)
+    if unknown:
+        raise TypeError(f"unknown settings {unknown}; known: {sorted(PARAMS)}, documents")
+
+
+def written(call: Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
+    """Yields what a writer makes of a call's events; closing it stops the model."""
+    with closing(call.events()) as events:
+        for event in events:
+            yield from write(event)
+
+
+async def awritten(
+    call: Call, write: Callable[[Event], Iterator[Any]]
+) -> AsyncGenerator[Any, None]:
+    """The same for asynchronous code."""
+    async with aclosing(call.aevents()) as events:
+        async for event in events:
+            for chunk in write(event):
+                yield chunk

@@ -13,7 +13,7 @@ from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from langchain_recallm.conversation import GROUNDED
+from langchain_recallm.blocks import GROUNDED
 from langchain_recallm.documents import documents_to_content_blocks, documents_to_text
 
 _QUESTIONS = ("question", "input", "query")
@@ -46,17 +46,17 @@ def grounded_prompt(
 
     def render(values: dict[str, Any]) -> ChatPromptValue:
         documents = _documents(values, context)
-        asked = _question(values, question)
+        question_text = _question(values, question)
         messages: list[BaseMessage] = [SystemMessage(instructions)] if instructions else []
         if history is not None:
             messages += convert_to_messages(values.get(history) or [])
         if as_text:
             text = documents_to_text(documents)
             marked = {} if documents else {GROUNDED: True}
-            said = f"{text}\n\n{asked}" if text else asked
-            messages.append(HumanMessage(said, additional_kwargs=marked))
+            turn = f"{text}\n\n{question_text}" if text else question_text
+            messages.append(HumanMessage(turn, additional_kwargs=marked))
         else:
-            messages.append(_grounded([{"type": "text", "text": asked}], documents))
+            messages.append(_grounded([{"type": "text", "text": question_text}], documents))
         return ChatPromptValue(messages=messages)
 
     return RunnableLambda(render, name="grounded_prompt")
@@ -129,9 +129,9 @@ def _documents(values: Mapping[str, Any], key: str) -> list[Document]:
 def _question(values: Mapping[str, Any], key: str | None) -> str:
     keys = _QUESTIONS if key is None else (key,)
     for name in keys:
-        asked = values.get(name)
-        if isinstance(asked, str):
-            return asked
-        if isinstance(asked, BaseMessage):
-            return asked.text
+        value = values.get(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, BaseMessage):
+            return value.text
     raise ValueError(f"no question: one of {keys} must hold a string, got {sorted(values)}")

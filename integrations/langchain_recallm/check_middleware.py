@@ -9,8 +9,8 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from langchain_recallm.answers import PROVIDER
+from langchain_recallm.blocks import content_of
 from langchain_recallm.checking import check_message
-from langchain_recallm.conversation import content_of
 
 
 class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -47,18 +47,18 @@ class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _checked(self, response: Any, messages: Sequence[BaseMessage]) -> Any:
         result = getattr(response, "result", response)
-        said = list(result) if isinstance(result, list) else [result]
-        last = said[-1] if said else None
+        messages_made = list(result) if isinstance(result, list) else [result]
+        last = messages_made[-1] if messages_made else None
         if not isinstance(last, AIMessage) or last.tool_calls:
             return response
         if last.response_metadata.get("model_provider") == PROVIDER:
             return response  # its quotes are exact by construction
-        found = [document for message in messages for document in _returned(message)]
+        documents = [document for message in messages for document in _returned(message)]
         checked = check_message(
-            last, [*self.documents, *found], repair=self.repair, claims=self.claims
+            last, [*self.documents, *documents], repair=self.repair, claims=self.claims
         )
         structured = getattr(response, "structured_response", None)
-        return ModelResponse(result=[*said[:-1], checked], structured_response=structured)
+        return ModelResponse(result=[*messages_made[:-1], checked], structured_response=structured)
 
 
 def _returned(message: BaseMessage) -> Sequence[Any]:

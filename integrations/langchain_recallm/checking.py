@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 import recallm_core as recallm
 from langchain_recallm.answers import cited
 from langchain_recallm.sources import Sources, collect
-from recallm_core.checking import QuoteReport
+from recallm_core.adapting import QuoteReport
 
 KEY = "quotes"  # of response_metadata, and of a chain's result
 
@@ -70,27 +70,27 @@ def quote_checker(
         repair: Whether quotes that only drifted get the documents' own words.
         claims: Whether sentences without a quote are matched to the documents as well.
     """
-    kept = None if documents is None else list(documents)
-    step = partial(_checked, documents=kept, repair=repair, claims=claims)
+    listed = None if documents is None else list(documents)
+    step = partial(_checked, documents=listed, repair=repair, claims=claims)
     return RunnableLambda(step, name="check_quotes")
 
 
-def _checked(given: Any, *, documents: Sequence[Any] | None, repair: bool, claims: bool) -> Any:
-    if isinstance(given, AIMessage):
-        return check_message(given, documents or (), repair=repair, claims=claims)
-    if not isinstance(given, Mapping) or "answer" not in given:
+def _checked(value: Any, *, documents: Sequence[Any] | None, repair: bool, claims: bool) -> Any:
+    if isinstance(value, AIMessage):
+        return check_message(value, documents or (), repair=repair, claims=claims)
+    if not isinstance(value, Mapping) or "answer" not in value:
         raise TypeError(
             "expected an AIMessage or a mapping with 'answer' (and 'context'), got "
-            f"{type(given).__name__}; put the checker behind the model, before an output parser"
+            f"{type(value).__name__}; put the checker behind the model, before an output parser"
         )
-    known = given.get("context", ()) if documents is None else documents
-    answer = given["answer"]
+    known = value.get("context", ()) if documents is None else documents
+    answer = value["answer"]
     if isinstance(answer, AIMessage):
         message = check_message(answer, known, repair=repair, claims=claims)
-        return {**given, "answer": message, KEY: message.response_metadata[KEY]}
+        return {**value, "answer": message, KEY: message.response_metadata[KEY]}
     _, core = collect(known)
     report = recallm.check_quotes(answer, core, repair, claims=claims)
-    return {**given, "answer": report.text, KEY: verdicts(report)}
+    return {**value, "answer": report.text, KEY: verdicts(report)}
 
 
 def _text_block(report: QuoteReport, sources: Sources) -> dict[str, Any]:

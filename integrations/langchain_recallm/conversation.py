@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.documents import Document
@@ -18,71 +16,19 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_recallm.blocks import GROUNDED, Content, content_of, is_uncited
 from langchain_recallm.sources import Piece, Sources, collect
-from recallm_core.documents.document import check_text
-
-GROUNDED = "recallm_grounded"
-"""Key in ``additional_kwargs`` of a message whose documents were looked for, even if none came."""
-
-_IGNORED = frozenset(
-    {
-        "reasoning",
-        "thinking",
-        "redacted_thinking",
-        "tool_use",
-        "tool_call",
-        "tool_call_chunk",
-        "invalid_tool_call",
-        "server_tool_call",
-        "server_tool_call_chunk",
-        "server_tool_result",
-        "non_standard",
-        "refusal",
-    }
+from recallm_core.adapting import (
+    Turn,
+    call_text,
+    found_nothing,
+    result_heading,
+    turn_of,
+    with_system,
 )
-_DOCUMENTS = ("text-plain", "document", "search_result", "file")
-_NOTHING = ("", "[]")
-"""What a tool's result reads like that found nothing: retriever tools join the texts of no document
-to an empty string."""
 
 _FOUND = "The results are among the documents."
 _ROLES = {"human": "user", "user": "user", "ai": "assistant", "assistant": "assistant"}
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What one message holds.
-
-    Attributes:
-        text: Its words.
-        documents: What may be quoted.
-        searched: Whether it carries documents, be it none: a search that found nothing.
-    """
-
-    text: str
-    documents: tuple[Document, ...] = ()
-    searched: bool = False
-
-
-@dataclass(slots=True)
-class _Turn:
-    """One turn for the core, and which part of it is which message."""
-
-    role: str
-    text: str = ""
-    parts: list[tuple[int, int, int]] = field(default_factory=list)  # message, start, end
-    calls: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, number: int, text: str) -> None:
-        if self.text:
-            self.text += "\n\n"
-        self.parts.append((number, len(self.text), len(self.text) + len(text)))
-        self.text += text
-
-    def to_core(self) -> dict[str, Any]:
-        """Returns the turn as the core wants it."""
-        calls = {"tool_calls": self.calls} if self.calls else {}
-        return {"role": self.role, "content": self.text, **calls}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +75,25 @@ def read(
     if not messages:
         raise ValueError("there are no messages; give at least one human message")
     contents = [content_of(message, number) for number, message in enumerate(messages)]
-    found = [document for content in contents for document in content.documents]
-    absent = documents is None and not found and not _searched(messages, contents)
-    if found and documents is not None:
+    in_messages = [document for content in contents for document in content.documents]
+    absent = documents is None and not in_messages and not _searched(messages, contents)
+    if in_messages and documents is not None:
         raise ValueError(
-            f"documents came in two ways: {len(found)} in the messages (document blocks, search "
-            "results or tool artifacts) and others by documents=; give them in one way"
+            f"documents came in two ways: {len(in_messages)} in the messages (document blocks, "
+            "search results or tool artifacts) and others by documents=; give them in one way"
         )
     turns = _tool_turns(messages, contents) if with_tools else _turns(messages, contents)
     quotable = absent and not any(map(_holds_uncited, messages))
     flat = scope == "prompt" or (scope is None and quotable)
-    given: Any = documents
+    for_core: Any = documents
     if hasattr(documents, "pack_report"):
         sources = Sources(index=documents)
     else:
-        sources, given = collect(found if documents is None else documents)
+        sources, for_core = collect(in_messages if documents is None else documents)
     if flat:
         _add_messages(sources, turns)
     turned = tuple(turn.to_core() for turn in turns)
-    return Conversation(turned, None if absent else given, sources, flat)
+    return Conversation(turned, None if absent else for_core, sources, flat)
 
 
 def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> bool:
@@ -158,10 +104,10 @@ def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> b
         return True
     pairs = zip(messages, contents, strict=True)
     results = [content.text for message, content in pairs if isinstance(message, ToolMessage)]
-    return bool(results) and all(text.strip() in _NOTHING for text in results)
+    return found_nothing(results)
 
 
-def _add_messages(sources: Sources, turns: Sequence[_Turn]) -> None:
+def _add_messages(sources: Sources, turns: Sequence[Turn]) -> None:
     """The users' messages as documents ``message:<number>``, as the core numbers its turns."""
     users = [turn for turn in turns if turn.role == "user"]
     for number, turn in enumerate(users):
@@ -171,15 +117,15 @@ def _add_messages(sources: Sources, turns: Sequence[_Turn]) -> None:
             sources.add(document, f"message:{number}", piece)
 
 
-def _turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list[_Turn]:
+def _turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list[Turn]:
     """System turns first, neighbours of one role joined, answered retrieval calls left out."""
     answered = {
         message.tool_call_id
         for message, content in zip(messages, contents, strict=True)
         if isinstance(message, ToolMessage) and content.documents and not content.text
     }
-    system = _Turn("system")
-    out: list[_Turn] = []
+    system = Turn("system")
+    out: list[Turn] = []
     for number, (message, content) in enumerate(zip(messages, contents, strict=True)):
         role, text = _role(message, number), content.text
         if role == "tool":
@@ -190,18 +136,16 @@ def _turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list
             if text:
                 system.add(number, text)
         elif text or (role == "user" and not isinstance(message, ToolMessage)):
-            if not out or out[-1].role != role:
-                out.append(_Turn(role))
-            out[-1].add(number, text)
+            turn_of(out, role).add(number, text)
     while out and out[-1].role == "assistant" and isinstance(messages[-1], ToolMessage):
         out.pop()  # it announced the search whose results are the documents now
-    return [system, *out] if system.text else out
+    return with_system(system, out)
 
 
-def _tool_turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list[_Turn]:
+def _tool_turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> list[Turn]:
     """The turns for a template that knows tools: system first, calls and results as they were."""
-    system = _Turn("system")
-    out: list[_Turn] = []
+    system = Turn("system")
+    out: list[Turn] = []
     for number, (message, content) in enumerate(zip(messages, contents, strict=True)):
         role, text = _role(message, number), content.text
         if role == "system":
@@ -212,9 +156,9 @@ def _tool_turns(messages: Sequence[BaseMessage], contents: Sequence[Content]) ->
             text = f"{text}\n{_FOUND}" if text else _FOUND
         calls = _calls(message)
         if calls or role == "tool" or not out or out[-1].role != role or out[-1].calls:
-            out.append(_Turn(role, calls=calls))
+            out.append(Turn(role, calls=calls))
         out[-1].add(number, text)
-    return [system, *out] if system.text else out
+    return with_system(system, out)
 
 
 def _calls(message: BaseMessage) -> list[dict[str, Any]]:
@@ -223,21 +167,13 @@ def _calls(message: BaseMessage) -> list[dict[str, Any]]:
 
 
 def _tool_text(message: BaseMessage, text: str) -> str:
-    if not text:
-        return ""
-    name = f" of {message.name}" if message.name else ""
-    return f"Result{name}:\n{text}"
+    return result_heading(message.name) + text if text else ""
 
 
 def _with_calls(message: AIMessage, text: str, answered: set[str]) -> str:
     """An assistant's text with its tool calls, but for those whose results are documents."""
     calls = [call for call in message.tool_calls if call.get("id") not in answered]
-    lines = [
-        "<tool_call>"
-        + json.dumps({"name": call["name"], "arguments": call["args"]}, ensure_ascii=False)
-        + "</tool_call>"
-        for call in calls
-    ]
+    lines = [call_text(call["name"], call["args"]) for call in calls]
     return "\n".join([text, *lines] if text else lines)
 
 
@@ -263,174 +199,6 @@ def _role(message: BaseMessage, number: int) -> str:
     )
 
 
-def content_of(message: BaseMessage, number: int = 0) -> Content:
-    """Returns a message's text and documents.
-
-    Raises:
-        ValueError: It holds an image, audio, a PDF or an unknown kind of block.
-        DocumentError: A text has a lone surrogate.
-    """
-    texts: list[str] = []
-    documents: list[Document] = []
-    carries = isinstance(message, ToolMessage) and message.content == []  # no block came
-    blocks = [message.content] if isinstance(message.content, str) else message.content
-    for block in blocks:
-        where = f"message {number}"
-        if isinstance(block, str):
-            texts.append(block)
-        elif isinstance(message, AIMessage):
-            if block.get("type") == "text":
-                texts.append(str(block.get("text", "")))
-        else:
-            _read_block(block, where, texts, documents)
-            carries = carries or (_carries(block) and not _is_uncited(block))
-    text = "".join(texts)
-    check_text(text, f"the text of message {number}")
-    if isinstance(message, ToolMessage):
-        text, documents = _with_artifact(message, text, documents)
-        carries = carries or _documents_of(message.artifact) is not None
-    return Content(text, tuple(documents), carries)
-
-
-def _carries(block: Mapping[str, Any]) -> bool:
-    """Whether a block is for documents, even if it holds none."""
-    extras = block.get("extras")
-    marked = isinstance(extras, Mapping) and bool(extras.get(GROUNDED))
-    return marked or block.get("type") in _DOCUMENTS
-
-
-def _read_block(
-    block: Mapping[str, Any], where: str, texts: list[str], documents: list[Document]
-) -> None:
-    kind = block.get("type")
-    if _is_uncited(block):
-        texts.extend(_as_words(block, where))
-    elif kind == "text":
-        texts.append(str(block.get("text", "")))
-    elif kind == "json":
-        texts.append(json.dumps(block.get("json"), ensure_ascii=False))
-    elif kind in _DOCUMENTS:
-        documents.extend(_documents(block, where))
-    elif kind not in _IGNORED:
-        raise ValueError(
-            f"{where} has a block of type {kind!r}, but the model reads text only; give text, "
-            "text-plain, document or search_result blocks"
-        )
-
-
-def _is_uncited(block: Any) -> bool:
-    """Whether a block is a document that may be read but not cited."""
-    settings = block.get("citations") if isinstance(block, Mapping) else None
-    kinds = ("text-plain", "document", "search_result", "file")
-    off = isinstance(settings, Mapping) and settings.get("enabled") is False
-    return off and block.get("type") in kinds
-
-
 def _holds_uncited(message: BaseMessage) -> bool:
     blocks = [] if isinstance(message.content, str) else message.content
-    return not isinstance(message, AIMessage) and any(map(_is_uncited, blocks))
-
-
-def _as_words(block: Mapping[str, Any], where: str) -> Iterator[str]:
-    """The texts of a document, with its title, as part of a message."""
-    for document in _documents(block, where):
-        title = document.metadata.get("title")
-        yield f"{title}:\n" if title else ""
-        yield f"{document.page_content}\n\n"
-
-
-def _documents(block: Mapping[str, Any], where: str) -> Iterator[Document]:
-    """The documents of a block, one for each text that it holds."""
-    kind = block["type"]
-    extras = block.get("extras") if isinstance(block.get("extras"), Mapping) else {}
-    assert isinstance(extras, Mapping)
-    metadata: dict[str, Any] = dict(extras.get("metadata") or {})
-    title = block.get("title") or extras.get("title")
-    if isinstance(title, str) and title:
-        metadata["title"] = title
-    source = block.get("url") if kind in ("text-plain", "file") else block.get("source")
-    if isinstance(source, str):
-        metadata["source"] = source
-    for text in _texts(block, where):
-        check_text(text, f"a {kind} block of {where}")
-        document_id = extras.get("document_id")
-        yield Document(
-            id=document_id if isinstance(document_id, str) and document_id else None,
-            page_content=text,
-            metadata=dict(metadata),
-        )
-
-
-def _texts(block: Mapping[str, Any], where: str) -> list[str]:
-    """The plain texts of a document block."""
-    kind, source = block["type"], block.get("source")
-    if kind == "document" and isinstance(source, Mapping):
-        if source.get("type") == "text":
-            return [str(source.get("data", ""))]
-        if source.get("type") == "content":
-            return _text_entries(source.get("content"), where)
-        return [_decoded(source.get("data"), source.get("media_type"), kind, where)]
-    if kind == "search_result":
-        return _text_entries(block.get("content"), where)
-    if isinstance(block.get("text"), str):
-        return [str(block["text"])]
-    return [_decoded(block.get("base64"), block.get("mime_type"), kind, where)]
-
-
-def _text_entries(entries: Any, where: str) -> list[str]:
-    if isinstance(entries, str):
-        return [entries]
-    if not isinstance(entries, Sequence):
-        entries = [entries]
-    out = []
-    for entry in entries:
-        if not isinstance(entry, Mapping) or entry.get("type") != "text":
-            raise ValueError(f"{where} has a document whose content isn't text blocks: {entry!r}")
-        out.append(str(entry.get("text", "")))
-    return out
-
-
-def _decoded(data: Any, mime_type: Any, kind: str, where: str) -> str:
-    """Text from base64, if it is text."""
-    if isinstance(data, str) and isinstance(mime_type, str) and mime_type.startswith("text/"):
-        try:
-            return base64.b64decode(data, validate=True).decode("utf-8")
-        except ValueError as error:
-            raise ValueError(f"{where} has a {kind} block that isn't UTF-8 text: {error}") from None
-    raise ValueError(
-        f"{where} has a {kind} block without its text (mime type {mime_type!r}); nothing is "
-        "fetched or converted: load it with a document loader and give the text"
-    )
-
-
-def _with_artifact(
-    message: ToolMessage, text: str, documents: list[Document]
-) -> tuple[str, list[Document]]:
-    """The documents of a tool's artifact; a text that only repeats them is left out.
-
-    The cited-answer tool's text is made from its documents, so it is left out too.
-    """
-    artifact = message.artifact
-    if isinstance(artifact, Mapping) and "citations" in artifact:
-        text = ""
-    given = _documents_of(artifact)
-    if not given:
-        return text, documents
-    if documents:  # search results for the model, the same as documents for the program
-        return text, given
-    at = 0
-    for document in given:
-        found = text.find(document.page_content, at)
-        if found < 0:
-            return text, given
-        at = found + len(document.page_content)
-    return "", given
-
-
-def _documents_of(artifact: Any) -> list[Document] | None:
-    """The documents of a tool's artifact, be it none; None: it is something else."""
-    found = artifact.get("documents") if isinstance(artifact, Mapping) else artifact
-    if not isinstance(found, list | tuple):
-        return None
-    given = [each for each in found if isinstance(each, Document)]
-    return given if given or not found else None
+    return not isinstance(message, AIMessage) and any(map(is_uncited, blocks))

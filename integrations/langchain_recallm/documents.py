@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_recallm.conversation import GROUNDED, content_of
+from langchain_recallm.blocks import GROUNDED, content_of
 from langchain_recallm.sources import title_of, url_of
+from recallm_core.adapting import occurrences
 from recallm_core.errors import DocumentError
 
 BlockKind = Literal["text-plain", "document", "search_result"]
@@ -120,7 +121,7 @@ def resolve_citations(
         kwargs = dict(message.additional_kwargs)
         for key, one in (("citations", lift.citation), ("recalls", lift.recall)):
             if kwargs.get(key):
-                kwargs[key] = [one(each) for each in kwargs[key]]
+                kwargs[key] = [one(citation) for citation in kwargs[key]]
         update: dict[str, Any] = {"additional_kwargs": kwargs}
     else:
         update = {"content": [lift.block(block) for block in message.content]}
@@ -136,26 +137,19 @@ def _spans(
     Documents that stand there in their order have one place each; else all places count.
     """
     texts = [content_of(message, number).text for number, message in enumerate(messages)]
-    found: dict[int, list[Location]] = {}
+    spans: dict[int, list[Location]] = {}
     after = (0, 0)
     for number, document in enumerate(documents):
         places = [
             (place, at)
             for place, text in enumerate(texts)
-            for at in _offsets(text, document.page_content)
+            for at in occurrences(document.page_content, text)
         ]
         following = [place for place in places if place >= after]
-        found[number] = following[:1] or places
+        spans[number] = following[:1] or places
         if following:
             after = (following[0][0], following[0][1] + len(document.page_content))
-    return found
-
-
-def _offsets(text: str, part: str) -> Iterator[int]:
-    at = text.find(part) if part else -1
-    while at >= 0:
-        yield at
-        at = text.find(part, at + 1)
+    return spans
 
 
 class _Lift:
@@ -171,8 +165,8 @@ class _Lift:
 
     def ids(self, message: AIMessage) -> list[str]:
         """The ids of the documents, then those that unresolved citations count."""
-        own = [document.id or f"document:{n}" for n, document in enumerate(self._documents)]
-        return [*own, *message.response_metadata.get("documents", ())]
+        known = [document.id or f"document:{n}" for n, document in enumerate(self._documents)]
+        return [*known, *message.response_metadata.get("documents", ())]
 
     def block(self, block: Any) -> Any:
         """One content block, its annotations and recalls lifted."""
@@ -180,7 +174,7 @@ class _Lift:
             return block
         out = dict(block)
         if block.get("annotations"):
-            out["annotations"] = [self.citation(each) for each in block["annotations"]]
+            out["annotations"] = [self.citation(annotation) for annotation in block["annotations"]]
         recalls = block.get("extras", {}).get("recalls")
         if recalls:
             out["extras"] = {**block["extras"], "recalls": [self.recall(r) for r in recalls]}
@@ -208,13 +202,13 @@ class _Lift:
         name = str(fields.get("document_id", ""))
         if not name.startswith("message:"):
             return fields
-        found = self._located(text, int(name.partition(":")[2]), fields)
-        kept = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
-        if not found:
-            return {**kept, "document_index": len(self._documents) + fields["document_index"]}
-        places = [self._range(place) for place in found]
-        kept.update(places[0])
-        return {**kept, "occurrences": places} if len(places) > 1 else kept
+        located = self._located(text, int(name.partition(":")[2]), fields)
+        lifted = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
+        if not located:
+            return {**lifted, "document_index": len(self._documents) + fields["document_index"]}
+        places = [self._range(place) for place in located]
+        lifted.update(places[0])
+        return {**lifted, "occurrences": places} if len(places) > 1 else lifted
 
     def _range(self, place: Located) -> dict[str, Any]:
         number, start, end = place
@@ -230,11 +224,11 @@ class _Lift:
             return [
                 (number, at, at + len(text))
                 for number, document in enumerate(self._documents)
-                for at in _offsets(document.page_content, text)
+                for at in occurrences(text, document.page_content)
             ]
         start, end = extras["start_char_index"], extras["end_char_index"]
-        said = content_of(self._messages[message], message).text
-        if said[start:end] != text:
+        content = content_of(self._messages[message], message).text
+        if content[start:end] != text:
             raise DocumentError(
                 f"the citation {text[:60]!r} isn't characters {start}..{end} of message {message}; "
                 "pass the messages that the model was called with"

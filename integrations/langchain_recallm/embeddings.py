@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
-from recallm_core.retrieval.embedding import Embedder, FunctionEmbedder, as_embedder
+from recallm_core import Embedder, FunctionEmbedder
+from recallm_core.adapting import as_embedder
 
 
 class RecallEmbeddings(Embeddings):
@@ -48,7 +49,7 @@ def as_core_embedder(embeddings: Embeddings | None, *, name: str | None = None) 
 
 def _name(embeddings: Embeddings) -> str:
     for key in ("model", "model_name", "model_id", "deployment"):
-        found = getattr(embeddings, key, None)
-        if isinstance(found, str) and found:
-            return f"{type(embeddings).__name__}:{found}"
+        name = getattr(embeddings, key, None)
+        if isinstance(name, str) and name:
+            return f"{type(embeddings).__name__}:{name}"
     return type(embeddings).__name__

@@ -9,8 +9,9 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from langchain_recallm.answers import PROVIDER
+from langchain_recallm.blocks import content_of
 from langchain_recallm.chat_models import ChatRecaLLM
-from langchain_recallm.conversation import content_of
+from langchain_recallm.cited_model import CitedChatModel
 
 
 class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -22,10 +23,10 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
     they returned is empty, the answer is an abstention.
 
     Args:
-        model: Answers.
+        model: Answers; ``ChatRecaLLM``, or what ``cited`` returns.
     """
 
-    def __init__(self, model: ChatRecaLLM) -> None:
+    def __init__(self, model: ChatRecaLLM | CitedChatModel) -> None:
         super().__init__()
         self.model = model
 
@@ -51,8 +52,8 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
 def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
     """Whether a response ends the agent's work, and sources were looked for to answer from."""
     result = getattr(response, "result", response)
-    said = result if isinstance(result, list) else [result]
-    last = said[-1] if said else None
+    messages_made = result if isinstance(result, list) else [result]
+    last = messages_made[-1] if messages_made else None
     if not isinstance(last, AIMessage) or last.tool_calls:
         return False
     if getattr(response, "structured_response", None) is not None:

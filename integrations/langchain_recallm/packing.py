@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,20 @@ from langchain_core.documents import Document
 
 import recallm_core as recallm
 from langchain_recallm.sources import PACKED, title_of
-from recallm_core.documents.document import Passage, ScoredChunk, content_id
-from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead, pack
+from recallm_core import Passage, ScoredChunk, pack
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    Overhead,
+    best_passages,
+    common_metadata,
+    content_id,
+    proven_place,
+)
 
 Texts = Mapping[str, Any] | Callable[[str], Any]
 """Full texts by the name of their source: strings or documents, or a function that finds them."""
-
-Count = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +43,6 @@ class Budget:
     overhead: Overhead = DEFAULT_OVERHEAD
     order: Order = "document"
     k: int | None = None
-
-
-def counter(given: Any) -> Count:
-    """Returns a function that counts tokens: of a chat model, a ``RecaLLM`` or a plain function.
-
-    None takes the tokenizer of the model that ships with the library.
-    """
-    if given is None:
-        from recallm_core.retrieval.packs import shipped
-
-        return shipped()[0]
-    for name in ("count_tokens", "get_num_tokens"):
-        found = getattr(given, name, None)
-        if found is not None:
-            counted: Count = found
-            return counted
-    if not callable(given):
-        raise TypeError(
-            "count must be a ChatRecaLLM, a RecaLLM, another model with get_num_tokens, or a "
-            f"function from a text to its tokens; got {type(given).__name__}"
-        )
-    plain: Count = given
-    return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,36 +78,28 @@ def pack_documents(
         New documents. ``metadata["recallm"]`` names the source range and the ``members`` that each
         was merged from, with their ranges in ``page_content``.
     """
-    given = list(documents)
-    found = _full_texts(given, texts, source_key)
+    listed = list(documents)
+    full_texts = _full_texts(listed, texts, source_key)
     alone: set[int] = set()
     while True:
         placed = [
-            _place(n, each, found, source_key, len(given), apart=n in alone)
-            for n, each in enumerate(given)
+            _place(n, one, full_texts, source_key, len(listed), apart=n in alone)
+            for n, one in enumerate(listed)
         ]
         result = pack(
-            [each.chunk for each in placed],
-            found,
+            [one.chunk for one in placed],
+            full_texts,
             token_budget=budget.tokens,
             count=budget.count,
             overhead=budget.overhead,
             order=budget.order,
             titles=_titles(placed),
         )
-        conflicts = {left.chunk for left in result.left_out if left.reason == "conflict"}
-        fresh = {n for n, each in enumerate(placed) if each.chunk in conflicts} - alone
+        conflicts = {omitted.chunk for omitted in result.left_out if omitted.reason == "conflict"}
+        fresh = {n for n, one in enumerate(placed) if one.chunk in conflicts} - alone
         if not fresh:  # two claims to the same characters: a start_index was wrong
-            return [_document(p, placed) for p in best(result.passages, budget.k)]
+            return [_document(p, placed) for p in best_passages(result.passages, budget.k)]
         alone |= fresh
-
-
-def best(passages: Sequence[Passage], k: int | None) -> list[Passage]:
-    """Returns the ``k`` best passages, in the order in which all stand."""
-    if k is None or k >= len(passages):
-        return list(passages)
-    ranked = sorted(range(len(passages)), key=lambda n: -passages[n].score)
-    return [passages[n] for n in sorted(ranked[:k])]
 
 
 def _full_texts(
@@ -136,9 +111,9 @@ def _full_texts(
     look = texts if callable(texts) else texts.get
     out: dict[str, recallm.Document] = {}
     for name in dict.fromkeys(_source(document, source_key) for document in documents):
-        found = look(name) if name is not None else None
-        text = found if isinstance(found, str) else getattr(found, "page_content", None)
-        text = getattr(found, "text", None) if text is None else text
+        source = look(name) if name is not None else None
+        text = source if isinstance(source, str) else getattr(source, "page_content", None)
+        text = getattr(source, "text", None) if text is None else text
         if name is not None and isinstance(text, str):
             out[name] = recallm.Document(text, name)
     return out
@@ -165,30 +140,22 @@ def _place(
     claimed = start if isinstance(start, int) and not isinstance(start, bool) else -1
     if name in texts and not apart:
         assert name is not None
-        at = _verified(texts[name].text, text, claimed)
+        at = proven_place(text, texts[name].text, claimed)
         if at is not None:
             return _Placed(document, ScoredChunk(name, at, at + len(text), text, score), True)
     elif name is not None and claimed >= 0 and not apart:
         chunk = ScoredChunk(f"source:{name}", claimed, claimed + len(text), text, score)
         return _Placed(document, chunk, False)
-    own = f"document:{document.id or content_id(text)}:{number}"
-    return _Placed(document, ScoredChunk(own, 0, len(text), text, score), False)
-
-
-def _verified(full: str, text: str, claimed: int) -> int | None:
-    """The place of a text in its source: the claimed one if true, else the only one there is."""
-    if claimed >= 0 and full.startswith(text, claimed):
-        return claimed
-    at = full.find(text)
-    return at if at >= 0 and full.find(text, at + 1) < 0 else None
+    home = f"document:{document.id or content_id(text)}:{number}"
+    return _Placed(document, ScoredChunk(home, 0, len(text), text, score), False)
 
 
 def _titles(placed: Sequence[_Placed]) -> dict[str, str]:
     titles: dict[str, str] = {}
-    for each in placed:
-        title = title_of(each.document.metadata)
+    for member in placed:
+        title = title_of(member.document.metadata)
         if title is not None:
-            titles.setdefault(each.chunk.document_id, title)
+            titles.setdefault(member.chunk.document_id, title)
     return titles
 
 
@@ -196,23 +163,26 @@ def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
     """A passage as a document, with what it was merged from."""
     ranges = {(member.start, member.end) for member in passage.members}
     members = [
-        each
-        for each in placed
-        if each.chunk.document_id == passage.document_id
-        and (each.chunk.start, each.chunk.end) in ranges
+        part
+        for part in placed
+        if part.chunk.document_id == passage.document_id
+        and (part.chunk.start, part.chunk.end) in ranges
     ]
-    members.sort(key=lambda each: each.chunk.start)
+    members.sort(key=lambda part: part.chunk.start)
     if len(members) == 1 and members[0].document.page_content == passage.text:
-        own = members[0].document
-        document_id, metadata = own.id, dict(own.metadata)
+        first = members[0].document
+        document_id, metadata = first.id, dict(first.metadata)
     else:
-        document_id, metadata = None, _common([each.document.metadata for each in members])
+        document_id, metadata = (
+            None,
+            common_metadata([part.document.metadata for part in members], without=(PACKED,)),
+        )
         metadata.pop("start_index", None)
     record: dict[str, Any] = {
-        "members": [_member(each, passage.start) for each in members],
+        "members": [_member(part, passage.start) for part in members],
         "score": passage.score,
     }
-    if members and all(each.proven for each in members):
+    if members and all(part.proven for part in members):
         record.update(source=passage.document_id, start=passage.start, end=passage.end)
         metadata["start_index"] = passage.start
     metadata[PACKED] = record
@@ -222,17 +192,3 @@ def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
 def _member(placed: _Placed, start: int) -> dict[str, Any]:
     chunk = placed.chunk
     return {"id": placed.document.id, "start": chunk.start - start, "end": chunk.end - start}
-
-
-def _common(metadatas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all agree on."""
-    seen: dict[str, list[Any]] = defaultdict(list)
-    for metadata in metadatas:
-        for key, value in metadata.items():
-            if key != PACKED:
-                seen[key].append(value)
-    return {
-        key: values[0]
-        for key, values in seen.items()
-        if len(values) == len(metadatas) and all(value == values[0] for value in values)
-    }

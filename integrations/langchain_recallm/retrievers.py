@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -16,12 +16,10 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, field_validator
 
-from langchain_recallm.packing import Budget, best, counter, pack_documents
+from langchain_recallm.packing import Budget, pack_documents
 from langchain_recallm.sources import PACKED, from_core
-from recallm_core.documents.document import Passage
-from recallm_core.packing import Pack
-
-Order = Literal["document", "relevance", "edges"]
+from recallm_core import Pack, Passage, pack
+from recallm_core.adapting import Order, best_passages, token_counter
 
 
 class PackedContextRetriever(BaseRetriever):
@@ -81,10 +79,10 @@ class PackedContextRetriever(BaseRetriever):
             return _from_index(index, query, budget, self.fetch_k)
         source = self.source
         if isinstance(source, VectorStore):
-            found = source.similarity_search(query, k=self._candidates(budget))
+            candidates = source.similarity_search(query, k=self._candidates(budget))
         else:
-            found = source.invoke(query, config={"callbacks": run_manager.get_child()})
-        return self._packed(found, budget)
+            candidates = source.invoke(query, config={"callbacks": run_manager.get_child()})
+        return self._packed(candidates, budget)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
@@ -95,15 +93,15 @@ class PackedContextRetriever(BaseRetriever):
             return await asyncio.to_thread(_from_index, index, query, budget, self.fetch_k)
         source = self.source
         if isinstance(source, VectorStore):
-            found = await source.asimilarity_search(query, k=self._candidates(budget))
+            candidates = await source.asimilarity_search(query, k=self._candidates(budget))
         else:
-            found = await source.ainvoke(query, config={"callbacks": run_manager.get_child()})
-        return await asyncio.to_thread(self._packed, found, budget)
+            candidates = await source.ainvoke(query, config={"callbacks": run_manager.get_child()})
+        return await asyncio.to_thread(self._packed, candidates, budget)
 
     def _budget(self, k: int | None) -> Budget:
         return Budget(
             self.max_tokens,
-            counter(self.count),
+            token_counter(self.count),
             order=self.order,
             k=self._not_negative(self.k if k is None else k),
         )
@@ -111,8 +109,8 @@ class PackedContextRetriever(BaseRetriever):
     def _candidates(self, budget: Budget) -> int:
         return max(self.fetch_k, budget.k or 0)
 
-    def _packed(self, found: Sequence[Document], budget: Budget) -> list[Document]:
-        return pack_documents(found, budget, texts=self.texts, source_key=self.source_key)
+    def _packed(self, candidates: Sequence[Document], budget: Budget) -> list[Document]:
+        return pack_documents(candidates, budget, texts=self.texts, source_key=self.source_key)
 
 
 class PackingCompressor(BaseDocumentCompressor):
@@ -140,7 +138,7 @@ class PackingCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks = None
     ) -> list[Document]:
         """Returns the best documents that fit the budget, neighbours merged."""
-        budget = Budget(self.max_tokens, counter(self.count), order=self.order, k=self.k)
+        budget = Budget(self.max_tokens, token_counter(self.count), order=self.order, k=self.k)
         return pack_documents(documents, budget, texts=self.texts, source_key=self.source_key)
 
 
@@ -158,8 +156,6 @@ def _from_index(index: Any, query: str, budget: Budget, fetch_k: int) -> list[Do
         )
         passages: Sequence[Passage] = report.passages
     else:
-        from recallm_core.packing import pack
-
         chunks = index.search(query, max(fetch_k, 4 * budget.k))
         packed = pack(
             chunks,
@@ -169,7 +165,7 @@ def _from_index(index: Any, query: str, budget: Budget, fetch_k: int) -> list[Do
             overhead=budget.overhead,
             order=budget.order,
         )
-        passages = best(packed.passages, budget.k)
+        passages = best_passages(packed.passages, budget.k)
     return [_passage_document(index, passage) for passage in passages]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from langchain_core.documents import Document
 
 import recallm_core as recallm
-from recallm_core.documents.document import Location
 from recallm_core.errors import DocumentError
 
 PACKED = "recallm"
@@ -84,19 +83,19 @@ class Sources:
 
     def cited(self, document_id: str, start: int, end: int) -> list[Place]:
         """Returns the places to cite: as ``places``, but of equal documents only the first."""
-        found = self.places(document_id, start, end)
+        places = self.places(document_id, start, end)
         divided = any(p.end is not None for p in self.pieces[document_id])
-        return found if divided else found[:1]
+        return places if divided else places[:1]
 
     def text(self, place: Place) -> str:
         """Returns what stands there."""
         return self.documents[place.index].page_content[place.start : place.end]
 
-    def same_text(self, place: Place, locations: Iterable[Location]) -> list[Place]:
+    def same_text(self, place: Place, locations: Iterable[recallm.Location]) -> list[Place]:
         """Returns every place of some core locations that holds the same text, each once."""
-        found = (p for at in locations for p in self.places(at.document_id, at.start, at.end))
+        places = (p for at in locations for p in self.places(at.document_id, at.start, at.end))
         text = self.text(place)
-        return list(dict.fromkeys(each for each in found if self.text(each) == text))
+        return list(dict.fromkeys(other for other in places if self.text(other) == text))
 
 
 def collect(documents: Iterable[Any]) -> tuple[Sources, list[recallm.Document]]:
@@ -117,9 +116,9 @@ def collect(documents: Iterable[Any]) -> tuple[Sources, list[recallm.Document]]:
         )
     sources = Sources()
     out: list[recallm.Document] = []
-    for given in documents:
-        core = to_core(given)
-        shown = given if isinstance(given, Document) else from_core(core)
+    for document in documents:
+        core = to_core(document)
+        shown = document if isinstance(document, Document) else from_core(core)
         if shown.id is None:
             shown = shown.model_copy(update={"id": core.id})
         sources.add(shown, core.id)

@@ -12,10 +12,11 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_recallm import answers, tool_calls
 from langchain_recallm.answers import Block
 from langchain_recallm.sources import Sources
-from recallm_core.answering.stream import Event, Finished
-from recallm_core.answers.answer import Answer
-from recallm_core.answers.trace import (
+from recallm_core import (
+    Answer,
     AnswerDelta,
+    Event,
+    Finished,
     ReasoningDelta,
     RecallDelta,
     RecallEnded,
@@ -64,9 +65,9 @@ class BlockWriter:
                 yield from self._last(answer)
 
     def _last(self, answer: Any) -> Iterator[Block]:
-        found = answers.cited(answer, self._sources)
-        if found:
-            yield self._piece("text", text="", annotations=found)
+        annotations = answers.cited(answer, self._sources)
+        if annotations:
+            yield self._piece("text", text="", annotations=annotations)
         elif "text" not in self._indices and not answer.tool_calls:
             yield self._piece("text", text="")
 
@@ -107,9 +108,9 @@ class ChunkWriter:
             message = AIMessageChunk(content=blocks, response_metadata=stamped, **more)  # type: ignore[arg-type]
         else:
             text = "".join(block.get("text", "") for block in blocks)
-            kept = answers.v0_kwargs(blocks)
+            extra = answers.v0_kwargs(blocks)
             message = AIMessageChunk(
-                content=text, additional_kwargs=kept, response_metadata=stamped, **more
+                content=text, additional_kwargs=extra, response_metadata=stamped, **more
             )
         return ChatGenerationChunk(message=message)
 

@@ -85,17 +85,17 @@ def _by_format(
     model: BaseChatModel, schema: Any, method: Method, options: dict[str, Any]
 ) -> tuple[Runnable[Any, Any], Runnable[Any, Any]]:
     """By an answer that has to be JSON, of the schema or of any."""
-    wanted: dict[str, Any] = {"type": "json_object"}
+    response_format: dict[str, Any] = {"type": "json_object"}
     if schema is not None:
         # json_mode promises JSON only; with a schema at hand there is no reason not to enforce it.
-        found = convert_to_json_schema(schema)
-        wanted = {
+        json_schema = convert_to_json_schema(schema)
+        response_format = {
             "type": "json_schema",
-            "json_schema": {"name": found.get("title", "answer"), "schema": found},
+            "json_schema": {"name": json_schema.get("title", "answer"), "schema": json_schema},
         }
         traced = {"kwargs": {"method": method}, "schema": schema}
         options = {**options, "ls_structured_output_format": traced}
-    asking = model.bind(response_format=wanted, **options)
+    asking = model.bind(response_format=response_format, **options)
     if _is_class(schema):
         return asking, PydanticOutputParser(pydantic_object=schema)
     return asking, JsonOutputParser()

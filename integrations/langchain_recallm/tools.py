@@ -48,16 +48,16 @@ def create_cited_answer_tool(
         )
 
     def ask(question: str) -> tuple[str, dict[str, Any]]:
-        found = source.invoke(question) if isinstance(source, BaseRetriever) else source
-        given = found if index is None else index
-        message = model.invoke([HumanMessage(question)], documents=given)
-        return _result(message, found, index)
+        documents = source.invoke(question) if isinstance(source, BaseRetriever) else source
+        searched = documents if index is None else index
+        message = model.invoke([HumanMessage(question)], documents=searched)
+        return _result(message, documents, index)
 
     async def aask(question: str) -> tuple[str, dict[str, Any]]:
-        found = await source.ainvoke(question) if isinstance(source, BaseRetriever) else source
-        given = found if index is None else index
-        message = await model.ainvoke([HumanMessage(question)], documents=given)
-        return _result(message, found, index)
+        documents = await source.ainvoke(question) if isinstance(source, BaseRetriever) else source
+        searched = documents if index is None else index
+        message = await model.ainvoke([HumanMessage(question)], documents=searched)
+        return _result(message, documents, index)
 
     return StructuredTool.from_function(
         ask,
@@ -68,12 +68,12 @@ def create_cited_answer_tool(
     )
 
 
-def _result(message: AIMessage, found: Any, index: Any) -> tuple[str, dict[str, Any]]:
+def _result(message: AIMessage, retrieved: Any, index: Any) -> tuple[str, dict[str, Any]]:
     """What the model reads, and what the program gets."""
     if index is not None:
         names = message.response_metadata["documents"]
-        found = [from_core(index.documents[name]) for name in names]
-    documents = [d if isinstance(d, Document) else Document(str(d)) for d in found]
+        retrieved = [from_core(index.documents[name]) for name in names]
+    documents = [d if isinstance(d, Document) else Document(str(d)) for d in retrieved]
     citations = message_citations(message)
     lines: list[str] = [str(message.text)]
     if message.response_metadata["abstained"]:

@@ -16,12 +16,11 @@ from langchain_core.vectorstores import VectorStore
 import recallm_core as recallm
 from langchain_recallm.embeddings import RecallEmbeddings, as_core_embedder
 from langchain_recallm.sources import title_of
-from recallm_core.documents.document import check_text
+from recallm_core.adapting import check_text
 
 if TYPE_CHECKING:
-    from recallm_core.documents.document import ScoredChunk
-    from recallm_core.retrieval import CorpusIndex
-    from recallm_core.retrieval.embedding import Floats
+    from recallm_core import CorpusIndex, ScoredChunk
+    from recallm_core.adapting import Floats
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
@@ -44,7 +43,7 @@ class RecallFAISS(VectorStore):
     def __init__(
         self, embedding: Embeddings | None = None, *, index: CorpusIndex | None = None
     ) -> None:
-        from recallm_core.retrieval import CorpusIndex
+        from recallm_core import CorpusIndex
 
         self.index = CorpusIndex(as_core_embedder(embedding)) if index is None else index
         self._embedding = embedding or RecallEmbeddings(self.index.embedder)
@@ -79,9 +78,9 @@ class RecallFAISS(VectorStore):
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
         """Removes documents; ids that aren't there don't matter. None removes all."""
         known = self.index.documents
-        wanted = list(known) if ids is None else [name for name in set(ids) if name in known]
-        if wanted:
-            self.index.delete(wanted)
+        present = list(known) if ids is None else [name for name in set(ids) if name in known]
+        if present:
+            self.index.delete(present)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -94,8 +93,10 @@ class RecallFAISS(VectorStore):
         return self.get_by_ids(ids)
 
     @staticmethod
-    def _document(found: recallm.Document) -> Document:
-        return Document(id=found.id, page_content=found.text, metadata=dict(found.metadata))
+    def _document(document: recallm.Document) -> Document:
+        return Document(
+            id=document.id, page_content=document.text, metadata=dict(document.metadata)
+        )
 
     # searching
 
@@ -108,8 +109,8 @@ class RecallFAISS(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Returns the documents nearest to a question, best first; see the next method."""
-        found = self.similarity_search_with_score(query, k, filter=filter, **kwargs)
-        return [document for document, _ in found]
+        scored = self.similarity_search_with_score(query, k, filter=filter, **kwargs)
+        return [document for document, _ in scored]
 
     def similarity_search_with_score(
         self,
@@ -130,9 +131,9 @@ class RecallFAISS(VectorStore):
             kwargs: Not used: all of the index is searched, whatever ``fetch_k`` is.
         """
         vector = self._vector(query)
-        found = self._nearest(vector, k, filter)
-        least = -1.0 if score_threshold is None else score_threshold
-        return [(document, score) for document, score in found if score >= least]
+        nearest = self._nearest(vector, k, filter)
+        threshold = -1.0 if score_threshold is None else score_threshold
+        return [(document, score) for document, score in nearest if score >= threshold]
 
     def similarity_search_by_vector(
         self,
@@ -143,8 +144,8 @@ class RecallFAISS(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Returns the documents nearest to a vector, best first."""
-        found = self.similarity_search_with_score_by_vector(embedding, k, filter=filter)
-        return [document for document, _ in found]
+        scored = self.similarity_search_with_score_by_vector(embedding, k, filter=filter)
+        return [document for document, _ in scored]
 
     def similarity_search_with_score_by_vector(
         self,
@@ -267,11 +268,11 @@ class RecallFAISS(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Adds texts with vectors of this store's embeddings. Returns their ids."""
-        given = list(text_embeddings)
-        documents = _rows([text for text, _ in given], metadatas, ids)
+        pairs = list(text_embeddings)
+        documents = _rows([text for text, _ in pairs], metadatas, ids)
         fresh = _named(documents, [document.id for document in documents])
-        vectors = np.array([vector for _, vector in given], np.float32)
-        if given:
+        vectors = np.array([vector for _, vector in pairs], np.float32)
+        if pairs:
             rows = {document.id: vector for document, vector in zip(fresh, vectors, strict=True)}
             last = {document.id: document for document in fresh}
             self.index.add_vectors([*last.values()], np.stack([rows[name] for name in last]))
@@ -314,7 +315,7 @@ class RecallFAISS(VectorStore):
         Raises:
             CorpusIndexError: The folder holds no index, or one of another embedder.
         """
-        from recallm_core.retrieval import CorpusIndex
+        from recallm_core import CorpusIndex
 
         index = CorpusIndex.open(_place(folder_path, index_name), as_core_embedder(embeddings))
         return cls(embeddings, index=index)

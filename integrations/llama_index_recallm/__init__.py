@@ -1,7 +1,9 @@
 """RecaLLM for LlamaIndex: cited answers in the engines and agents that people already have."""
 
 from llama_index_recallm.chat_engine import RecaLLMChatEngine
+from llama_index_recallm.checked_engine import QuoteCheckQueryEngine, check_response
 from llama_index_recallm.checking import QuoteEvaluator
+from llama_index_recallm.cited_llm import CitedLLM, cited
 from llama_index_recallm.embedding import RecaLLMEmbedding
 from llama_index_recallm.engines import (
     CitedQueryEngineTool,
@@ -26,11 +28,13 @@ from llama_index_recallm.workflow import RecaLLMWorkflow
 __all__ = [
     "AsyncCitedStreamingResponse",
     "Citation",
+    "CitedLLM",
     "CitedPydanticResponse",
     "CitedQueryEngineTool",
     "CitedResponse",
     "CitedStreamingResponse",
     "PackedContextRetriever",
+    "QuoteCheckQueryEngine",
     "QuoteEvaluator",
     "RecaLLM",
     "RecaLLMChatEngine",
@@ -41,6 +45,8 @@ __all__ = [
     "RecaLLMVectorStore",
     "RecaLLMWorkflow",
     "RecallSpanEvent",
+    "check_response",
+    "cited",
     "collect_citations",
     "pack_nodes",
 ]

@@ -16,7 +16,8 @@ from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore, R
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 from llama_index_recallm import sources
-from llama_index_recallm.sources import Anchor, Originals, Source, nearest, occurrences
+from llama_index_recallm.sources import Anchor, Originals, Source
+from recallm_core.adapting import nearest, occurrences
 
 _STEPS = 200  # nodes looked up on each side of one that can't be placed by itself
 _GENERATIONS = 4  # parents of parents
@@ -30,42 +31,46 @@ class Nodes:
         held: Docstores, vector stores that keep texts, and indexes; what holds no nodes is ignored.
     """
 
-    def __init__(self, *held: Any) -> None:
-        self._stores = [store for each in held for store in _stores(each)]
+    def __init__(self, *holders: Any) -> None:
+        self._stores = [store for holder in holders for store in _stores(holder)]
 
     def __bool__(self) -> bool:
         return bool(self._stores)
 
     def get(self, node_id: str) -> BaseNode | None:
         """Returns a node; None where nobody has it."""
-        found = (_fetched(store, node_id) for store in self._stores)
-        return next((node for node in found if node is not None), None)
+        nodes = (_fetched(store, node_id) for store in self._stores)
+        return next((node for node in nodes if node is not None), None)
 
     def beside(self, node: BaseNode, kind: NodeRelationship) -> BaseNode | None:
         """Returns the node before or after a node of the same document."""
         name = related(node, kind)
-        found = None if name is None else self.get(name)
-        return found if found is not None and found.ref_doc_id == node.ref_doc_id else None
+        node_beside = None if name is None else self.get(name)
+        return (
+            node_beside
+            if node_beside is not None and node_beside.ref_doc_id == node.ref_doc_id
+            else None
+        )
 
 
-def _stores(held: Any) -> Iterator[Any]:
-    if isinstance(held, Nodes):
-        yield from held._stores
-    elif isinstance(held, BaseDocumentStore) or getattr(held, "stores_text", False):
-        yield held
-    elif isinstance(getattr(held, "docstore", None), BaseDocumentStore):
-        yield held.docstore
-        yield from _stores(getattr(held, "vector_store", None))
+def _stores(holder: Any) -> Iterator[Any]:
+    if isinstance(holder, Nodes):
+        yield from holder._stores
+    elif isinstance(holder, BaseDocumentStore) or getattr(holder, "stores_text", False):
+        yield holder
+    elif isinstance(getattr(holder, "docstore", None), BaseDocumentStore):
+        yield holder.docstore
+        yield from _stores(getattr(holder, "vector_store", None))
 
 
 def _fetched(store: Any, node_id: str) -> BaseNode | None:
     if isinstance(store, BaseDocumentStore):
         return store.get_document(node_id, raise_error=False)
     try:
-        found: BaseNode | None = next(iter(store.get_nodes([node_id])), None)
+        node: BaseNode | None = next(iter(store.get_nodes([node_id])), None)
     except NotImplementedError:  # not every vector store hands out its nodes
         return None
-    return found
+    return node
 
 
 def nodes_of(docstore: Any, documents: Any = None) -> Nodes:
@@ -84,24 +89,24 @@ def nodes_of(docstore: Any, documents: Any = None) -> Nodes:
 
 def related(node: BaseNode, kind: NodeRelationship) -> str | None:
     """Returns the id of the node that stands in some relation to a node."""
-    found = node.relationships.get(kind)
-    return found.node_id if isinstance(found, RelatedNodeInfo) else None
+    relation = node.relationships.get(kind)
+    return relation.node_id if isinstance(relation, RelatedNodeInfo) else None
 
 
-def anchors(found: Sequence[Source], originals: Originals, nodes: Nodes) -> list[Anchor]:
+def anchors(sources: Sequence[Source], originals: Originals, nodes: Nodes) -> list[Anchor]:
     """Returns where each source begins in its document."""
-    out = [source.anchor(originals) for source in found]
+    out = [source.anchor(originals) for source in sources]
     unsure: dict[str, list[int]] = {}
-    for number, (source, anchor) in enumerate(zip(found, out, strict=True)):
+    for number, (source, anchor) in enumerate(zip(sources, out, strict=True)):
         if anchor.ambiguous and source.whole and source.node.ref_doc_id is not None:
             unsure.setdefault(source.node.ref_doc_id, []).append(number)
     for document_id, numbers in unsure.items():
         text = originals.text(document_id)
         assert text is not None  # an anchor is only ambiguous in a text
-        same = [each for each in found if each.whole and each.node.ref_doc_id == document_id]
+        same = [other for other in sources if other.whole and other.node.ref_doc_id == document_id]
         places = _Order(text, same, nodes).places()
         for number in numbers:
-            start = places.get(found[number].node.node_id, out[number].start)
+            start = places.get(sources[number].node.node_id, out[number].start)
             out[number] = replace(out[number], start=start)
     return out
 
@@ -115,11 +120,11 @@ class _Order:
         nodes: Where the others are.
     """
 
-    def __init__(self, text: str, found: Sequence[Source], nodes: Nodes) -> None:
+    def __init__(self, text: str, placed_sources: Sequence[Source], nodes: Nodes) -> None:
         self._text, self._nodes = text, nodes
-        self._known = {source.node.node_id: source for source in found}
+        self._known = {source.node.node_id: source for source in placed_sources}
         self._fixed: dict[str, int | None] = {}
-        for source in found:
+        for source in placed_sources:
             if self._place(source) is None:
                 self._look(source, NodeRelationship.PREVIOUS)
                 self._look(source, NodeRelationship.NEXT)
@@ -143,14 +148,14 @@ class _Order:
         """Gets to know the nodes on one side of a node, up to one whose place is certain."""
         node = source.node
         for _ in range(_STEPS):
-            beside = self._nodes.beside(node, side)
-            if beside is None or beside.node_id in self._known:
+            neighbour = self._nodes.beside(node, side)
+            if neighbour is None or neighbour.node_id in self._known:
                 return
-            read = sources.read(NodeWithScore(node=beside))
-            self._known[beside.node_id] = read
+            read = sources.read(NodeWithScore(node=neighbour))
+            self._known[neighbour.node_id] = read
             if self._place(read) is not None:
                 return
-            node = beside
+            node = neighbour
 
     # what is certain
 
@@ -195,7 +200,7 @@ class _Order:
                 chain = [key]
                 while chain[-1] in after and len(chain) <= len(self._known):
                     chain.append(after[chain[-1]])
-                chains.append([self._known[each] for each in chain])
+                chains.append([self._known[node_id] for node_id in chain])
         return chains
 
     def _settled(self, chain: Sequence[Source]) -> dict[str, int]:
@@ -210,17 +215,17 @@ class _Order:
                 before = next((n for n in reversed(range(number)) if places[n] is not None), None)
                 limit = next((places[n] for n in sure if n > number), None)
                 if before is not None:
-                    left = (places[before] or 0, chain[before])
-                    places[number] = self._after(chain[number], *left, limit)
+                    predecessor = (places[before] or 0, chain[before])
+                    places[number] = self._after(chain[number], *predecessor, limit)
         for number in reversed(range(first)):
             right = next(places[n] for n in range(number + 1, len(chain)) if places[n] is not None)
             places[number] = self._before(chain[number], right or 0)
         pairs = zip(chain, places, strict=True)
         return {source.node.node_id: place for source, place in pairs if place is not None}
 
-    def _after(self, source: Source, start: int, left: Source, limit: int | None) -> int | None:
+    def _after(self, source: Source, start: int, previous: Source, limit: int | None) -> int | None:
         """The place of a node behind another: what it claims if that fits, else the next one."""
-        end = start + len(left.text)
+        end = start + len(previous.text)
         high = len(self._text) + 1 if limit is None else limit
         claim = source.claim(self._text)
         inside = claim is not None and start < claim < high

@@ -24,7 +24,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_recallm import messages as talk
 from llama_index_recallm.events import RecallSpanEvent
-from recallm_core.answers.trace import (
+from recallm_core import (
     AnswerDelta,
     ReasoningDelta,
     RecallDelta,
@@ -34,8 +34,7 @@ from recallm_core.answers.trace import (
 from recallm_core.errors import GenerationError
 
 if TYPE_CHECKING:
-    from recallm_core.answering.stream import Event
-    from recallm_core.answers.answer import Answer
+    from recallm_core import Answer, Event
 
 dispatcher = get_dispatcher(__name__)
 
@@ -67,8 +66,8 @@ def to_response(
     if citations:
         blocks.extend(_citation_blocks(answer, conversation))
     blocks.extend(
-        ToolCallBlock(tool_call_id=made.id, tool_name=made.name, tool_kwargs=dict(made.arguments))
-        for made in answer.tool_calls
+        ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments))
+        for call in answer.tool_calls
     )
     message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
     return ChatResponse(message=message, raw=_raw(answer), delta=delta)
@@ -80,11 +79,11 @@ def parsed(output_cls: type[Model], response: ChatResponse) -> Model:
     Raises:
         GenerationError: The answer was cut off, or breaks a rule that the schema can't say.
     """
-    said = response.raw if isinstance(response.raw, dict) else {}
+    raw = response.raw if isinstance(response.raw, dict) else {}
     try:
         return output_cls.model_validate_json(response.message.content or "")
     except ValidationError as error:
-        cut = said.get("finish_reason") == "length"
+        cut = raw.get("finish_reason") == "length"
         why = "was cut off; raise max_tokens" if cut else f"doesn't validate ({error})"
         raise GenerationError(f"the answer for {output_cls.__name__} {why}") from error
 

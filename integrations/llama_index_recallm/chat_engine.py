@@ -29,8 +29,8 @@ from llama_index.core.tools import ToolOutput
 from llama_index.core.types import Thread
 
 from llama_index_recallm.anchors import Nodes
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.engines import retriever_of
-from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.responses import Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
 
@@ -45,8 +45,8 @@ class _Answered:
 
     @property
     def _evidence(self) -> Evidence:
-        found = self.answer
-        return found if isinstance(found, Evidence) else Evidence()
+        answer = self.answer
+        return answer if isinstance(answer, Evidence) else Evidence()
 
     @property
     def citations(self) -> list[Citation]:
@@ -93,7 +93,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
     def build(
         cls,
         source: Any,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         *,
         memory: BaseMemory | None = None,
         chat_history: Sequence[ChatMessage] = (),
@@ -123,7 +123,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """
         model = chosen_llm(llm)
         limit = max(1, model.metadata.context_window - model.metadata.num_output)
-        kept = memory or ChatMemoryBuffer.from_defaults(
+        chat_memory = memory or ChatMemoryBuffer.from_defaults(
             chat_history=list(chat_history),
             token_limit=limit,
             tokenizer_fn=lambda text: [0] * model.count_tokens(text),
@@ -133,7 +133,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         engine = cls(
             retriever=retriever_of(source, model, token_budget),
             llm=model,
-            memory=kept,
+            memory=chat_memory,
             system_prompt=system_prompt,
             skip_condense=skip_condense,
             node_postprocessors=list(node_postprocessors),
@@ -148,7 +148,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
 
     @classmethod
     def from_defaults(  # type: ignore[override]  # the base class names each option
-        cls, retriever: BaseRetriever, llm: RecaLLM | str | None = None, **options: Any
+        cls, retriever: BaseRetriever, llm: AnsweringLLM | str | None = None, **options: Any
     ) -> RecaLLMChatEngine:
         """Returns a chat engine over a retriever as LlamaIndex makes them; as ``build``."""
         known = {name: value for name, value in options.items() if value is not None}
@@ -184,8 +184,8 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """Answers a message."""
         synthesizer, context, nodes = self._run_c3(message, chat_history)
         response = synthesizer.synthesize(message, nodes)
-        for said in _exchange(message, str(response)):
-            self._memory.put(said)
+        for turn in _exchange(message, str(response)):
+            self._memory.put(turn)
         return self._answered(response, context, nodes)
 
     @trace_method("chat")
@@ -195,8 +195,8 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         """``chat`` without blocking the event loop."""
         synthesizer, context, nodes = await self._arun_c3(message, chat_history)
         response = await synthesizer.asynthesize(message, nodes)
-        for said in _exchange(message, str(response)):
-            await self._memory.aput(said)
+        for turn in _exchange(message, str(response)):
+            await self._memory.aput(turn)
         return self._answered(response, context, nodes)
 
     def _answered(
@@ -218,16 +218,16 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         synthesizer, context, nodes = self._run_c3(message, chat_history, streaming=True)
         response: Any = synthesizer.synthesize(message, nodes)
         self._memory.put(ChatMessage(content=message, role=MessageRole.USER))
-        found = CitedStreamingChatResponse(
+        streamed = CitedStreamingChatResponse(
             chat_stream=_pieces(response),
             sources=self._sources(response, context),
             source_nodes=nodes,
             answer=response,
         )
-        thread = Thread(target=found.write_response_to_history, args=(self._memory,))
-        found.write_response_to_history_thread = thread
+        thread = Thread(target=streamed.write_response_to_history, args=(self._memory,))
+        streamed.write_response_to_history_thread = thread
         thread.start()
-        return found
+        return streamed
 
     @trace_method("chat")
     async def astream_chat(
@@ -237,15 +237,15 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         synthesizer, context, nodes = await self._arun_c3(message, chat_history, streaming=True)
         response: Any = await synthesizer.asynthesize(message, nodes)
         await self._memory.aput(ChatMessage(content=message, role=MessageRole.USER))
-        found = CitedStreamingChatResponse(
+        streamed = CitedStreamingChatResponse(
             achat_stream=_apieces(response),
             sources=self._sources(response, context),
             source_nodes=nodes,
             answer=response,
         )
-        writing = asyncio.create_task(found.awrite_response_to_history(self._memory))
-        found.awrite_response_to_history_task = writing
-        return found
+        writing = asyncio.create_task(streamed.awrite_response_to_history(self._memory))
+        streamed.awrite_response_to_history_task = writing
+        return streamed
 
 
 def _exchange(message: str, answer: str) -> list[ChatMessage]:
@@ -256,8 +256,8 @@ def _exchange(message: str, answer: str) -> list[ChatMessage]:
 
 
 def _piece(text: str, delta: str) -> ChatResponse:
-    said = ChatMessage(content=text, role=MessageRole.ASSISTANT)
-    return ChatResponse(message=said, delta=delta)
+    reply = ChatMessage(content=text, role=MessageRole.ASSISTANT)
+    return ChatResponse(message=reply, delta=delta)
 
 
 def _pieces(response: Any) -> ChatResponseGen:

@@ -7,7 +7,8 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
-from recallm_core.retrieval.embedding import Embedder, as_embedder
+from recallm_core import Embedder
+from recallm_core.adapting import as_embedder
 
 
 class RecaLLMEmbedding(BaseEmbedding):
@@ -25,11 +26,11 @@ class RecaLLMEmbedding(BaseEmbedding):
     _embedder: Any = PrivateAttr()
 
     def __init__(self, embedder: Embedder | str | None = None, **options: Any) -> None:
-        found = as_embedder(embedder)
-        options.setdefault("model_name", found.fingerprint)
+        core_embedder = as_embedder(embedder)
+        options.setdefault("model_name", core_embedder.fingerprint)
         options.setdefault("embed_batch_size", 512)
         super().__init__(**options)
-        self._embedder = found
+        self._embedder = core_embedder
 
     @classmethod
     def class_name(cls) -> str:

@@ -16,7 +16,7 @@ from llama_index.core.tools import QueryEngineTool, ToolMetadata, ToolOutput
 
 import recallm_core as recallm
 from llama_index_recallm.anchors import Nodes
-from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.cited_llm import AnsweringLLM
 from llama_index_recallm.packed_context import PackedContextRetriever
 from llama_index_recallm.responses import KEY, Citation, Evidence
 from llama_index_recallm.synthesizer import RecaLLMSynthesizer, chosen_llm
@@ -36,7 +36,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
     def build(
         cls,
         source: Any,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         *,
         documents: Any = None,
         docstore: Any = None,
@@ -99,7 +99,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
     def from_args(  # type: ignore[override]  # the base class names each option
         cls,
         retriever: BaseRetriever,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         response_synthesizer: BaseSynthesizer | None = None,
         **options: Any,
     ) -> RecaLLMQueryEngine:
@@ -109,11 +109,12 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
         """
         model = chosen_llm(llm)
         names = ("streaming", "output_cls", "text_qa_template", "callback_manager")
-        given = {name: options[name] for name in names if name in options}
+        for_synthesizer = {name: options[name] for name in names if name in options}
         engine = super().from_args(
             retriever=retriever,
             llm=model,
-            response_synthesizer=response_synthesizer or RecaLLMSynthesizer(model, **given),
+            response_synthesizer=response_synthesizer
+            or RecaLLMSynthesizer(model, **for_synthesizer),
             **options,
         )
         assert isinstance(engine, cls)
@@ -131,7 +132,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
 
 def retriever_of(
     source: Any,
-    llm: RecaLLM,
+    llm: AnsweringLLM,
     token_budget: int | None = None,
     callback_manager: CallbackManager | None = None,
 ) -> BaseRetriever:
@@ -147,8 +148,8 @@ def retriever_of(
             source, llm=llm, token_budget=token_budget, callback_manager=callback_manager
         )
     if hasattr(source, "as_retriever"):
-        found: BaseRetriever = source.as_retriever()
-        return found
+        retriever: BaseRetriever = source.as_retriever()
+        return retriever
     raise TypeError(
         f"source must be an index, a retriever or a CorpusIndex, got {type(source).__name__}"
     )
@@ -194,8 +195,8 @@ class CitedQueryEngineTool(QueryEngineTool):
         response = await self.query_engine.aquery(question)
         get_response = getattr(response, "get_response", None)
         if get_response is not None:
-            found = get_response()
-            response = await found if hasattr(found, "__await__") else found
+            pending = get_response()
+            response = await pending if hasattr(pending, "__await__") else pending
         return self._output(question, response)
 
     def _output(self, question: str, response: Any) -> ToolOutput:
@@ -209,39 +210,39 @@ class CitedQueryEngineTool(QueryEngineTool):
         )
 
 
-def collect_citations(found: Any) -> list[Citation]:
+def collect_citations(result: Any) -> list[Citation]:
     """Returns every citation in what an engine, a chat or an agent gave back, each once.
 
     Args:
-        found: A response, an ``AgentOutput`` (what awaiting the handler of a run gives), a
+        result: A response, an ``AgentOutput`` (what awaiting the handler of a run gives), a
             ``ToolOutput``, a chat response, a list of such things, or a response's metadata. A
             stream that wasn't read to its end has none yet.
     """
     out: list[Citation] = []
-    for citation in _walk(found, _DEPTH):
+    for citation in _walk(result, _DEPTH):
         if citation not in out:
             out.append(citation)
     return out
 
 
-def _walk(found: Any, depth: int) -> Iterator[Citation]:
-    if found is None or depth == 0 or isinstance(found, str | bytes | int | float):
+def _walk(value: Any, depth: int) -> Iterator[Citation]:
+    if value is None or depth == 0 or isinstance(value, str | bytes | int | float):
         return
-    if isinstance(found, Citation):
-        yield found
-    elif isinstance(found, Evidence):
-        yield from found.citations
-    elif isinstance(found, list | tuple):
-        for each in found:
-            yield from _walk(each, depth - 1)
-    elif isinstance(found, dict):
-        held = found.get(KEY, found)
-        if isinstance(held, dict) and isinstance(held.get("citations"), list):
-            yield from (_citation(each) for each in held["citations"])
+    if isinstance(value, Citation):
+        yield value
+    elif isinstance(value, Evidence):
+        yield from value.citations
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _walk(item, depth - 1)
+    elif isinstance(value, dict):
+        plain = value.get(KEY, value)
+        if isinstance(plain, dict) and isinstance(plain.get("citations"), list):
+            yield from (_citation(item) for item in plain["citations"])
     else:
         for name in _HOLDERS:
-            yield from _walk(getattr(found, name, None), depth - 1)
+            yield from _walk(getattr(value, name, None), depth - 1)
 
 
-def _citation(found: Any) -> Citation:
-    return found if isinstance(found, Citation) else Citation.model_validate(found)
+def _citation(value: Any) -> Citation:
+    return value if isinstance(value, Citation) else Citation.model_validate(value)

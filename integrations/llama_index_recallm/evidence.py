@@ -17,9 +17,8 @@ from llama_index_recallm.sources import (
     Anchor,
     Originals,
     Source,
-    nearest,
-    occurrences,
 )
+from recallm_core.adapting import nearest, occurrences
 from recallm_core.errors import CitationError
 
 
@@ -65,39 +64,39 @@ class Reader:
         )
 
     def _read(
-        self, given: Sequence[Mapping[str, Any]]
+        self, citations_of_core: Sequence[Mapping[str, Any]]
     ) -> tuple[list[Citation], list[NodeWithScore]]:
         """The citations, and the nodes that they cite, each once."""
         numbers: dict[tuple[str, int, int], int] = {}
         citations: list[Citation] = []
         cited: dict[int, NodeWithScore] = {}
-        for found in given:
-            source, start, derived = self._place(found)
+        for citation in citations_of_core:
+            source, start, derived = self._place(citation)
             start += source.shift
-            key = (source.node.node_id, start, start + len(found["text"]))
+            key = (source.node.node_id, start, start + len(citation["text"]))
             number = numbers.setdefault(key, len(numbers) + 1)
-            citations.append(self._citation(found, source, start, number, derived=derived))
+            citations.append(self._citation(citation, source, start, number, derived=derived))
             cited.setdefault(id(source.given), source.given)
         return citations, list(cited.values())
 
-    def _place(self, found: Mapping[str, Any]) -> tuple[Source, int, bool]:
+    def _place(self, citation: Mapping[str, Any]) -> tuple[Source, int, bool]:
         """The source that is cited, where in its text, and whether it is a sub-answer."""
-        source = self._source(found)
+        source = self._source(citation)
         if not self._additional or source.node.ref_doc_id is not None:
-            return source, int(found["start"]), False
+            return source, int(citation["start"]), False
         for behind in self._additional:
-            at = behind.text.find(found["text"])
+            at = behind.text.find(citation["text"])
             if at >= 0:
                 return behind, at, False
-        return source, int(found["start"]), True
+        return source, int(citation["start"]), True
 
     def _source(self, place: Mapping[str, Any]) -> Source:
         return self.sources[messages.citable_of(place["document_id"])[0]]
 
     def _citation(
-        self, found: Mapping[str, Any], source: Source, start: int, number: int, *, derived: bool
+        self, citation: Mapping[str, Any], source: Source, start: int, number: int, *, derived: bool
     ) -> Citation:
-        text = found["text"]
+        text = citation["text"]
         end = start + len(text)
         if source.node_text[start:end] != text:
             raise CitationError(
@@ -121,11 +120,11 @@ class Reader:
             node_utf16_range=node.utf16_range(start, end),
             node_utf8_range=node.utf8_range(start, end),
             **self._encoded(source, level, doc_start, doc_end),
-            basis=found["basis"],
-            answer_start=found["answer_start"],
-            answer_end=found["answer_end"],
-            ambiguous=unsure or bool(found["ambiguous"]),
-            occurrences=[self._range(place) for place in found["occurrences"]],
+            basis=citation["basis"],
+            answer_start=citation["answer_start"],
+            answer_end=citation["answer_end"],
+            ambiguous=unsure or bool(citation["ambiguous"]),
+            occurrences=[self._range(place) for place in citation["occurrences"]],
             parts=_parts(source.node, start, end),
             derived=derived,
             title=source.label(metadata=False) or None,
@@ -157,8 +156,8 @@ class Reader:
     def _anchors(self) -> dict[int, Anchor]:
         """Where each source begins in its document; looked up when the first quote comes."""
         every = (*self.sources, *self._additional)
-        found = anchors(every, self._originals, self._nodes)
-        return {id(source): anchor for source, anchor in zip(every, found, strict=True)}
+        placed = anchors(every, self._originals, self._nodes)
+        return {id(source): anchor for source, anchor in zip(every, placed, strict=True)}
 
     def _in_document(self, source: Source, start: int, text: str) -> tuple[Level, int | None, bool]:
         """How far the place in the document is known, where it is, and whether it is unsure."""
@@ -168,10 +167,10 @@ class Reader:
             level: Level = "document" if anchor.checked else "node"
             return level, anchor.start + within, anchor.ambiguous
         original = self._originals.text(source.node.ref_doc_id)
-        found = None if original is None else nearest(text, original, source.begins)
-        if original is None or found is None:
+        place_in_document = None if original is None else nearest(text, original, source.begins)
+        if original is None or place_in_document is None:
             return "text", None, False
-        return "document", found, len(list(occurrences(text, original, 2))) > 1
+        return "document", place_in_document, len(list(occurrences(text, original, 2))) > 1
 
 
 def _parts(node: BaseNode, start: int, end: int) -> list[NodeRange]:
@@ -188,15 +187,15 @@ def _parts(node: BaseNode, start: int, end: int) -> list[NodeRange]:
 
 def _members(node: BaseNode) -> list[Any]:
     """What packing wrote into the node; metadata may come from anywhere, so its form is checked."""
-    found = node.metadata.get(MEMBERS)
+    members = node.metadata.get(MEMBERS)
     keys = ("start", "end", "node_start")
-    fits = isinstance(found, list) and all(
-        isinstance(each, dict)
-        and isinstance(each.get("node_id"), str)
-        and all(isinstance(each.get(key), int) for key in keys)
-        for each in found
+    fits = isinstance(members, list) and all(
+        isinstance(member, dict)
+        and isinstance(member.get("node_id"), str)
+        and all(isinstance(member.get(key), int) for key in keys)
+        for member in members
     )
-    return list(found or ()) if fits else []
+    return list(members or ()) if fits else []
 
 
 def _reasoning(answer: Mapping[str, Any]) -> str:

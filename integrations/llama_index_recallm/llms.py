@@ -16,45 +16,21 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
-    LLMMetadata,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import Model
 
 from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
-from recallm_core.backends.vllm.connect import loading, without_secrets
-from recallm_core.decoding.spec import RecallIn
-from recallm_core.prompting.params import (
-    AbstainPolicy,
-    AnswerForm,
-    Boundary,
-    Evidence,
-    GenerationParams,
-    PriorName,
-    Scope,
-)
+from llama_index_recallm.settings import RULES, ModelSettings
+from recallm_core import Finished, GenerationParams
 
 if TYPE_CHECKING:
-    from recallm_core.answering.stream import AnswerStream, Event
-    from recallm_core.answers.answer import Answer
-    from recallm_core.generator import RecaLLM as CoreLLM
-
-_PARAMS = frozenset(GenerationParams.__slots__)
-_RENAMED = {"max_tokens": "max_new_tokens", "stop_sequences": "stop"}
-_RULES = frozenset({"tools", "tool_choice", "response_schema", "parallel_tool_calls"})
+    from recallm_core import Answer, AnswerStream, Event
+    from recallm_core import RecaLLM as CoreLLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +53,7 @@ class _Call:
         return self.llm.astream_chat(turns, documents, params=self.params, **self.rules)
 
 
-class RecaLLM(FunctionCallingLLM):
+class RecaLLM(ModelSettings):
     """A local model whose quotes are exact slices of what it was given.
 
     ```python
@@ -105,140 +81,10 @@ class RecaLLM(FunctionCallingLLM):
     a tool returns may be quoted like any document.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # a key may be in it
-
-    model: str = Field(
-        default="recallm-mini",
-        description="recallm-mini (shipped), a hub id, a local folder or a server's address.",
-    )
-    base_url: str | None = Field(
-        default=None, description="A server's address; model is then its name there."
-    )
-    api_key: SecretStr | None = Field(
-        default=None, description="The server's key; or RECALLM_API_KEY.", exclude=True
-    )
-    timeout: float | None = Field(
-        default=None, description="Seconds that a server may say nothing (300)."
-    )
-    max_retries: int | None = Field(
-        default=None, ge=0, description="Further tries where a server was too busy (2)."
-    )
-    mode: Literal["auto", "trained", "prompted"] = Field(
-        default="auto", description="How the model is driven; auto looks at its tokenizer."
-    )
-    load_options: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of RecaLLM.load.", exclude=True
-    )
-    temperature: float | None = Field(default=None, description="0 is greedy.")
-    top_p: float | None = Field(default=None, description="Nucleus.")
-    max_tokens: int | None = Field(
-        default=None, description="Output tokens at most, thinking included."
-    )
-    seed: int | None = Field(default=None, description="Makes a sampled answer reproducible.")
-    stop: list[str] | None = Field(default=None, description="Strings that end the answer.")
-    max_thinking_tokens: int | None = Field(default=None, description="Thinking tokens at most.")
-    max_span_tokens: int | None = Field(default=None, description="Soft limit of one quote.")
-    max_spans: int | None = Field(default=None, description="Quotes per output.")
-    recall_in: RecallIn | None = None
-    boundary: Boundary | None = None
-    scope: Scope | None = Field(
-        default=None, description="What may be quoted; None: documents where there are any."
-    )
-    abstain_policy: AbstainPolicy | None = None
-    prior: PriorName | None = None
-    prior_weight: float | None = None
-    answer_form: AnswerForm | None = None
-    evidence: Evidence | None = Field(
-        default=None, description="What an output owes: free, required, first or auto."
-    )
-    citation_blocks: bool = Field(
-        default=True, description="Off for a memory shared with models that refuse such blocks."
-    )
-    thinking_blocks: bool = Field(default=True, description="Whether the thinking is shown.")
-
-    _engine: Any = PrivateAttr(default=None)
-    _verbatim_engine: Any = PrivateAttr(default=None)
-    _tools_shown: bool | None = PrivateAttr(default=None)
-
-    def __init__(self, model: str | CoreLLM | None = None, **kwargs: Any) -> None:
-        """Takes the fields by name; ``model`` may be a ready ``recallm_core.RecaLLM``."""
-        engine = None if model is None or isinstance(model, str) else model
-        if engine is not None and not hasattr(engine, "stream_chat"):
-            raise TypeError(
-                f"model must be a name, a folder or a recallm_core.RecaLLM, got "
-                f"{type(model).__name__}"
-            )
-        if model is not None:
-            kwargs["model"] = model if engine is None else engine.name
-        super().__init__(**kwargs)
-        self._engine = engine
-        self._params({})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            unknown = sorted(set(values) - set(cls.model_fields) - {"class_name"})
-            if unknown:
-                known = sorted(set(cls.model_fields))
-                raise ValueError(f"unknown settings {unknown}; known: {known}")
-        return values
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RecaLLM:
-        """A copy of the settings; a loaded model is shared, never copied."""
-        return self.model_copy()
-
-    @field_validator("model", "base_url", "load_options")
-    @classmethod
-    def _check_secrets(cls, value: Any) -> Any:
-        return without_secrets(value)
-
     @classmethod
     def class_name(cls) -> str:
         """Returns the name under which the class is serialised."""
         return "RecaLLM"
-
-    # the model
-
-    @property
-    def engine(self) -> CoreLLM:
-        """The model, loaded when it is first needed and shared by all who ask for the same."""
-        if self._engine is None:
-            from recallm_core.generator import load_shared
-
-            model, options = loading(
-                self.model if "model" in self.model_fields_set else None,
-                base_url=self.base_url,
-                api_key=None if self.api_key is None else self.api_key.get_secret_value(),
-                timeout=self.timeout,
-                max_retries=self.max_retries,
-            )
-            options |= self.load_options
-            self._engine = load_shared(model or self.model, mode=self.mode, **options)
-        engine: CoreLLM = self._engine
-        return engine
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        """What is true of the model; ``num_output`` includes the thinking."""
-        engine = self.engine
-        settings = GenerationParams().over(engine.recipe.sampling)
-        return LLMMetadata(
-            context_window=engine.backend.window,
-            num_output=self.max_tokens or settings.max_new_tokens or 1024,
-            is_chat_model=True,
-            is_function_calling_model=self._has_tools(),
-            model_name=self.model,
-        )
-
-    def _has_tools(self) -> bool:
-        if self._tools_shown is None:
-            self._tools_shown = _shows_tools(self.engine)
-        return self._tools_shown
-
-    def count_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has for this model."""
-        return self.engine.count_tokens(text)
 
     def room(self, messages: Sequence[ChatMessage]) -> int:
         """Returns how many tokens of documents fit beside some messages and the output.
@@ -249,43 +95,19 @@ class RecaLLM(FunctionCallingLLM):
         engine = self.engine
         turns = talk.read(messages, scope="documents").turns
         prompt, _ = engine.prepare(turns, (), params=self._params({"scope": "documents"}))
-        return engine.backend.window - len(prompt.token_ids) - (prompt.params.max_new_tokens or 0)
+        return engine.backend.window - len(prompt.token_ids) - prompt.params.max_new_tokens
 
     # one call
-
-    def _params(self, given: Mapping[str, Any]) -> GenerationParams:
-        """The settings of a call over those of this object.
-
-        Raises:
-            TypeError: A setting is unknown.
-        """
-        renamed = {_RENAMED.get(key, key): value for key, value in given.items()}
-        unknown = sorted(set(renamed) - _PARAMS - _RULES)
-        if unknown:
-            raise TypeError(f"unknown settings {unknown}; known: {sorted(_PARAMS | _RULES)}")
-        own = {name: getattr(self, _field(name)) for name in _PARAMS}
-        own |= {name: value for name, value in renamed.items() if name in _PARAMS}
-        return GenerationParams(**own)
 
     def _read(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> _Call:
         params = self._params(options)
         conversation = talk.read(messages, scope=params.scope)
         scope: Literal["documents", "prompt"] = "prompt" if conversation.flat else "documents"
-        rules = {name: options[name] for name in _RULES if options.get(name) is not None}
+        rules = {name: options[name] for name in RULES if options.get(name) is not None}
         if rules.get("tools"):
             rules["tools"] = [_function(tool) for tool in rules["tools"]]
         engine = self._verbatim() if _reacts(conversation) else self.engine
         return _Call(engine, conversation, replace(params, scope=scope), rules)
-
-    def _verbatim(self) -> CoreLLM:
-        """The same model, but ``Answer:`` stays in what it says: a ReAct agent looks for it."""
-        engine = self.engine
-        if engine.recipe.answer_prefix and self._verbatim_engine is None:
-            recipe = replace(engine.recipe, answer_prefix="")
-            made = type(engine)(engine.tokenizer, engine.backend, recipe, name=engine.name)
-            self._verbatim_engine = made
-        found: CoreLLM = self._verbatim_engine or engine
-        return found
 
     def _answered(self, call: _Call) -> Answer:
         with call.open() as stream:
@@ -294,8 +116,6 @@ class RecaLLM(FunctionCallingLLM):
             return stream.result()
 
     async def _aanswered(self, call: _Call) -> Answer:
-        from recallm_core.answering.stream import Finished
-
         async with aclosing(call.aopen()) as events:
             async for event in events:
                 answers.announce(event, call.talk)
@@ -313,15 +133,13 @@ class RecaLLM(FunctionCallingLLM):
         )
 
     def _chunks(self, writer: answers.Writer, event: Event, call: _Call) -> Iterator[ChatResponse]:
-        from recallm_core.answering.stream import Finished
-
         answers.announce(event, call.talk)
         if isinstance(event, Finished):
             yield self._response(event.answer, call, delta="")
         else:
-            found = writer.add(event)
-            if found is not None:
-                yield writer.chunk(*found, thinking=self.thinking_blocks)
+            delta = writer.add(event)
+            if delta is not None:
+                yield writer.chunk(*delta, thinking=self.thinking_blocks)
 
     # chatting
 
@@ -363,8 +181,8 @@ class RecaLLM(FunctionCallingLLM):
         call = await asyncio.to_thread(self._read, messages, kwargs)
 
         async def pieces() -> ChatResponseAsyncGen:
-            async with aclosing(self._apieces(call)) as found:
-                async for chunk in found:
+            async with aclosing(self._apieces(call)) as stream:
+                async for chunk in stream:
                     yield chunk
 
         return pieces()
@@ -418,8 +236,8 @@ class RecaLLM(FunctionCallingLLM):
         call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
 
         async def pieces() -> CompletionResponseAsyncGen:
-            async with aclosing(self._apieces(call)) as found:
-                async for chunk in found:
+            async with aclosing(self._apieces(call)) as stream:
+                async for chunk in stream:
                     yield answers.completed(chunk)
 
         return pieces()
@@ -438,8 +256,8 @@ class RecaLLM(FunctionCallingLLM):
     ) -> dict[str, Any]:
         messages = list(chat_history or [])
         if user_msg is not None:
-            asked = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
-            messages.append(asked)
+            question = ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg
+            messages.append(question)
         rules: dict[str, Any] = {"tools": list(tools)}
         if tools:
             rules["tool_choice"] = "required" if tool_required else "auto"
@@ -454,7 +272,7 @@ class RecaLLM(FunctionCallingLLM):
         Raises:
             ValueError: There are none, and ``error_on_no_tool_call`` is set.
         """
-        found = [
+        selections = [
             ToolSelection(
                 tool_id=block.tool_call_id or "",
                 tool_name=block.tool_name,
@@ -463,9 +281,9 @@ class RecaLLM(FunctionCallingLLM):
             for block in response.message.blocks
             if isinstance(block, ToolCallBlock)
         ]
-        if not found and error_on_no_tool_call:
+        if not selections and error_on_no_tool_call:
             raise ValueError("the model called no tool; set tool_required, or take its answer")
-        return found
+        return selections
 
     # structured output
 
@@ -547,18 +365,3 @@ def _reacts(conversation: talk.Conversation) -> bool:
     """
     texts = [turn["content"] for turn in conversation.turns]
     return any("\nThought:" in text and "\nAnswer:" in text for text in texts)
-
-
-def _shows_tools(engine: CoreLLM) -> bool:
-    """Whether the model's chat template has a place for tools."""
-    name = "recallm_probe"
-    tool = {"type": "function", "function": {"name": name, "description": "", "parameters": {}}}
-    try:
-        shown = engine.tokenizer.render_chat([{"role": "user", "content": "?"}], tools=[tool])
-    except Exception:  # templates raise whatever Jinja lets them
-        return False
-    return name in shown
-
-
-def _field(name: str) -> str:
-    return "max_tokens" if name == "max_new_tokens" else name

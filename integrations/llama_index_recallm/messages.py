@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -22,7 +20,17 @@ from llama_index.core.base.llms.types import (
 )
 
 import recallm_core as recallm
-from recallm_core.documents.document import check_text
+from recallm_core.adapting import (
+    NO_RESULTS,
+    Turn,
+    call_text,
+    check_text,
+    decoded_text,
+    found_nothing,
+    result_heading,
+    turn_of,
+    with_system,
+)
 
 _ROLES = {
     MessageRole.SYSTEM: "system",
@@ -34,9 +42,7 @@ _ROLES = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
-_NOTHING = ("", "[]", "Empty Response")
-"""What a tool's result reads like that found nothing: retriever tools join the texts of no node to
-an empty string, and query engines say the last."""
+_NOTHING = (*NO_RESULTS, "Empty Response")  # the last is what query engines say
 _CITABLE = "citable"
 _MESSAGE = "message"
 
@@ -63,22 +69,6 @@ class Place:
         return self.location["end_char_idx"] - self.location["start_char_idx"]
 
 
-@dataclass(slots=True)
-class _Turn:
-    """One turn for the core, and which part of it is which message."""
-
-    role: str
-    text: str = ""
-    parts: list[tuple[int, int, int]] = field(default_factory=list)  # message, start, end
-
-    def add(self, number: int, text: str, heading: str = "") -> None:
-        if self.text:
-            self.text += "\n\n"
-        self.text += heading
-        self.parts.append((number, len(self.text), len(self.text) + len(text)))
-        self.text += text
-
-
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """What the core is called with.
@@ -90,11 +80,11 @@ class Conversation:
         flat: Whether there was none, so that the user's messages may be quoted.
     """
 
-    turns: tuple[dict[str, str], ...]
+    turns: tuple[dict[str, Any], ...]
     documents: tuple[recallm.Document, ...] | None
     flat: bool
     _sources: dict[str, tuple[str, str]]
-    _users: tuple[_Turn, ...]
+    _users: tuple[Turn, ...]
 
     def places(self, document_id: str, start: int, end: int) -> list[Place]:
         """Returns a range of a core document as ranges of blocks or messages; usually one."""
@@ -105,11 +95,9 @@ class Conversation:
             return [Place(source, title, {**location, **_range(start, end)})]
         turn = self._users[int(document_id.partition(":")[2])]
         out = []
-        for message, begin, stop in turn.parts:
-            a, b = max(start, begin), min(end, stop)
-            if a < b:
-                location = {"message_index": message, **_range(a - begin, b - begin)}
-                out.append(Place(f"{_MESSAGE}:{message}", "", location, a - start))
+        for piece in turn.ranges(start, end):
+            location = {"message_index": piece.message, **_range(piece.start, piece.end)}
+            out.append(Place(f"{_MESSAGE}:{piece.message}", "", location, piece.offset))
         return out
 
 
@@ -148,8 +136,8 @@ def read(messages: Sequence[ChatMessage], *, scope: str | None = None) -> Conver
         raise ValueError("there are no messages; give at least one user message")
     documents: list[recallm.Document] = []
     sources: dict[str, tuple[str, str]] = {}
-    system = _Turn("system")
-    turns: list[_Turn] = []
+    system = Turn("system")
+    turns: list[Turn] = []
     names: dict[str, str] = {}
     results: list[str] = []
     blocks = 0
@@ -161,31 +149,22 @@ def read(messages: Sequence[ChatMessage], *, scope: str | None = None) -> Conver
         names |= _names(message)
         blocks = _add_documents(message, number, documents, sources, blocks)
         if role == "tool":
-            results.append(text.strip())
+            results.append(text)
         if role == "system":
             if text:
                 system.add(number, text)
         elif role == "tool":  # also one of no words: it answers a call
-            _turn(turns, "user").add(number, text, _heading(message, names))
+            turn_of(turns, "user").add(number, text, _heading(message, names))
         elif text or role == "user":
-            _turn(turns, role).add(number, text)
-    every = [system, *turns] if system.text else turns
-    nothing = bool(results) and all(text in _NOTHING for text in results)
-    absent = not blocks and not nothing
+            turn_of(turns, role).add(number, text)
+    absent = not blocks and not found_nothing(results, _NOTHING)
     return Conversation(
-        turns=tuple({"role": turn.role, "content": turn.text} for turn in every),
+        turns=tuple(turn.to_core() for turn in with_system(system, turns)),
         documents=None if absent else tuple(documents),
         flat=scope == "prompt" or (scope is None and absent),
         _sources=sources,
         _users=tuple(turn for turn in turns if turn.role == "user"),
     )
-
-
-def _turn(turns: list[_Turn], role: str) -> _Turn:
-    """The last turn, if it has this role, or a new one: neighbours of one role are joined."""
-    if not turns or turns[-1].role != role:
-        turns.append(_Turn(role))
-    return turns[-1]
 
 
 def _names(message: ChatMessage) -> dict[str, str]:
@@ -198,7 +177,7 @@ def _heading(message: ChatMessage, names: Mapping[str, str]) -> str:
     """What stands before the result of a tool; not part of what may be quoted from it."""
     extra = message.additional_kwargs
     name = extra.get("name") or names.get(str(extra.get("tool_call_id")))
-    return f"Result of {name}:\n" if name else "Result:\n"
+    return result_heading(None if name is None else str(name))
 
 
 def _text(message: ChatMessage, number: int, role: str) -> str:
@@ -216,8 +195,7 @@ def _calls(message: ChatMessage) -> Iterator[str]:
             arguments = block.tool_kwargs
             if isinstance(arguments, str):
                 arguments = json.loads(arguments or "{}")
-            call = {"name": block.tool_name, "arguments": arguments}
-            yield f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
+            yield call_text(block.tool_name, arguments)
 
 
 def _add_documents(
@@ -267,12 +245,7 @@ def _decoded(block: DocumentBlock, number: int) -> str:
     """The text of a document block; nothing is fetched, opened or converted."""
     data, mime = block.data, block.document_mimetype or ""
     if isinstance(data, bytes) and (mime.startswith("text/") or not mime):
-        try:
-            return base64.b64decode(data, validate=True).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"message {number} has a document block that isn't UTF-8 text: {error}"
-            ) from None
+        return decoded_text(data, f"message {number} has a document block")
     raise ValueError(
         f"message {number} has a document block without text data (mime type {mime!r}); nothing "
         "is fetched or converted: load it with a reader and give its text as a CitableBlock"

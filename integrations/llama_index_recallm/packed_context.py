@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,26 +22,32 @@ from llama_index.core.schema import (
 import recallm_core as recallm
 from llama_index_recallm import sources
 from llama_index_recallm.anchors import nodes_of
-from llama_index_recallm.llms import RecaLLM
-from llama_index_recallm.packing import GAP_TOKENS, Count, Order, pack_nodes
+from llama_index_recallm.cited_llm import AnsweringLLM
+from llama_index_recallm.packing import GAP_TOKENS, pack_nodes
 from llama_index_recallm.sources import Originals
-from recallm_core.documents.document import Passage
-from recallm_core.packing import DEFAULT_OVERHEAD
-from recallm_core.retrieval import packs
+from recallm_core import Passage
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    budget_within,
+    shipped,
+    stable_id,
+)
 
 _FIRST = 32  # nodes asked for at first
 _MOST = 4096
 _WORDING = 1024  # tokens of the window for wording and question; the synthesizer counts exactly
 
 
-def _measure(llm: RecaLLM | None, token_budget: int | None) -> tuple[Count, int]:
+def _measure(llm: AnsweringLLM | None, token_budget: int | None) -> tuple[Count, int]:
     """How tokens are counted, and the budget."""
     if llm is None:
-        count, usual = packs.shipped()
+        count, usual = shipped()
         return count, usual if token_budget is None else token_budget
     metadata = llm.metadata
-    left = metadata.context_window - metadata.num_output - _WORDING
-    usual = max(0, min(packs.DEFAULT_BUDGET, left))
+    room = metadata.context_window - metadata.num_output - _WORDING
+    usual = budget_within(room)
     return llm.count_tokens, usual if token_budget is None else token_budget
 
 
@@ -61,14 +66,14 @@ class RecaLLMContextPacker(BaseNodePostprocessor):
         default=None, description="How many of the best nodes get those beside them.", ge=0
     )
 
-    _llm: RecaLLM | None = PrivateAttr(default=None)
+    _llm: AnsweringLLM | None = PrivateAttr(default=None)
     _documents: Any = PrivateAttr(default=None)
     _docstore: Any = PrivateAttr(default=None)
 
     def __init__(
         self,
         *,
-        llm: RecaLLM | None = None,
+        llm: AnsweringLLM | None = None,
         documents: Any = None,
         docstore: Any = None,
         token_budget: int | None = None,
@@ -129,7 +134,7 @@ class PackedContextRetriever(BaseRetriever):
         self,
         retriever: BaseRetriever | recallm.CorpusIndex,
         *,
-        llm: RecaLLM | None = None,
+        llm: AnsweringLLM | None = None,
         documents: Any = None,
         docstore: Any = None,
         token_budget: int | None = None,
@@ -159,49 +164,49 @@ class PackedContextRetriever(BaseRetriever):
         count, budget = _measure(self._llm, self._token_budget)
         if not isinstance(self._base, BaseRetriever):
             return self._from_corpus(query_bundle.query_str, count, budget)
-        wanted = min(_FIRST, self._max_nodes)
+        count_wanted = min(_FIRST, self._max_nodes)
         while True:
             # not base.retrieve, which tells tracers of a second retrieval
-            base = self._wide(wanted)
-            found = base._retrieve(query_bundle)
-            nodes = base._handle_recursive_retrieval(query_bundle, found)
-            if self._enough(nodes, wanted, count, budget):
+            base = self._wide(count_wanted)
+            hits = base._retrieve(query_bundle)
+            nodes = base._handle_recursive_retrieval(query_bundle, hits)
+            if self._enough(nodes, count_wanted, count, budget):
                 return self._pack(nodes, count, budget)
-            wanted = min(2 * wanted, self._max_nodes)
+            count_wanted = min(2 * count_wanted, self._max_nodes)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         count, budget = await asyncio.to_thread(_measure, self._llm, self._token_budget)
         if not isinstance(self._base, BaseRetriever):
             question = query_bundle.query_str
             return await asyncio.to_thread(self._from_corpus, question, count, budget)
-        wanted = min(_FIRST, self._max_nodes)
+        count_wanted = min(_FIRST, self._max_nodes)
         while True:
-            base = self._wide(wanted)
-            found = await base._aretrieve(query_bundle)
-            nodes = await base._ahandle_recursive_retrieval(query_bundle, found)
-            if await asyncio.to_thread(self._enough, nodes, wanted, count, budget):
+            base = self._wide(count_wanted)
+            hits = await base._aretrieve(query_bundle)
+            nodes = await base._ahandle_recursive_retrieval(query_bundle, hits)
+            if await asyncio.to_thread(self._enough, nodes, count_wanted, count, budget):
                 return await asyncio.to_thread(self._pack, nodes, count, budget)
-            wanted = min(2 * wanted, self._max_nodes)
+            count_wanted = min(2 * count_wanted, self._max_nodes)
 
-    def _wide(self, wanted: int) -> BaseRetriever:
+    def _wide(self, number: int) -> BaseRetriever:
         """The base retriever for so many nodes: a copy, as others may use it at the same time."""
         base = self._base
         assert isinstance(base, BaseRetriever)
         if not hasattr(base, "similarity_top_k"):
             return base
         wide: Any = copy.copy(base)
-        wide.similarity_top_k = wanted
-        found: BaseRetriever = wide
-        return found
+        wide.similarity_top_k = number
+        retriever: BaseRetriever = wide
+        return retriever
 
     def _enough(
-        self, nodes: Sequence[NodeWithScore], wanted: int, count: Count, budget: int
+        self, nodes: Sequence[NodeWithScore], number: int, count: Count, budget: int
     ) -> bool:
-        if len(nodes) < wanted or wanted >= self._max_nodes:
+        if len(nodes) < number or number >= self._max_nodes:
             return True
         if not hasattr(self._base, "similarity_top_k"):
             return True
-        return sum(count(sources.read(each).text) for each in nodes) >= budget
+        return sum(count(sources.read(node).text) for node in nodes) >= budget
 
     def _pack(
         self, nodes: Sequence[NodeWithScore], count: Count, budget: int
@@ -233,9 +238,8 @@ def _corpus_node(passage: Passage, documents: Mapping[str, recallm.Document]) ->
         page = document.page_at(passage.start)
         if page is not None:
             metadata.setdefault("page_label", str(page))
-    said = f"{passage.document_id}\0{passage.start}\0{passage.end}"
     node = TextNode(
-        id_="packed-" + hashlib.blake2b(said.encode("utf-8"), digest_size=10).hexdigest(),
+        id_=stable_id("packed", passage.document_id, passage.start, passage.end),
         text=passage.text,
         start_char_idx=passage.start,
         end_char_idx=passage.end,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from llama_index.core.schema import NodeRelationship, NodeWithScore, TextNode
 
@@ -13,14 +12,18 @@ import recallm_core as recallm
 from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import Nodes, anchors, nodes_of
 from llama_index_recallm.sources import MEMBERS, Anchor, Originals, Source
-from recallm_core.documents.document import Passage, ScoredChunk
-from recallm_core.packing import DEFAULT_OVERHEAD, Pack, pack
-from recallm_core.retrieval import packs
+from recallm_core import Pack, Passage, ScoredChunk, pack
+from recallm_core.adapting import (
+    DEFAULT_OVERHEAD,
+    Count,
+    Order,
+    common_metadata,
+    expanded,
+    stable_id,
+)
 
 Place = tuple[str, int, int]
 _Member = tuple[int, int, Source]
-Order = Literal["document", "relevance", "edges"]
-Count = Callable[[str], int]
 
 GAP_TOKENS = 8
 """White space that splitters drop between neighbours is filled in again, so that they can meet."""
@@ -58,9 +61,9 @@ def pack_nodes(
             one for every 4,096 tokens of the budget.
     """
     placed = _Placed.of(nodes, Originals(documents), nodes_of(docstore, documents))
-    top = packs.expanded(token_budget) if expand_top is None else expand_top
-    found = _packed(placed, token_budget, count, order, gap_tokens, top)
-    return [_node(passage, placed) for passage in found.passages]
+    top = expanded(token_budget) if expand_top is None else expand_top
+    packed = _packed(placed, token_budget, count, order, gap_tokens, top)
+    return [_node(passage, placed) for passage in packed.passages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,22 @@ class _Placed:
     nodes: Nodes
 
     @classmethod
-    def of(cls, given: Sequence[NodeWithScore], originals: Originals, nodes: Nodes) -> _Placed:
+    def of(
+        cls, nodes_with_scores: Sequence[NodeWithScore], originals: Originals, nodes: Nodes
+    ) -> _Placed:
         """Returns nodes with their places."""
-        found = [source for source in map(sources.read, given) if source.readable]
+        sources_read = [
+            source for source in map(sources.read, nodes_with_scores) if source.readable
+        ]
         chunks: list[ScoredChunk] = []
         texts: dict[str, recallm.Document] = {}
         behind: dict[Place, Source] = {}
-        every = zip(found, anchors(found, originals, nodes), fitting.ranks(found), strict=True)
+        every = zip(
+            sources_read,
+            anchors(sources_read, originals, nodes),
+            fitting.ranks(sources_read),
+            strict=True,
+        )
         for source, anchor, score in every:
             key, start = _home(source, anchor, originals, texts)
             chunk = ScoredChunk(key, start, start + len(source.text), source.text, score)
@@ -148,18 +160,18 @@ def _apart(
     for chunk in chunks:
         by_document.setdefault(chunk.document_id, []).append(chunk)
     wrong = {
-        each
+        disputed
         for key, group in by_document.items()
         if key not in texts
-        for each in _contradicting(group)
+        for disputed in _contradicting(group)
     }
     out, homes = [], dict(behind)
     for chunk in chunks:
         if chunk in wrong:
             source = homes.pop(_place(chunk))
-            own = f"node:{source.node.node_id}"
-            chunk = replace(chunk, document_id=own, start=0, end=len(chunk.text))
-            homes[own, 0, chunk.end] = source
+            home = f"node:{source.node.node_id}"
+            chunk = replace(chunk, document_id=home, start=0, end=len(chunk.text))
+            homes[home, 0, chunk.end] = source
         out.append(chunk)
     return tuple(out), texts, homes
 
@@ -167,14 +179,14 @@ def _apart(
 def _contradicting(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
     ordered = sorted(group, key=lambda chunk: (chunk.start, chunk.end))
     wrong: list[ScoredChunk] = []
-    for place, left in enumerate(ordered):
-        for right in ordered[place + 1 :]:
-            if right.start >= left.end:
+    for place, earlier in enumerate(ordered):
+        for later in ordered[place + 1 :]:
+            if later.start >= earlier.end:
                 break
-            size = min(left.end, right.end) - right.start
-            shift = right.start - left.start
-            if left.text[shift : shift + size] != right.text[:size]:
-                wrong += [left, right]
+            size = min(earlier.end, later.end) - later.start
+            shift = later.start - earlier.start
+            if earlier.text[shift : shift + size] != later.text[:size]:
+                wrong += [earlier, later]
     return wrong
 
 
@@ -222,7 +234,7 @@ def _members(passage: Passage, placed: _Placed) -> Iterator[_Member]:
 
 def _merged(passage: Passage, members: Sequence[_Member]) -> TextNode:
     nodes = [source.node for _, _, source in members]
-    own = passage.document_id.startswith("node:")
+    is_own_home = passage.document_id.startswith("node:")
     related: dict[Any, Any] = {}
     source = nodes[0].relationships.get(NodeRelationship.SOURCE)
     if source is not None:
@@ -233,22 +245,17 @@ def _merged(passage: Passage, members: Sequence[_Member]) -> TextNode:
     ):
         if kind in node.relationships:
             related[kind] = node.relationships[kind]
-    shared = {
-        key: value
-        for key, value in nodes[0].metadata.items()
-        if all(node.metadata.get(key) == value for node in nodes)
-    }
+    shared = common_metadata([node.metadata for node in nodes], without=(MEMBERS,))
     hidden = {key for node in nodes for key in node.excluded_llm_metadata_keys}
     unseen = {key for node in nodes for key in node.excluded_embed_metadata_keys}
     ids = "\0".join(node.node_id for node in nodes)
-    said = f"{ids}\0{passage.start}\0{passage.end}"
     return TextNode(
-        id_="packed-" + hashlib.blake2b(said.encode("utf-8"), digest_size=10).hexdigest(),
+        id_=stable_id("packed", ids, passage.start, passage.end),
         text=passage.text,
-        start_char_idx=None if own else passage.start,
-        end_char_idx=None if own else passage.end,
+        start_char_idx=None if is_own_home else passage.start,
+        end_char_idx=None if is_own_home else passage.end,
         relationships=related,
-        metadata={**shared, MEMBERS: [_member(passage, *each) for each in members]},
+        metadata={**shared, MEMBERS: [_member(passage, *member) for member in members]},
         excluded_llm_metadata_keys=sorted({*hidden, MEMBERS}),
         excluded_embed_metadata_keys=sorted({*unseen, MEMBERS}),
     )

@@ -61,5 +61,5 @@ def raw_answer(response: ChatResponse) -> dict[str, Any]:
     raw = response.raw
     if not isinstance(raw, dict) or RAW not in raw:
         raise TypeError("the response has no raw['recallm']; was it made by another LLM?")
-    found: dict[str, Any] = raw[RAW]
-    return found
+    answer: dict[str, Any] = raw[RAW]
+    return answer

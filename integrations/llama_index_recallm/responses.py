@@ -104,12 +104,12 @@ class Citation(NodeRange):
     def as_block(self) -> CitationBlock:
         """Returns the citation as a block of a LlamaIndex message."""
         keys = ("node_start", "node_end", "doc_start", "doc_end", "answer_start", "answer_end")
-        found = {key: getattr(self, key) for key in keys}
+        location = {key: getattr(self, key) for key in keys}
         return CitationBlock(
             cited_content=TextBlock(text=self.text),
             source=self.ref_doc_id or self.node_id,
             title=self.title or "",
-            additional_location_info={k: v for k, v in found.items() if v is not None},
+            additional_location_info={k: v for k, v in location.items() if v is not None},
         )
 
     def as_node(self) -> NodeWithScore:
@@ -184,7 +184,7 @@ def plain(evidence: Evidence) -> dict[str, Any]:
     """Returns what is known of an answer as small plain data; the reasoning is left out."""
     return {
         "citations": [c.model_dump(mode="json", exclude_none=True) for c in evidence.citations],
-        "cited_nodes": [each.node.node_id for each in evidence.cited_nodes],
+        "cited_nodes": [node.node.node_id for node in evidence.cited_nodes],
         "abstained": evidence.abstained,
         "nearest": [c.model_dump(mode="json", exclude_none=True) for c in evidence.nearest],
         "finish_reason": evidence.finish_reason,

@@ -7,7 +7,7 @@ postprocessors), so none is trusted: each is checked by slicing, or found again,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 
 import recallm_core as recallm
-from recallm_core.documents.document import check_text
+from recallm_core.adapting import check_text, is_at, nearest, occurrences
 
 MEMBERS = "recallm_members"
 """Metadata key under which a packed node says which retrieved nodes it was merged from."""
@@ -42,13 +42,13 @@ class Originals:
         """Returns a document's text; None where it isn't known."""
         if document_id is None or self._load is None:
             return None
-        found = self._load(document_id)
-        if found is not None and not isinstance(found, str):
+        original = self._load(document_id)
+        if original is not None and not isinstance(original, str):
             raise TypeError(
-                f"the loader of original texts returned {type(found).__name__} for "
+                f"the loader of original texts returned {type(original).__name__} for "
                 f"{document_id!r}, expected str or None"
             )
-        return found
+        return original
 
 
 def _loader(source: Any) -> Loader | None:
@@ -58,8 +58,8 @@ def _loader(source: Any) -> Loader | None:
         return lambda key: _text_of(source.get_document(key, raise_error=False))
     if isinstance(source, Mapping):
         return lambda key: _text_of(source[key]) if key in source else None
-    held = getattr(source, "documents", None)
-    if isinstance(held, Mapping) or hasattr(source, "pack_report"):
+    documents = getattr(source, "documents", None)
+    if isinstance(documents, Mapping) or hasattr(source, "pack_report"):
         return lambda key: _text_of(source.documents[key]) if key in source.documents else None
     if isinstance(source, Iterable) and not isinstance(source, str | bytes):
         known = {_id_of(document): document for document in source}
@@ -145,14 +145,16 @@ class Source:
         Args:
             metadata: Whether to show all metadata that the node shows to models.
         """
-        found = self.node.metadata
-        name = next((str(found[key]) for key in _TITLES if found.get(key)), "")
+        metadata_of_node = self.node.metadata
+        name = next(
+            (str(metadata_of_node[key]) for key in _TITLES if metadata_of_node.get(key)), ""
+        )
         if not metadata:
             return name
         hidden = {*self.node.excluded_llm_metadata_keys, MEMBERS}
         rest = [
             f"{key}: {value}"
-            for key, value in found.items()
+            for key, value in metadata_of_node.items()
             if key not in hidden and str(value) != name
         ]
         return "; ".join([name, *rest] if name else rest)
@@ -172,8 +174,7 @@ class Source:
     def claim(self, original: str) -> int | None:
         """The offset that the node claims, where its text does stand in the document."""
         claimed = self._claimed()
-        fits = claimed is not None and original.startswith(self.text, claimed)
-        return claimed if fits else None
+        return claimed if is_at(self.text, original, claimed) else None
 
     @property
     def begins(self) -> int | None:
@@ -189,13 +190,13 @@ class Source:
         return start + self.shift if start >= 0 else None
 
 
-def read(given: NodeWithScore) -> Source:
+def read(scored: NodeWithScore) -> Source:
     """Returns a node as it is read: its text, without the labels that engines write into it.
 
     Raises:
         DocumentError: The text can't be UTF-8.
     """
-    node = given.node
+    node = scored.node
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     check_text(text, f"the text of node {node.node_id!r}")
     shift = 0
@@ -210,33 +211,4 @@ def read(given: NodeWithScore) -> Source:
             if header and text.startswith(f"{header}\n\n", shift):
                 shift += len(header) + 2
                 break
-    return Source(given, text[shift:end], shift, text)
-
-
-def occurrences(text: str, original: str, most: int | None = None) -> Iterator[int]:
-    """Yields where a text stands in another, in order, overlapping ones too."""
-    at = original.find(text) if text else -1
-    while at >= 0 and (most is None or most > 0):
-        yield at
-        most = None if most is None else most - 1
-        at = original.find(text, at + 1)
-
-
-def nearest(
-    text: str, original: str, expected: int | None, *, low: int = 0, high: int | None = None
-) -> int | None:
-    """Returns the occurrence nearest to an expected offset; without one, the first.
-
-    Args:
-        text: What is looked for.
-        original: Where.
-        expected: Of two that are equally near, the first is taken.
-        low: The occurrence begins here or later.
-        high: And before this.
-    """
-    high = len(original) + 1 if high is None else high
-    middle = min(max(low, low if expected is None else expected), high - 1)
-    before = original.rfind(text, low, middle + len(text))
-    after = original.find(text, middle)
-    found = [at for at in (before, after) if low <= at < high]
-    return min(found, key=lambda at: abs(at - middle), default=None)
+    return Source(scored, text[shift:end], shift, text)

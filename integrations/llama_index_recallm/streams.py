@@ -108,11 +108,11 @@ class TextStream(Generator[str, None, None]):
         return self
 
     def __next__(self) -> str:
-        found = self._recording.piece(self._at)
-        if found is None:
+        text = self._recording.piece(self._at)
+        if text is None:
             raise StopIteration
         self._at += 1
-        return found
+        return text
 
     def send(self, value: Any, /) -> str:
         """Like ``next``; what is sent is ignored."""
@@ -143,13 +143,13 @@ class AsyncTextStream(AsyncGenerator[str, None]):
         return self
 
     async def __anext__(self) -> str:
-        found = self._recording.known(self._at)
-        if found is None:
-            found = await asyncio.to_thread(self._recording.piece, self._at)
-        if found is None:
+        text = self._recording.known(self._at)
+        if text is None:
+            text = await asyncio.to_thread(self._recording.piece, self._at)
+        if text is None:
             raise StopAsyncIteration
         self._at += 1
-        return found
+        return text
 
     async def asend(self, value: Any, /) -> str:
         """Like ``anext``; what is sent is ignored."""

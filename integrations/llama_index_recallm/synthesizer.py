@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
-    CitableBlock,
-    MessageRole,
-    TextBlock,
 )
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks.base import CallbackManager
-from llama_index.core.callbacks.schema import CBEventType, EventPayload
-from llama_index.core.instrumentation.events.synthesis import (
-    SynthesizeEndEvent,
-    SynthesizeStartEvent,
-)
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import NodeWithScore, QueryType, TextNode
+from llama_index.core.schema import NodeWithScore, QueryType
 from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
-from llama_index_instrumentation import get_dispatcher
 
-from llama_index_recallm import fitting, sources
 from llama_index_recallm.anchors import nodes_of
 from llama_index_recallm.answers import parsed
-from llama_index_recallm.evidence import Reader
+from llama_index_recallm.cited_llm import AnsweringLLM, CitedLLM
 from llama_index_recallm.llms import RecaLLM
+from llama_index_recallm.planning import Planner, nodes_of_texts, texts_of
 from llama_index_recallm.plans import Ending, Plan, raw_answer
 from llama_index_recallm.responses import (
     AsyncCitedStreamingResponse,
@@ -43,15 +33,12 @@ from llama_index_recallm.responses import (
     CitedStreamingResponse,
     Evidence,
 )
-from llama_index_recallm.sources import Originals, Source
+from llama_index_recallm.sources import Originals
 from llama_index_recallm.streams import AsyncTextStream, Recording, TextStream
-
-dispatcher = get_dispatcher(__name__)
+from llama_index_recallm.synthesis import synthesis
 
 QA_TEMPLATE = PromptTemplate("{query_str}")
 """The default prompt: the recipe of the model has its own wording around documents."""
-CONTEXT = "(the documents above)"
-"""What ``{context_str}`` becomes in a prompt; the documents themselves are never pasted into it."""
 
 
 class RecaLLMSynthesizer(BaseSynthesizer):
@@ -73,8 +60,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     bear on the question are read. Nodes without text, such as images, are left out too.
 
     Args:
-        llm: A ``RecaLLM``, or the name of one; None: ``Settings.llm`` if it is one, else the model
-            that ships with the library. No hosted model is ever asked.
+        llm: A ``RecaLLM``, or the name of one, or what ``cited`` returns; None: ``Settings.llm`` if
+            it is one, else the model that ships with the library. No other model is ever asked.
         callback_manager: As in every synthesizer.
         streaming: Whether to stream; read anew for each call.
         empty_response: What is said when there are no nodes.
@@ -96,7 +83,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
     def __init__(
         self,
-        llm: RecaLLM | str | None = None,
+        llm: AnsweringLLM | str | None = None,
         callback_manager: CallbackManager | None = None,
         *,
         streaming: bool = False,
@@ -133,11 +120,11 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._prefix_messages = tuple(prefix_messages)
 
     @property
-    def llm(self) -> RecaLLM:
+    def llm(self) -> AnsweringLLM:
         """The model."""
-        found = self._llm
-        assert isinstance(found, RecaLLM)
-        return found
+        llm = self._llm
+        assert isinstance(llm, RecaLLM | CitedLLM)
+        return llm
 
     def _get_prompts(self) -> PromptDictType:
         return {"text_qa_template": self._text_qa_template}
@@ -156,7 +143,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """Answers from nodes; the base class's events fire in its order."""
-        with self._synthesis(query, nodes) as (question, done):
+        with synthesis(self._callback_manager, query, nodes) as (question, done):
             behind = list(additional_source_nodes or []) if nodes else []
             return done(self._answer(question, nodes, behind, response_kwargs))
 
@@ -168,35 +155,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """``synthesize`` without blocking the event loop."""
-        with self._synthesis(query, nodes) as (question, done):
+        with synthesis(self._callback_manager, query, nodes) as (question, done):
             behind = list(additional_source_nodes or []) if nodes else []
             return done(await self._aanswer(question, nodes, behind, response_kwargs))
-
-    @contextmanager
-    def _synthesis(
-        self, query: QueryType, nodes: Sequence[NodeWithScore]
-    ) -> Iterator[tuple[str, Callable[[RESPONSE_TYPE], RESPONSE_TYPE]]]:
-        """Tells handlers of a synthesis: yields the question, and what takes the response.
-
-        As in the base class, callbacks hear nothing of a question without nodes, and an error ends
-        without an end event.
-        """
-        dispatcher.event(SynthesizeStartEvent(query=query))
-        question = query if isinstance(query, str) else query.query_str
-        made: list[RESPONSE_TYPE] = []
-
-        def done(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
-            made.append(response)
-            return response
-
-        if nodes:
-            payload: dict[str, Any] = {EventPayload.QUERY_STR: question}
-            with self._callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
-                yield question, done
-                event.on_end(payload={EventPayload.RESPONSE: made[0]})
-        else:
-            yield question, done
-        dispatcher.event(SynthesizeEndEvent(query=query, response=made[0]))
 
     def _answer(
         self,
@@ -249,8 +210,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             )
         return bool(self._streaming)
 
-    def _metadata(self, given: Sequence[NodeWithScore]) -> dict[str, Any]:
-        return self._get_metadata_for_response([each.node for each in given]) or {}
+    def _metadata(self, sources: Sequence[NodeWithScore]) -> dict[str, Any]:
+        return self._get_metadata_for_response([source.node for source in sources]) or {}
 
     def _complete(
         self, response: ChatResponse, plan: Plan
@@ -303,10 +264,10 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         response.take(evidence)
         return response
 
-    def _add_citation_nodes(self, given: list[NodeWithScore], evidence: Evidence) -> None:
+    def _add_citation_nodes(self, listed: list[NodeWithScore], evidence: Evidence) -> None:
         if self._citation_nodes:
-            found = [citation.as_node() for citation in evidence.citations]
-            given.extend({each.node.node_id: each for each in found}.values())
+            cited = [citation.as_node() for citation in evidence.citations]
+            listed.extend({node.node.node_id: node for node in cited}.values())
 
     # strings only
 
@@ -314,7 +275,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """Answers from bare strings; only the text comes back, so nothing is cited in it."""
-        response = self._answer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        response = self._answer(query_str, nodes_of_texts(text_chunks), (), response_kwargs)
         recording = getattr(response, "recording", None)
         return _bare(response) if recording is None else TextStream(recording)
 
@@ -322,7 +283,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """``get_response`` without blocking the event loop."""
-        response = await self._aanswer(query_str, _anonymous(text_chunks), (), response_kwargs)
+        response = await self._aanswer(query_str, nodes_of_texts(text_chunks), (), response_kwargs)
         recording = getattr(response, "recording", None)
         return _bare(response) if recording is None else AsyncTextStream(recording)
 
@@ -334,13 +295,13 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         Raises:
             ValueError: A message has something other than text.
         """
-        return self.get_response(query_str, _texts(message_chunks), **response_kwargs)
+        return self.get_response(query_str, texts_of(message_chunks), **response_kwargs)
 
     async def aget_response_from_messages(
         self, query_str: str, message_chunks: Sequence[ChatMessage], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """The same without blocking the event loop."""
-        return await self.aget_response(query_str, _texts(message_chunks), **response_kwargs)
+        return await self.aget_response(query_str, texts_of(message_chunks), **response_kwargs)
 
     # planning
 
@@ -351,86 +312,39 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         behind: Sequence[NodeWithScore],
         options: dict[str, Any],
     ) -> Plan:
-        """What to send; no messages where no node has any text."""
-        streaming, rules = self._check_streaming(), self._rules()
-        given, empty = [*nodes, *behind], fitting.unreadable(nodes)
-        found = [source for source in map(sources.read, nodes) if source.readable]
-        if not found:
-            return Plan([], Reader((), self._originals), given, empty, rules, streaming)
-        prompt = self._prompt(question, options)
-        kept, dropped = fitting.fit(
-            self.llm,
-            found,
-            prompt,
+        planner = Planner(
+            llm=self.llm,
+            template=self._text_qa_template,
+            prefix_messages=self._prefix_messages,
+            originals=self._originals,
+            nodes_beside=self._nodes,
             token_budget=self._token_budget,
             show_metadata=self._show_metadata,
         )
-        blocks = [self._block(source) for source in kept]
-        further = [sources.read(each) for each in behind]
-        reader = Reader(kept, self._originals, further, self._nodes)
-        last = max(n for n, message in enumerate(prompt) if message.role == MessageRole.USER)
-        asked = prompt[last]
-        prompt[last] = asked.model_copy(update={"blocks": [*blocks, *asked.blocks]})
-        return Plan(prompt, reader, given, [*empty, *dropped], rules, streaming)
-
-    def _prompt(self, question: str, options: dict[str, Any]) -> list[ChatMessage]:
-        """The messages without any node.
-
-        Raises:
-            ValueError: The template gives no message of the user.
-        """
-        template = self._text_qa_template
-        known = {"context_str": CONTEXT, "query_str": question}
-        wanted = set(template.template_vars)
-        given = {k: v for k, v in {**options, **known}.items() if k in wanted}
-        asked = template.format_messages(llm=self._llm, **given)
-        if not any(message.role == MessageRole.USER for message in asked):
-            raise ValueError("text_qa_template gives no user message; put {query_str} into one")
-        return self.llm._extend_messages([*self._prefix_messages, *asked])
-
-    def _block(self, source: Source) -> CitableBlock:
-        return CitableBlock(
-            title=source.label(metadata=self._show_metadata),
-            source=source.node.ref_doc_id or source.node.node_id,
-            content=[TextBlock(text=source.text)],
-        )
+        streaming, rules = self._check_streaming(), self._rules()
+        return planner.plan(question, nodes, behind, options, rules=rules, streaming=streaming)
 
 
-def chosen_llm(llm: RecaLLM | str | None) -> RecaLLM:
+def chosen_llm(llm: AnsweringLLM | str | None) -> AnsweringLLM:
     """Returns the model that is meant, and never one of a hosted provider.
 
     Raises:
         TypeError: It is another kind of LLM.
     """
-    found: Any = llm
-    if found is None:
-        found = Settings._llm if isinstance(Settings._llm, RecaLLM) else "recallm-mini"
-    if isinstance(found, str):
-        return RecaLLM(model=found)
-    if not isinstance(found, RecaLLM):
+    choice: Any = llm
+    if choice is None:
+        choice = Settings._llm if isinstance(Settings._llm, RecaLLM | CitedLLM) else "recallm-mini"
+    if isinstance(choice, str):
+        return RecaLLM(model=choice)
+    if not isinstance(choice, RecaLLM | CitedLLM):
         raise TypeError(
             f"llm must be a llama_index_recallm.RecaLLM or the name of a model, got "
-            f"{type(found).__name__}; other models can't be held to the text of the nodes"
+            f"{type(choice).__name__}; other models can't be held to the text of the nodes: wrap "
+            "one in cited(llm), and its answers point at sentences of them"
         )
-    return found
+    return choice
 
 
 def _bare(response: Any) -> RESPONSE_TEXT_TYPE:
-    found: RESPONSE_TEXT_TYPE = response.response
-    return found
-
-
-def _anonymous(texts: Sequence[str]) -> list[NodeWithScore]:
-    return [NodeWithScore(node=TextNode(text=text)) for text in texts]
-
-
-def _texts(messages: Sequence[ChatMessage]) -> list[str]:
-    """The texts of messages that stand for nodes."""
-    for number, message in enumerate(messages):
-        odd = next((each for each in message.blocks if not isinstance(each, TextBlock)), None)
-        if odd is not None:
-            raise ValueError(
-                f"message {number} has a {type(odd).__name__}, but the model reads text only; give "
-                "text nodes to synthesize(), or text to get_response()"
-            )
-    return [message.content or "" for message in messages]
+    text: RESPONSE_TEXT_TYPE = response.response
+    return text

@@ -31,8 +31,8 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 import recallm_core as recallm
+from recallm_core.adapting import GivenVectors
 from recallm_core.errors import CorpusIndexError
-from recallm_core.retrieval.embedding import GivenVectors
 
 _MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _PREFETCH = 4  # times as many candidates as nodes that are asked for, as LlamaIndex's own stores
@@ -87,10 +87,10 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
                 aren't numbers, or metadata that JSON doesn't know; then none is added.
             DocumentError: A text can't be UTF-8; then none is added.
         """
-        given = {node.node_id: node for node in nodes}
-        documents = [_document(node) for node in given.values()]
+        by_id = {node.node_id: node for node in nodes}
+        documents = [_document(node) for node in by_id.values()]
         with self._changing:
-            vectors = _vectors([*given.values()], self._dimension())
+            vectors = _vectors([*by_id.values()], self._dimension())
             if documents:
                 if self._index is None or not len(self._index.documents):
                     self._index = recallm.CorpusIndex(GivenVectors(vectors.shape[1]))
@@ -171,7 +171,7 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
                 f"the store searches by vectors only, got mode {query.mode.value!r}; for words and "
                 "vectors together use PackedContextRetriever over a CorpusIndex"
             )
-        asked, index = _asked(query, self._dimension()), self._index
+        vector, index = _asked(query, self._dimension()), self._index
         if index is None or not len(index.documents):
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         where = None
@@ -181,9 +181,9 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         k = max(0, query.similarity_top_k)
         if query.mode == VectorStoreQueryMode.MMR:
             fetch_k, weight = _diversity(query, k, kwargs)
-            hits = index.search_diverse(asked, k, fetch_k=fetch_k, relevance=weight, where=where)
+            hits = index.search_diverse(vector, k, fetch_k=fetch_k, relevance=weight, where=where)
         else:
-            hits = index.search_vector(asked, k, where=where)
+            hits = index.search_vector(vector, k, where=where)
         scores = {hit.document_id: min(1.0, max(-1.0, hit.score)) for hit in hits}
         nodes = self._found(index, [*scores])  # one that was deleted meanwhile is left out
         ids = [node.node_id for node in nodes]
@@ -263,11 +263,11 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
 
         Those of LlamaIndex's own kind, one file each, are read by LlamaIndex.
         """
-        found: dict[str, BasePydanticVectorStore] = {}
+        stores: dict[str, BasePydanticVectorStore] = {}
         for path in sorted(_local(persist_dir, fs).glob(f"*{_SUFFIX}")):
             kind = cls if path.is_dir() else SimpleVectorStore
-            found[path.name.removesuffix(_SUFFIX)] = kind.from_persist_path(str(path))
-        return found
+            stores[path.name.removesuffix(_SUFFIX)] = kind.from_persist_path(str(path))
+        return stores
 
 
 def _diversity(query: VectorStoreQuery, k: int, options: Mapping[str, Any]) -> tuple[int, float]:

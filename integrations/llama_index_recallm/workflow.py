@@ -42,9 +42,9 @@ class Passage(BaseModel):
     metadata: dict[str, Any] = {}  # noqa: RUF012  (pydantic copies it)
 
     @classmethod
-    def of(cls, found: NodeWithScore) -> Passage:
+    def of(cls, scored: NodeWithScore) -> Passage:
         """Returns a node as plain data; of its metadata, what models may see and its members."""
-        node = found.node
+        node = scored.node
         hidden = set(node.excluded_llm_metadata_keys) - {MEMBERS}
         return cls(
             node_id=node.node_id,
@@ -52,7 +52,7 @@ class Passage(BaseModel):
             ref_doc_id=node.ref_doc_id,
             start=getattr(node, "start_char_idx", None),
             end=getattr(node, "end_char_idx", None),
-            score=found.score,
+            score=scored.score,
             metadata={key: value for key, value in node.metadata.items() if key not in hidden},
         )
 
@@ -115,18 +115,18 @@ class RecaLLMWorkflow(Workflow):
         self._engine = engine
 
     @step
-    async def retrieve(self, asked: QuestionEvent) -> RetrievedEvent:
+    async def retrieve(self, event: QuestionEvent) -> RetrievedEvent:
         """Finds passages."""
-        nodes = await self._engine.aretrieve(QueryBundle(asked.question))
+        nodes = await self._engine.aretrieve(QueryBundle(event.question))
         return RetrievedEvent(
-            question=asked.question, passages=[Passage.of(each) for each in nodes]
+            question=event.question, passages=[Passage.of(node) for node in nodes]
         )
 
     @step
-    async def answer(self, context: Context, found: RetrievedEvent) -> AnsweredEvent:
+    async def answer(self, context: Context, event: RetrievedEvent) -> AnsweredEvent:
         """Answers, and writes ``AnswerDeltaEvent`` to the stream meanwhile."""
-        nodes = [passage.to_node() for passage in found.passages]
-        response: Any = await self._engine.asynthesize(QueryBundle(found.question), nodes)
+        nodes = [passage.to_node() for passage in event.passages]
+        response: Any = await self._engine.asynthesize(QueryBundle(event.question), nodes)
         recording = getattr(response, "recording", None)
         if recording is not None:
             async for delta in AsyncTextStream(recording):

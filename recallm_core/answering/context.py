@@ -10,12 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 from recallm_core.decoding.grammar import OutputRules
 from recallm_core.documents.document import Document, DocumentSet, Passage, check_text, collect
 from recallm_core.errors import ContextOverflowError
-from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import Pack, pack_everything
 from recallm_core.prompting import conversation
-from recallm_core.prompting.builder import Prompt, PromptBuilder
+from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.followup import search_question
 from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
@@ -65,19 +65,17 @@ class Preparer:
         self._tokenizer = tokenizer
         self._window = window
         self._builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
-        self._building = ForkSafeLock()  # guards the builder's cache
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
         check_text(text, "the text to count")
-        with self._building:
-            return self._builder.count(text)
+        return self._builder.count(text)
 
     def prepare(
         self,
         messages: Sequence[Message],
         documents: Documents | None,
-        chosen: GenerationParams,
+        params: GenerationParams,
         output: OutputRules | None = None,
     ) -> tuple[Prompt, Mapping[str, Document]]:
         """Builds the prompt; see ``RecaLLM.prepare``.
@@ -87,45 +85,35 @@ class Preparer:
             ValueError: The question is empty.
         """
         messages = _checked_messages(messages)
-        given = () if documents is None else documents
-        passages, sources = self._passages(messages, given, chosen, output)
-        if chosen.scope is None and documents is not None and _blank(passages):
-            chosen = replace(chosen, scope="documents")  # whatever the recipe's default is
-        prompt = self._build(messages, passages, chosen, output)
+        sought = () if documents is None else documents
+        passages, sources = self._passages(messages, sought, params, output)
+        if params.scope is None and documents is not None and _blank(passages):
+            params = replace(params, scope="documents")  # whatever the recipe's default is
+        prompt = self._builder.build(messages, passages, params, output)
         self._check_window(prompt)
         return prompt, _quotable(prompt, passages, sources)
-
-    def _build(
-        self,
-        messages: Sequence[Message],
-        passages: Sequence[Passage],
-        chosen: GenerationParams,
-        output: OutputRules | None,
-    ) -> Prompt:
-        with self._building:
-            return self._builder.build(messages, passages, chosen, output)
 
     def _passages(
         self,
         messages: Sequence[Message],
         documents: Documents,
-        chosen: GenerationParams,
+        params: GenerationParams,
         output: OutputRules | None,
     ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
-        budget = self._budget(messages, chosen, output)
+        budget = self._budget(messages, params, output)
         if isinstance(documents, Packable):
             return self._packed(documents, messages, budget).passages, documents.documents
-        found = documents if isinstance(documents, DocumentSet) else collect(documents)
-        sources = {document.id: document for document in found}
+        collected = documents if isinstance(documents, DocumentSet) else collect(documents)
+        sources = {document.id: document for document in collected}
         pack = pack_everything(
-            found,
+            collected,
             token_budget=budget,
             count=self.count_tokens,
             overhead=self._overhead,
         )
         if pack is None:
-            self._check_size(found, budget)
-            pack = self._packed(CorpusIndex.build(found), messages, budget)
+            self._check_size(collected, budget)
+            pack = self._packed(CorpusIndex.build(collected), messages, budget)
         return pack.passages, sources
 
     def _check_size(self, documents: DocumentSet, budget: int) -> None:
@@ -152,13 +140,12 @@ class Preparer:
         )
 
     def _overhead(self, passage: Passage) -> int:
-        with self._building:
-            return self._builder.overhead(passage.title, document_id=passage.document_id)
+        return self._builder.overhead(passage.title, document_id=passage.document_id)
 
     def _budget(
         self,
         messages: Sequence[Message],
-        chosen: GenerationParams,
+        params: GenerationParams,
         output: OutputRules | None,
     ) -> int:
         """Tokens for passages: the window less wording, history and output.
@@ -166,13 +153,13 @@ class Preparer:
         Raises:
             ContextOverflowError: Even without any passage the prompt doesn't fit.
         """
-        empty = self._build(messages, (), chosen, output)
+        empty = self._builder.build(messages, (), params, output)
         self._check_window(empty)
-        reserve = len(empty.token_ids) + (empty.params.max_new_tokens or 0)
+        reserve = len(empty.token_ids) + empty.params.max_new_tokens
         return self._window - reserve
 
     def _check_window(self, prompt: Prompt) -> None:
-        reserve = prompt.params.max_new_tokens or 0
+        reserve = prompt.params.max_new_tokens
         if len(prompt.token_ids) + reserve > self._window:
             raise ContextOverflowError(len(prompt.token_ids), reserve, self._window)
 
@@ -197,36 +184,33 @@ def _checked_messages(messages: Any) -> list[Message]:
         DocumentError: A content has a lone surrogate.
     """
     listed = isinstance(messages, Iterable) and not isinstance(messages, str | bytes | Mapping)
-    given: list[Any] = list(messages) if listed else [messages]
-    odd = given if not listed else [each for each in given if not isinstance(each, Mapping)]
+    turns: list[Any] = list(messages) if listed else [messages]
+    odd = turns if not listed else [turn for turn in turns if not isinstance(turn, Mapping)]
     if odd:
         raise ValueError(
             'messages must be a list of {"role": ..., "content": ...}, got '
             f"{'' if not listed else 'a list with '}{type(odd[0]).__name__}; to ask a plain "
             "question use answer()"
         )
-    asked = [each.get("content") for each in given if each.get("role") == "user"]
-    if (
-        asked
-        and (asked[-1] is None or isinstance(asked[-1], str))
-        and not (asked[-1] or "").strip()
-    ):
+    questions = [turn.get("content") for turn in turns if turn.get("role") == "user"]
+    last = questions[-1] if questions else "none"
+    if (last is None or isinstance(last, str)) and not (last or "").strip():
         raise ValueError("the question is empty; ask something in the last user message")
-    conversation.checked(given)
-    return given
+    conversation.checked(turns)
+    return turns
 
 
 def _quotable(
     prompt: Prompt, passages: Sequence[Passage], documents: Mapping[str, Document]
 ) -> Mapping[str, Document]:
     """The documents that the prompt's passages, and the duplicates dropped for them, are from."""
-    found: dict[str, Document] = {}
+    quotable: dict[str, Document] = {}
     for passage in passages:
         for key in (passage.document_id, *(copy.document_id for copy in passage.duplicates)):
             if key in documents:
-                found[key] = documents[key]
-    given = set(passages)
+                quotable[key] = documents[key]
+    packed = set(passages)
     for message in prompt.passages:  # messages are quotable in the whole-prompt scope
-        if message not in given:
-            found[message.document_id] = Document(message.text, message.document_id)
-    return MappingProxyType(found)
+        if message not in packed:
+            quotable[message.document_id] = Document(message.text, message.document_id)
+    return MappingProxyType(quotable)

@@ -59,8 +59,8 @@ class AnswerGate:
         for event in events:
             if isinstance(event, ToolCallDelta):
                 out += self._release()
-            held = self._see(event) and not self._open
-            (self._held if held else out).append(event)
+            waits = self._see(event) and not self._open
+            (self._held if waits else out).append(event)
         if self._held and self._is_clear():
             out += self._release()
         return out
@@ -73,8 +73,8 @@ class AnswerGate:
 
     def _release(self) -> list[TraceEvent]:
         self._open = True
-        held, self._held = self._held, []
-        return held
+        events, self._held = self._held, []
+        return events
 
     def _see(self, event: TraceEvent) -> bool:
         """Takes note of an event; says whether it is part of the answer's text."""
@@ -105,9 +105,9 @@ class AnswerGate:
 
     def _is_supported(self) -> bool:
         """Whether the documents hold a sentence that is complete since it was last asked."""
-        found = sentences(self._text[self._asked :])
-        if len(found) < 2:
+        pieces = sentences(self._text[self._asked :])
+        if len(pieces) < 2:
             return False
-        begun = self._asked + found[-1][0]
+        begun = self._asked + pieces[-1][0]
         complete, self._asked = self._text[self._asked : begun], begun
         return self._judge.supports(complete)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -19,12 +19,10 @@ from recallm_core.backends import (
     Sampling,
     TokenStream,
 )
-from recallm_core.decoding.constraint import Prior
+from recallm_core.decoding.constraint import ConstraintRules
 from recallm_core.documents.document import Document
 from recallm_core.errors import GenerationCancelledError, GenerationError, RecallmError
-from recallm_core.evidence.reader_bias import ReaderPrior
-from recallm_core.evidence.sentence_bias import SentencePrior
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 
@@ -67,7 +65,7 @@ class AnswerStream:
         parser = self._parser = TraceParser(prompt, tokenizer)
         self._judge = Judge(prompt, sources)
         self._gate = AnswerGate(self._judge, lambda: parser.trace)
-        self._tokens: TokenStream = backend.generate(_request(prompt, backend))
+        self._tokens: TokenStream = backend.generate(request_of(prompt, backend))
         self._waiting: list[Event] = []
         self._answer: Answer | None = None
         self._over = False
@@ -104,8 +102,8 @@ class AnswerStream:
                 tokens = self._next_tokens()
                 if self._over:  # closed meanwhile, from another thread
                     break
-                found = self._parser.feed(tokens) if tokens else []
-                events: list[Event] = [*self._gate.let_through(found)]
+                parsed = self._parser.feed(tokens) if tokens else []
+                events: list[Event] = [*self._gate.let_through(parsed)]
                 if not tokens or self._parser.stopped or self._parser.ended:
                     events.extend(self._finish())
             except BaseException:
@@ -116,7 +114,7 @@ class AnswerStream:
         return []
 
     def _next_tokens(self) -> tuple[int, ...]:
-        """The next tokens of the backend; none: it is over."""
+        """The backend's next tokens; an empty tuple means that generation has finished."""
         try:
             return next(self._tokens, ())
         except RecallmError:
@@ -148,12 +146,12 @@ class AnswerStream:
     def _make_answer(self, reason: str) -> Answer:
         trace = self._parser.trace
         calls = self._parser.tool_calls
-        found = self._judge.verdict(trace, calls=bool(calls))
+        verdict = self._judge.verdict(trace, calls=bool(calls))
         return Answer(
-            text=found.text,
-            citations=found.citations,
-            abstained=found.abstained,
-            nearest=found.nearest,
+            text=verdict.text,
+            citations=verdict.citations,
+            abstained=verdict.abstained,
+            nearest=verdict.nearest,
             trace=trace,
             usage=self._parser.usage(cached_tokens=self._tokens.cached_tokens),
             finish_reason="tool_calls" if calls and reason == "stop" else reason,
@@ -162,7 +160,7 @@ class AnswerStream:
             question=self._prompt.question,
             model=self._name,
             sources=self._sources,
-            support=found.support,
+            support=verdict.support,
         )
 
     def result(self) -> Answer:
@@ -212,10 +210,10 @@ class Replayed:
     in_process, window, vocab_size, cached_tokens = False, 0, 0, 0
 
     def __init__(self, token_ids: Iterable[int], eos: Sequence[int]) -> None:
-        given = [int(token) for token in token_ids]
-        end = next((n for n, token in enumerate(given, 1) if token in eos), None)
+        tokens = [int(token) for token in token_ids]
+        end = next((n for n, token in enumerate(tokens, 1) if token in eos), None)
         self.finish_reason: FinishReason = "length" if end is None else "stop"
-        self._left = given[:end]
+        self._rest = tokens[:end]
 
     def generate(self, request: GenerationRequest) -> Replayed:
         """Returns itself."""
@@ -225,14 +223,14 @@ class Replayed:
         return self
 
     def __next__(self) -> tuple[int, ...]:
-        tokens, self._left = tuple(self._left), []
+        tokens, self._rest = tuple(self._rest), []
         if not tokens:
             raise StopIteration
         return tokens
 
     def close(self) -> None:
         """Drops what is left."""
-        self._left = []
+        self._rest = []
 
 
 def unread_answer(prompt: Prompt, sources: Mapping[str, Document], *, name: str) -> Answer:
@@ -251,26 +249,22 @@ def unread_answer(prompt: Prompt, sources: Mapping[str, Document], *, name: str)
     )
 
 
-_PRIORS: Mapping[str | None, Callable[[Prompt], Prior]] = {
-    "sentences": SentencePrior,
-    "reader": ReaderPrior,
-}
+def request_of(
+    prompt: Prompt, backend: Backend, rules: ConstraintRules | None = None
+) -> GenerationRequest:
+    """Returns what is asked of a backend.
 
-
-def _request(prompt: Prompt, backend: Backend) -> GenerationRequest:
-    settings = prompt.params
-    prior = None
-    if settings.prior in _PRIORS and backend.in_process:
-        prior = _PRIORS[settings.prior](prompt)
+    Args:
+        prompt: What it continues.
+        backend: The backend; one in this process has the evidence scored again after each quote.
+        rules: Hold the output instead of the prompt's; then nothing is scored.
+    """
+    params, evidence = prompt.params, prompt.evidence
+    rescores = rules is None and evidence is not None and backend.in_process
     return GenerationRequest(
         token_ids=prompt.token_ids,
-        rules=prompt.rules,
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens or 1024,
-            temperature=0.6 if settings.temperature is None else settings.temperature,
-            top_p=0.95 if settings.top_p is None else settings.top_p,
-            seed=settings.seed,
-        ),
-        prior=prior,
+        rules=rules or prompt.rules,
+        sampling=Sampling(params.max_new_tokens, params.temperature, params.top_p, params.seed),
+        prior=evidence.bias if evidence is not None and rescores else None,
         prefix_length=prompt.prefix_length,
     )

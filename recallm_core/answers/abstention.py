@@ -14,17 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-import numpy as np
-
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.attribution import cite, in_order, resolve
 from recallm_core.answers.matching import Matcher
 from recallm_core.answers.trace import AnswerText, RecallSpan, Segment, Trace
 from recallm_core.documents.document import Document, Location
-from recallm_core.evidence.reader_bias import ReaderScorer
-from recallm_core.evidence.sentence_scorer import support
-from recallm_core.prompting.builder import MESSAGE, Prompt
-from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.evidence.protocol import Recall
+from recallm_core.evidence.registry import least_fit
+from recallm_core.prompting.prompt import MESSAGE, Prompt
 from recallm_core.text.lexical import terms
 
 
@@ -78,18 +75,19 @@ class Judge:
         """Whether the model says so, in its own words."""
         return says_nothing(trace, self._prompt.recipe.abstain)
 
-    def may_say_nothing(self, own: str) -> bool:
+    def may_say_nothing(self, words: str) -> bool:
         """Whether an answer that begins so has said that there is none, or is about to."""
         if self._prompt.params.abstain_policy == "unsupported" and not self.needs_support:
             return False
-        begun = _folded(own)
+        begun = _folded(words)
         phrases = [_folded(phrase) for phrase in self._prompt.recipe.abstain]
         return any(phrase and (phrase.startswith(begun) or phrase in begun) for phrase in phrases)
 
     def fits(self, trace: Trace) -> bool:
         """Whether what was recalled before the answer fits the question as the recipe asks."""
-        least, fit = _least(self._prompt), self._support(trace)
-        return not self.needs_support or not least or fit is None or fit >= least
+        prompt, fit = self._prompt, self._support(trace)
+        threshold = least_fit(prompt.params.prior, prompt.recipe)
+        return not self.needs_support or not threshold or fit is None or fit >= threshold
 
     def supports(self, text: str) -> bool:
         """Whether the documents hold what stands in ``text``, that no quote supports."""
@@ -106,21 +104,21 @@ class Judge:
             CitationError: A quote isn't the slice of its document that it claims to be.
         """
         prompt = self._prompt
-        said, fit = self.says_nothing(trace), self._support(trace)
-        citations = self._supported(trace, said=said)
-        none = not calls and self._abstains(trace, citations, said=said)
+        states_none, fit = self.says_nothing(trace), self._support(trace)
+        citations = self._supported(trace, states_none=states_none)
+        none = not calls and self._abstains(trace, citations, states_none=states_none)
         if not none:
             return Verdict(trace.answer, citations, none, (), fit)
         text = prompt.recipe.abstain[0] if self.replaces else trace.answer
         return Verdict(text, (), none, self._nearest(trace, citations), fit)
 
-    def _supported(self, trace: Trace, *, said: bool) -> tuple[Citation, ...]:
+    def _supported(self, trace: Trace, *, states_none: bool) -> tuple[Citation, ...]:
         """The quotes that support the answer; what is matched; the last quote where neither is."""
         citations = self._resolved(trace, fallback=False)
-        if not (said or self._json):
+        if not (states_none or self._json):
             matched = self._matched(trace.answer, citations)
             citations = in_order([*citations, *matched], trace.answer)
-        return citations or self._resolved(trace, fallback=not said)
+        return citations or self._resolved(trace, fallback=not states_none)
 
     def _resolved(self, trace: Trace, *, fallback: bool) -> tuple[Citation, ...]:
         prompt = self._prompt
@@ -132,12 +130,12 @@ class Judge:
             fallback=fallback,
         )
 
-    def _abstains(self, trace: Trace, citations: Sequence[Citation], *, said: bool) -> bool:
+    def _abstains(self, trace: Trace, citations: Sequence[Citation], *, states_none: bool) -> bool:
         if not trace.answer:
             return True
         policy = self._prompt.params.abstain_policy
         unsupported = self.needs_support and not (citations and self.fits(trace))
-        return unsupported or (said and policy != "unsupported")
+        return unsupported or (states_none and policy != "unsupported")
 
     def _support(self, trace: Trace) -> float | None:
         """``evidence_support``, measured once: what it looks at is over when the answer begins."""
@@ -157,7 +155,7 @@ class Judge:
         return self._matcher.match(text, covered=covered)
 
     def _nearest(self, trace: Trace, citations: Sequence[Citation]) -> tuple[Citation, ...]:
-        found = [replace(c, answer_start=None, answer_end=None) for c in citations] or [
+        candidates = [replace(c, answer_start=None, answer_end=None) for c in citations] or [
             cite(
                 Location(span.document_id, span.start, span.end),
                 span.passage,
@@ -168,7 +166,7 @@ class Judge:
             )
             for span in trace.spans
         ]
-        distinct = {(c.document_id, c.start, c.end): c for c in found}.values()
+        distinct = {(c.document_id, c.start, c.end): c for c in candidates}.values()
         return tuple(c for c in distinct if not any(_within(c, other) for other in distinct))
 
 
@@ -180,8 +178,8 @@ def _within(one: Citation, other: Citation) -> bool:
 
 def _is_plain_chat(prompt: Prompt) -> bool:
     """Whether nothing was given to answer from but the messages themselves."""
-    given = [p for p in prompt.passages if not p.document_id.startswith(MESSAGE)]
-    return prompt.params.scope == "prompt" and not given
+    documents = [p for p in prompt.passages if not p.document_id.startswith(MESSAGE)]
+    return prompt.params.scope == "prompt" and not documents
 
 
 def says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
@@ -190,7 +188,7 @@ def says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
     What it quotes doesn't count, and neither does what follows a quote of the answer: an answer
     that quotes and then says what is missing is an answer.
     """
-    before = takewhile(_own, (s for s in trace.segments if not _of_thinking(s)))
+    before = takewhile(_is_in_words, (s for s in trace.segments if not _of_thinking(s)))
     folded = _folded("\0".join(s.text for s in before))
     return any(_folded(phrase) in folded for phrase in phrases if _folded(phrase))
 
@@ -201,7 +199,7 @@ def _of_thinking(segment: Segment) -> bool:
     return not isinstance(segment, AnswerText)
 
 
-def _own(segment: Segment) -> bool:
+def _is_in_words(segment: Segment) -> bool:
     return isinstance(segment, AnswerText)
 
 
@@ -210,29 +208,11 @@ def _folded(text: str) -> str:
 
 
 def evidence_support(prompt: Prompt, trace: Trace) -> float | None:
-    """Returns how well the evidence fits the question; None where nothing measures that.
+    """Returns how well the evidence fits the question, from 0 to 1; None: nothing measures that.
 
-    With the prior ``reader``: the probability that what was read holds an answer, given what was
-    recalled before the last recall; None where the reader doesn't know the language. With
-    ``sentences``: ``sentence_scorer.support`` of what was recalled before the answer, from about 0
-    to 2.
+    That is ``Evidence.fit`` of the prior in use, for what was recalled before the answer.
     """
-    if prompt.params.recall_in == "none" or not terms(prompt.searched) or prompt.sentences is None:
+    if prompt.params.recall_in == "none" or not terms(prompt.searched) or prompt.evidence is None:
         return None
     spans = [s for s in trace.segments if isinstance(s, RecallSpan) and s.section != "answer"]
-    texts = [span.text for span in spans]
-    scorer = prompt.sentences.scorer
-    if isinstance(scorer, ReaderScorer):
-        if not scorer.knows(prompt.searched, texts[:-1]):
-            return None
-        readings = scorer.readings(prompt.searched, texts[:-1])
-        odds = max((reading.answerable for reading in readings), default=-np.inf)
-        return float(1 / (1 + np.exp(-odds)))
-    title = prompt.passages[spans[-1].passage].title if spans else None
-    return support(prompt.searched, texts, title, embedder=default_embedder())
-
-
-def _least(prompt: Prompt) -> float:
-    """What the model's recipe asks for, on the scale of the prior in use; 0: nothing."""
-    by_reader = prompt.params.prior == "reader"
-    return prompt.recipe.min_answerable if by_reader else prompt.recipe.min_support
+    return prompt.evidence.fit([Recall(span.passage, span.text) for span in spans])

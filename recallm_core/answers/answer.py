@@ -127,7 +127,7 @@ class Answer:
     nearest: tuple[Citation, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _restore, (values | {"sources": dict(self.sources)},)
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +147,18 @@ class Answer:
         from recallm_core.rendering import to_markdown
 
         return to_markdown(self)
+
+    def to_web_annotations(self) -> dict[str, Any]:
+        """Returns the citations as one W3C Web Annotation page, for tools that mark sources."""
+        from recallm_core.rendering import to_web_annotations
+
+        return to_web_annotations(self)
+
+    def to_csl_json(self) -> list[dict[str, Any]]:
+        """Returns the cited documents as CSL-JSON items, for Zotero, pandoc and their like."""
+        from recallm_core.rendering import to_csl_json
+
+        return to_csl_json(self)
 
     def _repr_html_(self) -> str:
         from recallm_core.rendering import to_html_fragment

@@ -98,9 +98,9 @@ def _linked(spans: Sequence[RecallSpan], answer: str) -> dict[int, AnswerRange]:
         if span.section == "answer":
             linked[number] = (span.offset, span.offset + len(span.text))
             continue
-        found = _longest_match(_words(span.text), words)
-        if found is not None:
-            linked[number] = found
+        supported = _longest_match(_words(span.text), words)
+        if supported is not None:
+            linked[number] = supported
         elif span.section == "evidence" and answer:
             linked[number] = (None, None)
     return linked
@@ -161,8 +161,8 @@ def _occurrences(
     documents: Mapping[str, Document],
 ) -> tuple[Location, ...]:
     """Every place where the supplied texts hold the quote, known ones first; each checked."""
-    found = [place for passage in passages for place in _scan(text, passage)]
-    places = tuple(dict.fromkeys([*known, *found]))
+    scanned = [place for passage in passages for place in _scan(text, passage)]
+    places = tuple(dict.fromkeys([*known, *scanned]))
     for place in places:
         _check(text, place, documents)
     return places
@@ -225,15 +225,15 @@ def _longest_match(quote: list[_Word], answer: list[_Word]) -> tuple[int, int] |
     content = np.cumsum([0, *(w.content for w in answer)])
     places = np.arange(1, size)
     row = np.zeros(size, dtype=np.int64)  # row[j]: words in common that end before answer[j]
-    best, found = 0, None
+    best, longest = 0, None
     for word in quote:
         shared = np.zeros(size, dtype=np.int64)
         shared[1:] = np.where(ids == numbers.get(word.folded, -1), row[:-1] + 1, 0)
         row = shared
-        held = content[1:] - content[places - row[1:]]
-        ranks = np.where(held > 0, row[1:] * size + held, 0)
+        content_words = content[1:] - content[places - row[1:]]
+        ranks = np.where(content_words > 0, row[1:] * size + content_words, 0)
         at = int(ranks.argmax())
         if ranks[at] > best:
             best = int(ranks[at])
-            found = (answer[at + 1 - int(row[at + 1])].start, answer[at].end)
-    return found
+            longest = (answer[at + 1 - int(row[at + 1])].start, answer[at].end)
+    return longest

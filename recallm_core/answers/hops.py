@@ -62,49 +62,55 @@ def hops(
         For a hop, the range that the span it led to supports; for one beside the chain, the whole
         answer.
     """
-    asked = frozenset(terms(question))
-    if not asked or not cited:
+    question_words = frozenset(terms(question))
+    if not question_words or not cited:
         return {}
-    said = [_hop(span, passages[span.passage].title) for span in spans]
-    begun = _begun(said, asked)
-    found: dict[int, AnswerRange] = {}
+    links = [_hop(span, passages[span.passage].title) for span in spans]
+    begun = _begun(links, question_words)
+    supported: dict[int, AnswerRange] = {}
     for number in range(max(cited) - 1, -1, -1):
         if number in cited or not begun[number]:
             continue
         for later in range(number + 1, len(spans)):
-            reached = found.get(later) or cited.get(later)
-            if reached is not None and _leads(said[number], said[later], asked):
-                found[number] = reached
+            reached = supported.get(later) or cited.get(later)
+            if reached is not None and _leads(links[number], links[later], question_words):
+                supported[number] = reached
                 break
-    return found | _beside(said, {*cited, *found}, question, asked)
+    return supported | _beside(links, {*cited, *supported}, question, question_words)
 
 
-def _begun(said: Sequence[_Hop], asked: frozenset[str]) -> list[bool]:
+def _begun(links: Sequence[_Hop], question_words: frozenset[str]) -> list[bool]:
     """Which spans a chain reaches from the question."""
     begun: list[bool] = []
-    for number, hop in enumerate(said):
-        before = (said[k] for k in range(number) if begun[k])
-        begun.append(bool(hop.all_words & asked) or any(_leads(k, hop, asked) for k in before))
+    for number, hop in enumerate(links):
+        before = (links[k] for k in range(number) if begun[k])
+        begun.append(
+            bool(hop.all_words & question_words)
+            or any(_leads(k, hop, question_words) for k in before)
+        )
     return begun
 
 
-def _leads(one: _Hop, other: _Hop, asked: frozenset[str]) -> bool:
+def _leads(one: _Hop, other: _Hop, question_words: frozenset[str]) -> bool:
     """Whether a later span takes up what one says."""
-    bridge = (one.words & other.all_words) - asked
+    bridge = (one.words & other.all_words) - question_words
     return len(bridge) >= _BRIDGE or bool(bridge & (one.names | other.names))
 
 
 def _beside(
-    said: Sequence[_Hop], cited: set[int], question: str, asked: frozenset[str]
+    links: Sequence[_Hop], cited: set[int], question: str, question_words: frozenset[str]
 ) -> dict[int, AnswerRange]:
     """Spans that hold what the question names and nothing cited holds, for the whole answer."""
-    missing = names(question) - frozenset().union(*(said[number].all_words for number in cited))
-    found: dict[int, AnswerRange] = {}
+    missing = names(question) - frozenset().union(*(links[number].all_words for number in cited))
+    supported: dict[int, AnswerRange] = {}
     for name in sorted(missing):
-        holding = [n for n, hop in enumerate(said) if name in hop.all_words and n not in cited]
-        if holding and not any(name in said[n].all_words for n in found):
-            found[max(holding, key=lambda n: (len(said[n].all_words & asked), n))] = (None, None)
-    return found
+        holding = [n for n, hop in enumerate(links) if name in hop.all_words and n not in cited]
+        if holding and not any(name in links[n].all_words for n in supported):
+            supported[max(holding, key=lambda n: (len(links[n].all_words & question_words), n))] = (
+                None,
+                None,
+            )
+    return supported
 
 
 def _hop(span: RecallSpan, title: str | None) -> _Hop:
@@ -121,12 +127,12 @@ def names(text: str) -> frozenset[str]:
 
     Words with a capital or a digit; a capital at a sentence's start counts only before another.
     """
-    found: set[str] = set()
+    likely: set[str] = set()
     for start, end in sentences(text):
         words = _WORD.findall(text, start, end)
         for number, word in enumerate(words):
             following = words[number + 1 : number + 2]
             begins = number == 0 and not (following and following[0][0].isupper())
             if any(map(str.isdigit, word)) or (word[0].isupper() and not begins):
-                found.update(terms(word))
-    return frozenset(found)
+                likely.update(terms(word))
+    return frozenset(likely)

@@ -116,14 +116,14 @@ class Matcher:
             CitationError: A passage isn't the slice of its document that it claims to be.
         """
         known = list(covered)
-        found = []
+        citations = []
         for start, end in sentences(answer):
             if any(start < b and a < end for a, b in known):
                 continue
             place = self._run(answer[start:end]) or self._likest(answer[start:end])
             if place is not None:
-                found.append(self._cite(*place, supports=(start, end)))
-        return tuple(found)
+                citations.append(self._cite(*place, supports=(start, end)))
+        return tuple(citations)
 
     def _cite(self, number: int, start: int, end: int, *, supports: Range) -> Citation:
         passage = self._passages[number]
@@ -139,15 +139,15 @@ class Matcher:
 
     # runs
 
-    def _run(self, said: str) -> tuple[int, int, int] | None:
+    def _run(self, sentence: str) -> tuple[int, int, int] | None:
         """Where the passages hold a sentence as it stands, else folded; the likeliest place."""
-        core = _core(said)
+        core = _core(sentence)
         if len(core.split()) < _RUN or not terms(core):
             return None
         for places in (self._exact(core), self._alike(core)):
-            found = [place for place in places if self._whole_words(*place)]
-            if found:
-                return max(found, key=self._nearness)
+            whole_words = [place for place in places if self._whole_words(*place)]
+            if whole_words:
+                return max(whole_words, key=self._nearness)
         return None
 
     def _exact(self, core: str) -> Iterator[tuple[int, int, int]]:
@@ -169,48 +169,52 @@ class Matcher:
     def _nearness(self, place: tuple[int, int, int]) -> float:
         """How well what stands around a place fits the question."""
         number, start, end = place
-        around = self._passages[number].text[max(0, start - 300) : end + 300]
-        words = self._titles[number].union(terms(around))
+        context = self._passages[number].text[max(0, start - 300) : end + 300]
+        words = self._titles[number].union(terms(context))
         return sum(self._index.idf(word) for word in self._asked & words)
 
     # sentences
 
-    def _likest(self, said: str) -> tuple[int, int, int] | None:
+    def _likest(self, sentence: str) -> tuple[int, int, int] | None:
         """The sentence or two of a passage that share most with one, if that is enough."""
-        wanted = self._wanted(said)
-        whole = sum(wanted.weights.values())
-        if not wanted.added or not self._sentences:
+        target = self._wanted(sentence)
+        whole = sum(target.weights.values())
+        if not target.added or not self._sentences:
             return None
         best, place = self._threshold, None
-        for row in self._nearest(wanted):
-            alone = self._shared((row,), wanted) / whole
+        for row in self._nearest(target):
+            alone = self._shared((row,), target) / whole
             for rows in ((row,), (row, row + 1), (row - 1, row)):
-                score = alone if len(rows) == 1 else self._together(rows, wanted, alone, whole)
-                if score >= best and score > 0 and self._agrees(rows, wanted):
+                score = alone if len(rows) == 1 else self._together(rows, target, alone, whole)
+                if score >= best and score > 0 and self._agrees(rows, target):
                     best = np.nextafter(score, 2)  # of equals, the first
                     first, last = self._sentences[rows[0]], self._sentences[rows[-1]]
                     place = (first.passage, first.start, last.end)
         return place
 
-    def _wanted(self, said: str) -> _Wanted:
-        own = frozenset(terms(said))
-        weights = {word: self._index.idf(word) for word in own - _spelled_numbers()}
-        for word in self._asked - own:
+    def _wanted(self, sentence: str) -> _Wanted:
+        own_words = frozenset(terms(sentence))
+        weights = {word: self._index.idf(word) for word in own_words - _spelled_numbers()}
+        for word in self._asked - own_words:
             weights[word] = QUESTION_WEIGHT * self._index.idf(word)
         return _Wanted(
-            weights, own - self._asked, names(said) - self._asked, _numbers(said), _denies(said)
+            weights,
+            own_words - self._asked,
+            names(sentence) - self._asked,
+            _numbers(sentence),
+            denies(sentence),
         )
 
-    def _nearest(self, wanted: _Wanted) -> list[int]:
+    def _nearest(self, target: _Wanted) -> list[int]:
         """The sentences that share most, the best first."""
         scores = np.zeros(len(self._sentences))
-        for word, weight in wanted.weights.items():
+        for word, weight in target.weights.items():
             scores[self._rows.get(word, [])] += weight
         best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
         return [int(row) for row in best if scores[row] > 0]
 
     def _together(
-        self, rows: tuple[int, int], wanted: _Wanted, alone: float, whole: float
+        self, rows: tuple[int, int], target: _Wanted, alone: float, whole: float
     ) -> float:
         """What two neighbours share, if the second adds enough; less than nothing otherwise."""
         one, other = rows
@@ -218,25 +222,25 @@ class Matcher:
             return -1
         if self._sentences[one].passage != self._sentences[other].passage:
             return -1
-        score = self._shared(rows, wanted) / whole
+        score = self._shared(rows, target) / whole
         return score - _SECOND if score >= alone + _SECOND else -1
 
-    def _shared(self, rows: Sequence[int], wanted: _Wanted) -> float:
+    def _shared(self, rows: Sequence[int], target: _Wanted) -> float:
         words = frozenset[str]().union(*(self._sentences[row].words for row in rows))
         titles = self._titles[self._sentences[rows[0]].passage] - words
-        said = sum(weight for word, weight in wanted.weights.items() if word in words)
-        named = sum(weight for word, weight in wanted.weights.items() if word in titles)
-        return said + TITLE_WEIGHT * named
+        in_text = sum(weight for word, weight in target.weights.items() if word in words)
+        in_title = sum(weight for word, weight in target.weights.items() if word in titles)
+        return in_text + TITLE_WEIGHT * in_title
 
-    def _agrees(self, rows: Sequence[int], wanted: _Wanted) -> bool:
+    def _agrees(self, rows: Sequence[int], target: _Wanted) -> bool:
         """Whether sentences hold the numbers and names of another, and deny as much."""
         first, last = self._sentences[rows[0]], self._sentences[rows[-1]]
         text = self._passages[first.passage].text[first.start : last.end]
         words = first.words | last.words
-        if not wanted.added & words or not wanted.numbers <= _numbers(text):
+        if not target.added & words or not target.numbers <= _numbers(text):
             return False
-        around = words | self._titles[first.passage] | self._before(rows[0])
-        return wanted.names <= around and wanted.denies == _denies(text)
+        nearby = words | self._titles[first.passage] | self._before(rows[0])
+        return target.names <= nearby and target.denies == denies(text)
 
     def _before(self, row: int) -> frozenset[str]:
         """The words of the sentence before, where names are that "it" and "she" stand for."""
@@ -280,21 +284,21 @@ def _spelled_numbers() -> frozenset[str]:
     return frozenset(terms(" ".join(_NUMBER_WORDS)))
 
 
-def _core(said: str) -> str:
+def _core(sentence: str) -> str:
     """A sentence without what stands around its words."""
-    inside = [n for n, character in enumerate(said) if character.isalnum()]
-    return said[inside[0] : inside[-1] + 1] if inside else ""
+    inside = [n for n, character in enumerate(sentence) if character.isalnum()]
+    return sentence[inside[0] : inside[-1] + 1] if inside else ""
 
 
 def _numbers(text: str) -> frozenset[str]:
     """The numbers in digits or words; "one" is as often no number, so it is told apart by none."""
-    found = {match.group().replace(",", "") for match in _NUMBER.finditer(text)}
+    digits = {match.group().replace(",", "") for match in _NUMBER.finditer(text)}
     words = (_NUMBER_WORDS.get(word) for word in _LETTERS.findall(text.casefold()))
-    return frozenset(found.union(word for word in words if word and word != "1") - {"1"})
+    return frozenset(digits.union(word for word in words if word and word != "1") - {"1"})
 
 
-def _denies(text: str) -> bool:
-    """Whether a text says no to something."""
+def denies(text: str) -> bool:
+    """Returns whether a text says no to something."""
     return any(
         word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
         for word in _LETTERS.findall(text.casefold())

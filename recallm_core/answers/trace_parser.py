@@ -36,7 +36,7 @@ from recallm_core.answers.trace import (
 from recallm_core.decoding.constraint import ClosedSpan, Effect
 from recallm_core.decoding.spec import Tag
 from recallm_core.errors import ConstraintError, GenerationError
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 TextSection = Literal["thinking", "evidence", "answer"]

@@ -1,13 +1,16 @@
 """Writes what is legal into rows of logits, wherever they lie, without waiting for the device.
 
-All rows are written at once: their indices go up as one array, and a handful of operations follow
-that depend on no value that the host would have to see first.
+On the host a row is an array, and is written for itself. On a device all rows are written at once:
+their indices go up as one array, and a handful of operations follow that depend on no value that
+the host would have to see first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from recallm_core.backends.device_copies import queued_up
 from recallm_core.decoding.constraint import Ints, Mask
 
+_FEW = 8  # logits that are looked at one by one
 _LARGE = 4096  # legal ids; such a row, inside a grammar's string, gains nothing from company
 
 
@@ -44,18 +48,81 @@ def write_masks(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
             apart, but each in one piece.
         masks: At most one for a row, in the order of the rows.
     """
-    shut = [each for each in masks if each.mask.only is None]
+    rows = host_rows(logits)
+    if rows is None:
+        _write_on_device(logits, masks)
+        return
+    for row_mask in masks:
+        _write_row(rows[row_mask.row], row_mask)
+
+
+def masked_copy(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
+    """Returns a fresh tensor of scores in which everything illegal is minus infinity.
+
+    Args:
+        scores: ``[rows, width]``, never changed.
+        masks: One for each row; None: nothing is illegal.
+    """
+    width = scores.shape[-1]
+    row_masks = [RowMask(row, mask, width) for row, mask in enumerate(masks) if mask is not None]
+    before, after = host_rows(scores), torch.empty_like(scores)
+    rows = host_rows(after)
+    if before is None or rows is None:
+        after = scores.clone()
+        _write_on_device(after, row_masks)
+        return after
+    for row, mask in enumerate(masks):
+        if mask is None or mask.only is None:
+            rows[row] = before[row]
+    for row_mask in row_masks:
+        _write_row(rows[row_mask.row], row_mask, before[row_mask.row])
+    return after
+
+
+def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
+    """The same memory as an array; None on a device, or for a type of numbers arrays don't have."""
+    if logits.device.type != "cpu" or logits.dtype is torch.bfloat16:
+        return None
+    rows: NDArray[Any] = logits.detach().numpy()
+    return rows
+
+
+def _write_row(row: NDArray[Any], row_mask: RowMask, source: NDArray[Any] | None = None) -> None:
+    """One row on the host; legal logits are those of the source, by default its own."""
+    mask = row_mask.mask
+    if mask.only is None:
+        row[mask.forbid] = -np.inf
+        row[row_mask.vocab_size :] = -np.inf
+        return
+    legal = (row if source is None else source)[mask.only]
+    if mask.bias is not None:
+        legal = legal + mask.bias.astype(legal.dtype)
+    if not _any_finite(legal):
+        legal = np.zeros_like(legal)
+    row.fill(-np.inf)
+    row[mask.only] = legal
+
+
+def _any_finite(values: NDArray[Any]) -> bool:
+    if len(values) <= _FEW:
+        return any(map(math.isfinite, values.tolist()))
+    return bool(np.isfinite(values).any())
+
+
+def _write_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
+    shut = [row_mask for row_mask in masks if row_mask.mask.only is None]
     if shut:
-        places = _places(logits, shut, [_forbidden(each, logits.shape[-1]) for each in shut])
+        width = logits.shape[-1]
+        places = _places(logits, shut, [_forbidden(row_mask, width) for row_mask in shut])
         _flat(logits).index_fill_(0, queued_up(places, logits.device), -torch.inf)
     narrow: list[RowMask] = []
-    for each in masks:
-        if each.mask.only is None:
+    for row_mask in masks:
+        if row_mask.mask.only is None:
             continue
-        if len(each.mask.only) > _LARGE:
-            _write_only(logits, [each])
+        if len(row_mask.mask.only) > _LARGE:
+            _write_only(logits, [row_mask])
         else:
-            narrow.append(each)
+            narrow.append(row_mask)
     if narrow:
         _write_only(logits, narrow)
 
@@ -69,55 +136,57 @@ def _flat(logits: torch.Tensor) -> torch.Tensor:
 
 def _places(logits: torch.Tensor, masks: Sequence[RowMask], ids: Sequence[Ints]) -> Ints:
     stride = logits.stride(0)
-    return np.concatenate([i + each.row * stride for each, i in zip(masks, ids, strict=True)])
+    rows = [row_mask.row * stride for row_mask in masks]
+    return np.concatenate([i + row for row, i in zip(rows, ids, strict=True)])
 
 
-def _forbidden(each: RowMask, width: int) -> Ints:
-    assert each.mask.forbid is not None
-    beyond = np.arange(each.vocab_size, width, dtype=np.int64)
-    return np.concatenate([each.mask.forbid, beyond]) if beyond.size else each.mask.forbid
+def _forbidden(row_mask: RowMask, width: int) -> Ints:
+    forbid = row_mask.mask.forbid
+    assert forbid is not None
+    beyond = np.arange(row_mask.vocab_size, width, dtype=np.int64)
+    return np.concatenate([forbid, beyond]) if beyond.size else forbid
 
 
 def _write_only(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
     """Rows where little is legal: the legal logits are taken out, and put back into a desert."""
-    ids = [each.mask.only for each in masks if each.mask.only is not None]
+    ids = [row_mask.mask.only for row_mask in masks if row_mask.mask.only is not None]
     flat, places = _flat(logits), queued_up(_places(logits, masks, ids), logits.device)
-    kept = flat.index_select(0, places)
-    if any(each.mask.bias is not None for each in masks):
-        kept = kept + queued_up(_biases(masks, ids), logits.device).to(kept.dtype)
-    kept = torch.where(_alive(kept, [len(each) for each in ids]), kept, 0.0)
-    for first, last in _stretches([each.row for each in masks]):
+    legal = flat.index_select(0, places)
+    if any(row_mask.mask.bias is not None for row_mask in masks):
+        legal = legal + queued_up(_biases(masks, ids), logits.device).to(legal.dtype)
+    legal = torch.where(_alive(legal, [len(only) for only in ids]), legal, 0.0)
+    for first, last in _stretches([row_mask.row for row_mask in masks]):
         logits[first:last].fill_(-torch.inf)
-    flat.scatter_(0, places, kept)
+    flat.scatter_(0, places, legal)
 
 
-def _alive(kept: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+def _alive(legal: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
     """For each legal logit whether its row has a finite one."""
-    finite = torch.isfinite(kept)
+    finite = torch.isfinite(legal)
     if len(counts) == 1:
         return finite.any()
     ends = np.cumsum(counts)
     numbers = np.repeat(np.arange(len(counts)), counts)
     before = torch.nn.functional.pad(finite.cumsum(0), (1, 0))
-    edges = queued_up(np.stack([ends, ends - counts]), kept.device)
-    found: torch.Tensor = before[edges[0]] > before[edges[1]]
-    return found.index_select(0, queued_up(numbers, kept.device))
+    edges = queued_up(np.stack([ends, ends - counts]), legal.device)
+    alive: torch.Tensor = before[edges[0]] > before[edges[1]]
+    return alive.index_select(0, queued_up(numbers, legal.device))
 
 
 def _stretches(rows: Sequence[int]) -> list[tuple[int, int]]:
     """Half-open ranges of rows that follow each other: a fill each."""
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for row in rows:
-        if found and found[-1][1] == row:
-            found[-1] = (found[-1][0], row + 1)
+        if stretches and stretches[-1][1] == row:
+            stretches[-1] = (stretches[-1][0], row + 1)
         else:
-            found.append((row, row + 1))
-    return found
+            stretches.append((row, row + 1))
+    return stretches
 
 
 def _biases(masks: Sequence[RowMask], ids: Sequence[Ints]) -> NDArray[np.float64]:
     parts = [
-        np.zeros(len(only)) if each.mask.bias is None else each.mask.bias
-        for each, only in zip(masks, ids, strict=True)
+        np.zeros(len(only)) if row_mask.mask.bias is None else row_mask.mask.bias
+        for row_mask, only in zip(masks, ids, strict=True)
     ]
     return np.concatenate(parts)

@@ -31,6 +31,7 @@ MODULES = {
     "check": "recallm_core.cli.check",  # add_parser(subparsers); sets args.run
     "index": "recallm_core.cli.index",
     "model": "recallm_core.cli.model",
+    "ui": "recallm_core.cli.ui",
     "serve": "recallm_core.cli.serve",  # main(argv), with a parser of its own
     "train": "recallm_core.cli.train",
     "eval": "recallm_core.cli.eval",

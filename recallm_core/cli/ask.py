@@ -6,15 +6,17 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recallm_core.cli.interactive import converse, question
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recallm_core.answering.context import Documents
+    from recallm_core.answering.context import Documents, Message
     from recallm_core.answers.answer import Answer
     from recallm_core.generator import RecaLLM
     from recallm_core.prompting.params import GenerationParams
@@ -44,16 +46,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="The exit code is 3 when the documents hold no answer.",
     )
     ask.set_defaults(parser=ask)
-    ask.add_argument("question")
-    given = ask.add_mutually_exclusive_group(required=True)
-    given.add_argument(
+    ask.add_argument("question", nargs="?", help="what to find out; with --interactive, the first")
+    sources = ask.add_mutually_exclusive_group(required=True)
+    sources.add_argument(
         "--docs",
         nargs="+",
         action="extend",
         metavar="PATH",
         help="files and folders to answer from (.txt .md .html .pdf .docx .xlsx .eml ...)",
     )
-    given.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
+    sources.add_argument("--index", metavar="PATH", help="an index that recallm index has built")
     ask.add_argument(
         "--model",
         default="recallm-mini",
@@ -63,7 +65,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
+    shown.add_argument(
+        "--annotations", action="store_true", help="print the quotes as W3C Web Annotations"
+    )
+    shown.add_argument(
+        "--csl", action="store_true", help="print the sources as CSL-JSON, for Zotero or pandoc"
+    )
     shown.add_argument("--quiet", action="store_true", help="no reasoning, no progress")
+    shown.add_argument(
+        "--interactive",
+        action="store_true",
+        help="ask one question after the other; model, index and what was read stay at hand",
+    )
     ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
     for name, (kind, text) in _SETTINGS.items():
         ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
@@ -87,7 +100,11 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         with steps.loading(args.model):
             llm = stack.enter_context((load or _load)(args.model))
         documents = _findable(args, llm, documents, steps)
-        answer = _answer(args, llm, documents, params, steps)
+        if args.interactive:
+            return converse(
+                args.question, lambda m: _answer(args, llm, m, documents, params, steps)
+            )
+        answer = _answer(args, llm, [question(args.question)], documents, params, steps)
         if args.html is not None:
             write_aside(args.html, answer.to_html())
             _note(f"wrote {args.html}", quiet=args.quiet)
@@ -100,11 +117,13 @@ def _params(args: argparse.Namespace) -> GenerationParams:
     from recallm_core.prompting.params import GenerationParams
 
     parser: argparse.ArgumentParser = args.parser
-    if not args.question.strip():
-        parser.error("the question is empty")
-    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    if not args.interactive and not (args.question or "").strip():
+        parser.error("the question is empty; give one, or --interactive")
+    if args.interactive and args.html is not None:
+        parser.error("--html writes one answer; it doesn't go with --interactive")
+    settings = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     try:
-        return GenerationParams(**given)
+        return GenerationParams(**settings)
     except ValueError as error:
         parser.error(str(error))
 
@@ -156,25 +175,26 @@ def _findable(
 def _answer(
     args: argparse.Namespace,
     llm: RecaLLM,
+    messages: Sequence[Message],
     documents: Documents,
     params: GenerationParams,
     steps: _Steps,
 ) -> Answer:
     """Streams the answer to where it was asked for."""
     from recallm_core.answering.stream import Finished
-    from recallm_core.rendering import terminal, to_dict, to_json
+    from recallm_core.rendering import terminal
 
     console = terminal.AnswerConsole(
         no_color=True if args.no_color else None, highlight=False, markup=False, emoji=False
     )
     view = terminal.AnswerView(console, reasoning=not args.quiet)
-    streams = not (args.json or args.markdown)
+    streams = not (args.json or args.markdown or args.annotations or args.csl)
     answer: Answer | None = None
     with ExitStack() as stack:
         stack.callback(view.close)
         waiting = stack.enter_context(ExitStack())
         waiting.enter_context(steps.reading(llm))
-        events = stack.enter_context(llm.stream(args.question, documents, params=params))
+        events = stack.enter_context(llm.stream_chat(messages, documents, params=params))
         for event in events:
             if isinstance(event, Finished):
                 answer = event.answer
@@ -185,12 +205,27 @@ def _answer(
         assert answer is not None, "a stream ends with Finished"
         if streams:
             view.finish(answer)
-    if args.json:
-        text = to_json(to_dict(answer))
-        print(text if _can_show(text) else to_json(to_dict(answer), ascii_only=True))
-    elif args.markdown:
-        print(answer.to_markdown(), end="")
+    _print_whole(args, answer)
     return answer
+
+
+def _print_whole(args: argparse.Namespace, answer: Answer) -> None:
+    """Prints what isn't streamed, in the form that was asked for."""
+    from recallm_core.rendering import to_json
+
+    if args.markdown:
+        print(answer.to_markdown(), end="")
+        return
+    data: Any = None
+    if args.json:
+        data = answer.to_dict()
+    elif args.annotations:
+        data = answer.to_web_annotations()
+    elif args.csl:
+        data = answer.to_csl_json()
+    if data is not None:
+        text = to_json(data)
+        print(text if _can_show(text) else to_json(data, ascii_only=True))
 
 
 def _can_show(text: str) -> bool:
@@ -254,8 +289,8 @@ class _Steps:
             with self.show("The model is reading"):
                 yield
             return
-        with self.count("The model is reading (tokens)") as told:
-            backend.on_prefill = told
+        with self.count("The model is reading (tokens)") as progress:
+            backend.on_prefill = progress
             try:
                 yield
             finally:

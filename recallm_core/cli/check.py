@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     targets = [path for path in (args.html, args.repair) if path is not None]
     for path in targets:
         check_target(path)
-    given = _given(args)
+    documents = _given(args)
     report = check_quotes(
-        given,
+        documents,
         _documents(args),
         repair=args.repair is not None,
         claims=args.claims,

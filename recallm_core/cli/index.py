@@ -79,10 +79,10 @@ def _positive(text: str) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     documents = _documents(args)
-    index, found = _there(args)
+    index, exists = _there(args)
     with _progress(args, "Indexing") as progress:
         changed = index.sync(documents, progress=progress)
-    if changed or not found:
+    if changed or not exists:
         index.save(args.path)
     _report(args, f"{len(index.documents):,} documents")
     return 0

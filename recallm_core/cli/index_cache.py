@@ -26,9 +26,9 @@ _USUAL = 16  # hex digits of a name
 
 def folder() -> Path | None:
     """Returns where indexes are kept; None: nowhere, as there is no safe place for them."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+        base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
         root = base / "recallm" / "ask"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return root if _private(root) else None
@@ -71,8 +71,8 @@ def indexed(
 def _private(root: Path) -> bool:
     """Whether a folder is the user's own, and nobody else may put files there."""
     state = root.stat()
-    own = not hasattr(os, "getuid") or state.st_uid == os.getuid()
-    return own and not state.st_mode & 0o022 and os.access(root, os.W_OK)
+    owned = not hasattr(os, "getuid") or state.st_uid == os.getuid()
+    return owned and not state.st_mode & 0o022 and os.access(root, os.W_OK)
 
 
 def _name(paths: Sequence[str]) -> str:
@@ -97,11 +97,11 @@ def _opened(place: Path) -> CorpusIndex:
     return CorpusIndex()
 
 
-def _evict(root: Path, kept: Path, limit: int) -> None:
+def _evict(root: Path, current: Path, limit: int) -> None:
     """Removes the indexes that were used longest ago, until all fit the limit."""
     sizes = {place: _size(place) for place in root.iterdir() if place.is_dir()}
     total = sum(sizes.values())
-    for place in sorted(sizes.keys() - {kept}, key=lambda each: each.stat().st_mtime):
+    for place in sorted(sizes.keys() - {current}, key=lambda each: each.stat().st_mtime):
         if total <= limit:
             return
         shutil.rmtree(place, ignore_errors=True)
@@ -110,9 +110,9 @@ def _evict(root: Path, kept: Path, limit: int) -> None:
 
 def _size(place: Path) -> int:
     """Bytes on the disk; a file that two generations share counts once."""
-    found = {}
-    for each in place.rglob("*"):
+    sizes = {}
+    for entry in place.rglob("*"):
         with suppress(OSError):
-            state = each.lstat()
-            found[state.st_ino] = state.st_size
-    return sum(found.values())
+            state = entry.lstat()
+            sizes[state.st_ino] = state.st_size
+    return sum(sizes.values())

@@ -63,7 +63,7 @@ _SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of what this command itself understands."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="recallm serve",
         usage="recallm serve MODEL [options] [flags of vllm serve]",
         description="Starts a vLLM server for RecaLLM.load('http://...').",
@@ -71,22 +71,24 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
+    arguments.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
     what = ("GPUs that share each layer", "stages of layers", "copies of the model")
     for name, text in zip(_SIZES, what, strict=True):
-        made.add_argument(f"--{name}", type=int, metavar="N", default=1, help=text)
-    made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    made.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
-    made.add_argument(
+        arguments.add_argument(f"--{name}", type=int, metavar="N", default=1, help=text)
+    arguments.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    arguments.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    arguments.add_argument(
         "--api-key-file",
         metavar="FILE",
         type=Path,
         help=f"keys that clients may use, one a line; or one key in {KEY_VARIABLE}",
     )
-    made.add_argument("--served-model-name", metavar="NAME", help="what clients see (MODEL)")
-    made.add_argument("--revision", help="branch, tag or commit of a hub id")
-    made.add_argument("--dry-run", action="store_true", help="check, show the command, and stop")
-    return made
+    arguments.add_argument("--served-model-name", metavar="NAME", help="what clients see (MODEL)")
+    arguments.add_argument("--revision", help="branch, tag or commit of a hub id")
+    arguments.add_argument(
+        "--dry-run", action="store_true", help="check, show the command, and stop"
+    )
+    return arguments
 
 
 def main(argv: Sequence[str]) -> int:
@@ -115,13 +117,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    made = parser()
-    given = [_dashed(word) for word in argv]
-    if given and given[0].startswith("-") and not {"-h", "--help"} & set(given):
-        made.error("give the model first: recallm serve MODEL [options]")
-    args, extra = made.parse_known_args(given)
+    arguments = parser()
+    words = [_dashed(word) for word in argv]
+    if words and words[0].startswith("-") and not {"-h", "--help"} & set(words):
+        arguments.error("give the model first: recallm serve MODEL [options]")
+    args, extra = arguments.parse_known_args(words)
     if any(getattr(args, size.replace("-", "_")) < 1 for size in _SIZES):
-        made.error(f"--{', --'.join(_SIZES)} must be at least 1")
+        arguments.error(f"--{', --'.join(_SIZES)} must be at least 1")
     return args, extra
 
 
@@ -171,14 +173,14 @@ def check_host(host: str, keys: Sequence[str]) -> None:
 
 def _keys(args: argparse.Namespace) -> tuple[str, ...]:
     """The keys that clients may use; they never stand in the command line."""
-    found = [os.environ.get(KEY_VARIABLE, ""), os.environ.get("VLLM_API_KEY", "")]
+    lines = [os.environ.get(KEY_VARIABLE, ""), os.environ.get("VLLM_API_KEY", "")]
     if args.api_key_file is not None:
         if args.api_key_file.stat().st_size > _MAX_KEYS:
             raise RecallmError(f"{args.api_key_file} is too large for a file of keys")
-        found += args.api_key_file.read_text("utf-8").splitlines()
-        if not any(line.strip() for line in found):
+        lines += args.api_key_file.read_text("utf-8").splitlines()
+        if not any(line.strip() for line in lines):
             raise RecallmError(f"{args.api_key_file} holds no key")
-    return tuple(dict.fromkeys(key.strip() for key in found if key.strip()))
+    return tuple(dict.fromkeys(key.strip() for key in lines if key.strip()))
 
 
 def _checked_folder(model: str, revision: str | None) -> Path:
@@ -242,13 +244,13 @@ def settings(
     environment: Mapping[str, str], *, folder: Path, name: str, keys: Sequence[str]
 ) -> dict[str, str]:
     """Returns the server's environment: what its middleware needs, and nothing that loosens it."""
-    found: MutableMapping[str, str] = {k: v for k, v in environment.items() if k not in _UNSET}
+    variables: MutableMapping[str, str] = {k: v for k, v in environment.items() if k not in _UNSET}
     for variable in (KEY_VARIABLE, "VLLM_API_KEY"):  # its middleware checks keys by their digests
-        found.pop(variable, None)
+        variables.pop(variable, None)
     digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
-    own: dict[str, Any] = {"folder": str(folder), "model": name, "keys": digests}
-    found[SETTINGS] = json.dumps(own)
-    found["HF_HUB_OFFLINE"] = "1"  # everything is in the folder
-    found["PYTHONSAFEPATH"] = "1"
-    found.setdefault("VLLM_NO_USAGE_STATS", "1")
-    return dict(found)
+    served: dict[str, Any] = {"folder": str(folder), "model": name, "keys": digests}
+    variables[SETTINGS] = json.dumps(served)
+    variables["HF_HUB_OFFLINE"] = "1"  # everything is in the folder
+    variables["PYTHONSAFEPATH"] = "1"
+    variables.setdefault("VLLM_NO_USAGE_STATS", "1")
+    return dict(variables)

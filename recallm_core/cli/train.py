@@ -55,8 +55,8 @@ def _mini(arguments: argparse.Namespace) -> int:
     if base is None:
         sys.stdout.write("the evidence reader was left out; --teacher or --reader-from trains it\n")
         return 0
-    made = folder.parent / "evidence-reader"
-    return _train_reader(arguments, config, base, arguments.out / "reader", made)
+    reader_folder = folder.parent / "evidence-reader"
+    return _train_reader(arguments, config, base, arguments.out / "reader", reader_folder)
 
 
 def _add_reader(kinds: Any) -> None:
@@ -101,17 +101,17 @@ def _reader(arguments: argparse.Namespace) -> int:
             "--reader-from FOLDER (or shipped)"
         )
     config = read_config(_config_path(arguments.config))
-    made = arguments.export or arguments.out / "reader"
-    return _train_reader(arguments, config, base, arguments.out, made)
+    export = arguments.export or arguments.out / "reader"
+    return _train_reader(arguments, config, base, arguments.out, export)
 
 
 def _train_reader(
-    arguments: argparse.Namespace, config: MiniConfig, base: Base, run: Path, made: Path
+    arguments: argparse.Namespace, config: MiniConfig, base: Base, run: Path, export: Path
 ) -> int:
     from recallm_core.train.mini.train import train_reader
 
-    train_reader(config, base, run, made, export_only=arguments.export_only)
-    sys.stdout.write(f"evidence reader in {made}\n")
+    train_reader(config, base, run, export, export_only=arguments.export_only)
+    sys.stdout.write(f"evidence reader in {export}\n")
     return 0
 
 
@@ -152,12 +152,12 @@ def _sft(arguments: argparse.Namespace) -> int:
         sys.stdout.write(report(run))
         return 0
     try:
-        made = train(run, tuple(s for s in STAGES if arguments.stage in (s, "both")))
+        model = train(run, tuple(s for s in STAGES if arguments.stage in (s, "both")))
     except InterruptedRunError as stopped:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
-    told = f"model in {made}" if made else f"stage 1 done; next: --stage {STAGES[1]}"
-    sys.stdout.write(f"{told}; curves in {arguments.out / 'curve.png'}\n")
+    message = f"model in {model}" if model else f"stage 1 done; next: --stage {STAGES[1]}"
+    sys.stdout.write(f"{message}; curves in {arguments.out / 'curve.png'}\n")
     return 0
 
 
@@ -167,8 +167,8 @@ def _config_path(name: str) -> Path:
 
 
 def _configs(_: argparse.Namespace) -> int:
-    found = (path for path in _CONFIGS.iterdir() if path.suffix in (".toml", ".yaml"))
-    sys.stdout.writelines(f"{path}\n" for path in sorted(found))
+    configs = (path for path in _CONFIGS.iterdir() if path.suffix in (".toml", ".yaml"))
+    sys.stdout.writelines(f"{path}\n" for path in sorted(configs))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
@@ -14,181 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.decoding.evidence_policy import EvidenceRules
+from recallm_core.decoding.marks import PAST, GrammarSpec, Tag
+from recallm_core.decoding.plain_values import (
+    MAX_IDS,
+    checked,
+    pack_bits,
+    pack_floats,
+    read_ids,
+    read_number,
+    refuse_name,
+    unpack_bits,
+    unpack_floats,
+)
 from recallm_core.errors import ConstraintError
+
+__all__ = [
+    "MAX_IDS",
+    "MAX_JSON",
+    "PAST",
+    "SPEC_VERSION",
+    "AnswerForm",
+    "ConstraintSpec",
+    "GrammarSpec",
+    "RecallIn",
+    "Tag",
+    "hash_tokens",
+]
 
 SPEC_VERSION = 2
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
-MAX_IDS = 2**31 - 1  # ids and positions are 32-bit integers
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
 AnswerForm = Literal["words", "quote"]
 RECALL_IN: tuple[RecallIn, ...] = ("thinking", "answer", "thinking+answer", "none")
-
-PAST = -1  # in a watch table: this token carries text past the end of the tag
-
-
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """A mark that switches the decoding state: one control token, or ordinary text.
-
-    A text tag is recognised across token boundaries. ``watch[s]`` tells, when the last ``s``
-    characters of the output are a beginning of the tag, how long that beginning is after a token;
-    ``len(text)`` completes the tag and ``PAST`` carries text beyond it. A token that isn't in
-    ``watch[s]`` is looked up in ``watch[0]``, and leads to 0 when it isn't there either.
-
-    Attributes:
-        text: What the tag looks like.
-        ids: Its one fixed encoding; a single id for a control token.
-        control: Whether the tag is a control token, which text can't spell.
-        watch: Per state, token -> next state; empty for control tags.
-        rest: Per state, the fixed encoding of what is still missing; empty for control tags.
-        begun: From this state on the tag counts as begun, and the rest is forced.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    control: bool = True
-    watch: tuple[Mapping[int, int], ...] = ()
-    rest: tuple[tuple[int, ...], ...] = ()
-    begun: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.text or not self.ids:
-            raise ConstraintError(f"a mark needs a text and ids, got {self.text!r} and {self.ids}")
-        if self.control:
-            if len(self.ids) != 1 or self.watch or self.rest:
-                raise ConstraintError(f"the control token {self.text!r} must be exactly one id")
-            return
-        self._check_text_tag()
-
-    def _check_text_tag(self) -> None:
-        """Every state has to lead to the end of the tag along its fixed encoding."""
-        size = len(self.text)
-        if len(self.watch) != size or len(self.rest) != size or self.rest[0] != self.ids:
-            raise ConstraintError(
-                f"the text mark {self.text!r} needs a table and a rest for each of {size} states"
-            )
-        if not 0 < self.begun <= size or any(
-            not (after == PAST or 0 <= after <= size) for w in self.watch for after in w.values()
-        ):
-            raise ConstraintError(f"the text mark {self.text!r} names a state that it doesn't have")
-        for start, rest in enumerate(self.rest):
-            state = start
-            for token in rest:
-                state = self.advance(state, token) if 0 <= state < size else PAST
-            if state != size:
-                raise ConstraintError(f"the rest of {self.text!r} from state {start} isn't its end")
-
-    def advance(self, state: int, token: int) -> int:
-        """Returns the state after one more token of ordinary output."""
-        if self.control:
-            return 0
-        found = self.watch[state].get(token) if state else None
-        return self.watch[0].get(token, 0) if found is None else found
-
-    def finishers(self, state: int) -> tuple[int, ...]:
-        """Ids that would complete the tag in this state, or carry text past its end."""
-        if self.control:
-            return self.ids
-        size = len(self.text)
-        merged = {**self.watch[0], **self.watch[state]}
-        return tuple(t for t, after in merged.items() if after in (size, PAST))
-
-    def passers(self, state: int) -> tuple[int, ...]:
-        """Ids that would carry text past the end of the tag in this state."""
-        if self.control:
-            return ()
-        merged = {**self.watch[0], **self.watch[state]}
-        return tuple(t for t, after in merged.items() if after == PAST)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the tag as plain JSON values."""
-        return {
-            "text": self.text,
-            "ids": list(self.ids),
-            "control": self.control,
-            "watch": [[[int(t), int(s)] for t, s in w.items()] for w in self.watch],
-            "rest": [list(r) for r in self.rest],
-            "begun": self.begun,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Tag:
-        """Rebuilds a tag from ``to_dict``."""
-        return cls(
-            text=_checked(data["text"], str),
-            ids=_ids(data["ids"]),
-            control=_checked(data["control"], bool),
-            watch=tuple(
-                {_number(t): _number(s, PAST) for t, s in _checked(w, list)}
-                for w in _checked(data["watch"], list)
-            ),
-            rest=tuple(_ids(r) for r in _checked(data["rest"], list)),
-            begun=_number(data["begun"]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class GrammarSpec:
-    """What rules the answer once thinking is over: a schema for all of it, or tool calls.
-
-    Attributes:
-        answer: Grammar of the whole answer; None where tools are offered instead.
-        call: Grammar of what stands between the marks of one tool call.
-        call_open, call_close: The marks around a tool call; both or neither.
-        required: The answer must begin with a call.
-        parallel: Further calls may follow the first.
-    """
-
-    answer: str | None = None
-    call: str | None = None
-    call_open: Tag | None = None
-    call_close: Tag | None = None
-    required: bool = False
-    parallel: bool = True
-
-    def __post_init__(self) -> None:
-        marks = (self.call_open, self.call_close)
-        if (self.answer is None) == (self.call is None):
-            raise ConstraintError("a grammar rules either the whole answer or tool calls")
-        if any((mark is None) != (self.call is None) for mark in marks):
-            raise ConstraintError("tool calls need both marks, and nothing else does")
-
-    @property
-    def text(self) -> str:
-        """The grammar, whichever of the two it is."""
-        found = self.answer if self.call is None else self.call
-        assert found is not None
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the grammar as plain JSON values."""
-        return {
-            "answer": self.answer,
-            "call": self.call,
-            "call_open": self.call_open and self.call_open.to_dict(),
-            "call_close": self.call_close and self.call_close.to_dict(),
-            "required": self.required,
-            "parallel": self.parallel,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> GrammarSpec:
-        """Rebuilds a grammar from ``to_dict``."""
-
-        def text(name: str) -> str | None:
-            return None if data[name] is None else str(_checked(data[name], str))
-
-        def mark(name: str) -> Tag | None:
-            return None if data[name] is None else Tag.from_dict(_checked(data[name], dict))
-
-        return cls(
-            answer=text("answer"),
-            call=text("call"),
-            call_open=mark("call_open"),
-            call_close=mark("call_close"),
-            required=_checked(data["required"], bool),
-            parallel=_checked(data["parallel"], bool),
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -331,13 +187,13 @@ class ConstraintSpec:
             plain
             | {
                 "runs": [list(run) for run in self.runs],
-                "can_start": _pack_bits(self.can_start),
-                "can_end": _pack_bits(self.can_end),
-                "can_end_hard": _pack_bits(self.can_end_hard),
+                "can_start": pack_bits(self.can_start),
+                "can_end": pack_bits(self.can_end),
+                "can_end_hard": pack_bits(self.can_end_hard),
                 "open": self.open.to_dict(),
                 "close": self.close.to_dict(),
                 "think_close": self.think_close and self.think_close.to_dict(),
-                "prior": None if self.prior is None else _pack_floats(self.prior),
+                "prior": None if self.prior is None else pack_floats(self.prior),
                 "grammar": self.grammar and self.grammar.to_dict(),
                 "evidence": self.evidence and self.evidence.to_dict(),
             },
@@ -356,7 +212,7 @@ class ConstraintSpec:
                 f"a constraint spec is a JSON string of at most {MAX_JSON:,} characters"
             )
         try:
-            return cls._from_data(_checked(json.loads(text, parse_constant=_refuse), dict))
+            return cls._from_data(checked(json.loads(text, parse_constant=refuse_name), dict))
         except ConstraintError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -372,32 +228,32 @@ class ConstraintSpec:
                 f"constraint spec has version {version!r}, this library reads {SPEC_VERSION}; "
                 "run the same recallm-core release on both sides"
             )
-        runs = tuple((_number(a), _number(b)) for a, b in _checked(data["runs"], list))
+        runs = tuple((read_number(a), read_number(b)) for a, b in checked(data["runs"], list))
         size = sum(b - a for a, b in runs)
         think_close, limit = data["think_close"], data["max_thinking_tokens"]
         grammar = data["grammar"]
         return cls(
-            prompt_length=_number(data["prompt_length"]),
-            prompt_hash=_checked(data["prompt_hash"], str),
-            vocab_size=_number(data["vocab_size"]),
+            prompt_length=read_number(data["prompt_length"]),
+            prompt_hash=checked(data["prompt_hash"], str),
+            vocab_size=read_number(data["vocab_size"]),
             runs=runs,
-            can_start=_unpack_bits(data["can_start"], size),
-            can_end=_unpack_bits(data["can_end"], size),
-            can_end_hard=_unpack_bits(data["can_end_hard"], size),
-            open=Tag.from_dict(_checked(data["open"], dict)),
-            close=Tag.from_dict(_checked(data["close"], dict)),
-            think_close=None if think_close is None else Tag.from_dict(_checked(think_close, dict)),
-            thinking=_checked(data["thinking"], bool),
-            eos=_ids(data["eos"]),
-            forbidden=_ids(data["forbidden"]),
-            recall_in=_checked(data["recall_in"], str),
-            max_span_tokens=_number(data["max_span_tokens"]),
-            max_spans=_number(data["max_spans"]),
-            max_thinking_tokens=None if limit is None else _number(limit),
-            prior=None if data["prior"] is None else _unpack_floats(data["prior"], size),
-            prior_weight=float(_checked(data["prior_weight"], (int, float))),
-            grammar=None if grammar is None else GrammarSpec.from_dict(_checked(grammar, dict)),
-            answer_form=_checked(data["answer_form"], str),
+            can_start=unpack_bits(data["can_start"], size),
+            can_end=unpack_bits(data["can_end"], size),
+            can_end_hard=unpack_bits(data["can_end_hard"], size),
+            open=Tag.from_dict(checked(data["open"], dict)),
+            close=Tag.from_dict(checked(data["close"], dict)),
+            think_close=None if think_close is None else Tag.from_dict(checked(think_close, dict)),
+            thinking=checked(data["thinking"], bool),
+            eos=read_ids(data["eos"]),
+            forbidden=read_ids(data["forbidden"]),
+            recall_in=checked(data["recall_in"], str),
+            max_span_tokens=read_number(data["max_span_tokens"]),
+            max_spans=read_number(data["max_spans"]),
+            max_thinking_tokens=None if limit is None else read_number(limit),
+            prior=None if data["prior"] is None else unpack_floats(data["prior"], size),
+            prior_weight=float(checked(data["prior_weight"], (int, float))),
+            grammar=None if grammar is None else GrammarSpec.from_dict(checked(grammar, dict)),
+            answer_form=checked(data["answer_form"], str),
             evidence=_evidence(data["evidence"]),
         )
 
@@ -406,17 +262,17 @@ def _evidence(data: Any) -> EvidenceRules | None:
     """Rebuilds the rules of evidence from plain JSON values."""
     if data is None:
         return None
-    plain = _checked(data, dict)
+    plain = checked(data, dict)
     names = ("ends", "points", "numbers", "abbreviations", "blank")
-    sets = {name: frozenset(_ids(plain[name])) for name in names}
+    sets = {name: frozenset(read_ids(plain[name])) for name in names}
     return EvidenceRules(
-        policy=_checked(plain["policy"], str),
-        lead_in=_ids(plain["lead_in"]),
-        least=_number(plain["least"]),
-        most=_number(plain["most"]),
-        room=_number(plain["room"]),
-        abstain=tuple(_ids(phrase) for phrase in _checked(plain["abstain"], list)),
-        patience=_number(plain["patience"]),
+        policy=checked(plain["policy"], str),
+        lead_in=read_ids(plain["lead_in"]),
+        least=read_number(plain["least"]),
+        most=read_number(plain["most"]),
+        room=read_number(plain["room"]),
+        abstain=tuple(read_ids(phrase) for phrase in checked(plain["abstain"], list)),
+        patience=read_number(plain["patience"]),
         **sets,
     )
 
@@ -438,50 +294,7 @@ _PLAIN = (
 )
 
 
-def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
-    """The value, if it has exactly the kind that was asked for: a bool is no number here."""
-    if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
-        raise TypeError(f"expected {kind}, got {str(value)[:60]!r}")
-    return value
-
-
-def _number(value: Any, low: int = 0) -> int:
-    if not low <= _checked(value, int) <= MAX_IDS:
-        raise ValueError(f"expected a number in [{low}, {MAX_IDS}], got {str(value)[:60]}")
-    return int(value)
-
-
-def _ids(values: Any) -> tuple[int, ...]:
-    return tuple(_number(value) for value in _checked(values, list))
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
 def hash_tokens(token_ids: NDArray[np.integer[Any]]) -> str:
     """Returns a digest of a token sequence, equal on every platform."""
     data = np.ascontiguousarray(token_ids, dtype="<i4").tobytes()
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _pack_bits(bits: NDArray[np.bool_]) -> str:
-    return base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
-
-
-def _unpack_bits(text: str, size: int) -> NDArray[np.bool_]:
-    data = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
-    if len(data) != (size + 7) // 8:
-        raise ConstraintError(f"a bitmap of {size} bits needs {(size + 7) // 8} bytes")
-    return np.unpackbits(data, count=size).astype(np.bool_)
-
-
-def _pack_floats(values: NDArray[np.float32]) -> str:
-    return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
-
-
-def _unpack_floats(text: str, size: int) -> NDArray[np.float32]:
-    values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
-    if len(values) != size or not np.isfinite(values).all():
-        raise ConstraintError(f"the prior needs {size} finite scores, got {len(values)}")
-    return values.astype(np.float32)

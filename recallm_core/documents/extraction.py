@@ -79,6 +79,11 @@ _BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
 _CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE
 )
+# Codecs of Python's that no page is written in: one reads escapes, one fails on everything.
+_NO_CHARSETS = frozenset({"utf-7", "idna", "punycode", "undefined", "mbcs", "oem"}) | {
+    "unicode-escape",
+    "raw-unicode-escape",
+}
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))
 
 _pdfium = ForkSafeLock()  # PDFium isn't thread-safe
@@ -139,7 +144,8 @@ def _order(default: str, charset: str | None) -> list[str]:
         info = codecs.lookup(charset or default)
     except LookupError:
         return [default]
-    if not info._is_text_encoding or info.name in ("utf-7", "idna", "punycode", default):
+    name = info.name.replace("_", "-")
+    if not info._is_text_encoding or name in _NO_CHARSETS or name == default:
         return [default]
     name = "cp1252" if info.name in ("iso8859-1", "ascii") else info.name  # as browsers do
     return [name, default] if name.startswith(("iso2022", "hz")) else [default, name]

@@ -29,7 +29,7 @@ def serve() -> None:
 
 
 def _answer(asked: IO[bytes], answers: IO[bytes], size: int, max_chars: int) -> None:
-    _limit(SPARE_BYTES + COPIES * size)
+    limit_memory(SPARE_BYTES + COPIES * size)
     answer = json.dumps(_read(asked.read(size), max_chars), ensure_ascii=False).encode()
     answers.write(HEAD.pack(len(answer), 0))
     answers.write(answer)
@@ -43,7 +43,7 @@ def _read(data: bytes, max_chars: int) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _limit(more: int) -> None:
+def limit_memory(more: int) -> None:
     """Allows so much more memory than there is now; nothing where the system can't."""
     try:
         import resource

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from recallm_core.answering.stream import request_of
 from recallm_core.answers.answer import Answer
-from recallm_core.backends import Backend, FinishReason, GenerationRequest, Sampling, TokenStream
+from recallm_core.backends import Backend, FinishReason, GenerationRequest, TokenStream
 from recallm_core.decoding.constraint import Constraint, ConstraintRules, Prior
 from recallm_core.evaluation.heuristic import heuristic_answer
 from recallm_core.evaluation.items import Item
@@ -18,8 +19,8 @@ from recallm_core.evaluation.unconstrained import FreeReader, free_rules
 from recallm_core.evidence.answer_types import typed_candidates
 from recallm_core.evidence.sentence_scorer import support
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
 from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.text.lexical import sentences
 
@@ -223,7 +224,7 @@ class ByFreeModel:
             [{"role": "user", "content": item.question}], item.documents, params=self._params
         )
         rules = free_rules(prompt)
-        stream = self._backend.generate(request_under(prompt, rules))
+        stream = self._backend.generate(request_of(prompt, self._backend, rules))
         tokens = [token for some in stream for token in some]
         ended = time.perf_counter()
         output = FreeReader(prompt, rules, self._llm.tokenizer).read(tokens)
@@ -242,22 +243,6 @@ class ByFreeModel:
         )
 
 
-def request_under(prompt: Prompt, rules: ConstraintRules) -> GenerationRequest:
-    """Returns what the library itself would ask of a backend, under other rules."""
-    settings = prompt.params  # complete: recipe and defaults are in it
-    assert settings.max_new_tokens is not None
-    assert settings.temperature is not None
-    assert settings.top_p is not None
-    return GenerationRequest(
-        token_ids=prompt.token_ids,
-        rules=rules,
-        sampling=Sampling(
-            settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed
-        ),
-        prefix_length=prompt.prefix_length,
-    )
-
-
 def _tokens(llm: RecaLLM, text: str) -> list[int]:
     return llm.tokenizer.encode_plain(text).ids.tolist() if text else []
 
@@ -272,10 +257,9 @@ def _found(text: str, item: Item) -> Quote:
 def answerability(answer: Answer) -> float:
     """Returns how much speaks for the documents holding an answer.
 
-    That is ``Answer.support``, on the scale of the prior in use. Without a prior it is
-    ``sentence_scorer.support`` of what was recalled while thinking (all spans where none was):
-    words and meaning shared with the question. An answer marked as abstained ranks below all
-    others.
+    That is ``Answer.support``. Without a prior it is ``sentence_scorer.support`` of what was
+    recalled while thinking (all spans where none was): words and meaning shared with the question.
+    An answer marked as abstained ranks below all others.
     """
     return _fit(answer) - _SAID_SO * answer.abstained
 

@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 
 _DRAWS = 2000
 _ARTICLES = frozenset(("a", "an", "the"))
+_MARK = re.compile(r"(\n[ \t]*)(?:>[ \t]*)+")  # of a quoted line
 _ODD = re.compile(r"[^\w\s%$€£:.,/#@-]")
 
 
@@ -68,7 +69,7 @@ def holds(text: str, golds: Sequence[str]) -> float:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(_MARK.sub(r"\1", text).casefold().split())
 
 
 def _bounded(gold: str) -> re.Pattern[str]:

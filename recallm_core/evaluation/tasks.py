@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import random
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 from recallm_core.documents.document import Document
@@ -96,6 +97,23 @@ def _pages() -> dict[str, Document]:
     return {p.stem: Document(p.read_text("utf-8"), p.stem, p.stem) for p in found}
 
 
+def wrapped(scale: Scale) -> Iterator[Item]:
+    """Yields the easy questions over their pages as mails and terminals wrap them."""
+    for item in handbook("question"):
+        for width, prefix in product((30, 45, 60, 78), ("", "> ")):
+            group = f"{width} columns{', quoted' if prefix else ''}"
+            pages = tuple(
+                replace(page, text=_wrapped(page.text, width, prefix)) for page in item.documents
+            )
+            yield replace(item, id=f"{item.id}-{width}{prefix}", documents=pages, group=group)
+
+
+def _wrapped(text: str, width: int, prefix: str) -> str:
+    """A text with lines of at most so many columns, each after a prefix."""
+    lines = (textwrap.wrap(line, width, break_on_hyphens=False) for line in text.split("\n"))
+    return "\n".join(prefix + line for found in lines for line in found or [""])
+
+
 def hops(scale: Scale) -> Iterator[Item]:
     """Yields two-hop questions of the held-out split among pages of it, about 1,000 tokens."""
     for number in range(200):
@@ -167,6 +185,8 @@ _SUITES = (
           60, lambda scale: handbook("question"), free=True),
     Suite("paraphrased", "paraphrased questions", "The same 60 questions in other words than the page's.",
           60, lambda scale: handbook("paraphrase")),
+    Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `.",
+          480, wrapped, baselines=False, all_priors=False),
     Suite("handbook-18f", "18F handbook", datasets.HANDBOOK_18F, 60, _data(datasets.handbook_18f)),
     Suite("nq", "Natural Questions, gold + 2", "`nq_multidoc_eval`: the gold passage and two BM25 distractors; the gold passage is first, in the middle and last in turn.",
           200, _data(datasets.natural_questions), free=True),

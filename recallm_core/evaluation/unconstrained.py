@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ConstraintRules, Effect
-from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
-from recallm_core.prompting.builder import Prompt
+from recallm_core.decoding.occurrences import Occurrences
+from recallm_core.decoding.recall_index import RecallIndex
+from recallm_core.decoding.recall_matcher import RecallMatcher
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.tokenization.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
@@ -72,6 +74,13 @@ class FreeMatcher(RecallMatcher):
         """Takes note of a token."""
         self._tokens.append(token)
 
+    def extend(self, token: int) -> bool:
+        """Takes note of a token that may follow, and says whether it may."""
+        may_follow = bool((self.allowed_tokens() == token).any())
+        if may_follow:
+            self._tokens.append(token)
+        return may_follow
+
     def rollback(self, count: int) -> None:
         """Forgets the last tokens."""
         del self._tokens[len(self._tokens) - count :]
@@ -82,9 +91,9 @@ class FreeMatcher(RecallMatcher):
         other._tokens = list(self._tokens)
         return other
 
-    def closing_occurrences(self) -> list[tuple[int, int]]:
+    def closing_occurrences(self) -> Occurrences:
         """Nothing: no place of the documents is behind what was written."""
-        return []
+        return self._free.occurrences(self._free.free[:0], 0)
 
     def draft(self, count: int) -> Ints:
         """Nothing: no token is forced."""

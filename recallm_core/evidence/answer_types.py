@@ -41,10 +41,10 @@ def typed_candidates(question: str, sentence: str) -> Iterator[tuple[int, int]]:
     much: an amount, and so on; English only). What the question says itself is left out. After
     the ranges of the first fitting type come those of the others.
     """
-    asked = question.casefold()
+    folded = question.casefold()
     known = set(terms(question))
     for cue, patterns in _PATTERNS:
-        if re.search(cue, asked):
+        if re.search(cue, folded):
             for pattern in patterns:
                 for match in re.finditer(pattern, sentence):
                     if not known.issuperset(terms(match.group())):
@@ -56,11 +56,11 @@ def answer_starts(question: str, sentence: str) -> dict[int, float]:
 
     Empty where the question's type isn't recognised, or nothing in the sentence has it.
     """
-    asked = question.casefold()
-    typed = any(cue and re.search(cue, asked) for cue, _ in _PATTERNS)
-    found: dict[int, float] = {}
+    folded = question.casefold()
+    typed = any(cue and re.search(cue, folded) for cue, _ in _PATTERNS)
+    weights: dict[int, float] = {}
     for rank, (start, _) in enumerate(typed_candidates(question, sentence) if typed else ()):
         if rank == _MOST_STARTS:
             break
-        found.setdefault(start, max(0.5, 1.0 - 0.1 * rank))
-    return found
+        weights.setdefault(start, max(0.5, 1.0 - 0.1 * rank))
+    return weights

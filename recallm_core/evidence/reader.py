@@ -41,6 +41,7 @@ SIZE_LIMITS = {  # of a config; sizes are checked before anything is allocated
     "type_vocab_size": 2,
 }
 _BATCH_TOKENS = 4096
+_UNREAD = -10.0  # the evidence in marks alone, of which nothing is read
 
 
 def reader_file(folder: Path, name: str) -> Path:
@@ -50,7 +51,7 @@ def reader_file(folder: Path, name: str) -> Path:
         CheckpointError: It is missing or too large.
     """
     remedy = "train a reader with recallm train reader"
-    return usable_file(folder, name, most=_MAX_FILE, owner="the reader", remedy=remedy)
+    return usable_file(folder, name, limit=_MAX_FILE, owner="the reader", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,12 +119,12 @@ class EvidenceReader:
             recalled: What was recalled so far: the question is then about what follows from it.
         """
         rows = self._rows.rows(question, windows, titles, recalled)
-        found: list[Reading | None] = [None] * len(windows)
+        readings: list[Reading | None] = [None] * len(windows)
         by_length = sorted(range(len(windows)), key=lambda n: len(rows.ids[n]))
         for part in _parts(by_length, rows):
             for n, logits in zip(part, self._logits(rows, part), strict=True):
-                found[n] = _reading(windows[n], logits, rows.begins[n])
-        return [reading for reading in found if reading is not None]
+                readings[n] = _reading(windows[n], logits, rows.begins[n])
+        return [reading for reading in readings if reading is not None]
 
     def _logits(self, rows: Rows, part: Sequence[int]) -> list[Floats]:
         import torch
@@ -145,10 +146,10 @@ def padded(ids: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> dict
 
     wide = torch.zeros((len(ids), max(map(len, ids))), dtype=torch.long)
     types, mask = torch.zeros_like(wide), torch.zeros_like(wide)
-    for row, (own, kind) in enumerate(zip(ids, kinds, strict=True)):
-        wide[row, : len(own)] = torch.tensor(own)
-        types[row, : len(own)] = torch.tensor(kind)
-        mask[row, : len(own)] = 1
+    for row, (row_ids, kind) in enumerate(zip(ids, kinds, strict=True)):
+        wide[row, : len(row_ids)] = torch.tensor(row_ids)
+        types[row, : len(row_ids)] = torch.tensor(kind)
+        mask[row, : len(row_ids)] = 1
     return {"input_ids": wide, "token_type_ids": types, "attention_mask": mask}
 
 
@@ -167,6 +168,7 @@ def _reading(window: Window, logits: Floats, begin: int) -> Reading:
     bounds = [*window.heads, len(window.ids)]
     answers = [_best_answer(text[low : max(high, low + 1)]) for low, high in pairwise(bounds)]
     evidence = (text[list(window.heads), EVIDENCE] + np.array(answers)) / 2
+    evidence[np.diff(bounds) == 0] = min(_UNREAD, evidence.min())
     return Reading(window, text[:, START], text[:, END], evidence)
 
 
@@ -182,12 +184,12 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: One is missing or out of range.
     """
-    found = read_json(path)
-    for name, most in SIZE_LIMITS.items():
-        value = found.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-            raise CheckpointError(f"{path} should say {name} from 1 to {most}, but says {value!r}")
-    return {name: found[name] for name in SIZE_LIMITS}
+    sizes = read_json(path)
+    for name, limit in SIZE_LIMITS.items():
+        value = sizes.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
+            raise CheckpointError(f"{path} should say {name} from 1 to {limit}, but says {value!r}")
+    return {name: sizes[name] for name in SIZE_LIMITS}
 
 
 def _model(config: dict[str, Any], weights: Path) -> Any:
@@ -219,12 +221,12 @@ def _computes_in_16_bits() -> bool:
         return False
 
 
-def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, shapes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
 
     Args:
         path: A file as ``recallm train reader`` writes it.
-        wanted: Tensors by name, whose shapes the file's must have.
+        shapes: Tensors by name, whose shapes the file's must have.
 
     Raises:
         CheckpointError: A tensor is missing, or has another shape or type.
@@ -233,7 +235,7 @@ def read_weights(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, to
 
     try:
         with safe_open(str(path), framework="pt") as tensors:
-            return {name: _weight(tensors, path, name, like) for name, like in wanted.items()}
+            return {name: _weight(tensors, path, name, like) for name, like in shapes.items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 

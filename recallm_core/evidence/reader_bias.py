@@ -1,31 +1,31 @@
-"""The tilt ``reader``: where quotes start and end, by the evidence reader's scores."""
+"""The scorer ``reader``: where quotes start and end, by the evidence reader's scores."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.constraint import ClosedSpan, Section, Tilt
-from recallm_core.evidence.reader import EvidenceReader, Reading
+from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
+from recallm_core.documents.document import Passage
+from recallm_core.evidence.memo import Memo
+from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
+from recallm_core.evidence.reader import EvidenceReader, Reading, default_reader
 from recallm_core.evidence.reader_languages import LanguageGate
-from recallm_core.evidence.sentence_bias import WITHIN_EVIDENCE, SentencePrior
+from recallm_core.evidence.sentence_bias import (
+    WITHIN_EVIDENCE,
+    SentenceEvidence,
+    sentence_scorer,
+)
 from recallm_core.evidence.sentence_scorer import TEMPERATURE, SentenceScorer, log_softmax
-from recallm_core.locks import ForkSafeLock
-
-if TYPE_CHECKING:
-    from recallm_core.prompting.builder import Prompt
-    from recallm_core.tokenization.boundary_tables import Run
+from recallm_core.tokenization.boundary_tables import Run
 
 Floats = NDArray[np.float64]
 
-READ_WINDOWS = (
-    12  # read beside one question: about 2,000 tokens, the likeliest by words and meaning
-)
+READ_WINDOWS = 12  # beside one question: about 2,000 tokens, the likeliest by words and meaning
 WORDS_WEIGHT = 0.25  # log odds for a point of BM25
 STRENGTH = 4.0  # how much more the reader is heard than calibrated log odds say; see below
 SPREAD = 0.1  # how much less a later end counts, per token
@@ -34,7 +34,7 @@ WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a 
 MOST_ODDS = 10.0
 DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.needed``
 HOP = 4.0  # how much better an answer outside of what was recalled has to be for another recall
-_KEPT = 16
+_REMEMBERED = 16  # questions, and steps of outputs, over one pack
 # HOP was read off questions of the training split: 19 of 20 over one sentence lie below -0.6, 19 of
 # 20 over two above 11; unseen ones are less clear-cut, so it is nearer to the first. WORDS_WEIGHT
 # and STRENGTH were chosen on facts held out of the training data, each among two passages that
@@ -84,8 +84,7 @@ class ReaderScorer:
         self._rows = [
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
         ]
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Read] = OrderedDict()
-        self._lock = ForkSafeLock()
+        self._reads: Memo[tuple[str, tuple[str, ...]], _Read] = Memo(_REMEMBERED)
 
     def scores(
         self, question: str, recalled: Sequence[str] = (), *, temperature: float = TEMPERATURE
@@ -112,22 +111,22 @@ class ReaderScorer:
 
         Those that it can't read are even: nothing is known of them.
         """
-        found = np.full(len(read.totals), -np.inf)
+        scores = np.full(len(read.totals), -np.inf)
         for number, reading in zip(read.numbers, read.readings, strict=True):
             rows = self._rows[number]
-            found[rows] = np.maximum(found[rows], reading.evidence)
-        known = np.isfinite(found)
-        found[~known] = found[known].min() if known.any() else 0.0
+            scores[rows] = np.maximum(scores[rows], reading.evidence)
+        known = np.isfinite(scores)
+        scores[~known] = scores[known].min() if known.any() else 0.0
         for number in read.unread:
             rows = self._rows[number]
-            found[rows] = np.where(known[rows], found[rows], 0.0)
-        return found
+            scores[rows] = np.where(known[rows], scores[rows], 0.0)
+        return scores
 
     def knows(self, question: str, recalled: Sequence[str] = ()) -> bool:
         """Returns whether the reader could read the question and all that it was to read for it."""
         return self._gate.reads(question) and not self._read(question, recalled).unread
 
-    def _reads(self, number: int) -> bool:
+    def _knows_window(self, number: int) -> bool:
         """Whether the reader knows the language of a window."""
         if number not in self._readable:
             self._readable[number] = self._gate.reads(self._texts[number])
@@ -140,21 +139,16 @@ class ReaderScorer:
     def _read(self, question: str, recalled: Sequence[str]) -> _Read:
         """What was read for a question, once."""
         key = (question, tuple(recalled))
-        with self._lock:
-            found = self._kept.get(key)
-        if found is None:
-            totals = self._scorer.totals(question, recalled)
-            likeliest = self._likeliest(totals)
-            asked = self._gate.reads(question)
-            numbers = [n for n in likeliest if asked and self._reads(n)]
-            windows = [self._windows[n] for n in numbers]
-            readings = self._reader.read(question, windows, self._titles, recalled)
-            found = _Read(totals, numbers, readings, sorted({*likeliest} - {*numbers}))
-            with self._lock:
-                self._kept[key] = found
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-        return found
+        return self._reads.get(key, lambda: self._reading(*key))
+
+    def _reading(self, question: str, recalled: tuple[str, ...]) -> _Read:
+        totals = self._scorer.totals(question, recalled)
+        likeliest = self._likeliest(totals)
+        readable = self._gate.reads(question)
+        numbers = [n for n in likeliest if readable and self._knows_window(n)]
+        windows = [self._windows[n] for n in numbers]
+        readings = self._reader.read(question, windows, self._titles, recalled)
+        return _Read(totals, numbers, readings, sorted({*likeliest} - {*numbers}))
 
     def _likeliest(self, totals: Floats) -> list[int]:
         """The numbers of the windows to read, ascending."""
@@ -164,52 +158,79 @@ class ReaderScorer:
         return sorted(np.argsort(-best, kind="stable")[:READ_WINDOWS].tolist())
 
 
-class ReaderPrior:
-    """The tilt ``reader``.
+class ReaderEvidence:
+    """The evidence by the reader; see ``protocol.Evidence``.
 
     While thinking, quotes start at the sentence that the reader, with the words, thinks is the
     evidence, and end where a sentence ends. In the answer they start and end inside the recalled
-    evidence where the reader thinks the answer does.
+    evidence where the reader thinks the answer does. The fit is the probability that what was read
+    holds an answer, given what was recalled before the last quote.
+
+    Args:
+        scorer: What was read of the passages.
+        question: What is asked.
+        places: Where spans may stand.
+        max_quotes: As ``protocol.Scorer`` says.
     """
 
-    def __init__(self, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._sentences = SentencePrior(prompt)
+    def __init__(
+        self, scorer: ReaderScorer, question: str, places: Places, max_quotes: int | None
+    ) -> None:
+        self._scorer = scorer
+        self._question = question
+        self._places = places
+        self._owes_quotes = max_quotes is not None
+        self._sentences = SentenceEvidence(scorer, question, places, max_quotes)
         self._ends = np.concatenate(
-            [np.empty(0), *(_sentence_ends(prompt, run) for run in prompt.runs)]
+            [np.empty(0), *(_sentence_ends(scorer.spans[run.passage], run) for run in places.runs)]
         )
 
-    def __call__(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Tilt:
-        """Returns log scores of starts and log odds of ends, per run position."""
-        prompt = self._prompt
-        scorer = None if prompt.sentences is None else prompt.sentences.scorer
-        evidence = prompt.recalled(spans)
-        if _more_due(prompt, len(evidence)):
-            return Tilt(self._sentences(section, spans), STRENGTH * self._ends)
-        quoting = section == "answer" and prompt.spec.evidence is None
-        if not quoting or not evidence or not isinstance(scorer, ReaderScorer):
-            more = self._another(scorer, evidence) if isinstance(scorer, ReaderScorer) else 0.0
-            return Tilt(self._sentences(section, spans), STRENGTH * self._ends, STRENGTH * more)
-        before = [prompt.passages[p].text[a:b] for p, a, b in evidence[:-1]]
-        readings = scorer.readings(prompt.searched, before)
+    @property
+    def start_scores(self) -> Floats32:
+        """See ``protocol.Evidence``."""
+        return self._sentences.start_scores
+
+    @property
+    def due(self) -> int:
+        """See ``protocol.Evidence``."""
+        return self._sentences.due
+
+    def bias(self, section: Section, spans: tuple[ClosedSpan, ...]) -> SpanBias:
+        """Returns log scores of starts and log odds of ends; see ``protocol.Evidence``."""
+        evidence = self._places.recalled(spans)
+        if section == "answer" and evidence and not self._owes_quotes:
+            return self._answer_bias(evidence)
+        another = 0.0
+        if not self._owes_quotes or len(evidence) >= self.due:
+            another = STRENGTH * self._another(evidence)
+        return SpanBias(self._sentences.starts(section, spans), STRENGTH * self._ends, another)
+
+    def fit(self, recalled: Sequence[Recall]) -> float | None:
+        """Returns how probable it is that there is an answer; None: it can't read the language."""
+        before = [quote.text for quote in recalled[:-1]]
+        if not self._scorer.knows(self._question, before):
+            return None
+        readings = self._scorer.readings(self._question, before)
+        odds = max((reading.answerable for reading in readings), default=-np.inf)
+        return float(1 / (1 + np.exp(-odds)))
+
+    def _answer_bias(self, evidence: Sequence[Range]) -> SpanBias:
+        places = self._places
+        before = [places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
+        readings = self._scorer.readings(self._question, before)
         starts, ends = [np.empty(0)], [np.empty(0)]
         at = 0
-        for run in prompt.runs:
+        for run in places.runs:
             stop = at + len(run.starts)
-            tilt, odds = _within(
-                run,
-                evidence,
-                readings,
-                prompt.spec.can_start[at:stop],
-                prompt.spec.can_end[at:stop],
-            )
+            can_start, can_end = places.can_start[at:stop], places.can_end[at:stop]
+            tilt, odds = _within(run, evidence, readings, can_start, can_end)
             starts.append(tilt)
             ends.append(odds)
             at = stop
-        return Tilt(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
+        return SpanBias(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
 
-    def _another(self, scorer: ReaderScorer, evidence: Sequence[tuple[int, int, int]]) -> float:
-        """How much speaks for recalling more, once something was recalled.
+    def _another(self, evidence: Sequence[Range]) -> float:
+        """Log odds that another quote is needed, once something was recalled.
 
         The reader, told what was recalled, finds the answer of a question over two sentences
         outside of the first. It knows two hops at most.
@@ -217,22 +238,23 @@ class ReaderPrior:
         if len(evidence) != 1:
             return -MOST_ODDS if evidence else 0.0
         passage, low, high = evidence[0]
-        recalled = [self._prompt.passages[passage].text[low:high]]
+        recalled = [self._places.passages[passage].text[low:high]]
         inside = outside = -np.inf
-        for reading in scorer.readings(self._prompt.searched, recalled):
+        for reading in self._scorer.readings(self._question, recalled):
             window = reading.window
-            held = (window.starts >= low) & (window.ends <= high) & (window.passage == passage)
-            inside = max(inside, _best(reading, held))
-            outside = max(outside, _best(reading, ~held))
+            within = (window.starts >= low) & (window.ends <= high) & (window.passage == passage)
+            inside = max(inside, _best(reading, within))
+            outside = max(outside, _best(reading, ~within))
         if not (np.isfinite(inside) and np.isfinite(outside)):
             return 0.0
         return float(np.clip(outside - inside - HOP, -MOST_ODDS, MOST_ODDS))
 
 
-def _more_due(prompt: Prompt, recalled: int) -> bool:
-    """Whether the rules ask for more evidence anyhow."""
-    rules = prompt.spec.evidence
-    return rules is not None and recalled < rules.least
+def reader(passages: Sequence[Passage]) -> Scorer:
+    """Returns the scorer ``reader`` of some passages."""
+    texts, titles = [p.text for p in passages], [p.title for p in passages]
+    scorer = ReaderScorer(sentence_scorer(passages), default_reader(), texts, titles)
+    return partial(ReaderEvidence, scorer)
 
 
 def _best(reading: Reading, tokens: NDArray[np.bool_]) -> float:
@@ -242,10 +264,9 @@ def _best(reading: Reading, tokens: NDArray[np.bool_]) -> float:
     return float(reading.start[tokens].max() + reading.end[tokens].max()) / 2
 
 
-def _sentence_ends(prompt: Prompt, run: Run) -> Floats:
+def _sentence_ends(sentences: Sequence[tuple[int, int]], run: Run) -> Floats:
     """Log odds that favour the ends of sentences."""
-    assert prompt.sentences is not None
-    stops = np.array([b for _, b in prompt.sentences.scorer.spans[run.passage]], dtype=np.int64)
+    stops = np.array([end for _, end in sentences], dtype=np.int64)
     if not len(stops):
         return np.zeros(len(run.ends))
     following = stops[np.minimum(np.searchsorted(stops, run.starts, side="right"), len(stops) - 1)]
@@ -254,7 +275,7 @@ def _sentence_ends(prompt: Prompt, run: Run) -> Floats:
 
 def _within(
     run: Run,
-    evidence: Sequence[tuple[int, int, int]],
+    evidence: Sequence[Range],
     readings: Sequence[Reading],
     can_start: NDArray[np.bool_],
     can_end: NDArray[np.bool_],
@@ -268,26 +289,26 @@ def _within(
     passage, low, high = evidence[-1]
     if passage != run.passage:
         return tilt, odds
-    found = _reading_of(readings, passage, low, high)
+    reading = _reading_of(readings, passage, low, high)
     inside = np.flatnonzero((run.ends > low) & (run.starts < high))
-    if found is None or not inside.size:
+    if reading is None or not inside.size:
         return tilt, odds
     begins = inside[can_start[inside]]
     stops = inside[can_end[inside]]
     if begins.size and stops.size:
-        _tilt_answer(tilt, odds, run, found, (low, high), begins, stops)
+        _tilt_answer(tilt, odds, run, reading, (low, high), begins, stops)
     return tilt, odds
 
 
 def _reading_of(readings: Sequence[Reading], passage: int, low: int, high: int) -> Reading | None:
     """The reading of the window that holds most of a range."""
-    best, most = None, 0
+    best, best_length = None, 0
     for reading in readings:
         window = reading.window
         if window.passage == passage:
-            held = min(high, int(window.ends[-1])) - max(low, int(window.starts[0]))
-            if held > most:
-                best, most = reading, held
+            length = min(high, int(window.ends[-1])) - max(low, int(window.starts[0]))
+            if length > best_length:
+                best, best_length = reading, length
     return best
 
 
@@ -302,17 +323,17 @@ def _tilt_answer(
 ) -> None:
     """Writes the reader's starts, and the odds of its ends, of one piece of evidence."""
     window = reading.window
-    kept = (window.starts >= evidence[0]) & (window.ends <= evidence[1])
-    if not kept.any():
+    within = (window.starts >= evidence[0]) & (window.ends <= evidence[1])
+    if not within.any():
         return
-    begin, end = reading.start[kept], reading.end[kept]
+    begin, end = reading.start[within], reading.end[within]
     begin = begin + _following(end, SPREAD)
     begin = begin - np.logaddexp.reduce(begin)
-    at = np.searchsorted(run.starts[begins], window.starts[kept], side="right") - 1
+    at = np.searchsorted(run.starts[begins], window.starts[within], side="right") - 1
     mass = np.full(len(begins), -np.inf)
     np.logaddexp.at(mass, np.maximum(at, 0), begin)
     tilt[begins] = np.maximum(mass, WITHIN_EVIDENCE / 2)
-    at = np.searchsorted(run.ends[stops], window.ends[kept], side="left")
+    at = np.searchsorted(run.ends[stops], window.ends[within], side="left")
     mass = np.full(len(stops), -30.0)
     np.logaddexp.at(mass, np.minimum(at, len(stops) - 1), end - end.max())
     later = np.append(_following(mass, SPREAD)[1:] - SPREAD, -30.0)

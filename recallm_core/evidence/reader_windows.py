@@ -69,8 +69,8 @@ def cut(
             stand before wrapped lines aren't read.
     """
     if units is None:
-        found = lexical.units(text)
-        text, units = found.text, found.spans
+        sentences = lexical.units(text)
+        text, units = sentences.text, sentences.spans
     shadow = _shadow(text, tokenizer)
     encoding = tokenizer.encode(shadow.text, add_special_tokens=False)
     offsets = shadow.untouched(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
@@ -131,17 +131,17 @@ def _shadow(text: str, tokenizer: Tokenizer) -> _Shadow:
             changes.append((match.end("left"), match.start("right"), ""))
     pieces, starts, ends, last = [], [], [], 0
     for start, end, new in [*changes, (len(text), len(text), "")]:
-        kept = np.arange(last, start)
+        unchanged = np.arange(last, start)
         pieces += [text[last:start], new]
-        starts += [kept, np.full(len(new), start)]
-        ends += [kept + 1, np.full(len(new), end)]
+        starts += [unchanged, np.full(len(new), start)]
+        ends += [unchanged + 1, np.full(len(new), end)]
         last = end
     return _Shadow("".join(pieces), np.concatenate(starts), np.concatenate(ends))
 
 
-def _is_broken(left: str, right: str, tokenizer: Tokenizer) -> bool:
-    left, right = left.lower(), right.lower()
-    known = [tokenizer.token_to_id(word) is not None for word in (left + right, left, right)]
+def _is_broken(before: str, after: str, tokenizer: Tokenizer) -> bool:
+    before, after = before.lower(), after.lower()
+    known = [tokenizer.token_to_id(word) is not None for word in (before + after, before, after)]
     return known[0] and not (known[1] and known[2])
 
 
@@ -172,15 +172,15 @@ class RowMaker:
         self.cls, self.sep, self.colon = (self._mark(token) for token in ("[CLS]", "[SEP]", ":"))
 
     def _mark(self, token: str) -> int:
-        found = self.tokenizer.token_to_id(token)
-        if found is None:
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
             raise CheckpointError(f"the reader's tokenizer has no {token}; it needs one of BERT's")
-        return int(found)
+        return int(number)
 
     def ids(self, text: str) -> list[int]:
         """Returns the ids of a text."""
-        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return found
+        numbers: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return numbers
 
     def rows(
         self,
@@ -195,14 +195,14 @@ class RowMaker:
         if recalled:
             head += [*self.ids(" ".join(recalled))[:RECALLED_TOKENS], self.sep]
         named = {w.passage: self._title(titles[w.passage]) for w in windows}
-        made = Rows([], [], [])
+        laid_out = Rows([], [], [])
         for window in windows:
             title = named[window.passage]
             tail = [*title, *window.ids, self.sep]
-            made.ids.append(head + tail)
-            made.kinds.append([0] * len(head) + [1] * len(tail))
-            made.begins.append(len(head) + len(title))
-        return made
+            laid_out.ids.append(head + tail)
+            laid_out.kinds.append([0] * len(head) + [1] * len(tail))
+            laid_out.begins.append(len(head) + len(title))
+        return laid_out
 
     def _title(self, title: str | None) -> list[int]:
         return [*self.ids(title)[:TITLE_TOKENS], self.colon] if title and title.strip() else []

@@ -1,36 +1,38 @@
-"""A tilt over where spans start: lexical scores of sentences, per token of the copyable runs."""
+"""The scorer ``sentences``: lexical scores of sentences, per token of the copyable runs."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.constraint import ClosedSpan, Section
+from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
 from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_types import answer_starts
-from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.evidence.memo import Memo
+from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
+from recallm_core.evidence.sentence_scorer import FULL_SUPPORT, SentenceScorer, support
 from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.tokenization.boundary_tables import Run, first_visible
-
-if TYPE_CHECKING:
-    from recallm_core.prompting.builder import Prompt
 
 Floats = NDArray[np.float64]
 
 WITHIN_SENTENCE = -6.0  # a start inside a sentence, against a start at its beginning
+AT_A_BREAK = -12.0  # where a line or a cell begins, which models take for the start of something
 OF_ASKED_TYPE = 8.0  # an answer of the type that the question asks for, against others
 SHARPNESS = 5.0  # how much sharper than calibrated the sentences' scores are
 SURE = 0.9  # of the evidence's probability, what the sentences that are quoted hold together
 WITHIN_EVIDENCE = -8.0  # an answer's quote from outside the evidence, against inside
 NO_SENTENCE = -30.0
-_KEPT = 8
+_REMEMBERED = 8  # steps of one output
+_BREAK = re.compile(r"(?<![^\n\r])[ \t]*()(?:[>#/;%*-]+[ \t]+)*|()(?=\|)")
 
 
-class Scorer(Protocol):
+class SentenceScores(Protocol):
     """Scores the sentences of some passages for a question; see ``SentenceScorer``."""
 
     spans: list[list[tuple[int, int]]]
@@ -45,26 +47,41 @@ class Scorer(Protocol):
         """Returns how probable each sentence is to be the evidence, as calibrated as it is."""
 
 
+def _breaks(text: str) -> NDArray[np.int64]:
+    """Where the first visible character of a line, the first after a mark, or a cell's bar is."""
+    places = [
+        at
+        for match in _BREAK.finditer(text)
+        for at in (match.start(match.lastindex or 0), match.end())
+    ]
+    return np.array(places, dtype=np.int64)
+
+
 class SentenceMap:
     """Which sentence each token of the runs begins in, and whether at its beginning."""
 
-    def __init__(self, runs: Sequence[Run], passages: Sequence[Passage], scorer: Scorer) -> None:
+    def __init__(self, places: Places, scorer: SentenceScores) -> None:
         self.scorer = scorer
-        which, tilts = [], []
-        for run in runs:
+        which, tilts = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+        for run in places.runs:
             first, begins = scorer.begins[run.passage]
-            visible = first_visible(passages[run.passage].text, run.starts)
+            visible = first_visible(places.passages[run.passage].text, run.starts)
             if not len(begins):
                 which.append(np.zeros(len(visible), dtype=np.int64))
                 tilts.append(np.full(len(visible), NO_SENTENCE))
                 continue
-            found = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
-            which.append(found + first)
-            tilts.append(np.where(visible == begins[found], 0.0, WITHIN_SENTENCE))
+            sentence = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
+            which.append(sentence + first)
+            inside = np.where(
+                np.isin(visible, _breaks(places.passages[run.passage].text)),
+                AT_A_BREAK,
+                WITHIN_SENTENCE,
+            )
+            tilts.append(np.where(visible == begins[sentence], 0.0, inside))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
 
-    def needed(self, question: str, most: int) -> int:
+    def needed(self, question: str, limit: int) -> int:
         """How many of the likeliest sentences it takes to hold the evidence, probably.
 
         With the reader, on 100 questions of Natural Questions with three paragraphs each (rows 101
@@ -73,7 +90,7 @@ class SentenceMap:
         """
         shares = np.sort(self.scorer.shares(question))[::-1]
         enough = int(np.searchsorted(np.cumsum(shares), SURE)) + 1
-        return max(1, min(enough, most, len(shares)))
+        return max(1, min(enough, limit, len(shares)))
 
     def ranked(self, question: str, rank: int) -> Floats:
         """Returns scores that prefer the sentence of one rank, 0 being the likeliest evidence.
@@ -85,63 +102,88 @@ class SentenceMap:
         shares = self.scorer.shares(question)
         if rank >= len(shares):
             return scores
-        wanted = self._which == np.argsort(-shares, kind="stable")[rank]
-        return np.where(wanted & (self._tilts == 0.0), 0.0, scores + NO_SENTENCE)
+        within = self._which == np.argsort(-shares, kind="stable")[rank]
+        return np.where(within & (self._tilts == 0.0), 0.0, scores + NO_SENTENCE)
 
     def scores(self, question: str, recalled: Sequence[str] = ()) -> Floats:
         """Returns a log score per run position, runs concatenated."""
         sentences = self.scorer.scores(question, recalled, temperature=1 / SHARPNESS)
         if not len(sentences):
             return self._tilts
-        found: Floats = np.where(
+        tilted: Floats = np.where(
             self._tilts == NO_SENTENCE, NO_SENTENCE, sentences[self._which] + self._tilts
         )
-        return found
+        return tilted
 
 
-class SentencePrior:
-    """The tilt ``sentences``: lexical scores of the question over where a span may start.
+class SentenceEvidence:
+    """The evidence by lexical scores of the question; see ``protocol.Evidence``.
 
     While thinking, a start at the beginning of a sentence gets that sentence's score, other starts
     in it much less; the scores are recomputed with the words of what was recalled. In the answer,
     starts within the recalled evidence are preferred, and those of the type that is asked for.
+
+    Args:
+        scorer: The sentences of the passages, and their scores.
+        question: What is asked.
+        places: Where spans may stand.
+        max_quotes: As ``protocol.Scorer`` says.
     """
 
-    def __init__(self, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._map: SentenceMap | None = prompt.sentences
-        self._cache: OrderedDict[tuple[Section, tuple[ClosedSpan, ...]], Floats] = OrderedDict()
+    def __init__(
+        self, scorer: SentenceScores, question: str, places: Places, max_quotes: int | None
+    ) -> None:
+        self._map = SentenceMap(places, scorer)
+        self._question = question
+        self._places = places
+        self._owes_quotes = max_quotes is not None
+        self._start_scores = self._map.scores(question).astype(np.float32)
+        self._due = 1 if max_quotes is None else self._map.needed(question, max_quotes)
+        # those of the quotes that are due, the last one first: whoever decodes never waits for them
+        ranks = range(0 if max_quotes is None else self._due)
+        self._ranked = [self._map.ranked(question, rank) for rank in ranks]
+        self._steps: Memo[tuple[Section, tuple[ClosedSpan, ...]], Floats] = Memo(_REMEMBERED)
 
-    def __call__(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
+    @property
+    def start_scores(self) -> Floats32:
+        """See ``protocol.Evidence``."""
+        return self._start_scores
+
+    @property
+    def due(self) -> int:
+        """See ``protocol.Evidence``."""
+        return self._due
+
+    def bias(self, section: Section, spans: tuple[ClosedSpan, ...]) -> SpanBias:
+        """Returns where the next quote is likely to start; see ``protocol.Evidence``."""
+        return SpanBias(self.starts(section, spans))
+
+    def fit(self, recalled: Sequence[Recall]) -> float | None:
+        """Returns ``sentence_scorer.support`` of the quotes, as a share of what it counts to."""
+        title = self._places.passages[recalled[-1].passage].title if recalled else None
+        texts = [quote.text for quote in recalled]
+        points = support(self._question, texts, title, embedder=default_embedder())
+        return min(max(points / FULL_SUPPORT, 0.0), 1.0)
+
+    def starts(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
         """Returns a log score per run position, runs concatenated."""
-        key = (section, spans)
-        found = self._cache.get(key)
-        if found is None:
-            found = self._scores(section, spans)
-            self._cache[key] = found
-            while len(self._cache) > _KEPT:
-                self._cache.popitem(last=False)
-        return found
+        return self._steps.get((section, spans), lambda: self._starts(section, spans))
 
-    def _scores(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
-        prompt = self._prompt
-        evidence = prompt.recalled(spans)
-        if section == "answer" and evidence and prompt.spec.evidence is None:
+    def _starts(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
+        evidence = self._places.recalled(spans)
+        if section == "answer" and evidence and not self._owes_quotes:
             return self._within(evidence)
-        rules = prompt.spec.evidence
-        if rules is not None and self._map is not None and len(evidence) < rules.least:
-            return self._map.ranked(prompt.searched, rules.least - len(evidence) - 1)
-        if not evidence and prompt.spec.prior is not None:
-            return prompt.spec.prior.astype(np.float64)
-        if self._map is None:
-            self._map = sentence_map(prompt.runs, prompt.passages)
-        recalled = [prompt.passages[p].text[a:b] for p, a, b in evidence]
-        return self._map.scores(prompt.searched, recalled)
+        if self._owes_quotes and len(evidence) < self._due:
+            return self._ranked[self._due - len(evidence) - 1]
+        if not evidence:
+            return self._start_scores.astype(np.float64)
+        recalled = [self._places.passages[p].text[a:b] for p, a, b in evidence]
+        return self._map.scores(self._question, recalled)
 
-    def _within(self, evidence: Sequence[tuple[int, int, int]]) -> Floats:
-        """Prefers starts inside the recalled ranges (passage, start, end)."""
+    def _within(self, evidence: Sequence[Range]) -> Floats:
+        """Prefers starts inside the recalled ranges."""
         out = [np.empty(0)]
-        for run in self._prompt.runs:
+        for run in self._places.runs:
             tilt = np.full(len(run.starts), WITHIN_EVIDENCE)
             for passage, start, end in evidence:
                 if passage == run.passage:
@@ -154,17 +196,21 @@ class SentencePrior:
 
     def _add_types(self, tilt: Floats, run: Run, start: int, end: int) -> None:
         """Raises the starts, in the last evidence, of what has the type that is asked for."""
-        text = self._prompt.passages[run.passage].text
-        typed = answer_starts(self._prompt.searched, text[start:end])
+        text = self._places.passages[run.passage].text
+        typed = answer_starts(self._question, text[start:end])
         for at, weight in typed.items():
             token = int(np.searchsorted(run.ends, start + at, side="right"))
             if token < len(tilt) and not text[run.starts[token] : start + at].strip():
                 tilt[token] = OF_ASKED_TYPE * weight
 
 
-def sentence_map(runs: Sequence[Run], passages: Sequence[Passage]) -> SentenceMap:
-    """Returns the map of one prompt's runs, its sentences scored from scratch."""
-    scorer = SentenceScorer(
+def sentence_scorer(passages: Sequence[Passage]) -> SentenceScorer:
+    """Returns the sentences of some passages, to be scored by words and meaning."""
+    return SentenceScorer(
         [p.text for p in passages], [p.title for p in passages], default_embedder()
     )
-    return SentenceMap(runs, passages, scorer)
+
+
+def sentences(passages: Sequence[Passage]) -> Scorer:
+    """Returns the scorer ``sentences`` of some passages."""
+    return partial(SentenceEvidence, sentence_scorer(passages))

@@ -16,6 +16,7 @@ _BARE_HEADING = re.compile(r"\s*#{1,6}\s")
 CONTEXT_WEIGHT = 0.4
 TEMPERATURE = 1.0
 MEANING_WEIGHT = 4.0  # points of BM25 for the same meaning, cosine 1
+FULL_SUPPORT = 2.0  # points of ``support`` where all words and the meaning are shared
 
 ScoredSpan = tuple[int, int, float]
 
@@ -80,20 +81,22 @@ class SentenceScorer:
         apart = [units(text) for text in texts]
         self.spans = [unit.spans for unit in apart]
         self.begins: list[tuple[int, np.ndarray]] = []
-        own: list[list[str]] = []
+        words: list[list[str]] = []
         context: list[list[str]] = []
         for number, unit in enumerate(apart):
-            self.begins.append((len(own), np.array(unit.begins, dtype=np.int64)))
+            self.begins.append((len(words), np.array(unit.begins, dtype=np.int64)))
             title = (titles[number] if titles is not None else None) or ""
-            _collect(unit.text, unit.spans, terms(title), own, context)
+            _collect(unit.text, unit.spans, terms(title), words, context)
         self._texts = texts
         self._plain = [unit.text for unit in apart]
-        self._index = BM25(own)
+        self._index = BM25(words)
         self._embedder = embedder
-        self._worded = np.array([bool(found) for found in own], dtype=np.float64)
+        self._worded = np.array(
+            [bool(sentence_words) for sentence_words in words], dtype=np.float64
+        )
         self._around: dict[str, list[int]] = {}
-        for row, found in enumerate(context):
-            for term in set(found).difference(own[row]) if found else ():
+        for row, sentence_words in enumerate(context):
+            for term in set(sentence_words).difference(words[row]) if sentence_words else ():
                 self._around.setdefault(term, []).append(row)
 
     @cached_property
@@ -101,7 +104,7 @@ class SentenceScorer:
         """A unit vector for each sentence; 0 for headings and lines without words."""
         assert self._embedder is not None
         flat = [
-            text[a:b] for text, found in zip(self._plain, self.spans, strict=True) for a, b in found
+            text[a:b] for text, spans in zip(self._plain, self.spans, strict=True) for a, b in spans
         ]
         vectors = np.asarray(self._embedder.encode_documents(flat), dtype=np.float64)
         return np.asarray(vectors * self._worded[:, None])
@@ -110,8 +113,8 @@ class SentenceScorer:
     def _rows(self) -> dict[str, list[int]]:
         """The numbers of the sentences that read so."""
         rows: dict[str, list[int]] = {}
-        for text, found, (first, begins) in zip(self._texts, self.spans, self.begins, strict=True):
-            for row, ((_, end), begin) in enumerate(zip(found, begins, strict=True), first):
+        for text, spans, (first, begins) in zip(self._texts, self.spans, self.begins, strict=True):
+            for row, ((_, end), begin) in enumerate(zip(spans, begins, strict=True), first):
                 rows.setdefault(text[begin:end], []).append(row)
         return rows
 
@@ -135,10 +138,10 @@ class SentenceScorer:
         """Returns a score for each sentence, in points of BM25."""
         query = terms(question)
         total = self._index.scores(query)
-        around = np.zeros(len(total))
+        nearby = np.zeros(len(total))
         for term in sorted(set(query).intersection(self._around)):
-            around[self._around[term]] += self._index.idf(term)
-        total += CONTEXT_WEIGHT * around
+            nearby[self._around[term]] += self._index.idf(term)
+        total += CONTEXT_WEIGHT * nearby
         if self._embedder is not None and len(total):
             nearness = self._meanings @ np.asarray(self._embedder.encode_query(question))
             total += MEANING_WEIGHT * nearness
@@ -154,18 +157,18 @@ def _collect(
     text: str,
     spans: list[tuple[int, int]],
     title: list[str],
-    own: list[list[str]],
+    words: list[list[str]],
     context: list[list[str]],
 ) -> None:
     """Adds the terms of each sentence, and those of the title and heading above it."""
     heading: list[str] = []
     for start, end in spans:
         sentence = text[start:end]
-        found = terms(sentence)
+        sentence_words = terms(sentence)
         is_heading = bool(_BARE_HEADING.match(sentence))
-        own.append([] if is_heading else found)
+        words.append([] if is_heading else sentence_words)
         if is_heading or (end - start <= 60 and _HEADING.fullmatch(sentence)):
-            heading = found
+            heading = sentence_words
         context.append([*title, *heading])
 
 
@@ -180,10 +183,10 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 def _as_spans(spans: list[list[tuple[int, int]]], logs: np.ndarray) -> list[list[ScoredSpan]]:
     result: list[list[ScoredSpan]] = []
     at = 0
-    for found in spans:
-        row = zip(found, logs[at : at + len(found)].tolist(), strict=True)
+    for sentences in spans:
+        row = zip(sentences, logs[at : at + len(sentences)].tolist(), strict=True)
         result.append([(a, b, log) for (a, b), log in row])
-        at += len(found)
+        at += len(sentences)
     return result
 
 
@@ -196,10 +199,10 @@ def support(
     plus how near the meaning of the nearest piece of evidence is (cosine). Unrelated pages score
     below 0.4, questions in the words of their page above 1; paraphrases lie between.
     """
-    asked = dict.fromkeys(terms(question))
-    if not asked or not evidence:
+    words = dict.fromkeys(terms(question))
+    if not words or not evidence:
         return 0.0
-    held = set(terms(title or "")).union(*(terms(text) for text in evidence))
-    shared = sum(term in held for term in asked) / len(asked)
+    known = set(terms(title or "")).union(*(terms(text) for text in evidence))
+    shared = sum(word in known for word in words) / len(words)
     vectors = np.asarray(embedder.encode_documents(list(evidence)))
     return float(shared + max(vectors @ np.asarray(embedder.encode_query(question))))

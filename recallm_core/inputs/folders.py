@@ -80,14 +80,14 @@ class Folder:
 
     def _opened(self, below: Below) -> int:
         """A descriptor of a folder, which the caller closes."""
-        found = os.dup(self._top)
+        descriptor = os.dup(self._top)
         for name in below:
-            above = found
+            above = descriptor
             try:
-                found = os.open(name, _FOLDER | _NO_LINK, dir_fd=above)
+                descriptor = os.open(name, _FOLDER | _NO_LINK, dir_fd=above)
             finally:
                 os.close(above)
-        return found
+        return descriptor
 
     def _checked(self, below: Below) -> Path:
         path = self.path

@@ -37,10 +37,10 @@ def check_file_sizes(folder: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{folder} can't be read: {error.strerror}") from error
     for path, size in sizes.items():
-        most = next((most for end, most in _MOST.items() if path.name.endswith(end)), size)
-        if size > most:
+        limit = next((limit for end, limit in _MOST.items() if path.name.endswith(end)), size)
+        if size > limit:
             raise CheckpointError(
-                f"{path} has {size:,} bytes, more than any model's has ({most:,} at most); "
+                f"{path} has {size:,} bytes, more than any model's has ({limit:,} at most); "
                 "download the checkpoint again, or choose another model"
             )
 
@@ -51,12 +51,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It isn't there, too large, or holds something else.
     """
-    most = next(most for end, most in _MOST.items() if path.name.endswith(end))
+    limit = next(limit for end, limit in _MOST.items() if path.name.endswith(end))
     try:
         with path.open("rb") as opened:
-            content = opened.read(most + 1)
-        if len(content) > most:
-            raise CheckpointError(f"{path} has more than {most:,} bytes: not a file of a model")
+            content = opened.read(limit + 1)
+        if len(content) > limit:
+            raise CheckpointError(f"{path} has more than {limit:,} bytes: not a file of a model")
         data = json.loads(content)
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -94,7 +94,7 @@ def _ids(data: Mapping[str, Any]) -> Iterator[int]:
     yield from _whole(vocab.values() if isinstance(vocab, dict) else ())
     added = data.get("added_tokens")
     listed = added if isinstance(added, list) else ()
-    yield from _whole(each.get("id") for each in listed if isinstance(each, dict))
+    yield from _whole(entry.get("id") for entry in listed if isinstance(entry, dict))
     named = data.get("added_tokens_decoder")
     yield from (int(key) for key in named or () if key.isdecimal() and len(key) < 100)
 
@@ -103,13 +103,13 @@ def _whole(values: Iterable[Any]) -> Iterator[int]:
     return (value for value in values if type(value) is int)
 
 
-def usable_file(folder: Path, name: str, *, most: int, owner: str, remedy: str) -> Path:
+def usable_file(folder: Path, name: str, *, limit: int, owner: str, remedy: str) -> Path:
     """Returns the path of a file that is there and not too large.
 
     Args:
         folder: The model's folder.
         name: The file's name.
-        most: Bytes at most.
+        limit: Bytes at most.
         owner: Whose folder it is, for the error.
         remedy: What makes such a folder, for the error.
 
@@ -117,7 +117,7 @@ def usable_file(folder: Path, name: str, *, most: int, owner: str, remedy: str) 
         CheckpointError: The file is missing or too large.
     """
     path = folder / name
-    if not path.is_file() or path.stat().st_size > most:
+    if not path.is_file() or path.stat().st_size > limit:
         raise CheckpointError(
             f"{owner}'s folder {folder} has no usable {name}; reinstall the package or {remedy}"
         )

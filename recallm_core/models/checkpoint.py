@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.model_files import check_file_sizes, read_json
+from recallm_core.models.weight_sizes import brief, check_sizes
 
 # The authors' checkpoints subclass plain architectures only to add their own decoding.
 RECALLM_TYPES: Mapping[str, str] = {"recallm_qwen2": "qwen2", "recallm_llama": "llama"}
@@ -35,15 +35,12 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 _SINGLE = "model.safetensors"
 _SHARDED = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_PACKED = 8  # a quantised element may hold this many parameters
 _MOST_PARTS = 16_384  # layers, heads or experts
 _MOST_NUMBER = 1 << 40  # of anything else
 _DEEPEST = 20  # objects in a config
 _TABLE_TYPES = ("pegasus", "marian", "roformer", "xlm", "flaubert")
 _TABLE_SIZES = ("max_position_embeddings", "d_model", "hidden_size", "emb_dim", "embedding_size")
 _MOST_NUMBERS = 1 << 23  # in such a table: half a minute
-_SPARE_BUFFERS = 1 << 26  # bytes of tables that a model may make for itself, beside its weights'
-_SLACK = 1.25  # tied weights that are stored once
 
 
 def find_folder(
@@ -76,7 +73,7 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
+        snapshot = snapshot_download(
             name,
             revision=revision,
             allow_patterns=list(_HUB_FILES),
@@ -88,7 +85,7 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
             f"({type(error).__name__}); check the spelling and the network, log in if the model "
             "is gated, or download it elsewhere and give the folder's path"
         ) from error
-    return Path(found)
+    return Path(snapshot)
 
 
 def check_folder(folder: Path) -> tuple[Path, ...]:
@@ -185,10 +182,10 @@ def _check_counts(data: Mapping[str, Any], path: Path, *, depth: int = 0) -> Non
         if isinstance(value, dict):
             _check_counts(value, path, depth=depth + 1)
         counts = any(part in name for part in ("layer", "head", "expert", "block"))
-        most = _MOST_PARTS if counts else _MOST_NUMBER
-        if isinstance(value, int) and abs(value) > most:
+        limit = _MOST_PARTS if counts else _MOST_NUMBER
+        if isinstance(value, int) and abs(value) > limit:
             raise CheckpointError(
-                f"{path} says {name} = {shown(value)}, more than any model has ({most:,} at "
+                f"{path} says {name} = {shown(value)}, more than any model has ({limit:,} at "
                 "most); config and weights don't belong together"
             )
 
@@ -207,9 +204,9 @@ def _check_table(data: Mapping[str, Any], path: Path) -> None:
 
 def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
     """The config of the plain architecture underneath a RecaLLM one."""
-    kept = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
+    plain = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
     names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
-    return kept | {"model_type": kind, "architectures": [names[kind]]}
+    return plain | {"model_type": kind, "architectures": [names[kind]]}
 
 
 def window_of(config: Any) -> int | None:
@@ -244,68 +241,6 @@ def rope_of(config: Any) -> dict[str, Any]:
     return {"rope_type": rope.get("rope_type", rope.get("type")), **rope}
 
 
-def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
-    """Checks that the weights can fill the model that the config describes, before it is allocated.
-
-    Returns:
-        The number of stored parameters.
-
-    Raises:
-        CheckpointError: A file is damaged, or the config describes a far larger model.
-    """
-    tensors, stored = 0, 0
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as weights:
-                for name in weights.keys():  # noqa: SIM118 (not a mapping)
-                    tensors += 1
-                    stored += int(torch.Size(weights.get_slice(name).get_shape()).numel())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}; download it again") from error
-    model = _planned(config, tensors)
-    described = sum(parameter.numel() for parameter in model.parameters())
-    packed = _PACKED if getattr(config, "quantization_config", None) else 1
-    if described > stored * packed * _SLACK:
-        raise CheckpointError(
-            f"config.json describes {described:,} parameters, but the weights hold {stored:,}; "
-            "config and weights don't belong together"
-        )
-    made = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    if made > 4 * stored + _SPARE_BUFFERS:
-        raise CheckpointError(
-            f"config.json describes tables of {made:,} bytes beside weights of {stored:,} "
-            "parameters, more than any model makes for itself; config and weights don't belong "
-            "together"
-        )
-    return stored
-
-
-def _planned(config: Any, tensors: int) -> Any:
-    """The model of a config without memory for anything in it.
-
-    Raises:
-        CheckpointError: The config describes no model, or one of far more layers.
-    """
-    text = config.get_text_config(decoder=True)
-    layers = getattr(text, "num_hidden_layers", 1)
-    if isinstance(layers, int) and layers > tensors:
-        raise CheckpointError(
-            f"config.json describes {layers:,} layers, but the weights hold only {tensors:,} "
-            "tensors; config and weights don't belong together"
-        )
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # models choke on odd sizes in many ways
-        raise CheckpointError(
-            f"config.json describes no model that can be made: {_brief(error)}"
-        ) from error
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:500]}"
-
-
 def load_model(
     folder: Path,
     *,
@@ -338,7 +273,7 @@ def load_model(
                 output_loading_info=True,
             )
     except Exception as error:  # transformers raises many kinds
-        raise CheckpointError(f"{folder} can't be loaded: {_brief(error)}") from error
+        raise CheckpointError(f"{folder} can't be loaded: {brief(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
     if missing:
         raise CheckpointError(
@@ -372,15 +307,15 @@ def choose_device(device: str | torch.device) -> torch.device:
     """
     if not isinstance(device, str) or device != "auto":
         try:
-            found = torch.device(device)
-            torch.empty(1, device=found)
+            choice = torch.device(device)
+            torch.empty(1, device=choice)
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).partition("\n")[0][:120]
             raise ValueError(
                 f"device {device!r} can't be used here ({reason}); give 'auto', 'cpu', or the name "
                 "of an accelerator that this build of torch sees, such as 'cuda' or 'mps'"
             ) from error
-        return found
+        return choice
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

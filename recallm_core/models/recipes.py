@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from recallm_core.backends.vllm.manifest import read_config
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.model_files import read_json
 from recallm_core.models.families import driven, family_of, recipe_of
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -25,11 +26,17 @@ def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe
         )
     if mode != "prompted" and has_marks:
         return base
-    return recipe_of(family_of(tokenizer, read_config(Path(path))))
+    return recipe_of(family_of(tokenizer, _config(Path(path))))
 
 
 def fitted(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
     """Returns the tokenizer as a recipe wants it: a prompted model's renders as its family does."""
     if recipe.mode == "trained":
         return tokenizer
-    return driven(tokenizer, family_of(tokenizer, read_config(Path(path))))
+    return driven(tokenizer, family_of(tokenizer, _config(Path(path))))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The model's config; a folder of a tokenizer alone has none."""
+    path = folder / "config.json"
+    return read_json(path) if path.is_file() else {}

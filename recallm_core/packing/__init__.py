@@ -210,7 +210,7 @@ def _with_neighbours(
     for rank, chunk in enumerate(ranked):
         items.append(Item(chunk))
         if neighbours is not None and rank < expand_top:
-            items += [Item(beside, anchor=chunk) for beside in neighbours(chunk)]
+            items += [Item(neighbour, anchor=chunk) for neighbour in neighbours(chunk)]
     return items
 
 

@@ -87,14 +87,14 @@ class Filling:
         runs = self._layout.runs[document_id]
         if source is None:
             return
-        for left, right in pairwise(runs):
-            if right.start - left.end > 12 * gap_tokens or self._holds_dropped(
-                document_id, left.end, right.start
+        for before, after in pairwise(runs):
+            if after.start - before.end > 12 * gap_tokens or self._holds_dropped(
+                document_id, before.end, after.start
             ):
                 continue
-            text = source[left.end : right.start]
+            text = source[before.end : after.start]
             if self._count(text) <= gap_tokens:
-                gap = ScoredChunk(document_id, left.end, right.start, text, 0.0)
+                gap = ScoredChunk(document_id, before.end, after.start, text, 0.0)
                 yield Item(gap, anchor=gap)
 
     def _holds_dropped(self, document_id: str, start: int, end: int) -> bool:
@@ -234,21 +234,21 @@ class Filling:
         by_document: dict[str, list[int]] = {}
         for number, passage in enumerate(bare):
             by_document.setdefault(passage.document_id, []).append(number)
-        found: list[dict[tuple[int, int], float]] = [{} for _ in bare]
+        scores: list[dict[tuple[int, int], float]] = [{} for _ in bare]
         for chunk in ranked:
             for number in by_document.get(chunk.document_id, ()):
                 if chunk.text and _inside(chunk, bare[number]) and _agrees(chunk, bare[number]):
-                    found[number].setdefault((chunk.start, chunk.end), chunk.score)
+                    scores[number].setdefault((chunk.start, chunk.end), chunk.score)
                     self._reasons.pop(chunk, None)
                     self._accepted.setdefault(Item(chunk), 0)
         return [
             tuple(Member(start, end, ranges[start, end]) for start, end in sorted(ranges))
-            for ranges in found
+            for ranges in scores
         ]
 
     def _copies(self, bare: Sequence[Passage]) -> list[tuple[Duplicate, ...]]:
         """For each stretch, the dropped chunks whose text it contains."""
-        found: list[list[Duplicate]] = [[] for _ in bare]
+        duplicates: list[list[Duplicate]] = [[] for _ in bare]
         for chunk, reason in list(self._reasons.items()):
             if reason != "duplicate":
                 continue
@@ -258,8 +258,8 @@ class Filling:
                 self._reasons[chunk] = "budget"
                 continue
             copy = Duplicate(chunk.document_id, chunk.start, chunk.end, place[1])
-            found[place[0]].append(copy)
-        return [_merged_copies(copies) for copies in found]
+            duplicates[place[0]].append(copy)
+        return [_merged_copies(copies) for copies in duplicates]
 
     def left_out(self, ranked: Sequence[ScoredChunk]) -> list[tuple[ScoredChunk, Reason]]:
         """The candidates that aren't in the pack, with the reason, best first."""
@@ -273,7 +273,7 @@ def _contained(passages: Sequence[Passage]) -> list[Passage]:
     """The stretches whose whole text stands in another; of equal ones all but the first."""
     longest_first = sorted(passages, key=lambda passage: -len(passage.text))
     everything = _MARK.join(passage.text for passage in longest_first)
-    found = []
+    contained = []
     start = 0
     for passage in longest_first:
         # One search in all longer texts at once; a hit across the mark between two doesn't count.
@@ -282,9 +282,9 @@ def _contained(passages: Sequence[Passage]) -> list[Passage]:
             _MARK not in passage.text
             or any(passage.text in other.text for other in longest_first if other is not passage)
         ):
-            found.append(passage)
+            contained.append(passage)
         start += len(passage.text) + len(_MARK)
-    return found
+    return contained
 
 
 def _same_place(one: ScoredChunk, other: ScoredChunk) -> bool:

@@ -88,8 +88,8 @@ def _boundary(source: str, cut: int, *, step: int) -> int:
     if cut <= 0 or cut >= len(source) or _plainly_between_words(source[cut - 1], source[cut]):
         return cut
     low, high = max(0, cut - _WORD_WINDOW), min(len(source), cut + _WORD_WINDOW)
-    found = {low + match.start() for match in _WORD_BOUNDARY.finditer(source[low:high])}
-    inner = found - ({low, high} - {0, len(source)})
+    boundaries = {low + match.start() for match in _WORD_BOUNDARY.finditer(source[low:high])}
+    inner = boundaries - ({low, high} - {0, len(source)})
     stop = low if step < 0 else high
     for place in range(cut, stop + step, step):
         if place in inner:
@@ -99,9 +99,9 @@ def _boundary(source: str, cut: int, *, step: int) -> int:
     return cut
 
 
-def _plainly_between_words(left: str, right: str) -> bool:
-    spaced = left.isspace() or right.isspace()
-    return spaced and (left + right).isascii() and left + right != "\r\n"
+def _plainly_between_words(before: str, after: str) -> bool:
+    spaced = before.isspace() or after.isspace()
+    return spaced and (before + after).isascii() and before + after != "\r\n"
 
 
 def _extends(character: str) -> bool:

@@ -111,18 +111,18 @@ class Fields:
             )
         out: list[str | Field] = [pieces[0]]
         for number, wording in zip(order, pieces[2::2], strict=True):
-            found = self._fields[number]
-            if found.text or found.varies or found.passage is not None:
-                out.extend([found, wording])
+            piece_field = self._fields[number]
+            if piece_field.text or piece_field.varies or piece_field.passage is not None:
+                out.extend([piece_field, wording])
             else:
                 out[-1] = f"{out[-1]}{wording}"
         return [piece for piece in out if piece != ""]
 
     def _complete(self, order: Sequence[int]) -> bool:
         """Whether these are all the fields, each once; labels any number of times."""
-        said = Counter(order)
-        known = said.keys() <= set(range(len(self._fields)))
-        return known and all(said[n] == 1 for n, f in enumerate(self._fields) if not f.label)
+        counts = Counter(order)
+        known = counts.keys() <= set(range(len(self._fields)))
+        return known and all(counts[n] == 1 for n, f in enumerate(self._fields) if not f.label)
 
 
 def checked(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
@@ -233,7 +233,7 @@ def tool_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[
 
 def _schema(schema: Any, fields: Fields) -> Any:
     if isinstance(schema, (list, tuple)):
-        return [_schema(each, fields) for each in schema]
+        return [_schema(entry, fields) for entry in schema]
     if not isinstance(schema, Mapping):
         return _labels(schema, fields)
     out: dict[str, Any] = {}
@@ -254,7 +254,7 @@ def _schema(schema: Any, fields: Fields) -> Any:
 
 def _known_types(value: Any) -> bool:
     types = value if isinstance(value, (list, tuple)) else [value]
-    return all(isinstance(each, str) and each in _TYPES for each in types)
+    return all(isinstance(name, str) and name in _TYPES for name in types)
 
 
 def _labels(value: Any, fields: Fields) -> Any:

@@ -83,11 +83,11 @@ def search_question(messages: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: There is no message of the user.
     """
-    asked = [n for n, message in enumerate(messages) if message.get("role") == "user"]
-    if not asked:
+    of_user = [n for n, message in enumerate(messages) if message.get("role") == "user"]
+    if not of_user:
         raise ValueError("a conversation needs a user message to search for, got none")
-    question = str(messages[asked[-1]].get("content") or "")
-    earlier = _earlier(messages[: asked[-1]])
+    question = str(messages[of_user[-1]].get("content") or "")
+    earlier = _earlier(messages[: of_user[-1]])
     if not earlier or not is_followup(question):
         return question
     added = _added(question, earlier)
@@ -103,8 +103,8 @@ def is_followup(question: str) -> bool:
     words = _words(question)
     if _refers_back(words):
         return True
-    own = sum(_tells(word) for word in words)
-    if own > _FEW_WORDS or _DEFINED.fullmatch(question.lstrip(" \u00bf")):
+    telling = sum(_tells(word) for word in words)
+    if telling > _FEW_WORDS or _DEFINED.fullmatch(question.lstrip(" \u00bf")):
         return False
     opens = bool(words) and words[0].casefold() in _OPENING
     return opens or not any(_is_name(word) for word in words[1:])

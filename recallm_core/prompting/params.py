@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from recallm_core.decoding.spec import RecallIn
+from recallm_core.evidence.registry import PRIORS
 from recallm_core.inputs.arguments import real_number, whole_number
 
 Boundary = Literal["sentence", "word", "character"]
@@ -14,14 +15,18 @@ Evidence = Literal["auto", "required", "first", "free"]
 Scope = Literal["documents", "prompt"]
 AbstainPolicy = Literal["said", "unsupported", "either"]
 AnswerForm = Literal["words", "quote"]
-PriorName = Literal["none", "sentences", "reader"]
+Owed = Literal["required", "first", "free"]
+if TYPE_CHECKING:  # type checkers read no table; a test compares
+    PriorName = Literal["none", "sentences", "reader"]
+else:
+    PriorName = Literal[PRIORS]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "recall_in": ("thinking", "answer", "thinking+answer", "none"),
     "boundary": ("sentence", "word", "character"),
     "scope": ("documents", "prompt"),
     "abstain_policy": ("said", "unsupported", "either"),
-    "prior": ("none", "sentences", "reader"),
+    "prior": PRIORS,
     "answer_form": ("words", "quote"),
     "evidence": ("auto", "required", "first", "free"),
 }
@@ -48,9 +53,9 @@ class GenerationParams:
             adds the messages of the user, as documents named ``message:0`` and so on.
         abstain_policy: When ``answer.abstained`` is set: the model ``said`` that the documents
             hold no answer, gave no evidence (``unsupported``), or ``either``.
-        prior: Scores that tilt where a quote starts: ``none``, ``sentences`` (by words and
-            meaning) or ``reader`` (by a small encoder that reads the likeliest passages; it tilts
-            where a quote ends, too).
+        prior: What scores the evidence, and so tilts where a quote starts: ``none``, ``sentences``
+            (by words and meaning) or ``reader`` (by a small encoder that reads the likeliest
+            passages; it tilts where a quote ends, too).
         prior_weight: Strength of that tilt.
         answer_form: ``words``, or ``quote``: thinking is nothing but quotes, and the answer is one
             (``words``). Needs a model with control tokens; with tools, a schema, or no quotes
@@ -102,6 +107,45 @@ class GenerationParams:
             raise ValueError(f"unknown generation params {unknown}; known: {sorted(known)}")
         missing = {k: v for k, v in defaults.items() if getattr(self, k) is None and v is not None}
         return replace(self, **missing)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedParams:
+    """The settings of one generation, all filled in; ``resolving.resolve`` makes them.
+
+    What stands here are our defaults, and they stand nowhere else. Those of ``prior``,
+    ``prior_weight``, ``evidence``, ``boundary`` and ``max_thinking_tokens`` follow from the recipe
+    and from the other settings. The attributes are those of ``GenerationParams``; only ``seed`` may
+    be None: then each output is another.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.6
+    top_p: float = 0.95
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_thinking_tokens: int = 768
+    max_span_tokens: int = 128
+    max_spans: int = 64
+    recall_in: RecallIn = "thinking+answer"
+    boundary: Boundary = "word"
+    scope: Scope = "documents"
+    abstain_policy: AbstainPolicy = "either"
+    prior: PriorName = "none"
+    prior_weight: float = 1.0
+    answer_form: AnswerForm = "words"
+    evidence: Owed = "free"
+
+
+DEFAULTS = ResolvedParams()
+
+_FOLLOW = frozenset(
+    {"seed", "prior", "prior_weight", "evidence", "boundary", "max_thinking_tokens"}
+)
+BASE: Mapping[str, Any] = {
+    f.name: getattr(DEFAULTS, f.name) for f in fields(DEFAULTS) if f.name not in _FOLLOW
+}
+"""What an unset field becomes where the recipe says nothing, by name; some follow from others."""
 
 
 class Settings(TypedDict, total=False):
@@ -156,10 +200,10 @@ def with_settings(params: GenerationParams | None, settings: Mapping[str, Any]) 
 
 
 def _strings(value: object) -> tuple[str, ...]:
-    given = (value,) if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or any(not isinstance(s, str) or not s for s in given):
+    listed = (value,) if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or any(not isinstance(s, str) or not s for s in listed):
         raise ValueError(f"stop must be non-empty strings, got {value!r}")
-    return tuple(given)
+    return tuple(listed)
 
 
 def _whole(name: str, value: object, low: int) -> int | None:
@@ -169,17 +213,3 @@ def _whole(name: str, value: object, low: int) -> int | None:
 
 def _real(name: str, value: object, high: float) -> float | None:
     return None if value is None else real_number(name, value, 0.0, high)
-
-
-BASE: Mapping[str, Any] = {
-    "max_new_tokens": 1024,
-    "temperature": 0.6,
-    "top_p": 0.95,
-    "stop": (),
-    "max_span_tokens": 128,
-    "max_spans": 64,
-    "recall_in": "thinking+answer",
-    "scope": "documents",
-    "abstain_policy": "either",
-    "answer_form": "words",
-}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recallm_core.errors import CheckpointError
-from recallm_core.prompting.params import GenerationParams
+from recallm_core.evidence.registry import PRIORS
+from recallm_core.prompting.params import GenerationParams, Owed, PriorName
 
 FILE = "recallm.json"
 VERSION = 1
@@ -20,7 +21,7 @@ Mode = Literal["trained", "prompted"]
 _CHOICES = {
     "mode": ("trained", "prompted"),
     "layout": ("question-last", "question-first", "both"),
-    "prior": ("none", "sentences", "reader"),
+    "prior": PRIORS,
     "evidence": ("auto", "required", "first", "free"),
 }
 
@@ -73,15 +74,15 @@ class Recipe:
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
-        prior: Scores that tilt where a span starts: ``none``, ``sentences`` (by words and
-            meaning) or ``reader`` (by an encoder that reads the likeliest passages), recomputed
-            after each recall.
+        prior: What scores the evidence, and so tilts where a span starts: ``none``, ``sentences``
+            (by words and meaning) or ``reader`` (by an encoder that reads the likeliest passages),
+            recomputed after each recall.
         prior_weight: Strength of the tilt.
-        min_support: Where what was recalled while thinking fits the question less than this
-            (``sentence_scorer.support``: unrelated pages are below 0.4), the answer counts as
-            abstained.
-        min_answerable: The same with the prior ``reader``: where the probability that the documents
-            hold an answer is less than this (``Answer.support``).
+        min_support: Where what was recalled while thinking fits the question less than this, the
+            answer counts as abstained; for the prior ``sentences``, in the points of
+            ``sentence_scorer.support``, from 0 to 2: twice ``Answer.support``.
+        min_answerable: The same for all other priors: the least ``Answer.support``. With
+            ``reader``, that is the probability that the documents hold an answer.
         sampling: Defaults for GenerationParams, by field name.
         advice: One line for people: what the model is good for, and what to use instead.
     """
@@ -103,7 +104,7 @@ class Recipe:
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)
-    prior: Literal["none", "sentences", "reader"] = "none"
+    prior: PriorName = "none"
     prior_weight: float = 1.0
     min_support: float = 0.0
     min_answerable: float = 0.0
@@ -116,9 +117,9 @@ class Recipe:
         for name in ("mode", "layout", "prior", "evidence"):
             value, choices = getattr(self, name), _CHOICES[name]
             _require(value in choices, name, f"one of {choices}", value)
-        for name, wanted in (("document", "{text}"), ("question", "{question}")):
+        for name, filled in (("document", "{text}"), ("question", "{question}")):
             value = getattr(self, name)
-            _require(value.count(wanted) == 1, name, f"wording with {wanted} once", value)
+            _require(value.count(filled) == 1, name, f"wording with {filled} once", value)
         for value in (getattr(self, f.name) for f in fields(self) if f.type == "str"):
             _require(_encodable(value), "wording", "text without lone surrogates", ascii(value))
         self._check_marks()
@@ -128,8 +129,8 @@ class Recipe:
         _require(bool(self.lead_in), "lead_in", "text between evidence and answer", self.lead_in)
         weight = self.prior_weight
         _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
-        least = self.min_answerable
-        _require(0 <= least <= 1, "min_answerable", "a probability", least)
+        fit = self.min_answerable
+        _require(0 <= fit <= 1, "min_answerable", "a probability", fit)
         try:
             GenerationParams().over(self.sampling)
         except ValueError as error:
@@ -144,8 +145,8 @@ class Recipe:
         _require(paired, "think_close", "set where think_open is", thinking)
         _require(self.think_close not in marks, "think_close", "another mark", thinking)
         if self.mode == "prompted":
-            told = "{open}" in self.system and "{close}" in self.system
-            _require(told, "system", "wording with {open} and {close}: they vary", self.system)
+            named = "{open}" in self.system and "{close}" in self.system
+            _require(named, "system", "wording with {open} and {close}: they vary", self.system)
 
     @property
     def thinks(self) -> bool:
@@ -153,7 +154,7 @@ class Recipe:
         return bool(self.think_close)
 
     @property
-    def policy(self) -> Literal["required", "first", "free"]:
+    def policy(self) -> Owed:
         """What an output owes where the caller says nothing else."""
         if self.evidence != "auto":
             return self.evidence
@@ -225,8 +226,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if name == "sampling":
         _require(isinstance(value, Mapping), name, "an object", value)
         return value
-    want: Any = {"float": (int, float), "int": int}.get(kind, str)
-    _require(isinstance(value, want) and not isinstance(value, bool), name, f"a {kind}", value)
+    types: Any = {"float": (int, float), "int": int}.get(kind, str)
+    _require(isinstance(value, types) and not isinstance(value, bool), name, f"a {kind}", value)
     return value
 
 
@@ -234,9 +235,9 @@ def _encodable(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def _require(holds: bool, name: str, wanted: str, got: object) -> None:
+def _require(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
-        raise CheckpointError(f"recipe field {name} must be {wanted}, got {str(got)[:80]!r}")
+        raise CheckpointError(f"recipe field {name} must be {expected}, got {str(got)[:80]!r}")
 
 
 def trained_recipe(**changes: Any) -> Recipe:

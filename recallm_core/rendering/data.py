@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from recallm_core.answers.answer import Answer, Citation
 from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Segment
-from recallm_core.documents.document import Location
+from recallm_core.documents.document import Document, Location
+from recallm_core.rendering.links import quote_url
 from recallm_core.rendering.visible import HOSTILE
 
 SCHEMA = 1  # raised when a key changes its meaning or goes; new keys don't raise it
@@ -28,8 +30,8 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "abstained": answer.abstained,
         "support": answer.support,
         "finish_reason": answer.finish_reason,
-        "citations": [citation_data(n, c) for n, c in enumerate(answer.citations, 1)],
-        "nearest": [citation_data(n, c) for n, c in enumerate(answer.nearest, 1)],
+        "citations": [_cited(answer, n, c) for n, c in enumerate(answer.citations, 1)],
+        "nearest": [_cited(answer, n, c) for n, c in enumerate(answer.nearest, 1)],
         "tool_calls": [
             {"name": call.name, "arguments": _plain(call.arguments), "id": call.id}
             for call in answer.tool_calls
@@ -55,8 +57,15 @@ def to_dict(answer: Answer) -> dict[str, Any]:
     }
 
 
-def to_json(value: Mapping[str, Any], *, ascii_only: bool = False) -> str:
-    """Returns one JSON object that is safe to show in a terminal.
+def answer_schema() -> dict[str, Any]:
+    """Returns the JSON Schema (draft 2020-12) of what ``to_dict`` returns."""
+    text = files("recallm_core.rendering").joinpath("answer.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def to_json(value: Mapping[str, Any] | Sequence[Any], *, ascii_only: bool = False) -> str:
+    """Returns one JSON value that is safe to show in a terminal.
 
     Characters that could act there are escaped, so a parser gets exactly the same text back.
     """
@@ -64,13 +73,20 @@ def to_json(value: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     return HOSTILE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def citation_data(number: int, citation: Citation) -> dict[str, Any]:
-    """Returns one citation as plain data."""
+def _cited(answer: Answer, number: int, citation: Citation) -> dict[str, Any]:
+    return citation_data(number, citation, answer.sources.get(citation.document_id))
+
+
+def citation_data(
+    number: int, citation: Citation, document: Document | None = None
+) -> dict[str, Any]:
+    """Returns one citation as plain data; its document, where at hand, makes its link exact."""
     return {
         "number": number,
         "document_id": citation.document_id,
         "title": citation.title,
         "source": citation.source,
+        "url": quote_url(citation, document),
         "lines": _pair(citation.lines),
         "page": citation.page,
         "place": citation.place,

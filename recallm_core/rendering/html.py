@@ -25,6 +25,7 @@ from recallm_core.rendering.layout import (
     place_of,
     sources,
 )
+from recallm_core.rendering.links import quote_url
 from recallm_core.rendering.style import NOTEBOOK_STYLE, PAGE_STYLE, SCRIPT, STYLE
 from recallm_core.rendering.visible import one_line, safe_url, visible_runs, visible_slice
 
@@ -160,7 +161,7 @@ def _shortened(text: str) -> str:
 
 def _quote(answer: Answer, root: str, number: int, citation: Citation) -> str:
     grade = GRADES[citation.basis]
-    where = _text(place_of(citation)) + (f", {grade}" if grade else "")
+    where = _place_link(answer, citation) + (f", {grade}" if grade else "")
     others = elsewhere(answer, citation)
     if others:
         where += f"; the same words also stand in {_text(', '.join(others[:5]))}"
@@ -170,6 +171,15 @@ def _quote(answer: Answer, root: str, number: int, citation: Citation) -> str:
         f'<a class="quote" href="#{root}-q{number}" data-k="{number}">{_text(citation.text)}</a>'
         f'<span class="where">{where}</span></li>\n'
     )
+
+
+def _place_link(answer: Answer, citation: Citation) -> str:
+    """Where a quote stands; a link to it on web pages and pages of PDFs."""
+    place = _text(place_of(citation))
+    url = quote_url(citation, answer.sources.get(citation.document_id))
+    if url is None or "#" not in url:
+        return place
+    return f'<a href="{_escape(url)}" rel="noopener noreferrer">{place}</a>'
 
 
 def _reasoning(answer: Answer) -> Iterator[str]:

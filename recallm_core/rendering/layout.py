@@ -230,10 +230,10 @@ def occurrence_place(location: Location, document: Document | None) -> str:
 
 def elsewhere(answer: Answer, citation: Citation) -> tuple[str, ...]:
     """Returns the other places where the quote stands, without repeats."""
-    own = (citation.document_id, citation.start, citation.end)
+    itself = (citation.document_id, citation.start, citation.end)
     here = place_of(citation)
     again = "the same page" if citation.page is not None else "the same line"
-    others = (o for o in citation.occurrences if (o.document_id, o.start, o.end) != own)
+    others = (o for o in citation.occurrences if (o.document_id, o.start, o.end) != itself)
     places = (occurrence_place(o, answer.sources.get(o.document_id)) for o in others)
     return tuple(dict.fromkeys(again if place == here else place for place in places))
 

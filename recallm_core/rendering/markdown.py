@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from recallm_core.answers.answer import Answer, Citation
+from recallm_core.documents.document import Document
 from recallm_core.rendering.layout import (
     GRADES,
     MOST_NEAREST,
@@ -14,7 +15,8 @@ from recallm_core.rendering.layout import (
     markers,
     place_of,
 )
-from recallm_core.rendering.visible import one_line, safe_url, visible, visible_slice
+from recallm_core.rendering.links import quote_url
+from recallm_core.rendering.visible import one_line, visible, visible_slice
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # What a renderer could take for markup, in CommonMark or a usual extension of it: emphasis, code,
@@ -42,7 +44,7 @@ def to_markdown(answer: Answer) -> str:
     blocks += [_note(answer, n, c) for n, c in enumerate(answer.citations, 1)]
     if answer.nearest:
         blocks.append(NEAREST)
-        blocks += [f"{_link(c)}:\n{_block(c.text)}" for c in answer.nearest[:MOST_NEAREST]]
+        blocks += [_nearest(answer, citation) for citation in answer.nearest[:MOST_NEAREST]]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -83,8 +85,8 @@ def _guard_start(line: str) -> str:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    found = match.group()
-    return _ENTITIES.get(found) or "\\" + found
+    character = match.group()
+    return _ENTITIES.get(character) or "\\" + character
 
 
 def _as_entities(space: str) -> str:
@@ -108,7 +110,8 @@ def _note(answer: Answer, number: int, citation: Citation) -> str:
     # has no footnotes.
     grade = GRADES[citation.basis]
     graded = f" ({grade})" if grade else ""
-    lines = [f"[^{number}]: Quoted from {_link(citation)}{graded}:"]
+    link = _link(citation, answer.sources.get(citation.document_id))
+    lines = [f"[^{number}]: Quoted from {link}{graded}:"]
     lines += [f"    {line}" for line in _block(citation.text).split("\n")]
     others = elsewhere(answer, citation)
     if others:
@@ -118,15 +121,20 @@ def _note(answer: Answer, number: int, citation: Citation) -> str:
     return "\n".join(lines)
 
 
+def _nearest(answer: Answer, citation: Citation) -> str:
+    link = _link(citation, answer.sources.get(citation.document_id))
+    return f"{link}:\n{_block(citation.text)}"
+
+
 def _block(text: str) -> str:
     """A quote as a block."""
     return "\n".join(f"> {line}" for line in escape(text).split("\n"))
 
 
-def _link(citation: Citation) -> str:
+def _link(citation: Citation, document: Document | None) -> str:
     place = f"**{escape(place_of(citation))}**"
     title = one_line(citation.title or "")
     if title and title not in place_of(citation):
         place = f"{escape(title)}, {place}"
-    url = safe_url(citation.source)
+    url = quote_url(citation, document)
     return f"[{place}](<{url}>)" if url and url.startswith("http") else place

@@ -20,13 +20,13 @@ def diverse(relevance: Floats, vectors: Floats, k: int, weight: float) -> list[i
         k: At most so many.
         weight: 1: by relevance alone; 0: the most relevant one, then whatever differs most.
     """
-    chosen: list[int] = []
+    positions: list[int] = []
     redundancy = np.full(len(relevance), -np.inf, np.float32)
     scores = relevance.astype(np.float32)  # a copy: those that were chosen are struck out in it
     for _ in range(min(k, len(relevance))):
         best = int(np.argmax(scores))
-        chosen.append(best)
+        positions.append(best)
         redundancy = np.maximum(redundancy, vectors @ vectors[best])
         scores = weight * relevance - (1 - weight) * redundancy
-        scores[chosen] = -np.inf
-    return chosen
+        scores[positions] = -np.inf
+    return positions

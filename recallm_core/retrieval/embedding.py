@@ -69,7 +69,7 @@ class StaticEmbedder:
         from recallm_core.inputs.model_files import usable_file
 
         remedy = "train a table with python -m recallm_core.train.static_embedder"
-        return usable_file(self._folder, name, most=_MAX_FILE, owner="the embedder", remedy=remedy)
+        return usable_file(self._folder, name, limit=_MAX_FILE, owner="the embedder", remedy=remedy)
 
     @property
     def dim(self) -> int:
@@ -219,13 +219,13 @@ class FunctionEmbedder:
     def _vectors(self, texts: list[str]) -> Floats:
         return self._checked(self._array(self._encode(texts)), len(texts))
 
-    def _array(self, made: Any) -> Floats:
+    def _array(self, vectors: Any) -> Floats:
         try:
-            return np.array(made, np.float32)
+            return np.array(vectors, np.float32)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"the embedding function {self._name!r} should return vectors of finite numbers, "
-                f"but returned {shown(made)}"
+                f"but returned {shown(vectors)}"
             ) from error
 
     def _checked(self, vectors: Floats, expected: int) -> Floats:
@@ -359,8 +359,8 @@ class CachedEmbedder:
         known = self._known(set(keys))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
-            made = self._embedder.encode_documents(list(missing.values()))
-            fresh = dict(zip(missing, made, strict=True))
+            vectors = self._embedder.encode_documents(list(missing.values()))
+            fresh = dict(zip(missing, vectors, strict=True))
             with self._open() as store:
                 rows = [(key, vector.tobytes()) for key, vector in fresh.items()]
                 store.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?)", rows)
@@ -374,15 +374,15 @@ class CachedEmbedder:
         return hashlib.blake2b(salted, digest_size=20).digest()
 
     def _known(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
-        found: dict[bytes, Floats] = {}
-        wanted = sorted(keys)
+        vectors: dict[bytes, Floats] = {}
+        ordered = sorted(keys)
         with self._open() as store:
-            for at in range(0, len(wanted), 500):
-                part = wanted[at : at + 500]
+            for at in range(0, len(ordered), 500):
+                part = ordered[at : at + 500]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT key, value FROM vector WHERE key IN ({marks})"
                 for key, value in store.execute(query, part):
                     vector = np.frombuffer(value, np.float32)
                     if vector.shape == (self.dim,):
-                        found[key] = vector
-        return found
+                        vectors[key] = vector
+        return vectors

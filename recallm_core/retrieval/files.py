@@ -64,10 +64,10 @@ def read(path: Path, limit: int) -> bytes:
         CorpusIndexError: It isn't a plain file or larger than that.
     """
     with os.fdopen(_opened(path), "rb") as content:
-        found = content.read(limit + 1)
-    if len(found) > limit:
+        data = content.read(limit + 1)
+    if len(data) > limit:
         raise damaged(path, f"has more than {limit:,} bytes")
-    return found
+    return data
 
 
 def _opened(path: Path) -> int:
@@ -120,18 +120,18 @@ def read_array(path: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDA
         CorpusIndexError: Its type or shape differ, or the file doesn't hold as much as it says.
     """
     try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy reads a header as Python, with all that can go wrong
         raise damaged(path, f"can't be read as an array ({error})") from error
-    fits = len(found.shape) == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, found.shape, strict=True)
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )
-    if not fits or found.dtype != np.dtype(dtype) or not found.flags.c_contiguous:
-        wanted = ", ".join("any" if want is None else f"{want:,}" for want in shape)
+    if not fits or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
+        expected = ", ".join("any" if want is None else f"{want:,}" for want in shape)
         raise damaged(
-            path, f"holds {found.dtype} of shape {found.shape}, expected {dtype} of ({wanted})"
+            path, f"holds {array.dtype} of shape {array.shape}, expected {dtype} of ({expected})"
         )
-    return np.asarray(found)
+    return np.asarray(array)
 
 
 def sync_folder(path: Path) -> None:

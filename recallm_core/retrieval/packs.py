@@ -132,14 +132,60 @@ def everything(state: State, token_budget: int, count: Count, overhead: Overhead
     sample = [documents[name].text[:_SAMPLE_CHARACTERS] for name in names[::step]]
     if state.characters / _ratio(sample, count) > 2 * token_budget:
         return None
-    each = (documents[name] for name in names)
-    return pack_everything(each, token_budget=token_budget, count=count, overhead=overhead)
+    listed = (documents[name] for name in names)
+    return pack_everything(listed, token_budget=token_budget, count=count, overhead=overhead)
 
 
 def _ratio(sample: Sequence[str], count: Count) -> float:
     """Characters per token in some texts."""
     characters = sum(len(text) for text in sample)
     return max(characters, 1) / max(sum(count(text) for text in sample), 1)
+
+
+class _Candidates:
+    """Ranked chunks of a state, each known by its number; those beside a hit join when asked for.
+
+    Args:
+        state: What they are chunks of.
+        ranked: Their numbers and scores.
+    """
+
+    def __init__(self, state: State, ranked: Sequence[tuple[int, float]]) -> None:
+        self._state = state
+        self._numbers: dict[tuple[str, int, int], int] = {}
+        self.chunks = [self._add(number, score) for number, score in ranked]
+
+    def _add(self, number: int, score: float) -> ScoredChunk:
+        candidate = chunk(self._state, number, score)
+        self._numbers[candidate.document_id, candidate.start, candidate.end] = number
+        return candidate
+
+    def beside(self, hit: ScoredChunk) -> list[ScoredChunk]:
+        """Returns the chunks before and after one of the candidates."""
+        number = self._numbers[hit.document_id, hit.start, hit.end]
+        return [self._add(other, 0.0) for other in neighbours(self._state, number)]
+
+    def tokens(self, candidate: ScoredChunk, name: str, count: Count) -> int:
+        """Returns how long a chunk is, remembered under a tokenizer's name; a gap is counted."""
+        number = self._numbers.get((candidate.document_id, candidate.start, candidate.end))
+        if number is None:
+            return count(candidate.text)
+        part, inner = self._state.locate(number)
+        return part.tokens.of(name, inner, lambda: candidate.text, count)
+
+
+def _lengths(
+    candidates: _Candidates, count: Count, tokens_key: str | None
+) -> Callable[[ScoredChunk], int]:
+    """How long chunks are: as remembered under a key, or estimated by their characters.
+
+    The texts that end up in a pack are counted; those that don't needn't be.
+    """
+    if tokens_key is not None:
+        name = counts_name(tokens_key)
+        return lambda candidate: candidates.tokens(candidate, name, count)
+    ratio = _ratio([candidate.text for candidate in candidates.chunks[:_SAMPLE]], count)
+    return lambda candidate: round(len(candidate.text) / ratio)
 
 
 def fill(
@@ -155,44 +201,17 @@ def fill(
     tokens_key: str | None,
 ) -> Pack:
     """Returns the pack of some ranked chunks; the parts have what was counted before."""
-    numbers: dict[tuple[str, int, int], int] = {}
-    chunks: list[ScoredChunk] = []
-    for number, score in ranked:
-        each = chunk(state, number, score)
-        numbers[each.document_id, each.start, each.end] = number
-        chunks.append(each)
+    candidates = _Candidates(state, ranked)
     counted = memoised(count)  # what was counted to be tried isn't counted again to be packed
-    ratio = _ratio([each.text for each in chunks[:_SAMPLE]], counted) if tokens_key is None else 0.0
-
-    known_as = None if tokens_key is None else counts_name(tokens_key)
-
-    def estimate(each: ScoredChunk) -> int:
-        if known_as is None:
-            # The texts that end up in the pack are counted; those that don't needn't be.
-            return round(len(each.text) / ratio)
-        number = numbers.get((each.document_id, each.start, each.end))
-        if number is None:  # a gap
-            return counted(each.text)
-        where, inner = state.locate(number)
-        return where.tokens.of(known_as, inner, lambda: each.text, counted)
-
-    def beside(hit: ScoredChunk) -> list[ScoredChunk]:
-        found = []
-        for number in neighbours(state, numbers[hit.document_id, hit.start, hit.end]):
-            each = chunk(state, number, 0.0)
-            numbers[each.document_id, each.start, each.end] = number
-            found.append(each)
-        return found
-
     return pack(
-        chunks,
+        candidates.chunks,
         DocumentView(state),
         token_budget=token_budget,
         count=counted,
         overhead=overhead,
         order=order,
-        chunk_tokens=estimate,
-        neighbours=beside,
+        chunk_tokens=_lengths(candidates, counted, tokens_key),
+        neighbours=candidates.beside,
         expand_top=expand_top,
         gap_tokens=gap_tokens,
     )

@@ -57,11 +57,11 @@ def collect(texts: Sequence[str], first: int = 0) -> tuple[Postings, npt.NDArray
     numbers: dict[str, int] = {}
     term, place, count, lengths = array("i"), array("i"), array("i"), array("i")
     for position, text in enumerate(texts, start=first):
-        found = Counter(terms(text))
-        lengths.append(found.total())
-        term.extend(numbers.setdefault(word, len(numbers)) for word in found)
-        place.extend([position] * len(found))
-        count.extend(found.values())
+        tally = Counter(terms(text))
+        lengths.append(tally.total())
+        term.extend(numbers.setdefault(word, len(numbers)) for word in tally)
+        place.extend([position] * len(tally))
+        count.extend(tally.values())
     keys, inverse = np.unique(
         np.array([term_key(word) for word in numbers], np.uint64), return_inverse=True
     )
@@ -92,11 +92,11 @@ def joined(parts: Sequence[Postings]) -> Postings:
     counts = np.empty(int(starts[-1]), np.uint16)
     following = starts[:-1].copy()  # where the next entry of each term goes
     for rank, part in zip(ranks, parts, strict=True):
-        held = np.diff(part.starts)
-        target = np.repeat(following[rank] - part.starts[:-1], held)
+        amounts = np.diff(part.starts)
+        target = np.repeat(following[rank] - part.starts[:-1], amounts)
         target += np.arange(len(target))
         places[target], counts[target] = part.places, part.counts
-        following[rank] += held
+        following[rank] += amounts
     return Postings(keys, starts, places, counts)
 
 

@@ -150,22 +150,22 @@ def compacted(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> l
     Each part is left at least twice as large as the next, so there are few, and adding documents
     one by one costs each chunk a number of moves that is logarithmic.
     """
-    kept: list[Part] = []
-    for each in parts:
-        if not each.live.any():
+    compact: list[Part] = []
+    for part in parts:
+        if not part.live.any():
             continue
-        if 2 * int(each.live.sum()) < len(each.live):
-            each = _merged([each], search)
-        kept.append(each)
-        while len(kept) > 1 and kept[-2].chunk_count < 2 * kept[-1].chunk_count:
-            last, previous = kept.pop(), kept.pop()
-            kept.append(_merged([previous, last], search))
-    return kept
+        if 2 * int(part.live.sum()) < len(part.live):
+            part = _merged([part], search)
+        compact.append(part)
+        while len(compact) > 1 and compact[-2].chunk_count < 2 * compact[-1].chunk_count:
+            last, previous = compact.pop(), compact.pop()
+            compact.append(_merged([previous, last], search))
+    return compact
 
 
 def _merged(parts: Sequence[Part], search: VectorSearch) -> Part:
-    whole = merge([each.segment for each in parts], [each.live for each in parts], search)
-    tokens = merged([each.tokens for each in parts], [each.chunks_live for each in parts])
+    whole = merge([one.segment for one in parts], [one.live for one in parts], search)
+    tokens = merged([one.tokens for one in parts], [one.chunks_live for one in parts])
     return part(whole, search, tokens)
 
 
@@ -189,8 +189,8 @@ def fitting(candidate: Part, where: Where | None) -> Mask:
             "where must be a function of a document's metadata, or a mapping of the values that "
             f"it must have, got {shown(where)}"
         )
-    wanted = where if callable(where) else _has_values(where)
-    fit = [bool(wanted(each)) for each in candidate.segment.metadata]
+    accepts = where if callable(where) else _has_values(where)
+    fit = [bool(accepts(metadata)) for metadata in candidate.segment.metadata]
     return candidate.live & np.array(fit, np.bool_)
 
 
@@ -224,8 +224,8 @@ def nearest_chunks(
     """Returns the chunks whose vectors have the highest products with a vector."""
     rows, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for candidate, first, mask in zip(state.parts, state.firsts, masks, strict=False):
-        found, products = candidate.nearest.search(query, depth + 1, mask)
-        rows.append(found + first)
+        rows_of_part, products = candidate.nearest.search(query, depth + 1, mask)
+        rows.append(rows_of_part + first)
         scores.append(products)
     return _best(np.concatenate(rows), np.concatenate(scores), depth)
 
@@ -304,5 +304,5 @@ def neighbours(state: State, number: int) -> list[int]:
     """Returns the chunks before and after a chunk in its document."""
     where, inner = state.locate(number)
     documents = where.segment.chunk_document
-    beside = (n for n in (inner - 1, inner + 1) if 0 <= n < len(documents))
-    return [number + n - inner for n in beside if documents[n] == documents[inner]]
+    adjacent = (n for n in (inner - 1, inner + 1) if 0 <= n < len(documents))
+    return [number + n - inner for n in adjacent if documents[n] == documents[inner]]

@@ -84,8 +84,8 @@ class Made:
 
     def encode_documents(self, texts: Sequence[str]) -> Floats:
         """Returns the next vectors, scaled to length 1."""
-        given, self._waiting = self._waiting[: len(texts)], self._waiting[len(texts) :]
-        return unit(np.array(given, np.float32))
+        batch, self._waiting = self._waiting[: len(texts)], self._waiting[len(texts) :]
+        return unit(np.array(batch, np.float32))
 
     def encode_query(self, text: str) -> Floats:
         """Always raises: nobody asks while a segment is built."""
@@ -117,9 +117,9 @@ def build(
         texts = [
             documents[cuts.document[n]].text[cuts.start[n] : cuts.end[n]] for n in range(first, end)
         ]
-        found, held = postings.collect(texts, first)
-        words.append(found)
-        lengths.append(held)
+        table, sizes = postings.collect(texts, first)
+        words.append(table)
+        lengths.append(sizes)
         titles = [documents[number].title for number in cuts.document[first:end]]
         headed = [_headed(title, text) for title, text in zip(titles, texts, strict=True)]
         raw = _encoded(headed, embedder, first, cuts.chunks, progress)
@@ -159,8 +159,8 @@ class _Cuts:
 def _cut(documents: Sequence[Document], split: Split) -> _Cuts:
     document, start, end, parent = array("i"), array("q"), array("q"), array("i")
     section, last = -1, None
-    for number, each in enumerate(documents):
-        for chunk in split(each):
+    for number, source in enumerate(documents):
+        for chunk in split(source):
             inside = (number, chunk.parent or chunk.start)
             section += inside != last
             last = inside
@@ -213,8 +213,8 @@ def _in_context(raw: Floats, parent: npt.NDArray[Any], document: npt.NDArray[Any
     """Each chunk's vector with those of its section and of its document added."""
     if not len(raw):
         return raw
-    around = raw + _PARENT_WEIGHT * _group_means(raw, parent)
-    return _normalised(around + _DOCUMENT_WEIGHT * _group_means(raw, document))
+    weighted = raw + _PARENT_WEIGHT * _group_means(raw, parent)
+    return _normalised(weighted + _DOCUMENT_WEIGHT * _group_means(raw, document))
 
 
 def _group_means(raw: Floats, group: npt.NDArray[Any]) -> Floats:
@@ -261,8 +261,8 @@ def merge(
     search: VectorSearch = DEFAULT_SEARCH,
 ) -> Segment:
     """Returns one segment with the living documents of several, in order; nothing is recomputed."""
-    kept = [np.flatnonzero(alive) for alive in live]
-    offsets = np.cumsum([0, *(len(each) for each in kept)])
+    alive_rows = [np.flatnonzero(alive) for alive in live]
+    offsets = np.cumsum([0, *(len(alive_row) for alive_row in alive_rows)])
     chunks = [alive[part.chunk_document] for part, alive in zip(segments, live, strict=True)]
     columns: dict[str, Any] = {}
     for name in ("chunk_start", "chunk_end", "chunk_terms", "vectors"):
@@ -277,24 +277,34 @@ def merge(
     columns["chunk_parent"] = _sections(segments, chunks)
     columns["words"] = _merged_postings([part.words for part in segments], chunks)
     columns["titles"] = _merged_postings([part.titles for part in segments], live)
-    places = [(part.texts, int(n)) for part, each in zip(segments, kept, strict=True) for n in each]
-    ids = (part.ids[n] for part, each in zip(segments, kept, strict=True) for n in each)
-    metadata = (part.metadata[n] for part, each in zip(segments, kept, strict=True) for n in each)
+    places = [
+        (part.texts, int(n))
+        for part, alive_row in zip(segments, alive_rows, strict=True)
+        for n in alive_row
+    ]
+    ids = (
+        part.ids[n] for part, alive_row in zip(segments, alive_rows, strict=True) for n in alive_row
+    )
+    metadata = (
+        part.metadata[n]
+        for part, alive_row in zip(segments, alive_rows, strict=True)
+        for n in alive_row
+    )
     columns["coarse"] = train(columns["vectors"], search)
     return Segment(texts=_Joined(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
 
 
 def _concatenated(
-    segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.bool_]], name: str
+    segments: Sequence[Segment], masks: Sequence[npt.NDArray[np.bool_]], name: str
 ) -> npt.NDArray[Any]:
     return np.concatenate(
-        [np.asarray(getattr(part, name))[rows] for part, rows in zip(segments, kept, strict=True)]
+        [np.asarray(getattr(part, name))[rows] for part, rows in zip(segments, masks, strict=True)]
     )
 
 
-def _renumbered(kept: npt.NDArray[np.bool_]) -> Ints:
+def _renumbered(mask: npt.NDArray[np.bool_]) -> Ints:
     """The new number of each row that is kept; rows that aren't have none that counts."""
-    numbers: Ints = np.cumsum(kept) - 1
+    numbers: Ints = np.cumsum(mask) - 1
     return numbers
 
 
@@ -314,11 +324,11 @@ def _sections(
 
 def _merged_postings(parts: Sequence[Postings], rows: Sequence[npt.NDArray[np.bool_]]) -> Postings:
     firsts = np.cumsum([0, *(int(inside.sum()) for inside in rows)])
-    kept = [
+    remaining = [
         postings.kept(part, inside, int(first))
         for part, inside, first in zip(parts, rows, firsts, strict=False)
     ]
-    return postings.joined(kept)
+    return postings.joined(remaining)
 
 
 def arrays(segment: Segment) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -35,12 +35,12 @@ class TokenCounts:
 
     def named(self, name: str) -> Counts:
         """Returns the counts under a tokenizer; none is known of one that is new."""
-        found = self._known.get(name)
-        if found is None:
+        counts = self._known.get(name)
+        if counts is None:
             for oldest in list(self._known)[: max(0, len(self._known) - _KEPT + 1)]:
                 self._known.pop(oldest, None)
-            found = self._known.setdefault(name, np.full(self._chunks, UNKNOWN, np.int32))
-        return found
+            counts = self._known.setdefault(name, np.full(self._chunks, UNKNOWN, np.int32))
+        return counts
 
     def of(
         self, name: str, chunk: int, text: Callable[[], str], count: Callable[[str], int]

@@ -71,11 +71,11 @@ def train(vectors: npt.NDArray[np.float16], search: VectorSearch = DEFAULT_SEARC
     centroids = np.array(clusters.centroids, np.float32)
     nearest = faiss.IndexFlatIP(dim)
     nearest.add(centroids)
-    found = [
+    assigned = [
         nearest.search(vectors[at : at + _ADDED_AT_ONCE].astype(np.float32), 1)[1][:, 0]
         for at in range(0, count, _ADDED_AT_ONCE)
     ]
-    return Coarse(centroids, np.concatenate(found).astype(np.int32))
+    return Coarse(centroids, np.concatenate(assigned).astype(np.int32))
 
 
 class NearestVectors:
@@ -125,10 +125,10 @@ class NearestVectors:
             selector: Any = faiss.IDSelectorBitmap  # its Python wrapper takes an array
             settings["sel"] = selector(bits)
         kind = faiss.SearchParametersIVF if approximate else faiss.SearchParameters
-        asked = np.ascontiguousarray(query, np.float32).reshape(1, -1)
-        products, rows = index.search(asked, k, params=kind(**settings))
-        found = rows[0] >= 0
-        return rows[0][found], products[0][found]
+        query_row = np.ascontiguousarray(query, np.float32).reshape(1, -1)
+        products, rows = index.search(query_row, k, params=kind(**settings))
+        filled = rows[0] >= 0
+        return rows[0][filled], products[0][filled]
 
     def _built(self) -> Any:
         with self._lock:

@@ -49,8 +49,8 @@ class WordScores:
         self._sizes, self._means = [], []
         for level in range(3):
             units = [levels[level] for levels in self._levels]
-            size = sum(int(_alive(each).sum()) for each in units)
-            total = sum(int(each.terms[_alive(each)].sum()) for each in units)
+            size = sum(int(_alive(unit).sum()) for unit in units)
+            total = sum(int(unit.terms[_alive(unit)].sum()) for unit in units)
             self._sizes.append(size)
             self._means.append(total / size if total else 1.0)
 
@@ -72,16 +72,16 @@ class WordScores:
 
     def _add(self, key: int, totals: Sequence[Sequence[Scores]]) -> None:
         """Adds the share of one term at every level of every segment."""
-        found = [
+        hits_by_part = [
             _hits(part, levels, key)
             for part, levels in zip(self._segments, self._levels, strict=True)
         ]
         for level in range(3):
-            frequency = sum(len(hits[level].places) for hits in found)
+            frequency = sum(len(hits[level].places) for hits in hits_by_part)
             if not frequency:
                 continue
             rarity = np.log1p((self._sizes[level] - frequency + 0.5) / (frequency + 0.5))
-            for hits, levels, total in zip(found, self._levels, totals, strict=True):
+            for hits, levels, total in zip(hits_by_part, self._levels, totals, strict=True):
                 places, counts = hits[level].places, hits[level].counts
                 length = levels[level].terms[places] / self._means[level]
                 total[level][places] += (
@@ -116,9 +116,9 @@ def _hits(part: Segment, levels: Sequence[_Lengths], key: int) -> tuple[_Hits, _
     titled, title_counts = part.titles.of(key)
     chunks_live, documents_live = levels[0].live, levels[2].live
     if chunks_live is not None and documents_live is not None:
-        kept, kept_titles = chunks_live[places], documents_live[titled]
-        places, counts = places[kept], counts[kept]
-        titled, title_counts = titled[kept_titles], title_counts[kept_titles]
+        alive, alive_titles = chunks_live[places], documents_live[titled]
+        places, counts = places[alive], counts[alive]
+        titled, title_counts = titled[alive_titles], title_counts[alive_titles]
     wide = counts.astype(np.int64)
     sections = _grouped(part.chunk_parent[places], wide)
     documents = _grouped(part.chunk_document[places], wide)

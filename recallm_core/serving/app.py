@@ -76,7 +76,9 @@ class RecallMiddleware:
 
     def _knows(self, key: bytes) -> bool:
         digest = hashlib.sha256(key).digest()
-        known = [hmac.compare_digest(digest, each) for each in self._keys]  # all, in equal time
+        known = [
+            hmac.compare_digest(digest, digest_of_key) for digest_of_key in self._keys
+        ]  # all, in equal time
         return any(known)
 
     async def _own(self, scope: Scope, send: Send) -> None:
@@ -163,10 +165,10 @@ def _salt(key: bytes) -> bytes:
 
 def _bearer(scope: Scope) -> bytes:
     """The key of a request; empty where it has none."""
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
-    found: bytes = key.strip() if scheme.lower() == b"bearer" else b""
-    return found
+    headers = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = (headers[0] if len(headers) == 1 else b"").partition(b" ")
+    key_bytes: bytes = key.strip() if scheme.lower() == b"bearer" else b""
+    return key_bytes
 
 
 def _is_foreign(scope: Scope) -> bool:
@@ -192,9 +194,9 @@ def is_loopback(host: str) -> bool:
 def _engine_config(scope: Scope) -> Any:
     """The engine's configuration, which vLLM keeps in its application's state; None elsewhere."""
     state = getattr(scope.get("app"), "state", None)
-    found = getattr(state, "vllm_config", None)
+    config = getattr(state, "vllm_config", None)
     client = getattr(state, "engine_client", None)
-    return found if found is not None else getattr(client, "vllm_config", None)
+    return config if config is not None else getattr(client, "vllm_config", None)
 
 
 def _error(message: str) -> bytes:

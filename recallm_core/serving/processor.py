@@ -121,12 +121,12 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
         return None if row is None else _Listed(row, prompt or [], output)
 
     def _listed_masks(self, rows: int, width: int) -> list[RowMask]:
-        found = []
-        for index, each in sorted(self._listed.items()):
-            mask = each.row.mask(each.prompt, each.output, width) if index < rows else None
+        masks = []
+        for index, listed in sorted(self._listed.items()):
+            mask = listed.row.mask(listed.prompt, listed.output, width) if index < rows else None
             if mask is not None:
-                found.append(RowMask(index, mask, each.row.spec.vocab_size))
-        return found
+                masks.append(RowMask(index, mask, listed.row.spec.vocab_size))
+        return masks
 
     # The second runner: requests by slot, all ids in its buffers.
 
@@ -154,13 +154,13 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
         ]  # the others' prompts are still being read, nothing is sampled
         if sampled:
             self._tokens.collect()
-        found = []
+        masks = []
         for index, slot, length in sampled:
             row, history = self._rows[slot], self._tokens.read(slot, length)
             mask = row.mask(history.prompt, history.output, width)
             if mask is not None:
-                found.append(RowMask(index, mask, row.spec.vocab_size))
-        return found
+                masks.append(RowMask(index, mask, row.spec.vocab_size))
+        return masks
 
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
         """Forbids what is illegal, in place.

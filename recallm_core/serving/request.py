@@ -73,9 +73,9 @@ class ServedRow:
         try:
             if not self._begun:
                 self._begin(prompt, width)
-            found = None if self._rules is None else self._follow(self._rules, list(output))
-            if self._rules is not None and not _leaves_nothing(found):
-                return found
+            mask = None if self._rules is None else self._follow(self._rules, list(output))
+            if self._rules is not None and not _leaves_nothing(mask):
+                return mask
         except Exception:  # whatever it is: the server goes on with everybody else's requests
             _log.exception("a request ends here, its constraint can't be followed")
             self._rules = None

@@ -124,7 +124,7 @@ def read_layout(text: str) -> Layout:
     blocks: list[Range] = []
     marks: list[Range] = []
     for paragraph in _paragraphs(text):
-        if len(paragraph) == 1 or _is_plainly_wrapped(text, paragraph):
+        if _is_bare_line(text, paragraph) or _is_plainly_wrapped(text, paragraph):
             blocks.append((paragraph[0][0], paragraph[-1][1]))
         else:
             _read_paragraph(text, paragraph, blocks, marks)
@@ -145,6 +145,11 @@ def _paragraphs(text: str) -> Iterator[list[Range]]:
         lines.append(match.span())
     if lines:
         yield lines
+
+
+def _is_bare_line(text: str, paragraph: Sequence[Range]) -> bool:
+    """Whether a paragraph is one line without a mark."""
+    return len(paragraph) == 1 and text[paragraph[0][0]] not in _MARKING
 
 
 def _is_plainly_wrapped(text: str, paragraph: Sequence[Range]) -> bool:
@@ -180,6 +185,7 @@ def _read_paragraph(
 ) -> None:
     """Adds the blocks of a paragraph, and the marks before their lines."""
     lines = _lines(text, paragraph)
+    repeated = Counter(line.mark for line in lines)
     for run in _runs(lines):
         joins = _joins(run) if len(run) > 1 else []
         begin = run[0].start
@@ -188,12 +194,16 @@ def _read_paragraph(
                 blocks.append((begin, line.end))
                 begin = following.start
         blocks.append((begin, run[-1].end))
-        if run[0].mark and any(joins):
+        mark = run[0].mark
+        if mark and (any(joins) or mark[0] != "#" or repeated[mark] == len(lines) > 1):
             marks.extend((line.start, line.at) for line in run)
 
 
 def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:
-    """The lines described; a star is a comment's mark or a list's, as the lines around it say."""
+    """The lines described; a star is a comment's mark or a list's, as the lines around it say.
+
+    A percent sign after a number is no mark.
+    """
     lines: list[_Line] = []
     for start, end in paragraph:
         found = _MARK.match(text, start, end) if text[start] in _MARKING else None
@@ -203,7 +213,8 @@ def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:
     for mark, group in groupby(lines, key=lambda line: line.mark):
         run = list(group)
         last = first + len(run)
-        if mark == "*" and not _is_comment(lines, first, last):
+        is_prose = mark == "%" and first > 0 and lines[first - 1].words[-1:].isdecimal()
+        if is_prose or (mark == "*" and not _is_comment(lines, first, last)):
             lines[first:last] = [_Line(text, line.start, line.end, line.start, "") for line in run]
         first = last
     return lines
@@ -243,16 +254,16 @@ def _is_comment(lines: Sequence[_Line], first: int, last: int) -> bool:
 
 def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
     """Yields stretches of lines with one mark, a list's items and a subtitle's parts apart."""
-    begins = _item_numbers(lines)
-    run: list[_Line] = []
-    for number, line in enumerate(lines):
-        is_cue = line.kind == "cue" or (run and run[-1].kind == "cue")
-        if run and (is_cue or number in begins or not line.words or run[-1].mark != line.mark):
-            yield run
-            run = []
-        run.append(line)
-    if run:
-        yield run
+    for _, group in groupby(lines, key=lambda line: (line.mark, not line.words)):
+        part = list(group)
+        begins = _item_numbers(part)
+        first = 0
+        for number in range(1, len(part)):
+            is_cue = "cue" in (part[number].kind, part[number - 1].kind)
+            if is_cue or number in begins or not part[number].words:
+                yield part[first:number]
+                first = number
+        yield part[first:]
 
 
 def _item_numbers(lines: Sequence[_Line]) -> set[int]:

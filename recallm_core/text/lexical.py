@@ -344,7 +344,7 @@ def _is_shortened(text: str, begin: int, stop: int, after: str) -> bool:
     words = text[max(begin, stop - 24) : stop].split()
     if not words:
         return True  # a list number's or a stray full stop
-    length = stop - begin
+    length = len(text[begin:stop].lstrip()) if stop - begin < _LONGEST_ASIDE else stop - begin
     word = words[-1].lstrip("([\"'\u201c\u2018\u201e\xab").casefold()
     if word in _ABBREVIATIONS or _INITIALS.fullmatch(word):
         return True

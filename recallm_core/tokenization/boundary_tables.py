@@ -160,22 +160,24 @@ class _Visible:
 
     def after(self, offsets: Ints32) -> Ints32:
         """For each offset, the first of them at or after it; the end of the text without one."""
-        found: Ints32 = self._at[self._count[offsets]]
-        return found
+        offsets_after: Ints32 = self._at[self._count[offsets]]
+        return offsets_after
 
     def before(self, offsets: Ints32) -> Ints32:
         """For each offset, one past the last of them before it; 0 without one."""
         counts = self._count[offsets]
-        found: Ints32 = np.where(counts > 0, self._at[counts - 1] + np.int32(1), np.int32(0))
-        return found
+        offsets_before: Ints32 = np.where(
+            counts > 0, self._at[counts - 1] + np.int32(1), np.int32(0)
+        )
+        return offsets_before
 
 
 def _blank(text: str) -> Bools:
     if text.isascii():
         return np.frombuffer(text.encode("ascii").translate(_BLANK_ASCII), dtype=np.bool_)
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    found: Bools = _BLANK[np.minimum(codes, np.uint32(0x3001))]
-    return found
+    is_blank: Bools = _BLANK[np.minimum(codes, np.uint32(0x3001))]
+    return is_blank
 
 
 def copyable_runs(places: Sequence[Placed]) -> tuple[tuple[Run, ...], Limits]:

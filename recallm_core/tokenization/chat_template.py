@@ -8,10 +8,7 @@ number of steps and a time, and whatever makes a text or a list longer is measur
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any
@@ -24,17 +21,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-_MOST_SOURCE = 500_000  # characters of a template; the longest known has some 50,000
-_MOST_STEPS = 2_000_000
-_MOST_SECONDS = 20.0  # a hundred times what the longest conversation takes
-_MOST_CHARACTERS = (
-    4_000_000  # of one text, and of all that is written; longer prompts may have more
+from recallm_core.tokenization.template_meter import (
+    MOST_PARTS,
+    Meter,
+    TooMuchError,
+    check_filter,
+    check_method,
+    check_operands,
+    current_meter,
+    method_name,
+    running,
 )
-_MOST_PARTS = 400_000  # of one nested value
-_MOST_BITS = 4_096  # of a whole number
-_MOST_WIDTH = 10_000  # of a number that says how wide something is to be
-_SPREADING = ("translate", "maketrans", "expandtabs", "to_bytes")
-_WIDE = re.compile(r"[0-9]{5}|\*")
+
+_MOST_SOURCE = 500_000  # characters of a template; the longest known has some 50,000
 
 _FILTERS = (  # what chat templates use; each is measured
     *("abs", "attr", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape"),
@@ -45,78 +44,8 @@ _FILTERS = (  # what chat templates use; each is measured
 )
 
 
-class _TooMuchError(TemplateError):
-    """A template wants more than a conversation can need."""
-
-
-class _Meter:
-    """What one rendering has used so far, and may use."""
-
-    def __init__(self, given: int = 0) -> None:
-        self.most = _MOST_CHARACTERS + 8 * given
-        self._steps = 0
-        self._written = 0
-        self._end = time.monotonic() + _MOST_SECONDS
-
-    def step(self) -> None:
-        """Counts one turn of a loop, call or filter."""
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            raise _TooMuchError(f"it takes more than {_MOST_STEPS:,} steps")
-        if time.monotonic() > self._end:
-            raise _TooMuchError(f"it takes longer than {_MOST_SECONDS:g} s")
-
-    def fit(self, size: int) -> None:
-        """Checks the size of a text, before it is made where that can be."""
-        if size > self.most:
-            raise _TooMuchError(f"it makes a text of more than {self.most:,} characters")
-
-    def write(self, text: str) -> str:
-        """Counts what is written, macros and blocks too."""
-        self._written += len(text) + 1
-        self.fit(self._written)
-        return text
-
-    def size(self, *values: Any) -> int:
-        """The characters in some values, nested ones too, each as often as it stands there."""
-        left, parts, total = list(values), 0, 0
-        while left:
-            value = left.pop()
-            parts += 1
-            if parts > _MOST_PARTS:
-                raise _TooMuchError(f"it nests more than {_MOST_PARTS:,} values")
-            if isinstance(value, str | bytes):
-                total += len(value)
-            elif isinstance(value, Mapping):
-                left.extend(value)
-                left.extend(value.values())
-            elif isinstance(value, list | tuple | set | frozenset):
-                left.extend(value)
-            elif isinstance(value, Namespace):
-                left.append(value._Namespace__attrs)
-            total += 4
-        return total
-
-    def held(self, value: Any) -> Any:
-        """Returns a value that isn't too large."""
-        if isinstance(value, str | bytes):
-            self.fit(len(value))
-        elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            raise _TooMuchError(f"it makes a number of more than {_MOST_BITS:,} bits")
-        elif isinstance(value, list | tuple | Mapping | set | frozenset | Namespace):
-            self.fit(self.size(value))
-        return value
-
-
-_meter: ContextVar[_Meter | None] = ContextVar("recallm_chat_template", default=None)
-
-
-def _held(value: Any) -> Any:
-    return _used().held(value)
-
-
-def _used() -> _Meter:
-    return _meter.get() or _Meter()  # constants are worked out when a template is compiled
+def _measure(value: Any) -> Any:
+    return current_meter().measure(value)
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
@@ -131,18 +60,18 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **more: Any) ->
         jinja2.TemplateError: It is no template, refuses the conversation, or wants too much.
     """
     shown = [{key: value for key, value in m.items() if value is not None} for m in messages]
-    meter = _Meter(_Meter().size(shown, more) if len(shown) < _MOST_PARTS else 0)
-    token = _meter.set(meter)
+    meter = Meter(Meter().size(shown, more) if len(shown) < MOST_PARTS else 0)
+    token = running.set(meter)
     try:
         return str(_compiled(template).render(messages=shown, **more))
     finally:
-        _meter.reset(token)
+        running.reset(token)
 
 
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> Any:
     if len(source) > _MOST_SOURCE:
-        raise _TooMuchError(f"it has more than {_MOST_SOURCE:,} characters")
+        raise TooMuchError(f"it has more than {_MOST_SOURCE:,} characters")
     return _Environment().from_string(source)
 
 
@@ -168,14 +97,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             extensions=[_Generation, loopcontrols],
             finalize=_written,
         )
-        own = {name: _measured(name, self.filters[name]) for name in _FILTERS}
-        own |= {"tojson": _measured("tojson", _tojson)}
-        own |= {
+        measured = {name: _measured(name, self.filters[name]) for name in _FILTERS}
+        measured |= {"tojson": _measured("tojson", _tojson)}
+        measured |= {
             "~loop": _counted,
             "~join": _concatenated,
-            "~held": _held,
+            "~held": _measure,
         }
-        self.filters = own
+        self.filters = measured
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
         self.globals |= {
@@ -190,19 +119,19 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """One of the operators that can make something long."""
-        meter = _used()
+        meter = current_meter()
         meter.step()
-        _check_operands(meter, operator, left, right)
-        return meter.held(super().call_binop(context, operator, left, right))
+        check_operands(meter, operator, left, right)
+        return meter.measure(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A method, macro or function."""
-        meter = _used()
+        meter = current_meter()
         meter.step()
-        if args and _method(called) == "join":
+        if args and method_name(called) == "join":
             args = (_listed(args[0]), *args[1:])
-        _check_method(meter, called, args, kwargs)
-        return meter.held(super().call(context, called, *args, **kwargs))
+        check_method(meter, called, args, kwargs)
+        return meter.measure(super().call(context, called, *args, **kwargs))
 
 
 class _Names(Namespace):
@@ -210,10 +139,10 @@ class _Names(Namespace):
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]
-        given = dict(*args, **kwargs)
-        for name in given:
+        values = dict(*args, **kwargs)
+        for name in values:
             _check_name(name)
-        Namespace.__init__(self, given)
+        Namespace.__init__(self, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _check_name(name)
@@ -265,7 +194,7 @@ def _filtered(node: Any, name: str, line: int | None = None) -> nodes.Filter:
 @pass_context
 def _written(_: Context, value: Any) -> str:
     """What is written, measured before it becomes a text."""
-    meter = _used()
+    meter = current_meter()
     if not isinstance(value, str):
         meter.fit(meter.size(value))
     return meter.write(str(value))
@@ -285,7 +214,7 @@ class _Sized:
 
 
 def _ticking(values: Iterable[Any]) -> Iterator[Any]:
-    meter = _used()
+    meter = current_meter()
     for value in values:
         meter.step()
         yield value
@@ -301,7 +230,7 @@ def _listed(values: Any) -> Any:
 
 
 def _concatenated(values: Sequence[Any]) -> str:
-    meter = _used()
+    meter = current_meter()
     meter.step()
     meter.fit(meter.size(*values))
     return "".join(map(str, values))
@@ -324,112 +253,16 @@ def _raise(message: object) -> None:
     raise TemplateError(str(message)[:2000])
 
 
-def _measured(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that is counted, and whose result is measured."""
 
-    @wraps(made)
+    @wraps(function)
     def measured(*args: Any, **kwargs: Any) -> Any:
-        meter = _used()
+        meter = current_meter()
         meter.step()
-        own = args[1:] if hasattr(made, "jinja_pass_arg") else args
-        given = [_listed(value) for value in own]
-        _check_filter(meter, name, given, kwargs)
-        return meter.held(made(*args[: len(args) - len(own)], *given, **kwargs))
+        arguments = args[1:] if hasattr(function, "jinja_pass_arg") else args
+        operands = [_listed(value) for value in arguments]
+        check_filter(meter, name, operands, kwargs)
+        return meter.measure(function(*args[: len(args) - len(arguments)], *operands, **kwargs))
 
     return measured
-
-
-def _check_filter(meter: _Meter, name: str, given: Sequence[Any], more: Mapping[str, Any]) -> None:
-    if name in ("batch", "round", "truncate"):
-        _check_widths([*given[1:], *more.values()])
-    if not given:
-        return
-    if name == "replace":
-        old, new = [*given[1:3], more.get("old", ""), more.get("new", "")][:2]
-        _check_replace(meter, str(given[0]), str(old), str(new))
-    elif name == "join":
-        between = str(given[1] if len(given) > 1 else more.get("d", ""))
-        count = len(given[0]) if hasattr(given[0], "__len__") else 0
-        meter.fit(meter.size(given[0]) + len(between) * count)
-    elif name in ("indent", "tojson"):
-        _check_indent(meter, name, given, more)
-    elif not isinstance(given[0], str):
-        meter.size(given[0])
-
-
-def _check_indent(meter: _Meter, name: str, given: Sequence[Any], more: Mapping[str, Any]) -> None:
-    """Each line, or each value, gets the same blanks before it."""
-    at = 1 if name == "indent" else 2
-    blanks = given[at] if len(given) > at else more.get("width", more.get("indent", 4))
-    width = len(blanks) if isinstance(blanks, str) else blanks if isinstance(blanks, int) else 0
-    size = meter.size(given[0])
-    lines = str(given[0]).count("\n") + 1 if name == "indent" else size
-    if width > 100:
-        raise _TooMuchError("it indents by more than 100 characters")
-    meter.fit(size + width * lines)
-
-
-def _check_replace(meter: _Meter, text: str, old: str, new: str) -> None:
-    meter.fit(len(text) + text.count(old) * len(new))
-
-
-def _check_widths(values: Iterable[Any]) -> None:
-    for value in values:
-        if isinstance(value, int) and abs(value) > _MOST_WIDTH:
-            raise _TooMuchError(f"it asks for a width of more than {_MOST_WIDTH:,}")
-
-
-def _check_operands(meter: _Meter, sign: str, left: Any, right: Any) -> None:
-    if sign == "**":
-        _check_power(left, right)
-    elif sign == "*":
-        for long, times in ((left, right), (right, left)):
-            if isinstance(long, str | bytes | list | tuple) and isinstance(times, int):
-                meter.fit(max(1, meter.size(long)) * times)
-    elif sign == "%" and isinstance(left, str | bytes):
-        _check_format(meter, str(left), "%", (right,))
-    elif sign == "+" and isinstance(left, str) and isinstance(right, str):
-        meter.fit(len(left) + len(right))
-
-
-def _check_power(left: Any, right: Any) -> None:
-    small = isinstance(right, int | float) and abs(right) <= 64
-    if not small or (isinstance(left, int) and left.bit_length() > 64):
-        raise _TooMuchError("it asks for a power of more than 64")
-
-
-def _check_format(meter: _Meter, form: str, mark: str, values: Sequence[Any]) -> None:
-    """Formats with wide fields are refused; each field may be the largest value."""
-    if _WIDE.search(form):
-        raise _TooMuchError(f"it asks for a width of more than {_MOST_WIDTH:,}")
-    _check_widths(values)
-    meter.fit(len(form) + form.count(mark) * meter.size(*values))
-
-
-def _method(called: Any) -> str:
-    """The name of a method of a text or number; empty for anything else."""
-    bound = getattr(called, "__wrapped__", called)
-    owner = getattr(bound, "__self__", None)
-    return bound.__name__ if isinstance(owner, str | bytes | int | float) else ""
-
-
-def _check_method(
-    meter: _Meter, called: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> None:
-    name = _method(called)
-    if not name:
-        return
-    owner = getattr(called, "__wrapped__", called).__self__
-    values = [*args, *kwargs.values()]
-    if name in _SPREADING:
-        raise _TooMuchError(f"it calls {name}, which no chat template needs")
-    if name in ("format", "format_map"):
-        _check_format(meter, str(owner), "{", values)
-    elif name == "replace" and len(args) > 1:
-        old, new = args[0], args[1]
-        times = owner.count(old)
-        meter.fit(len(owner) + times * len(new))
-    elif name == "join":
-        meter.fit(meter.size(*args) + len(owner) * (len(args[0]) if args else 0))
-    else:
-        _check_widths(values)

@@ -40,10 +40,10 @@ def plain_tokenizer(state: Mapping[str, Any], controls: Set[int]) -> Any:
         plain["normalizer"] = _without_normal_forms(plain["normalizer"])
     plain["model"] = _without_pieces(plain["model"], controls)
     blank = [t for t in state.get("added_tokens") or () if _is_blank(t) and t["id"] not in controls]
-    found = rebuild(plain | {"added_tokens": blank})
-    if any(found.token_to_id(t["content"]) != t["id"] for t in blank):
+    tokenizer = rebuild(plain | {"added_tokens": blank})
+    if any(tokenizer.token_to_id(t["content"]) != t["id"] for t in blank):
         return rebuild(plain | {"added_tokens": []})  # numbered after tokens that are gone
-    return found
+    return tokenizer
 
 
 def _is_blank(token: Mapping[str, Any]) -> bool:
@@ -58,11 +58,11 @@ def _without_pieces(model: Mapping[str, Any], controls: Set[int]) -> dict[str, A
     """
     vocab = model["vocab"]
     if model.get("type") == "Unigram":
-        kept = [
+        vocabulary = [
             [_hidden(piece) if number in controls else piece, score]
             for number, (piece, score) in enumerate(vocab)
         ]
-        return {**model, "vocab": kept}
+        return {**model, "vocab": vocabulary}
     if model.get("type") in ("WordPiece", "WordLevel"):
         return {**model, "vocab": {_hidden(p) if n in controls else p: n for p, n in vocab.items()}}
     return dict(model)
@@ -80,8 +80,8 @@ def _without_normal_forms(part: Any) -> Any:
     if not isinstance(part, dict) or part.get("type") in _NORMAL_FORMS:
         return None
     if part.get("type") == "Sequence":
-        kept = [k for k in map(_without_normal_forms, part["normalizers"]) if k is not None]
-        return {**part, "normalizers": kept}
+        normalizers = [k for k in map(_without_normal_forms, part["normalizers"]) if k is not None]
+        return {**part, "normalizers": normalizers}
     return part
 
 
@@ -90,8 +90,8 @@ def _without_prepend(part: Any) -> Any:
         return part
     if part.get("type") == "Sequence":
         key = "normalizers" if "normalizers" in part else "pretokenizers"
-        kept = [k for k in (_without_prepend(p) for p in part[key]) if k is not None]
-        return {**part, key: kept}
+        normalizers = [k for k in (_without_prepend(p) for p in part[key]) if k is not None]
+        return {**part, key: normalizers}
     if part.get("type") == "Prepend":
         return None
     if part.get("type") == "Metaspace":

@@ -62,10 +62,10 @@ def verify_teacher(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"the teacher's folder {folder} has no {name}")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != expected:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != expected:
             raise CheckpointError(
-                f"{name} of the teacher has SHA-256 {found}, expected {expected}; "
+                f"{name} of the teacher has SHA-256 {digest}, expected {expected}; "
                 "get all-MiniLM-L6-v2 at revision 1110a243"
             )
 
@@ -208,7 +208,7 @@ def fit(
     """Fits the rows: imitate the teacher's vectors and similarities, find the right passage."""
     known = [*text.passages, *text.questions]
     teacher = torch.from_numpy(np.concatenate(targets))
-    wanted = normalize(teacher @ torch.from_numpy(projection), dim=1)
+    goals = normalize(teacher @ torch.from_numpy(projection), dim=1)
     pieces = table.pieces(known)
     questions = table.pieces([question for question, _ in text.pairs])
     contexts = table.pieces([context for _, context in text.pairs])
@@ -218,13 +218,15 @@ def fit(
     for step in range(steps):
         picked = generator.choice(len(known), 512, replace=False)
         ours = table.vectors([pieces[n] for n in picked])
-        imitation = (1 - (ours * wanted[picked]).sum(1)).mean()
+        imitation = (1 - (ours * goals[picked]).sum(1)).mean()
         similar = teacher[picked]
         relation = ((ours @ ours.T - similar @ similar.T) ** 2).mean()
-        chosen = generator.choice(len(text.pairs), 384, replace=False)
-        asked = table.vectors([questions[n] for n in chosen])
-        found = table.vectors([contexts[n] for n in chosen])
-        retrieval = cross_entropy(asked @ found.T / 0.05, torch.arange(len(chosen)))
+        sample = generator.choice(len(text.pairs), 384, replace=False)
+        question_vectors = table.vectors([questions[n] for n in sample])
+        context_vectors = table.vectors([contexts[n] for n in sample])
+        retrieval = cross_entropy(
+            question_vectors @ context_vectors.T / 0.05, torch.arange(len(sample))
+        )
         loss = imitation + 10 * relation + 0.15 * retrieval
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -238,19 +240,19 @@ def write_table(rows: Floats, tokenizer: Any, out: Path) -> None:
     """Writes int8 rows with one scale each, and the tokenizer without pieces that mean nothing."""
     definition = json.loads(tokenizer.to_str())
     vocabulary: dict[str, int] = definition["model"]["vocab"]
-    kept = [
+    pieces = [
         piece
         for piece in sorted(vocabulary, key=lambda piece: vocabulary[piece])
         if (not piece.startswith("[") or piece == "[UNK]" or len(piece) == 1)
         and max(piece) < "\u0530"  # of other scripts the teacher knows single characters only
     ]
-    old = np.array([vocabulary[piece] for piece in kept])
-    definition["model"]["vocab"] = {piece: n for n, piece in enumerate(kept)}
+    old = np.array([vocabulary[piece] for piece in pieces])
+    definition["model"]["vocab"] = {piece: n for n, piece in enumerate(pieces)}
     definition["truncation"] = definition["padding"] = definition["post_processor"] = None
     definition["added_tokens"] = []
     scale = np.maximum(np.abs(rows[old]).max(axis=1), 1e-9) / 127.0
     table = np.rint(rows[old] / scale[:, None]).astype(np.int8)
-    table[kept.index("[UNK]")] = 0
+    table[pieces.index("[UNK]")] = 0
     out.mkdir(parents=True, exist_ok=True)
     save_file({"rows": table, "scales": scale.astype(np.float32)}, out / "model.safetensors")
     (out / "tokenizer.json").write_text(json.dumps(definition, ensure_ascii=False), "utf-8")

@@ -28,7 +28,7 @@ from recallm_core.answers.trace_parser import TraceParser
 from recallm_core.documents.document import Document
 from recallm_core.errors import GenerationError
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import EOS, ByteTokenizer, ScriptedBackend, random_walk
 

@@ -76,6 +76,17 @@ def test_json_is_one_object_and_its_quotes_are_slices(
     assert err == ""
 
 
+def test_annotations_mark_the_quotes_and_csl_names_the_sources(
+    docs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(docs, "--annotations") == 0
+    (note,) = json.loads(capsys.readouterr().out)["items"]
+    assert note["target"]["selector"][0]["exact"] == "27 days of paid leave"
+    assert ask(docs, "--csl") == 0
+    (item,) = json.loads(capsys.readouterr().out)
+    assert item["custom"]["quotes"][0]["text"] == "27 days of paid leave"
+
+
 def test_markdown(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(docs, "--markdown") == 0
     assert capsys.readouterr().out.startswith("You have 27 days of paid leave[^1].\n\n[^1]: ")

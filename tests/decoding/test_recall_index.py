@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import recallm_core.decoding.recall_index as module
-from recallm_core.decoding.recall_index import RecallIndex, RecallMatcher
+import recallm_core.decoding.live_copies as copies
+import recallm_core.decoding.recall_matcher as matchers
+from recallm_core.decoding.recall_index import RecallIndex
+from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.errors import ConstraintError
 
 VOCAB = 50
@@ -22,6 +24,7 @@ class Case:
     runs: list[list[int]]
     starts: list[list[bool]]
     ends: list[list[bool]]
+    hard: list[list[bool]]
 
     def index(self) -> RecallIndex:
         return RecallIndex(
@@ -29,6 +32,7 @@ class Case:
             vocab_size=VOCAB,
             can_start=[b for run in self.starts for b in run],
             can_end=[b for run in self.ends for b in run],
+            can_end_hard=[b for run in self.hard for b in run],
         )
 
 
@@ -45,7 +49,8 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         bits = [[True] * len(r) for r in runs]
         ends = [[True] * len(r) for r in runs]
-    return Case(runs, bits, ends)
+    hard = [[True] * len(r) for r in runs] if draw(st.booleans()) else ends
+    return Case(runs, bits, ends, hard)
 
 
 def naive_live(case: Case, copied: list[int]) -> list[tuple[int, int]]:
@@ -91,9 +96,9 @@ def walk(matcher: RecallMatcher, choices: st.DataObject, limit: int = 12) -> lis
 def representation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs every test with lists of positions and with bitmaps."""
     if request.param == "dense":
-        monkeypatch.setattr(module, "_DENSE_FLOOR", 0)
-        monkeypatch.setattr(module, "_DENSE_SHARE", 10_000)
-        monkeypatch.setattr(module, "_DENSE_SNAPSHOTS", 2)
+        monkeypatch.setattr(copies, "_DENSE_FLOOR", 0)
+        monkeypatch.setattr(copies, "_DENSE_SHARE", 10_000)
+        monkeypatch.setattr(matchers, "_SNAPSHOTS", 2)
 
 
 @given(cases(), st.data())
@@ -152,7 +157,9 @@ def test_draft_is_the_forced_continuation(case: Case, data: st.DataObject, count
         assert naive_allowed(case, copied) == [token]
         copied.append(token)
     complete = matcher.length > 0 and len(draft) < count
-    if complete and matcher._state().bits is None:  # a bitmap drafts one token at a time
+    if complete and not isinstance(
+        matcher._state(), copies.Dense
+    ):  # a bitmap drafts one token at a time
         assert len(naive_allowed(case, copied)) != 1
 
 

@@ -18,7 +18,7 @@ from recallm_core.decoding.spec import MAX_JSON, ConstraintSpec, Tag, hash_token
 from recallm_core.documents.document import Document
 from recallm_core.errors import ConstraintError
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import OPEN, ByteTokenizer, ScriptedBackend, random_walk
 

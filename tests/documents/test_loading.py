@@ -431,7 +431,10 @@ def test_the_charset_of_a_page_counts_where_it_is_not_utf8(charset: str, codec: 
     assert decode(page.encode(), is_html=True) == page
 
 
-@pytest.mark.parametrize("charset", ["zlib", "utf-7", "nonsense", "idna"])
+@pytest.mark.parametrize(
+    "charset",
+    ["zlib", "utf-7", "nonsense", "idna", "undefined", "unicode_escape", "raw_unicode_escape"],
+)
 def test_a_charset_that_is_none_is_passed_over(charset: str) -> None:
     with pytest.raises(DocumentError, match="not utf-8"):
         decode(f"<meta charset={charset}>".encode() + b"\xe9", is_html=True)

@@ -12,11 +12,13 @@ from recallm_core.cli.eval import main
 from recallm_core.errors import GenerationError
 from recallm_core.evaluation.cited import command
 from recallm_core.evaluation.cited.baseline import INSTRUCTION, ByPlainModel
+from recallm_core.evaluation.cited.policies import ByPolicy
 from recallm_core.evaluation.cited.report import markdown
 from recallm_core.evaluation.cited.run import Answers, Progress, ask_all, span
 from recallm_core.evaluation.frame.told import Cited, Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import RunError
+from recallm_core.prompting.params import GenerationParams
 from recallm_core.testing import scripted_llm
 
 SCRIPT = "<|start_recall|>It opened in 1901.<|end_recall|></think>It opened in 1901"
@@ -183,7 +185,23 @@ def test_what_cannot_be_run_is_told(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [("--policy", "never"), ("--suites", "hard"), ("--n", "0")])
+def test_a_policy_may_name_another_scorer_of_evidence() -> None:
+    with scripted_llm(SCRIPT) as llm:
+        settings = [
+            ByPolicy(llm, name, GenerationParams())._params
+            for name in ("required", "required/none", "first/sentences")
+        ]
+    assert [(s.evidence, s.prior) for s in settings] == [
+        ("required", None),
+        ("required", "none"),
+        ("first", "sentences"),
+    ]
+
+
+WRONG = [("--policy", "never"), ("--policy", "first/luck"), ("--suites", "hard"), ("--n", "0")]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_usage_is_told(wrong: tuple[str, str]) -> None:
     with pytest.raises(SystemExit):
         main(["cited", *wrong])

@@ -11,7 +11,9 @@ from recallm_core.evaluation.tasks import SUITES, Scale
 from recallm_core.evaluation.thought.pairs import AFTER, CONDITIONS, DIRECT, LINE, thought
 
 SCALE = Scale(lambda text: len(text) // 4, trained_tokens=400)
-GENERATED = ("easy", "paraphrased", "two-hop", "length", "missing", "thought", "speed")
+GENERATED = (
+    "easy", "paraphrased", "wrapped", "two-hop", "length", "missing", "thought", "speed"
+)  # fmt: skip
 DATA = tuple(name for name in SUITES if name not in GENERATED)
 
 

@@ -1,4 +1,4 @@
-"""The tilt ``reader`` prefers, and never forbids: places, ends, and answers of one quote."""
+"""The scorer ``reader`` prefers, and never forbids: places, ends, and answers of one quote."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core import Document, GenerationParams, RecaLLM
-from recallm_core.decoding.constraint import Constraint, Effect, Tilt
+from recallm_core.decoding.constraint import Constraint, Effect, Prior, SpanBias
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import ConstraintError
-from recallm_core.evidence.reader_bias import ReaderPrior, ReaderScorer
-from recallm_core.prompting.builder import Prompt
+from recallm_core.evidence.protocol import Evidence
+from recallm_core.evidence.reader_bias import ReaderScorer
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
 
@@ -37,13 +38,18 @@ def prepared(texts: list[str], question: str = "When does the ferry leave?", **o
     return llm.prepare([{"role": "user", "content": question}], documents, **options)[0]
 
 
+def said(prompt: Prompt) -> Evidence:
+    assert prompt.evidence is not None
+    return prompt.evidence
+
+
 @settings(max_examples=25, deadline=None)
 @given(TEXTS, st.integers(0, 2**32), st.sampled_from(["words", "quote"]))
 def test_the_tilt_changes_no_allowed_set(texts: list[str], seed: int, form: str) -> None:
     plain = prepared(texts, answer_form=form)
     tilted = prepared(texts, answer_form=form, prior="reader")
     assert plain.token_ids.tolist() == tilted.token_ids.tolist()
-    ours = tilted.rules.start(ReaderPrior(tilted))
+    ours = tilted.rules.start(said(tilted).bias)
     theirs = plain.rules.start()
     for token in islice(random_walk(theirs, random.Random(seed), marks=0.4), 60):
         ours.consume(token)
@@ -61,11 +67,11 @@ def at(prompt: Prompt, text: str, *, end: bool = False) -> int:
     return int((run.ends if end else run.starts).tolist().index(place))
 
 
-def favourite(prompt: Prompt, tilt: Tilt) -> int:
-    return int(np.where(prompt.spec.can_start, tilt.starts, -np.inf).argmax())
+def favourite(prompt: Prompt, bias: SpanBias) -> int:
+    return int(np.where(prompt.spec.can_start, bias.start_scores, -np.inf).argmax())
 
 
-def walk(prompt: Prompt, prior: ReaderPrior, choose: str) -> Constraint:
+def walk(prompt: Prompt, prior: Prior, choose: str) -> Constraint:
     """Opens a span and copies a text."""
     constraint = prompt.rules.start(prior)
     constraint.consume(prompt.spec.open.ids[0])
@@ -81,27 +87,27 @@ def copy(prompt: Prompt, constraint: Constraint, text: str) -> None:
 
 def test_quotes_start_and_end_where_the_reader_says() -> None:
     prompt = prepared([PAGE], prior="reader")
-    prior = ReaderPrior(prompt)
+    prior = said(prompt).bias
     thinking = prior("thinking", ())
     sentence = "The ferry to Skerry leaves at 9:30."
     assert favourite(prompt, thinking) == at(prompt, sentence)
-    assert thinking.ends is not None
+    assert thinking.end_log_odds is not None
     assert (
-        thinking.ends[at(prompt, sentence, end=True)]
+        thinking.end_log_odds[at(prompt, sentence, end=True)]
         > 0
-        > thinking.ends[at(prompt, "leaves", end=True)]
+        > thinking.end_log_odds[at(prompt, "leaves", end=True)]
     )
     constraint = walk(prompt, prior, sentence)
     assert constraint.consume(prompt.spec.close.ids[0]) is Effect.CLOSED
     answer = prior("answer", constraint.spans)
     assert favourite(prompt, answer) == at(prompt, "9:30")
-    assert answer.ends is not None
-    assert answer.ends[at(prompt, "9:30", end=True)] > 0
+    assert answer.end_log_odds is not None
+    assert answer.end_log_odds[at(prompt, "9:30", end=True)] > 0
 
 
 def test_closing_is_tilted_where_it_is_legal() -> None:
     prompt = prepared([PAGE], prior="reader")
-    constraint = walk(prompt, ReaderPrior(prompt), "The ferry to Skerry leaves at 9:30.")
+    constraint = walk(prompt, said(prompt).bias, "The ferry to Skerry leaves at 9:30.")
     mask = constraint.mask()
     assert mask.only is not None
     assert mask.bias is not None
@@ -129,7 +135,7 @@ def test_another_recall_is_favoured_where_the_answer_lies_outside(
     question: str, evidence: str, more: bool
 ) -> None:
     prompt = prepared([HOPS], question, prior="reader", answer_form="quote")
-    constraint = walk(prompt, ReaderPrior(prompt), evidence)
+    constraint = walk(prompt, said(prompt).bias, evidence)
     constraint.consume(prompt.spec.close.ids[0])
     mask = constraint.mask()
     opening, ending = prompt.spec.open.ids[0], prompt.spec.think_close.ids[0]
@@ -143,21 +149,21 @@ def test_another_recall_is_favoured_where_the_answer_lies_outside(
 
 def test_there_is_no_third_hop() -> None:
     prompt = prepared([HOPS], prior="reader", answer_form="quote")
-    prior = ReaderPrior(prompt)
+    prior = said(prompt).bias
     constraint = walk(prompt, prior, "Ann Lee runs the harbour.")
     constraint.consume(prompt.spec.close.ids[0])
     constraint.consume(prompt.spec.open.ids[0])
     copy(prompt, constraint, "It rains.")
     constraint.consume(prompt.spec.close.ids[0])
-    assert prior("thinking", constraint.spans).opening < 0
-    assert prior("thinking", ()).opening == 0
+    assert prior("thinking", constraint.spans).open_bias < 0
+    assert prior("thinking", ()).open_bias == 0
 
 
 def test_a_bare_array_is_a_tilt_of_starts() -> None:
     prompt = prepared([PAGE])
     scores = np.linspace(0.0, -1.0, len(prompt.runs[0].starts))
     masks = []
-    for given_ in (scores, Tilt(scores)):
+    for given_ in (scores, SpanBias(scores)):
         constraint = prompt.rules.start(lambda *_, found=given_: found)
         constraint.consume(prompt.spec.open.ids[0])
         masks.append(constraint.mask())

@@ -12,7 +12,7 @@ from recallm_core.answers.abstention import evidence_support
 from recallm_core.answers.trace import Trace
 from recallm_core.decoding.constraint import ClosedSpan
 from recallm_core.evidence.reader import default_reader
-from recallm_core.evidence.reader_bias import ReaderPrior, ReaderScorer
+from recallm_core.evidence.reader_bias import ReaderScorer
 from recallm_core.evidence.reader_languages import LanguageGate
 from recallm_core.evidence.sentence_scorer import SentenceScorer
 from recallm_core.prompting.recipe import trained_recipe
@@ -129,7 +129,7 @@ def test_in_an_unread_answer_no_end_is_preferred():
     run = prompt.runs[0]
     tokens = tuple(prompt.token_ids[run.first : run.first + len(run.starts)].tolist())
     span = ClosedSpan(tokens, ((0, 0),), "thinking")
-    tilt = ReaderPrior(prompt)("answer", (span,))
-    assert not tilt.ends.any()
-    assert np.isfinite(tilt.starts).all()
-    assert np.ptp(tilt.starts) == 0
+    bias = prompt.evidence.bias("answer", (span,))
+    assert not bias.end_log_odds.any()
+    assert np.isfinite(bias.start_scores).all()
+    assert np.ptp(bias.start_scores) == 0

@@ -22,7 +22,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from llama_index_recallm import RecaLLMEmbedding, RecaLLMVectorStore
 from llama_index_recallm.anchors import Nodes, anchors, nodes_of
-from llama_index_recallm.sources import Originals, nearest, occurrences, read
+from llama_index_recallm.sources import Originals, read
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
 
@@ -154,23 +154,6 @@ def test_an_anchor_is_a_place_where_the_text_stands(
         assert anchor.start == claim
     unknown = source.anchor(Originals())
     assert (unknown.start, unknown.checked) == (claim, False)
-
-
-@given(
-    original=st.text("ab", max_size=30),
-    text=st.text("ab", min_size=1, max_size=4),
-    expected=st.none() | st.integers(0, 40),
-    low=st.integers(0, 20),
-    size=st.none() | st.integers(1, 20),
-)
-def test_the_nearest_occurrence_is_the_one_that_looking_at_all_finds(
-    original: str, text: str, expected: int | None, low: int, size: int | None
-) -> None:
-    high = None if size is None else low + size
-    places = [at for at in occurrences(text, original) if low <= at < (high or len(original) + 1)]
-    wanted = low if expected is None else expected
-    best = min(places, key=lambda at: (abs(at - wanted), at), default=None)
-    assert nearest(text, original, expected, low=low, high=high) == best
 
 
 # the order of the nodes

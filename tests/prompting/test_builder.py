@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,11 +16,12 @@ from hypothesis import strategies as st
 from recallm_core.decoding.constraint import Effect
 from recallm_core.documents.document import Passage
 from recallm_core.errors import DocumentError, TokenizerError
+from recallm_core.evidence.reader import EvidenceReader
+from recallm_core.evidence.registry import SCORERS, Entry, scorer_factory
 from recallm_core.evidence.sentence_bias import (
     SHARPNESS,
     WITHIN_EVIDENCE,
     WITHIN_SENTENCE,
-    SentencePrior,
 )
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.prompting.builder import PromptBuilder
@@ -644,7 +648,7 @@ def test_the_prior_scores_every_position_and_forbids_none(builder, name, pack, q
     made = builder(name)
     tilted = made.build(ask(question), pack, GenerationParams(prior="sentences"))
     plain = made.build(ask(question), pack, GenerationParams(prior="none"))
-    scores = SentencePrior(tilted)("thinking", ())
+    scores = tilted.evidence.bias("thinking", ()).start_scores
     assert scores.shape == (sum(len(run.starts) for run in tilted.runs),)
     assert np.isfinite(scores).all()
     assert plain.spec.prior is None
@@ -661,7 +665,10 @@ def test_the_prior_follows_the_question_and_then_the_evidence(builder, name):
     made = builder(name)
     params = GenerationParams(prior="sentences", max_new_tokens=4000)
     prompt = made.build(ask("When does the ferry leave?"), PACK, params)
-    prior = SentencePrior(prompt)
+
+    def prior(section, spans):
+        return prompt.evidence.bias(section, spans).start_scores
+
     scores = prior("thinking", ())
     start = token_at(prompt, 0, "The ferry")
     assert favourite(prompt, scores) == start
@@ -714,13 +721,49 @@ def held(cache):
 def test_what_is_remembered_is_bounded_in_bytes(character):
     builder = PromptBuilder(ByteTokenizer(), Recipe(), vocab_size=262)
     cache = builder._cache
-    cache._most = 200_000
+    cache._max_bytes = 200_000
     for number in range(40):
         texts = [f"{number} {n} " + character * 1000 for n in range(10)]
         tokens = cache.all_tokens(texts)
         for boundary in ("word", "character"):
             cache.all_limits(tokens, boundary)
-        assert cache._held <= cache._most
-        assert held(cache) <= cache._most
+        assert cache._bytes <= cache._max_bytes
+        assert held(cache) <= cache._max_bytes
         assert {text for _, text in cache._limits} <= set(cache._texts)
-    assert cache._held == sum(cache._bytes(text, t) for text, t in cache._texts.items())
+    assert cache._bytes == sum(cache._bytes_of(text, t) for text, t in cache._texts.items())
+
+
+# many threads
+
+
+def test_a_prompt_is_built_while_the_evidence_for_another_is_scored(builder, monkeypatch):
+    made, begun, go_on = builder("qwen"), threading.Event(), threading.Event()
+
+    def slow(passages):
+        begun.set()
+        assert go_on.wait(30)
+        return scorer_factory("reader")(passages)
+
+    monkeypatch.setitem(SCORERS, "sentences", Entry(f"{__name__}:_slow", "min_support"))
+    monkeypatch.setattr(sys.modules[__name__], "_slow", slow, raising=False)
+    with ThreadPoolExecutor(1) as threads:
+        scored = threads.submit(made.build, ask("q"), PACK, GenerationParams(prior="sentences"))
+        assert begun.wait(30)
+        assert made.build(ask("other"), PACK, QUIET).evidence is None
+        assert made.count("alpha") > 0
+        assert not scored.done()
+        go_on.set()
+        assert scored.result(30).evidence.due == 1
+
+
+def test_no_lock_is_held_while_an_encoder_reads(builder, monkeypatch):
+    made, owned = builder("byte"), []
+    read = EvidenceReader.read
+
+    def watched(*args):
+        owned.append(made._building._lock._is_owned())
+        return read(*args)
+
+    monkeypatch.setattr(EvidenceReader, "read", watched)
+    made.build(ask("When does the ferry leave?"), PACK, GenerationParams(prior="reader"))
+    assert owned == [False]

@@ -17,7 +17,7 @@ from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Trace
 from recallm_core.documents.document import Document, SourceMap
 from recallm_core.errors import CitationError
-from recallm_core.rendering import safe_url, to_html, to_html_fragment, visible
+from recallm_core.rendering import quote_url, safe_url, to_html, to_html_fragment, visible
 from recallm_core.rendering.layout import cut, windows
 
 VOID = {"meta"}
@@ -106,6 +106,7 @@ def check_links(root: Node, answer: Answer) -> None:
     ids = Counter(n.attributes["id"] for n in root.walk() if "id" in n.attributes)
     assert max(ids.values(), default=0) <= 1
     origins = {safe_url(c.source) for c in answer.citations}
+    origins |= {quote_url(c, answer.sources.get(c.document_id)) for c in answer.citations}
     for link in root.find("a"):
         href = link.attributes["href"]
         if href.startswith("#"):

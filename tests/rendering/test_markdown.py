@@ -13,7 +13,7 @@ from markdown_it.token import Token
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Trace
 from recallm_core.documents.document import Document, Location
-from recallm_core.rendering import safe_url, to_markdown, visible
+from recallm_core.rendering import quote_url, to_markdown, visible
 from recallm_core.rendering.layout import markers
 from recallm_core.rendering.markdown import escape
 from recallm_core.rendering.visible import visible_slice
@@ -86,7 +86,10 @@ def test_also_in_a_block_quote_a_list_and_after_a_mark(
 def test_an_answer_has_no_markup_but_ours(
     hostile_answers: st.SearchStrategy[Answer], data: st.DataObject
 ) -> None:
-    answer = data.draw(hostile_answers)
+    check_answer(data.draw(hostile_answers))
+
+
+def check_answer(answer: Answer) -> None:
     body, *notes = re.split(r"\n\n(?=\[\^\d+\]: Quoted from )", to_markdown(answer))
     assert len(notes) == len(answer.citations)
     if answer.text:
@@ -94,10 +97,12 @@ def test_an_answer_has_no_markup_but_ours(
         assert shown(tokens[-3:]) == marked(answer)
         assert {t.type for t in inline(tokens[-3:])} <= {"text", "hardbreak"}
     for note, citation in zip(notes, answer.citations, strict=True):
-        check_note(note, citation)
+        check_note(note, citation, answer.sources[citation.document_id])
     everything = RENDERER.parse(to_markdown(answer))
     assert {token.type for token in everything} <= PLAIN
-    check_inline(everything, {safe_url(c.source) for c in answer.citations})
+    check_inline(
+        everything, {quote_url(c, answer.sources[c.document_id]) for c in answer.citations}
+    )
 
 
 def marked(answer: Answer) -> str:
@@ -109,7 +114,7 @@ def marked(answer: Answer) -> str:
     return shown
 
 
-def check_note(note: str, citation: Citation) -> None:
+def check_note(note: str, citation: Citation, document: Document) -> None:
     """As a renderer with footnotes sees it: the note's lines without their indent."""
     content = re.sub(r"(?m)^ {4}", "", re.sub(r"\A\[\^\d+\]: ", "", note))
     tokens = RENDERER.parse(content)
@@ -117,7 +122,7 @@ def check_note(note: str, citation: Citation) -> None:
     assert {token.type for token in tokens} <= allowed
     (block,) = quoted_blocks(tokens)
     assert shown(block[:3]) == visible(citation.text)
-    check_inline(tokens, {safe_url(citation.source)})
+    check_inline(tokens, {quote_url(citation, document)})
 
 
 def check_inline(tokens: list[Token], links: set[str | None]) -> None:
@@ -163,7 +168,7 @@ def test_the_footnotes_of_an_ordinary_answer() -> None:
 [^1]: Quoted from **Leave (2024):3**:
     > 27 days
 
-[^2]: Quoted from [**https\\://example.org/leave, page 2**](<https://example.org/leave>):
+[^2]: Quoted from [**https\\://example.org/leave, page 2**](<https://example.org/leave#page=2>):
     > 27 days.\\
     > Not more.
     >

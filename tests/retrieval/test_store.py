@@ -1,5 +1,6 @@
 """A saved index is the old one or the new one, whole, whatever happens; damage is named."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -216,7 +217,7 @@ def rewritten(folder, change):
     change(manifest)
     content = json.dumps(manifest).encode()
     path.write_bytes(content)
-    (folder / "manifest.sum").write_text(store.hashlib.blake2b(content, digest_size=32).hexdigest())
+    (folder / "manifest.sum").write_text(hashlib.blake2b(content, digest_size=32).hexdigest())
 
 
 def test_another_version_is_refused_by_number(saved):
@@ -254,7 +255,7 @@ def forged(folder, suffix, content):
         np.save(path, content)
     else:
         path.write_bytes(content)
-    digest = store.hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()
     size = path.stat().st_size
     rewritten(folder, lambda m: m["files"].update({path.name: [size, digest]}))
 

@@ -21,7 +21,7 @@ from recallm_core.decoding.grammar import GrammarEngine, OutputRules
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.documents.document import Document
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.serving import request as served_rows
 from recallm_core.testing import ByteTokenizer, ScriptedBackend

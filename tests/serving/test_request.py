@@ -131,13 +131,18 @@ def row_masks(draw: st.DrawFn) -> tuple[list[RowMask], bool]:
 
 
 @given(
-    row_masks(), st.sets(st.integers(0, 5)), st.sampled_from([2, 4096]), st.integers(0, 2**32)
-)  # fmt: skip
+    row_masks(),
+    st.sets(st.integers(0, 5)),
+    st.sampled_from([2, 4096]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
 def test_legal_logits_keep_their_bits_and_all_others_are_gone(
     kit: Any,
     drawn: tuple[list[RowMask], bool],
     forbidden_by_others: set[int],
     large: int,
+    on_host: bool,
     seed: int,
 ) -> None:
     masks, apart = drawn
@@ -147,6 +152,8 @@ def test_legal_logits_keep_their_bits_and_all_others_are_gone(
     after = whole.clone()[:, 2:15] if apart else before.clone()
     with pytest.MonkeyPatch.context() as patch, kit.NoWaiting():
         patch.setattr(mask_rows, "_LARGE", large)
+        if not on_host:
+            patch.setattr(mask_rows, "host_rows", lambda logits: None)
         write_masks(after, masks)
     held = {each.row: each.mask for each in masks}
     for row in range(6):

@@ -48,6 +48,38 @@ def test_wrapping_changes_no_sentence_and_no_word(
     assert read(newline.join(prefix + line for line in lines)) == read(text)
 
 
+RECORDS = st.sampled_from(
+    ["Price: 20 euros\nTerm: 12 months", "| plan | price |\n| Basic | 20 |", "- pears\n- two plums",
+     "Opening hours of the town library", "Name     Price\nBasic    20", "1. First\n2. Then"]
+)  # fmt: skip
+WRAPPED = st.lists(SENTENCES, min_size=1, max_size=4).map(" ".join)
+
+
+@given(
+    st.lists(RECORDS | WRAPPED, min_size=2, max_size=5),
+    st.integers(25, 100),
+    st.sampled_from([prefix for prefix in PREFIXES if "*" not in prefix]),
+)
+def test_a_prefix_of_a_whole_text_changes_no_sentence_and_is_not_read(
+    paragraphs: list[str], width: int, prefix: str
+) -> None:
+    lines = [
+        line
+        for paragraph in paragraphs
+        for row in [*paragraph.split("\n"), ""]
+        for line in textwrap.wrap(row, width, break_on_hyphens=False) or [""]
+    ]
+    text = "\n".join(prefix + line for line in lines)
+    marked = units(text)
+    assert [found for found in read(text) if found] == read("\n\n".join(paragraphs))
+    begins = [
+        at
+        for at, (a, b) in zip(marked.begins, marked.spans, strict=True)
+        if marked.text[a:b].strip()
+    ]
+    assert not any(marked.text[at].isspace() for at in begins)
+
+
 LINES = st.sampled_from(
     ["", "> ", "> quoted", "# Head", "// note", " * star", "1", "00:00:01,000 --> 00:00:04,000",
      "and goes on in lower case", "The end is here.", "- item", "a,b,c", "東京。大阪", "   ",
@@ -135,7 +167,7 @@ def test_records_are_a_line_each(records: list[str]) -> None:
         ),
         (
             "She said:\n> the repair was moved to the\n> ninth of October.\n>\n> Come.\nOk.",
-            ["She said:", "the repair was moved to the ninth of October.", ">", "> Come.", "Ok."],
+            ["She said:", "the repair was moved to the ninth of October.", "", "Come.", "Ok."],
         ),
         (
             "- The fee is two hundred and\n  forty euros.\n- It goes to Anna\n  Schmidt.",
@@ -150,7 +182,11 @@ def test_records_are_a_line_each(records: list[str]) -> None:
 def test_sentences_reach_over_lines_and_their_marks(text: str, expected: list[str]) -> None:
     found = units(text)
     assert [" ".join(found.text[a:b].split()) for a, b in found.spans] == expected
-    assert all(text[begin] == found.text[begin] for begin in found.begins)
+    assert all(
+        text[begin] == found.text[begin]
+        for begin, (a, b) in zip(found.begins, found.spans, strict=True)
+        if found.text[a:b].strip()
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,6 +203,8 @@ def test_sentences_reach_over_lines_and_their_marks(text: str, expected: list[st
          ["Lee et al. Found it (see Fig. 3. It shows more).", "Then not."]),
         ("A stray ( is no bracket. It ends. " + "Word " + "word " * 50 + "end) now.",
          ["A stray ( is no bracket.", "It ends.", "Word " + "word " * 50 + "end) now."]),
+        ("Sick pay is the whole 100\n% of your salary. And so\nit has always been.",
+         ["Sick pay is the whole 100\n% of your salary.", "And so\nit has always been."]),
         ("It was said.[2] Then more.[3][4] End.", ["It was said.[2]", "Then more.[3][4]", "End."]),
         ("我们去。他说：“好！”然后走了。", ["我们去。", "他说：“好！”", "然后走了。"]),
         ("「行く！」と言った。それで。", ["「行く！」と言った。", "それで。"]),

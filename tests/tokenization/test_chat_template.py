@@ -191,8 +191,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_wants_too_much_is_refused(name: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("recallm_core.tokenization.chat_template._MOST_SECONDS", 3.0)
-    monkeypatch.setattr("recallm_core.tokenization.chat_template._MOST_STEPS", 200_000)
+    monkeypatch.setattr("recallm_core.tokenization.template_meter._MOST_SECONDS", 3.0)
+    monkeypatch.setattr("recallm_core.tokenization.template_meter._MOST_STEPS", 200_000)
     began = time.process_time()
     with pytest.raises((TemplateError, RecursionError, TypeError)):
         render(BOMBS[name], [{"role": "user", "content": "q"}])

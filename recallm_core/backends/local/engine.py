@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.backends.checks import FORKED
 from recallm_core.backends.local.prefix_cache import PrefixCache
+from recallm_core.backends.local.rescoring import Bias, NotScoredError, Rescoring
 from recallm_core.backends.local.runner import Runner, Slot
-from recallm_core.backends.local.sampling import Chooser, Scores, legal_scores
+from recallm_core.backends.local.sampling import Best, Chooser, Scores, legal_scores
 from recallm_core.backends.stream import Job
 from recallm_core.decoding.constraint import Constraint, Mask
 from recallm_core.errors import GenerationCancelledError, GenerationError
@@ -40,6 +42,23 @@ class _Running:
     chooser: Chooser
     newest: int  # not yet read by the model
     left: int  # tokens that may still come
+    pending: int | None = None  # the newest, where the constraint waits for a score to consume it
+    awaited: Future[Bias] | None = None  # the score without which nothing can be done
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do before a score is there."""
+        return self.awaited is not None and not self.awaited.done()
+
+    def consume(self, token: int) -> None:
+        """Moves the constraint on by a chosen token, later where what follows isn't scored yet."""
+        self.pending = token
+        try:
+            self.constraint.consume(token)
+        except NotScoredError as error:
+            self.awaited = error.score
+        else:
+            self.pending = None
 
     @property
     def reason(self) -> FinishReason | None:
@@ -75,6 +94,19 @@ class _Plan:
         """The places where there is something to choose."""
         return [i for i, mask in enumerate(self.masks) if mask.only is None or len(mask.only) > 1]
 
+    def extend(self, constraint: Constraint, token: int) -> bool:
+        """Adds a token that is foreseen; False: what follows it isn't scored yet."""
+        length = constraint.length
+        try:
+            constraint.consume(token)
+            mask = constraint.mask()
+        except NotScoredError:
+            constraint.rollback(constraint.length - length)
+            return False
+        self.draft.append(token)
+        self.masks.append(mask)
+        return True
+
     def cut(self, constraint: Constraint, count: int) -> None:
         """Shortens the draft to ``count`` tokens."""
         if len(self.draft) > count:
@@ -85,6 +117,9 @@ class _Plan:
 
 class Engine:
     """Runs requests on one worker thread until ``stop``.
+
+    Where the next mask of a sequence needs the evidence scored again, that is done on a second
+    thread, and the sequence is left out of the batches until then.
 
     Args:
         runner: The model.
@@ -120,6 +155,7 @@ class Engine:
         self._wake = threading.Condition()
         self._stopped = False
         self._thread: threading.Thread | None = None
+        self._scoring: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
     def submit(self, job: Job) -> None:
@@ -168,10 +204,21 @@ class Engine:
     def _wait(self) -> bool:
         """Sleeps until there is something to do; False: the engine stops."""
         with self._wake:
-            while not (self._stopped or self._inbox or self._running or self._reading):
-                self._runner.release(_IDLE_BYTES)
+            while not (self._stopped or self._has_work()):
+                if not self._running:
+                    self._runner.release(_IDLE_BYTES)
                 self._wake.wait()
             return not self._stopped
+
+    def _has_work(self) -> bool:
+        """Whether a prompt can be read, or a sequence goes on, without waiting for a score."""
+        if self._reading is not None or any(not running.waits for running in self._running):
+            return True
+        return bool(self._inbox) and self._fits(self._inbox[0])
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
 
     def _abandon(self, error: BaseException) -> None:
         """Ends every stream, and takes no more requests."""
@@ -185,6 +232,8 @@ class Engine:
         self._running.clear()
         self._reading = None
         self._runner.clear()
+        if self._scoring is not None:
+            self._scoring.shutdown(wait=False, cancel_futures=True)
 
     def _round(self) -> None:
         for running in [r for r in self._running if r.job.over]:
@@ -212,13 +261,20 @@ class Engine:
             job = self._inbox.popleft()
         try:
             ids = job.request.token_ids
-            constraint = job.request.rules.start(job.request.prior)
+            constraint = self._constraint(job.request)
             slot = self._runner.open(ids[:-1], self._cache)
             job.cached_tokens = slot.length
             self._reading = _Reading(job, slot, constraint)
         except BaseException as error:  # a callback's own, whatever it is: that request ends
             job.end(None, error)
         return True
+
+    def _constraint(self, request: GenerationRequest) -> Constraint:
+        if request.prior is None:
+            return request.rules.start()
+        if self._scoring is None:
+            self._scoring = ThreadPoolExecutor(1, "recallm-evidence")
+        return request.rules.start(Rescoring(request.prior, self._scoring, self._notify))
 
     def _fits(self, job: Job) -> bool:
         rows = len(self._running) + 1
@@ -304,30 +360,42 @@ class Engine:
             self._finish(running, reason, failure)
 
     def _plans(self) -> dict[_Running, _Plan]:
-        """A plan per running sequence; one whose constraint fails ends alone."""
+        """A plan per running sequence; one whose constraint fails ends alone, one may wait."""
         plans = {}
         for running in list(self._running):
             try:
-                plans[running] = self._plan(running)
+                if (plan := self._plan(running)) is not None:
+                    plans[running] = plan
             except BaseException as error:
                 self._finish(running, None, error)
         return plans
 
-    def _plan(self, running: _Running) -> _Plan:
-        """Proposes what can be foreseen: copies with one way on, and forced tokens."""
+    def _plan(self, running: _Running) -> _Plan | None:
+        """Proposes what can be foreseen: copies with one way on, and forced tokens.
+
+        None: before anything can be chosen, the evidence has to be scored.
+        """
+        if running.waits:
+            return None
         constraint = running.constraint
         limit = min(self._draft_tokens, running.left - 1)
-        plan = _Plan([], [constraint.mask()])
+        try:
+            if running.pending is not None:
+                constraint.consume(running.pending)
+                running.pending = None
+            plan = _Plan([], [constraint.mask()])
+        except NotScoredError as error:
+            running.awaited = error.score
+            return None
         ahead: deque[int] = deque()
         while len(plan.draft) < limit:
             mask = plan.masks[-1]
             if not ahead:
                 ahead.extend(constraint.draft(limit - len(plan.draft)) or _only(mask))
-            if not ahead or not mask.allows(ahead[0]):
+            if not ahead or not mask.allows(ahead[0]) or ahead[0] in constraint.rules.ends:
                 break
-            plan.draft.append(ahead.popleft())
-            constraint.consume(plan.draft[-1])
-            plan.masks.append(constraint.mask())
+            if not plan.extend(constraint, ahead.popleft()):
+                break
         return plan
 
     def _fit_width(self, plans: Mapping[_Running, _Plan]) -> None:
@@ -337,7 +405,7 @@ class Engine:
             for running, plan in plans.items():
                 plan.cut(running.constraint, width - 1)
 
-    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores]]:
+    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores | Best]]:
         wanted = [plan.open_places for plan in plans.values()]
         logits = self._runner.step(
             [running.slot for running in plans],
@@ -353,7 +421,7 @@ class Engine:
         scores = iter(legal_scores(logits, masks, greedy) if masks else ())
         return [[next(scores) for _ in places] for places in wanted]
 
-    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores]) -> None:
+    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores | Best]) -> None:
         """Chooses at each place in turn, as far as the choices agree with the draft."""
         chosen: list[int] = []
         left = iter(scores)
@@ -362,7 +430,7 @@ class Engine:
             chosen.append(forced[0] if forced else running.chooser.pick(next(left)))
             if place == len(plan.draft) or chosen[-1] != plan.draft[place]:
                 running.constraint.rollback(len(plan.draft) - place)
-                running.constraint.consume(chosen[-1])
+                running.consume(chosen[-1])
                 break
         self._runner.keep(running.slot, len(chosen))
         running.newest = chosen[-1]

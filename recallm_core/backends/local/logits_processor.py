@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
-from recallm_core.backends.masking import RowMask, write_masks
+from recallm_core.backends.masking import masked_copy
 from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask, Prior
 from recallm_core.errors import ConstraintError
 
 Ids = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     """A sequence that was seen, and the state after its first ``legal`` output tokens.
 
     It is shorter than the output where that goes on after its end (padding) or where an assistant
-    drafted something illegal, which is bound to be rejected.
+    drafted something illegal, which is bound to be rejected. It belongs to one row, in which it
+    moves on in place.
     """
 
     prompt: int
@@ -35,6 +36,20 @@ class _Known:
         """What is legal next; None: nothing to hold to."""
         over = self.legal < len(self.output) or self.state.done
         return None if over else self.state.mask()
+
+    def moved_on(self, prompt: int, output: Ids) -> bool:
+        """Whether the output is this one and a token more, which was then taken in."""
+        size = len(output) - 1
+        if prompt != self.prompt or size != self.legal or size != len(self.output):
+            return False
+        if self.state.done or (output[:size] != self.output).any():
+            return False
+        token = int(output[size])
+        if self.state.mask().allows(token):
+            self.state.consume(token)
+            self.legal += 1
+        self.output = output
+        return True
 
 
 class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
@@ -82,12 +97,12 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
         """
         self._check(input_ids, scores)
         width = self._prompts.shape[1]
-        outputs = input_ids[:, width:].cpu().numpy()
-        self._known = [
-            self._follow(self._prompt_of(row, len(outputs)), output)
-            for row, output in enumerate(outputs)
-        ]
-        return _apply(scores, [known.mask for known in self._known])
+        outputs = np.array(input_ids[:, width:].cpu().numpy())  # the caller's may change
+        before, self._known = self._known, []
+        for row, output in enumerate(outputs):
+            prompt = self._prompt_of(row, len(outputs))
+            self._known.append(self._seen(before, row, prompt, output))
+        return masked_copy(scores, [known.mask for known in self._known])
 
     def _prompt_of(self, row: int, rows: int) -> int:
         """``generate`` repeats each prompt in place for beams and returned sequences."""
@@ -117,10 +132,20 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
                 )
         self._checked = True
 
-    def _follow(self, prompt: int, output: Ids) -> _Known:
+    def _seen(self, before: Sequence[_Known], row: int, prompt: int, output: Ids) -> _Known:
+        """The state of a row: moved on in place where the row goes on from what it was.
+
+        A row that has become another's (beams) finds that one's state, moved on or not: a copy of
+        it is rolled back to what both have in common.
+        """
+        if row < len(before) and before[row].moved_on(prompt, output):
+            return before[row]
+        return self._follow([*before, *self._known], prompt, output)
+
+    def _follow(self, several: Sequence[_Known], prompt: int, output: Ids) -> _Known:
         """The state after an output, from the known sequence that shares most of it."""
         best, shared = None, 0
-        for known in self._known:
+        for known in several:
             common = _common(known.output, output) if known.prompt == prompt else 0
             if common > shared:
                 best, shared = known, common
@@ -144,10 +169,3 @@ def _common(one: Ids, other: Ids) -> int:
     size = min(len(one), len(other))
     differ = np.flatnonzero(one[:size] != other[:size])
     return int(differ[0]) if differ.size else size
-
-
-def _apply(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
-    out = scores.clone()
-    width = scores.shape[-1]
-    write_masks(out, [RowMask(row, mask, width) for row, mask in enumerate(masks) if mask])
-    return out

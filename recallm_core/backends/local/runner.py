@@ -64,9 +64,10 @@ class Runner(Protocol):
         tokens: Sequence[Sequence[int]],
         wanted: Sequence[Sequence[int]],
     ) -> torch.Tensor:
-        """Reads tokens of all active sequences; returns the logits at the wanted places, stacked.
+        """Reads tokens of active sequences; returns the logits at the wanted places, stacked.
 
-        What was read becomes valid only with ``keep``.
+        What was read becomes valid only with ``keep``. Active sequences that aren't named stay as
+        they are.
         """
 
     def keep(self, slot: Slot, count: int) -> None:
@@ -189,17 +190,20 @@ class BatchRunner:
         tokens: Sequence[Sequence[int]],
         wanted: Sequence[Sequence[int]],
     ) -> torch.Tensor:
-        """One pass for all rows; shorter ones are filled up with tokens that are never kept."""
-        assert len(slots) == len(self._active)
-        ids = np.zeros((len(slots), max(len(row) for row in tokens)), dtype=np.int64)
+        """One pass for their rows; shorter ones are filled up with tokens that are never kept.
+
+        So are the rows of sequences that wait, where they lie between those that don't.
+        """
+        first, last = min(slot.row for slot in slots), max(slot.row for slot in slots)
+        ids = np.zeros((last - first + 1, max(len(row) for row in tokens)), dtype=np.int64)
         for slot, row in zip(slots, tokens, strict=True):
-            ids[slot.row, : len(row)] = row
+            ids[slot.row - first, : len(row)] = row
         places = sorted({place for row in wanted for place in row}) or [ids.shape[1] - 1]
-        logits = self._pass(0, self._forward.tensor(ids), places)
+        logits = self._pass(first, self._forward.tensor(ids), places)
         at = {place: number for number, place in enumerate(places)}
-        rows = [slot.row for slot, row in zip(slots, wanted, strict=True) for _ in row]
+        rows = [slot.row - first for slot, row in zip(slots, wanted, strict=True) for _ in row]
         columns = [at[place] for row in wanted for place in row]
-        if len(slots) == 1 and len(columns) == len(places):
+        if len(ids) == 1 and len(columns) == len(places):
             return logits[0]
         return logits[rows, columns]
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from recallm_core.backends import Sampling
+from recallm_core.backends.masking import host_rows
 from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
 
@@ -30,15 +31,27 @@ class Chooser:
         seed = None if sampling.seed is None else sampling.seed % 2**64
         self._random = np.random.default_rng(seed)
 
-    def pick(self, scores: Scores) -> int:
+    def pick(self, scores: Scores | Best) -> int:
         """Returns one token id."""
+        if isinstance(scores, Best):
+            _check(scores.value)
+            return scores.token
         best = int(scores.values.argmax())
         _check(float(scores.values[best]))
         if self.greedy:
             return int(scores.ids[best])
-        kept = scores.nucleus(self.temperature, self.top_p)
-        place = int(np.searchsorted(kept.sums, self._random.random() * kept.sums[-1], "right"))
-        return int(kept.ids[min(place, len(kept.ids) - 1)])
+        nucleus = scores.nucleus(self.temperature, self.top_p)
+        draw = self._random.random() * nucleus.sums[-1]
+        place = int(np.searchsorted(nucleus.sums, draw, "right"))
+        return int(nucleus.ids[min(place, len(nucleus.ids) - 1)])
+
+
+@dataclass(slots=True)
+class Best:
+    """The best legal token of one position, and its logit: all that greedy decoding asks for."""
+
+    token: int
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ def _check(total: float) -> None:
 
 def legal_scores(
     logits: torch.Tensor, masks: Sequence[Mask], greedy: Sequence[bool]
-) -> list[Scores]:
+) -> list[Scores | Best]:
     """Reduces rows of logits to what a choice under each mask needs, in one transfer per kind.
 
     Args:
@@ -111,28 +124,52 @@ def legal_scores(
     """
     inside = [i for i, mask in enumerate(masks) if mask.only is not None]
     outside = [i for i, mask in enumerate(masks) if mask.only is None]
-    found: dict[int, Scores] = {}
+    scores: dict[int, Scores | Best] = {}
     if inside:
-        found |= zip(inside, _candidates(logits, [masks[i] for i in inside], inside), strict=True)
+        few = _candidates(logits, [masks[i] for i in inside], inside, [greedy[i] for i in inside])
+        scores |= zip(inside, few, strict=True)
     if outside:
         rows = logits[outside] if len(outside) < len(masks) else logits.clone()
         _forbid(rows, [masks[i] for i in outside])
         best = all(greedy[i] for i in outside)
-        found |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
-    return [found[i] for i in range(len(masks))]
+        scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
+    return [scores[i] for i in range(len(masks))]
 
 
-def _candidates(logits: torch.Tensor, masks: Sequence[Mask], rows: Sequence[int]) -> list[Scores]:
+def _candidates(
+    logits: torch.Tensor, masks: Sequence[Mask], rows: Sequence[int], greedy: Sequence[bool]
+) -> list[Scores | Best]:
     """Inside a span: the logits of the few legal ids, and nothing else."""
-    ids = [mask.only for mask in masks if mask.only is not None]
-    sizes = [len(i) for i in ids]
-    flat = torch.from_numpy(np.concatenate(ids)).to(logits.device)
-    places = torch.from_numpy(np.repeat(np.asarray(rows), sizes)).to(logits.device)
-    values = _host(logits[places, flat])
-    scores = []
-    for mask, only, part in zip(masks, ids, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
-        scores.append(Scores(only, part if mask.bias is None else part + mask.bias))
-    return scores
+    several = [mask.only for mask in masks if mask.only is not None]
+    sizes = np.array([len(only) for only in several])
+    ids = np.concatenate(several)
+    values = _picked(logits, np.repeat(np.asarray(rows), sizes), ids)
+    if any(mask.bias is not None for mask in masks):
+        zeros = (np.zeros(size) for size in sizes.tolist())
+        parts = (z if m.bias is None else m.bias for z, m in zip(zeros, masks, strict=True))
+        values = values + np.concatenate(list(parts))
+    if all(greedy) and sizes.all():
+        return _best_of_each(ids, values, sizes)
+    parts_of_rows = zip(several, np.split(values, np.cumsum(sizes)[:-1]), strict=True)
+    return [Scores(only, part) for only, part in parts_of_rows]
+
+
+def _picked(logits: torch.Tensor, rows: Ints, ids: Ints) -> Floats:
+    """Some logits, as numbers of 64 bits."""
+    array = host_rows(logits)
+    if array is not None:
+        return array[rows, ids].astype(np.float64)
+    device = logits.device
+    return _host(logits[torch.from_numpy(rows).to(device), torch.from_numpy(ids).to(device)])
+
+
+def _best_of_each(ids: Ints, values: Floats, sizes: Ints) -> list[Scores | Best]:
+    """The first of the best of each row's candidates, which stand one row after the other."""
+    firsts = np.cumsum(sizes) - sizes
+    best = np.maximum.reduceat(values, firsts)
+    places = np.flatnonzero((values == np.repeat(best, sizes)) | np.isnan(values))
+    tokens = ids[places[np.searchsorted(places, firsts)]]
+    return [Best(t, v) for t, v in zip(tokens.tolist(), best.tolist(), strict=True)]
 
 
 def _forbid(rows: torch.Tensor, masks: Sequence[Mask]) -> None:
@@ -145,15 +182,12 @@ def _forbid(rows: torch.Tensor, masks: Sequence[Mask]) -> None:
         rows[places, flat] = -torch.inf
 
 
-def _best(rows: torch.Tensor) -> list[Scores]:
+def _best(rows: torch.Tensor) -> list[Scores | Best]:
     values, ids = rows.max(dim=-1)
-    return [
-        Scores(np.array([i], dtype=np.int64), np.array([v], dtype=np.float64))
-        for i, v in zip(ids.tolist(), values.tolist(), strict=True)
-    ]
+    return [Best(i, v) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
 
 
-def _largest(rows: torch.Tensor) -> list[Scores]:
+def _largest(rows: torch.Tensor) -> list[Scores | Best]:
     values, ids = rows.topk(min(_TOP, rows.shape[-1]), dim=-1)
     ids_host = ids.cpu().numpy()
     values_host = _host(values)

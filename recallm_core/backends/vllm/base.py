@@ -82,7 +82,7 @@ class RemoteBackend(ABC):
         """
 
     @abstractmethod
-    def pieces(self, asked: Any) -> AsyncGenerator[Piece, None]:
+    def pieces(self, prepared: Any) -> AsyncGenerator[Piece, None]:
         """What comes back for one request; closing it ends the request in the engine.
 
         Raises:
@@ -110,39 +110,39 @@ class RemoteBackend(ABC):
         job = _RemoteJob(request)
         stream = EngineStream(job, self)
         spec = request.rules.spec
-        asked = self.prepared(
+        prepared = self.prepared(
             request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
         )
-        job.future = self.start(self._generate(job, asked))
+        job.future = self.start(self._generate(job, prepared))
         closed = GenerationCancelledError(f"{self.who} was closed before the end")
         job.future.add_done_callback(lambda _: job.end(None, closed))  # else it has ended by now
         return stream
 
-    async def _generate(self, job: _RemoteJob, asked: Any) -> None:
+    async def _generate(self, job: _RemoteJob, prepared: Any) -> None:
         """Fills one stream; runs on the backend's loop."""
         try:
-            await self._fill(job, asked)
+            await self._fill(job, prepared)
         except RecallmError as error:
             job.end(None, error)
         except Exception as error:  # a fault of this library: nobody must wait for ever
             failed = f"reading the answer failed: {type(error).__name__}: {error}"
             job.end(None, self.error(failed))
 
-    async def _fill(self, job: _RemoteJob, asked: Any) -> None:
+    async def _fill(self, job: _RemoteJob, prepared: Any) -> None:
         prompt: list[int] = job.request.token_ids.tolist()
         eos = job.request.rules.spec.eos
-        left = job.request.sampling.max_new_tokens
+        tokens_left = job.request.sampling.max_new_tokens
         echoed, reason = False, None
         last: list[int] = []
-        async with aclosing(self.pieces(asked)) as pieces:
+        async with aclosing(self.pieces(prepared)) as pieces:
             async for piece in pieces:
                 if piece.prompt is not None:
                     echoed = self._check_echo(piece.prompt, prompt)
                 if piece.cached_tokens is not None:
                     job.cached_tokens = piece.cached_tokens
                 tokens = _with_end(piece, eos)
-                left -= len(tokens)
-                if left < 0:
+                tokens_left -= len(tokens)
+                if tokens_left < 0:
                     raise self.error(f"{self.who} generated more tokens than it was asked for")
                 if tokens and not echoed:
                     raise self.error(f"{self.who} {_NO_ECHO}")
@@ -177,14 +177,14 @@ class RemoteBackend(ABC):
         Blocks; for looking at a model, not for answers: nothing is replayed here.
         """
         sampling = Sampling(max_new_tokens=count, temperature=0.0, top_p=1.0)
-        asked = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
+        prepared = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
 
         async def read() -> list[int]:
-            async with aclosing(self.pieces(asked)) as pieces:
+            async with aclosing(self.pieces(prepared)) as pieces:
                 return [token async for piece in pieces for token in piece.tokens]
 
-        found: list[int] = self.start(read()).result()
-        return found
+        ids: list[int] = self.start(read()).result()
+        return ids
 
 
 class _RemoteJob(Job):

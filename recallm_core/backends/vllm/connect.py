@@ -15,7 +15,6 @@ from recallm_core.backends.vllm.handshake import check_processor, check_tokenize
 from recallm_core.backends.vllm.http import START, ServerBackend
 from recallm_core.backends.vllm.manifest import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
-from recallm_core.inputs.arguments import without_password
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -26,55 +25,9 @@ _MAX_REPLY = 1_000_000
 _DROPPED = ("auto_map", "name_or_path", "vocab_file", "merges_file", "tokenizer_file")
 
 
-def without_secrets(value: Any) -> Any:
-    """Returns an address, a model's name or further options as they came, for fields that show.
-
-    Raises:
-        ValueError: There is a password or a key in it, which would be shown, saved and traced.
-    """
-    if isinstance(value, str) and "@" in value.partition("://")[2]:
-        raise ValueError("a server's address holds no user or password; give api_key= instead")
-    if isinstance(value, Mapping) and "api_key" in value:
-        raise ValueError("a key in load_options would be shown and saved; give api_key= instead")
-    return value
-
-
 def is_address(model: str) -> bool:
     """Whether a model's name is the address of a server."""
     return model.startswith(("http://", "https://"))
-
-
-def loading(
-    model: str | None,
-    *,
-    base_url: str | None,
-    api_key: str | None = None,
-    timeout: float | None = None,
-    max_retries: int | None = None,
-) -> tuple[str | None, dict[str, Any]]:
-    """What frameworks say of a model, as a name and options for ``RecaLLM.load``.
-
-    Args:
-        model: A name, or the address of a server; None: nothing was said.
-        base_url: A server's address; ``model`` is then the name that it is served under.
-        api_key: The server's key; without effect, like what follows, on a model in process.
-        timeout: Seconds that the server may say nothing.
-        max_retries: How often a request is sent again that the server was too busy for.
-
-    Raises:
-        ValueError: There are two addresses.
-    """
-    served = model is not None and is_address(model)
-    if served and base_url is not None:
-        raise ValueError(
-            f"model is the address {without_password(str(model))!r} already; leave base_url out"
-        )
-    if base_url is None and not served:
-        return model, {}
-    given: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": max_retries}
-    if base_url is not None:
-        given["served_model"] = model
-    return base_url or model, {name: value for name, value in given.items() if value is not None}
 
 
 def connect(
@@ -131,48 +84,50 @@ def _opened(
     offer = None if reply is None else Offer.from_json(reply)
     if offer is not None:
         _check_offer(offer, name, window)
-        found, chosen = _from_offer(connection, offer, mode, folder)
+        tokenizer, own_recipe = _from_offer(connection, offer, mode, folder)
         width = offer.vocab_size
     elif folder is not None:
-        found, chosen, width = _from_folder(Path(folder), mode)
+        tokenizer, own_recipe, width = _from_folder(Path(folder), mode)
     else:
         raise ServerError(
             f"{connection.url} offers no tokenizer and recipe; {START}; with the second, say where "
             "the served model's folder is: tokenizer=..."
         )
-    if found.vocab_size > width:
+    if tokenizer.vocab_size > width:
         raise ServerError(
-            f"the tokenizer has {found.vocab_size:,} ids but the served model {width:,} logits"
+            f"the tokenizer has {tokenizer.vocab_size:,} ids but the served model {width:,} logits"
         )
     backend = ServerBackend(
         connection, model=name, window=window, vocab_size=width, cache_salt=salt
     )
     backend.about = _about(connection, offer, name)
     if offer is None:
-        check_tokenizer(backend, found)
-    check_processor(backend, found)
-    return found, backend, recipe or chosen
+        check_tokenizer(backend, tokenizer)
+    check_processor(backend, tokenizer)
+    return tokenizer, backend, recipe or own_recipe
 
 
-def _model(connection: Connection, wanted: str | None) -> tuple[str, int]:
+def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
     """The served model's name and window, as the server lists them."""
     reply = connection.get("/v1/models", limit=_MAX_REPLY)
     try:
-        listed = [(each["id"], each["max_model_len"]) for each in json.loads(reply or b"")["data"]]
+        listed = [
+            (entry["id"], entry["max_model_len"]) for entry in json.loads(reply or b"")["data"]
+        ]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ServerError(
             f"{connection.url} isn't a vLLM server: its list of models (/v1/models) has another "
             f"form; {START}"
         ) from error
     fine = [m for m in listed if isinstance(m[0], str) and type(m[1]) is int and m[1] > 0]
-    chosen = [m for m in fine if wanted is None or m[0] == wanted]
-    if len(chosen) != 1:
+    matching = [m for m in fine if served_model is None or m[0] == served_model]
+    if len(matching) != 1:
         names = [name[:100] for name, _ in fine[:20]]
         raise ServerError(
             f"{connection.url} serves {names}; "
-            + ("say which with served_model=" if wanted is None else f"not {wanted!r}")
+            + ("say which with served_model=" if served_model is None else f"not {served_model!r}")
         )
-    return chosen[0]
+    return matching[0]
 
 
 def _check_offer(offer: Offer, name: str, window: int) -> None:
@@ -187,33 +142,35 @@ def _from_offer(
     connection: Connection, offer: Offer, mode: str, folder: str | Path | None
 ) -> tuple[HFTokenizer, Recipe]:
     """Tokenizer and recipe as offered; a folder that was given has to be equal."""
-    with tempfile.TemporaryDirectory(prefix="recallm-") as made:
-        place = Path(made)
+    with tempfile.TemporaryDirectory(prefix="recallm-") as directory:
+        place = Path(directory)
         _write(place, _fetched(connection, offer), offer.model_type)
-        found = HFTokenizer.from_folder(place, eos_ids=offer.eos_ids)
-        chosen = choose_recipe(place, mode, found)
-        found = fitted(place, chosen, found)
+        tokenizer = HFTokenizer.from_folder(place, eos_ids=offer.eos_ids)
+        offered_recipe = choose_recipe(place, mode, tokenizer)
+        tokenizer = fitted(place, offered_recipe, tokenizer)
     if folder is not None:
-        local, own, _ = _from_folder(Path(folder), mode)
-        if local.fingerprint != found.fingerprint or set(local.eos_ids) != set(found.eos_ids):
+        local, local_recipe, _ = _from_folder(Path(folder), mode)
+        if local.fingerprint != tokenizer.fingerprint or set(local.eos_ids) != set(
+            tokenizer.eos_ids
+        ):
             raise ServerError(
                 f"the tokenizer of {folder} isn't the one of {connection.url} (or their chat "
                 "templates differ); leave tokenizer= out to use the server's"
             )
-        if own != chosen:
+        if local_recipe != offered_recipe:
             raise ServerError(
                 f"the recipe of {folder} isn't the one of {connection.url}; to use it all the "
                 f"same, give recipe=Recipe.load({str(folder)!r})"
             )
-    return found, chosen
+    return tokenizer, offered_recipe
 
 
 def _fetched(connection: Connection, offer: Offer) -> dict[str, bytes]:
     """The offered files, each as long and with the digest that the offer says."""
     files: dict[str, bytes] = {}
-    for name, told in offer.files.items():
-        data = connection.get(FILES_PATH + name, limit=told.size)
-        if data is None or len(data) != told.size or _sha256(data) != told.sha256:
+    for name, entry in offer.files.items():
+        data = connection.get(FILES_PATH + name, limit=entry.size)
+        if data is None or len(data) != entry.size or _sha256(data) != entry.sha256:
             raise ServerError(f"{connection.url} sent another {name} than it describes")
         files[name] = data
     if "tokenizer.json" not in files:
@@ -237,8 +194,8 @@ def _write(place: Path, files: Mapping[str, bytes], model_type: str) -> None:
             raise ServerError(
                 f"the server's tokenizer_config.json can't be read: {error}"
             ) from error  # fmt: skip
-    kept = {k: v for k, v in config.items() if k not in _DROPPED and not k.endswith("_file")}
-    (place / "tokenizer_config.json").write_text(json.dumps(kept), "utf-8")
+    settings = {k: v for k, v in config.items() if k not in _DROPPED and not k.endswith("_file")}
+    (place / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
     if model_type:  # transformers chooses a tokenizer's class by it, as it does in process
         (place / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
 
@@ -247,15 +204,15 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
     """Tokenizer, recipe and width of the logits of a local model folder."""
     if not folder.is_dir():
         raise CheckpointError(f"tokenizer={str(folder)!r} is no folder")
-    found = HFTokenizer.from_folder(folder, eos_ids=offers.eos_ids(folder))
+    tokenizer = HFTokenizer.from_folder(folder, eos_ids=offers.eos_ids(folder))
     width = offers.vocab_size(folder)
     if width is None:
         raise CheckpointError(
             f"{folder} has no config.json that names vocab_size; give the whole model's folder "
             "(its weights aren't read)"
         )
-    chosen = choose_recipe(folder, mode, found)
-    return fitted(folder, chosen, found), chosen, width
+    recipe = choose_recipe(folder, mode, tokenizer)
+    return fitted(folder, recipe, tokenizer), recipe, width
 
 
 def _about(connection: Connection, offer: Offer | None, name: str) -> dict[str, str]:

@@ -206,17 +206,17 @@ class Connection:
             except self._http.TimeoutException as error:
                 if last or not isinstance(error, self._http.ConnectTimeout):
                     raise self._failed(error) from error
-                asked = None
+                retry_after = None
             except self._http.TransportError as error:
                 if last:
                     raise self._failed(error) from error
-                asked = None
+                retry_after = None
             else:
                 if response.status_code not in _BUSY or last:
                     return response
-                asked = response.headers.get("retry-after")
+                retry_after = response.headers.get("retry-after")
                 await response.aclose()
-            await asyncio.sleep(_pause(tried, asked))
+            await asyncio.sleep(_pause(tried, retry_after))
         raise AssertionError("the last try returns or raises")
 
     async def _send(self, method: str, path: str, data: bytes | None) -> Any:
@@ -257,9 +257,9 @@ class Connection:
                 f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
                 "would go along: give the address that answers itself"
             )
-        said = await self._said(response)
+        explanation = await self._said(response)
         raise ServerError(
-            f"{self.url} {_MEANINGS.get(status, 'refused the request')} ({status}){said}"
+            f"{self.url} {_MEANINGS.get(status, 'refused the request')} ({status}){explanation}"
         )
 
     async def _said(self, response: Any) -> str:
@@ -273,8 +273,8 @@ class Connection:
                         break
         except (ServerError, TimeoutError):
             pass  # the status is known; what else it wanted to say is lost
-        found = message_of(body)
-        return f": {found}" if found else ""
+        message = message_of(body)
+        return f": {message}" if message else ""
 
     def _failed(self, error: Exception, *, begun: bool = False) -> ServerError:
         http, kind = self._http, type(error).__name__
@@ -327,10 +327,10 @@ def _key(key: str) -> str:
     return key.strip()
 
 
-def _pause(tried: int, asked: str | None) -> float:
+def _pause(tried: int, retry_after: str | None) -> float:
     """Seconds before the next try: what the server asks for, or doubling with some chance."""
-    if asked is not None and asked.isdigit():
-        return min(float(asked[:6]), _LONGEST_WAIT)
+    if retry_after is not None and retry_after.isdigit():
+        return min(float(retry_after[:6]), _LONGEST_WAIT)
     return min(0.25 * 2.0**tried, _LONGEST_WAIT) * random.uniform(0.8, 1.2)
 
 
@@ -338,13 +338,13 @@ def message_of(body: bytes) -> str:
     """What an error reply says: vLLM's and OpenAI's forms, or its beginning as text."""
     text = body.decode("utf-8", "replace")
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return one_line(text)
     for key in ("error", "message", "detail"):
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-    return one_line(found if isinstance(found, str) else json.dumps(found))
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+    return one_line(content if isinstance(content, str) else json.dumps(content))
 
 
 def one_line(text: str) -> str:

@@ -29,14 +29,15 @@ def check_processor(backend: RemoteBackend, tokenizer: Tokenizer) -> None:
     Raises:
         GenerationError: The constraint isn't obeyed, or the output is the same without it.
     """
-    prompt, spec, wanted = probe(_ordinary(tokenizer), backend.vocab_size)
-    more = {"logit_bias": {wanted[0]: _NUDGE}, "ignore_eos": True}
-    bound = backend.complete(prompt, len(wanted), spec=spec.to_json(), **more)
-    free = backend.complete(prompt, len(wanted), spec=None, **more)
-    if bound != wanted or free == wanted:
+    prompt, spec, expected = probe(_ordinary(tokenizer), backend.vocab_size)
+    more = {"logit_bias": {expected[0]: _NUDGE}, "ignore_eos": True}
+    bound = backend.complete(prompt, len(expected), spec=spec.to_json(), **more)
+    free = backend.complete(prompt, len(expected), spec=None, **more)
+    if bound != expected or free == expected:
         raise backend.error(
             f"{backend.where} doesn't hold its output to a constraint: of the only legal output "
-            f"{wanted} it made {bound[:20]}, and without the constraint {free[:20]}; {backend.fix}"
+            f"{expected} it made {bound[:20]}, and without the constraint {free[:20]}; "
+            f"{backend.fix}"
         )
 
 
@@ -90,18 +91,19 @@ def check_tokenizer(backend: ServerBackend, tokenizer: HFTokenizer) -> None:
         body = {"model": backend.model, "prompt": text, "add_special_tokens": False}
         reply = backend.connection.post("/tokenize", body, limit=100_000)
         try:
-            found = None if reply is None else json.loads(reply)["tokens"]
+            served_ids = None if reply is None else json.loads(reply)["tokens"]
         except (KeyError, TypeError, ValueError, RecursionError):
-            found = None
-        if found is None:
+            served_ids = None
+        if served_ids is None:
             raise ServerError(
                 f"{backend.connection.url} can't be asked for its tokenizer (/tokenize); {START}"
             )
-        own = tokenizer.tokenizer.encode(text, add_special_tokens=False)
-        if found != own:
+        local_ids = tokenizer.tokenizer.encode(text, add_special_tokens=False)
+        if served_ids != local_ids:
             raise ServerError(
                 f"the tokenizer given isn't the one of {backend.connection.url}: {text[:40]!r} is "
-                f"{own[:12]} here and {str(found)[:80]} there; give the served model's own folder"
+                f"{local_ids[:12]} here and {str(served_ids)[:80]} there; give the served model's "
+                "own folder"
             )
 
 

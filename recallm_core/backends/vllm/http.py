@@ -85,17 +85,17 @@ class ServerBackend(RemoteBackend):
         )
         return json.dumps(body).encode(), len(prompt), sampling.max_new_tokens
 
-    async def pieces(self, asked: tuple[bytes, int, int]) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, prepared: tuple[bytes, int, int]) -> AsyncGenerator[Piece, None]:
         """The events of one answer; closing it closes the request's connection."""
-        body, size, most = asked
+        body, size, max_tokens = prepared
         connection = self.connection
         async with (
             connection.opened("POST", COMPLETIONS_PATH, body) as response,
             aclosing(connection.pieces(response)) as data,
         ):
-            may = Allowance(prompt_tokens=size, max_tokens=most, timeout=connection.timeout)
-            async with aclosing(events(data, prompt_tokens=size, allowance=may)) as found:
-                async for event in found:
+            may = Allowance(prompt_tokens=size, max_tokens=max_tokens, timeout=connection.timeout)
+            async with aclosing(events(data, prompt_tokens=size, allowance=may)) as stream:
+                async for event in stream:
                     piece = read_event(event, vocab_size=self.vocab_size)
                     if piece.tokens:
                         may.progress()

@@ -100,29 +100,29 @@ class VllmBackend(RemoteBackend):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        chosen = SamplingParams(
+        sampling_params = SamplingParams(
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             extra_args=None if spec is None else {ARGUMENT: spec},
             **settings(sampling, eos),
             **more,
         )
-        return list(prompt), chosen
+        return list(prompt), sampling_params
 
-    async def pieces(self, asked: tuple[list[int], Any]) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, prepared: tuple[list[int], Any]) -> AsyncGenerator[Piece, None]:
         """The engine's outputs for one request; closing it aborts the request.
 
         Raises:
             GenerationError: The engine died, refused the request, or failed at it.
         """
-        prompt, chosen = asked
+        prompt, sampling_params = prepared
         tokens = {"type": "token", "prompt_token_ids": prompt}
-        given = self._engine.llm.generate(tokens, chosen, uuid.uuid4().hex)
+        outputs = self._engine.llm.generate(tokens, sampling_params, uuid.uuid4().hex)
         first = True
-        async with aclosing(given):
+        async with aclosing(outputs):
             while True:
                 try:
-                    output = await anext(given, None)
+                    output = await anext(outputs, None)
                 except Exception as error:
                     raise _failed(error) from error
                 if output is None:
@@ -199,12 +199,12 @@ class _Engine:
 
 
 def _piece(output: Any, *, with_prompt: bool) -> Piece:
-    (made,) = output.outputs
-    stop = made.stop_reason
+    (completion,) = output.outputs
+    stop = completion.stop_reason
     return Piece(
-        tokens=tuple(made.token_ids),
+        tokens=tuple(completion.token_ids),
         prompt=tuple(output.prompt_token_ids) if with_prompt else None,
-        finish_reason=made.finish_reason,
+        finish_reason=completion.finish_reason,
         stop_id=stop if type(stop) is int else None,
         cached_tokens=output.num_cached_tokens,
     )
@@ -220,8 +220,8 @@ def _failed(error: Exception) -> GenerationError:
             "why: close this model and load it again"
         )
     cause = error.__cause__ or error
-    said = one_line(str(cause))
-    return GenerationError(f"vLLM didn't take the request: {type(cause).__name__}: {said}")
+    message = one_line(str(cause))
+    return GenerationError(f"vLLM didn't take the request: {type(cause).__name__}: {message}")
 
 
 def load(

@@ -78,7 +78,7 @@ class Offer:
     @property
     def fingerprint(self) -> str:
         """Equal for equal tokenizers, recipes and sizes, whoever serves them."""
-        named = sorted((name, found.sha256) for name, found in self.files.items())
+        named = sorted((name, entry.sha256) for name, entry in self.files.items())
         described = [named, self.vocab_size, sorted(self.eos_ids), self.model_type]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
@@ -98,9 +98,9 @@ class Offer:
             ServerError: It isn't an offer of this version, or contradicts itself.
         """
         try:
-            found = json.loads(data)
-            offer = cls._from_plain(found)
-            if offer.fingerprint != found["fingerprint"]:
+            data_object = json.loads(data)
+            offer = cls._from_plain(data_object)
+            if offer.fingerprint != data_object["fingerprint"]:
                 raise ValueError("its fingerprint isn't that of its own files and sizes")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ServerError(
@@ -121,7 +121,7 @@ class Offer:
         plain: dict[str, Any] = {n: _text(n, data[n], _TEXTS[n]) for n in _TEXTS}
         plain |= {name: _number(name, data[name]) for name in _NUMBERS}
         eos = tuple(_number("eos_ids", i, 0) for i in data["eos_ids"][:1000])
-        files = {name: _offered(name, each) for name, each in data["files"].items()}
+        files = {name: _offered(name, entry) for name, entry in data["files"].items()}
         return cls(eos_ids=eos, files=files, **plain)
 
 
@@ -156,20 +156,20 @@ def read_files(folder: Path) -> dict[str, bytes]:
     Raises:
         ServerError: There is no ``tokenizer.json``, or a file is absurdly large.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for name, limit in FILES.items():
         path = folder / name
         if not path.is_file():
             continue
         if path.stat().st_size > limit:
             raise ServerError(f"{path} is over {limit:,} bytes: not a file of a tokenizer")
-        found[name] = path.read_bytes()
-    if "tokenizer.json" not in found:
+        contents[name] = path.read_bytes()
+    if "tokenizer.json" not in contents:
         raise ServerError(
             f"{folder} has no tokenizer.json; convert its tokenizer with "
             "AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)"
         )
-    return found
+    return contents
 
 
 def described(files: Mapping[str, bytes]) -> dict[str, Offered]:
@@ -183,10 +183,10 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ServerError(f"{path} can't be read as JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def eos_ids(folder: Path) -> tuple[int, ...]:

@@ -97,9 +97,10 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
         CheckpointError: It is unsafe, damaged, or of a kind that needs code.
     """
     from recallm_core.models import checkpoint
+    from recallm_core.models.weight_sizes import check_sizes
 
     files = checkpoint.check_folder(folder)
-    stored = checkpoint.check_sizes(checkpoint.read_config(folder), files)
+    stored = check_sizes(checkpoint.read_config(folder), files)
     return _plain_folder(folder), stored
 
 
@@ -113,23 +114,23 @@ def _plain_folder(folder: Path) -> Path:
         return folder
     plain = checkpoint.plain_config(data, kind) if kind is not None else dict(data)
     plain.pop("auto_map", None)
-    made = _place_of(folder)
+    directory = _place_of(folder)
     for path in folder.iterdir():
-        link = made / path.name
+        link = directory / path.name
         if path.is_file() and path.name != "config.json" and path.suffix != ".py":
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
-    (made / "config.json").write_text(json.dumps(plain, indent=2), "utf-8")
-    return made
+    (directory / "config.json").write_text(json.dumps(plain, indent=2), "utf-8")
+    return directory
 
 
 def _place_of(folder: Path) -> Path:
     """A private folder for links to a model's files, the same each time."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    made = base / "recallm" / "served" / f"{folder.name}-{digest}"
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if made.is_symlink() or made.stat().st_uid != os.getuid():
-        raise CheckpointError(f"{made} belongs to somebody else; set XDG_CACHE_HOME")
-    return made
+    directory = base / "recallm" / "served" / f"{folder.name}-{digest}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+        raise CheckpointError(f"{directory} belongs to somebody else; set XDG_CACHE_HOME")
+    return directory

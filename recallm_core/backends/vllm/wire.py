@@ -178,15 +178,15 @@ async def events(
     may = allowance or Allowance(
         prompt_tokens=prompt_tokens, max_tokens=max_tokens, timeout=float("inf")
     )
-    held: list[bytes] = []
+    partial: list[bytes] = []
     size = 0
     async for piece in pieces:
         may.take(len(piece))
         *lines, rest = piece.split(b"\n")
         if lines:
-            lines[0] = b"".join([*held, lines[0]])
-            held, size = [], 0
-        held.append(rest)
+            lines[0] = b"".join([*partial, lines[0]])
+            partial, size = [], 0
+        partial.append(rest)
         size += len(rest)
         if size > may.line or any(len(line) > may.line for line in lines):
             raise ServerError(f"the server sent an event of more than {may.line:,} bytes")
@@ -197,7 +197,7 @@ async def events(
             if data:
                 may.take_event()
                 yield data
-    last = message_of(b"".join(held)[:2000])
+    last = message_of(b"".join(partial)[:2000])
     raise ServerError(
         "the server ended its answer too early: the connection was cut, or what answers isn't a "
         f"vLLM server's event stream; the last it said: {last or 'nothing'}"
@@ -211,15 +211,15 @@ def read_event(data: bytes, *, vocab_size: int) -> Piece:
         ServerError: It reports an error, or isn't what ``return_token_ids`` promises.
     """
     try:
-        found = json.loads(data)
+        event = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ServerError(
             f"the server's answer isn't JSON: {message_of(data[:2000])}"
         ) from error  # fmt: skip
-    if isinstance(found, dict) and "error" in found:
-        raise ServerError(f"{_failure(found['error'])}: {message_of(data)}")
+    if isinstance(event, dict) and "error" in event:
+        raise ServerError(f"{_failure(event['error'])}: {message_of(data)}")
     try:
-        return _piece(found, vocab_size)
+        return _piece(event, vocab_size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServerError(
             f"the server's answer hasn't the form of a vLLM completion with token ids ({error}); "

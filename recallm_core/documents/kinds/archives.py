@@ -81,6 +81,17 @@ class Archive:
         return found
 
 
+def nearest(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
+    """Yields the elements of a tag below another, in order, and none that is inside another."""
+    waiting = list(reversed(element))
+    while waiting:
+        node = waiting.pop()
+        if node.tag == tag:
+            yield node
+        else:
+            waiting += reversed(node)
+
+
 def parsed(data: bytes, name: str) -> ElementTree.Element:
     """Returns the root element of an XML file.
 

@@ -27,7 +27,7 @@ def read_book(data: bytes, origin: str, most: int) -> Extracted:
     main = root.get("full-path", "") if root is not None else ""
     package = archive.xml(main)
     pieces = Pieces(most)
-    for name in _chapters(package, posixpath.dirname(main)):
+    for name in dict.fromkeys(_chapters(package, posixpath.dirname(main))):
         if name in archive:
             page = extract_html(decode(archive.read(name), is_html=True), origin)
             pieces.add(page.text, name, gap="\n\n")

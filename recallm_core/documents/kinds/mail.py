@@ -5,7 +5,10 @@ from __future__ import annotations
 import email
 import email.policy
 from collections.abc import Iterator
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import EmailMessage
+from typing import Any, cast
 
 from recallm_core.documents.extraction import Extracted, extract_html
 from recallm_core.documents.kinds.pieces import Pieces
@@ -13,7 +16,26 @@ from recallm_core.errors import DocumentError
 
 _HEADS = ("From", "To", "Cc", "Date", "Subject")
 _MOST_PARTS = 1_000
+_MOST_BOUNDARIES = 20_000  # lines that may part a mail; they are parsed before parts are counted
+_LONGEST_PARSED = 1_000  # characters of a head; the standard library takes quadratic time
+_LONGEST_HEAD = 100_000
 _DEEPEST = 20  # mails in mails
+
+
+class _Policy(email.policy.EmailPolicy):
+    """The default policy, but that long heads are only decoded, or cut where that won't do."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Returns the value of a head."""
+        if len(value) <= _LONGEST_PARSED:
+            return super().header_fetch_parse(name, value)
+        if name.title() not in _HEADS:
+            return super().header_fetch_parse(name, value[:_LONGEST_PARSED])
+        value = "".join(value[:_LONGEST_HEAD].splitlines())
+        try:
+            return str(make_header(decode_header(value)))
+        except (LookupError, ValueError, HeaderParseError):
+            return value
 
 
 def read_mail(data: bytes, origin: str, most: int) -> Extracted:
@@ -25,7 +47,9 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
         DocumentError: It has no heads, too many parts, or parts that can't be decoded.
     """
     try:
-        message = email.message_from_bytes(data, policy=email.policy.default)
+        if data.count(b"\n--") > _MOST_BOUNDARIES:
+            raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
+        message = cast(EmailMessage, email.message_from_bytes(data, policy=_Policy()))
         pieces = Pieces(most)
         parts = _parts(message, "", 0)
         for number, (place, part) in enumerate(parts):

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from recallm_core.documents.extraction import Extracted
-from recallm_core.documents.kinds.archives import Archive
+from recallm_core.documents.kinds.archives import Archive, nearest
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
 
@@ -20,6 +20,7 @@ _REFERENCE = "{http://schemas.openxmlformats.org/officeDocument/2006/relationshi
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "\u2011", "softHyphen": "\xad"}
 _UNSEEN = frozenset({"del", "moveFrom", "instrText", "delText", "Fallback", "pPr", "sectPr"})
 _MOST_COLUMNS = 1_000
+_MOST_ROWS = 1_048_576
 
 
 def read_word(data: bytes, origin: str, most: int) -> Extracted:
@@ -31,7 +32,7 @@ def read_word(data: bytes, origin: str, most: int) -> Extracted:
     pieces = Pieces(most)
     body = archive.xml("word/document.xml").find(f"{_WORD}body")
     counters = {"paragraph": 0, "table": 0}
-    for block in body if body is not None else ():
+    for block in _blocks(body) if body is not None else ():
         _add_block(block, pieces, counters)
     for notes in ("footnotes", "endnotes"):
         name = f"word/{notes}.xml"
@@ -40,20 +41,28 @@ def read_word(data: bytes, origin: str, most: int) -> Extracted:
     return Extracted(pieces.text(), _title(archive), pieces.source_map(origin))
 
 
+def _blocks(body: Element) -> Iterator[Element]:
+    """Yields what stands in a body, and in the place of a content control what it holds."""
+    waiting = list(reversed(body))
+    while waiting:
+        block = waiting.pop()
+        if block.tag == f"{_WORD}sdt":
+            waiting += reversed(block.findall(f"{_WORD}sdtContent/*"))
+        else:
+            yield block
+
+
 def _add_block(block: Element, pieces: Pieces, counters: dict[str, int]) -> None:
-    """Adds a paragraph, a table, or what a content control holds."""
+    """Adds a paragraph or a table; a table in a cell is part of the cell."""
     if block.tag == f"{_WORD}p":
         counters["paragraph"] += 1
         pieces.add(_words(block), f"paragraph {counters['paragraph']}", gap="\n\n")
     elif block.tag == f"{_WORD}tbl":
         counters["table"] += 1
-        for number, row in enumerate(block.iter(f"{_WORD}tr"), 1):
-            cells = [" ".join(_words(cell).split()) for cell in row.iter(f"{_WORD}tc")]
+        for number, row in enumerate(nearest(block, f"{_WORD}tr"), 1):
+            cells = [" ".join(_words(cell).split()) for cell in nearest(row, f"{_WORD}tc")]
             gap = "\n" if number > 1 else "\n\n"
             pieces.add("\t".join(cells), f"table {counters['table']}, row {number}", gap=gap)
-    elif block.tag == f"{_WORD}sdt":
-        for inner in block.findall(f"{_WORD}sdtContent/*"):
-            _add_block(inner, pieces, counters)
 
 
 def _words(element: Element) -> str:
@@ -95,10 +104,12 @@ def read_slides(data: bytes, origin: str, most: int) -> Extracted:
     """Returns the text of a presentation, slide by slide, with the speaker's notes."""
     archive = Archive(data, most)
     pieces = Pieces(most)
-    for number, name in enumerate(_slides(archive), 1):
+    read = set[str]()
+    for number, name in enumerate(dict.fromkeys(_slides(archive)), 1):
         _add_slide(archive, name, pieces, number)
         for other in archive.related(name).values():
-            if "/notesSlides/" in f"/{other}" and other in archive:
+            if "/notesSlides/" in f"/{other}" and other in archive and other not in read:
+                read.add(other)
                 pieces.add(_paragraphs(archive.xml(other)), f"slide {number}, notes", page=number)
     return Extracted(pieces.text(), _title(archive), pieces.source_map(origin, has_pages=True))
 
@@ -115,19 +126,23 @@ def _slides(archive: Archive) -> Iterator[str]:
 
 def _add_slide(archive: Archive, name: str, pieces: Pieces, number: int) -> None:
     gap = "\n\n"
-    for shape in archive.xml(name).iter():
+    waiting = [archive.xml(name)]
+    while waiting:
+        shape = waiting.pop()
         if shape.tag == f"{_SLIDES}txBody":
-            pieces.add(_paragraphs(shape), f"slide {number}", page=number, gap=gap)
+            words = _paragraphs(shape)
         elif shape.tag == f"{_DRAWING}tr":
-            cells = [" ".join(_paragraphs(cell).split()) for cell in shape.iter(f"{_DRAWING}tc")]
-            pieces.add("\t".join(cells), f"slide {number}", page=number, gap=gap)
+            cells = nearest(shape, f"{_DRAWING}tc")
+            words = "\t".join(" ".join(_paragraphs(cell).split()) for cell in cells)
         else:
+            waiting += reversed(shape)
             continue
+        pieces.add(words, f"slide {number}", page=number, gap=gap)
         gap = "\n"
 
 
 def _paragraphs(element: Element) -> str:
-    return "\n".join(_words(found) for found in element.iter(f"{_DRAWING}p")).strip("\n")
+    return "\n".join(_words(found) for found in nearest(element, f"{_DRAWING}p")).strip("\n")
 
 
 def read_workbook(data: bytes, origin: str, most: int) -> Extracted:
@@ -149,6 +164,7 @@ def read_workbook(data: bytes, origin: str, most: int) -> Extracted:
         pieces = Pieces(most)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
+                sheet.reset_dimensions()  # what the file says of its size is often wrong
                 _add_sheet(sheet.title, sheet.iter_rows(values_only=True), pieces)
         title = book.properties.title or None
     except DocumentError:
@@ -172,6 +188,8 @@ def _add_sheet(title: str, rows: Iterable[tuple[Any, ...]], pieces: Pieces) -> N
     heads: list[str] | None = None
     gap = "\n\n"
     for number, row in enumerate(rows, 1):
+        if number > _MOST_ROWS:
+            raise DocumentError(f"sheet {title} has a row after row {_MOST_ROWS:,}, Excel's last")
         values = [_shown(value) for value in row[:_MOST_COLUMNS]]
         if sum(map(bool, values)) == 0:
             continue

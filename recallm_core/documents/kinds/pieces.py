@@ -37,6 +37,7 @@ class Pieces:
         """
         if not text.strip():
             return
+        place = place.encode("utf-8", "replace").decode("utf-8")
         gap = gap if self._texts else ""
         self._length += len(gap)
         if not self._places or (self._places[-1], self._pages[-1]) != (place, page):

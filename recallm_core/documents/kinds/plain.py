@@ -14,6 +14,7 @@ from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
 
 _DEEPEST = 100  # values within values
+_NO_MORE = object()
 
 
 def read_json(data: bytes, origin: str, most: int) -> Extracted:
@@ -42,19 +43,23 @@ def _parsed(data: bytes) -> Any:
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields what isn't a list or an object, with the way to it."""
-    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    waiting = [iter([("", value)])]  # lazily: a long key stands in the way to each of its values
     while waiting:
-        path, value, depth = waiting.pop()
-        if depth > _DEEPEST:
-            raise DocumentError(f"its values are nested more than {_DEEPEST} deep")
-        if isinstance(value, dict):
-            inner = [(f"{path}.{key}" if path else key, each) for key, each in value.items()]
-        elif isinstance(value, list):
-            inner = [(f"{path}[{number}]", each) for number, each in enumerate(value)]
-        else:
+        path, value = next(waiting[-1], ("", _NO_MORE))
+        if value is _NO_MORE:
+            waiting.pop()
+        elif not isinstance(value, dict | list):
             yield path, value
-            continue
-        waiting += [(name, each, depth + 1) for name, each in reversed(inner)]
+        elif len(waiting) > _DEEPEST:
+            raise DocumentError(f"its values are nested more than {_DEEPEST} deep")
+        else:
+            waiting.append(_parts(path, value))
+
+
+def _parts(path: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return ((f"{path}.{key}" if path else key, part) for key, part in value.items())
+    return ((f"{path}[{number}]", part) for number, part in enumerate(value))
 
 
 def read_notebook(data: bytes, origin: str, most: int) -> Extracted:

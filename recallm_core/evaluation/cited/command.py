@@ -28,6 +28,7 @@ from recallm_core.prompting.params import GenerationParams
 from recallm_core.train.tasks.datasets import data_folder
 
 POLICIES = ("auto", "first", "required", "free")
+PRIORS = ("none", "sentences", "reader")
 _DEFAULT_POLICIES = ("first", "required", "free")
 _TOKENS = 160
 Say = Callable[[str], None]
@@ -48,9 +49,11 @@ def add_parser(kinds: Any) -> None:
     add_model(parser)
     parser.add_argument(
         "--policy",
-        type=names_of("policy", POLICIES),
+        type=names_of("policy", (*POLICIES, *(f"{p}/{s}" for p in POLICIES for s in PRIORS))),
         default=_DEFAULT_POLICIES,
-        help=f"of {', '.join(POLICIES)}, by commas ({','.join(_DEFAULT_POLICIES)})",
+        help=f"of {', '.join(POLICIES)}, by commas ({','.join(_DEFAULT_POLICIES)}); a scorer of "
+        f"evidence other than the model's own stands behind a slash ({', '.join(PRIORS)}): "
+        "required/none",
     )
     parser.add_argument("--baseline", action="store_true", help="also the model without us")
     parser.add_argument("--n", type=positive, default=100, help="questions of each suite (100)")

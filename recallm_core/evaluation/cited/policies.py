@@ -18,17 +18,20 @@ class ByPolicy:
 
     Args:
         llm: The model.
-        policy: ``auto``, ``first``, ``required`` or ``free``.
+        policy: ``auto``, ``first``, ``required`` or ``free``; with a scorer of evidence behind a
+            slash where it isn't to be the model's own: ``required/none``.
         params: Other settings.
 
     Raises:
-        ValueError: There is no such policy.
+        ValueError: There is no such policy or scorer.
     """
 
     def __init__(self, llm: RecaLLM, policy: str, params: GenerationParams) -> None:
         self.name = policy
         self._llm = llm
-        self._params = with_settings(params, {"evidence": policy})
+        evidence, _, prior = policy.partition("/")
+        settings = {"evidence": evidence} | ({"prior": prior} if prior else {})
+        self._params = with_settings(params, settings)
 
     def asks(self, item: Item) -> bool:
         """Every question does."""

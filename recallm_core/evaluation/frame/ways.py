@@ -8,19 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from recallm_core.answering.stream import AnswerStream
+from recallm_core.answering.stream import AnswerStream, request_of
 from recallm_core.backends import TokenStream
 from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
-from recallm_core.evaluation.answering import WatchedBackend, request_under
+from recallm_core.evaluation.answering import WatchedBackend
 from recallm_core.evaluation.cited.policies import told
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.unconstrained import FreeReader, free_rules
 from recallm_core.generator import RecaLLM
-from recallm_core.prompting.builder import Prompt
 from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import Tokenizer
 
@@ -255,7 +255,7 @@ def run_free(backend: WatchedBackend, prompts: Iterable[Prompt]) -> list[Output]
     begun: list[tuple[Prompt, TokenStream]] = []
     with ExitStack() as stack:
         for prompt in prompts:
-            stream = backend.generate(request_under(prompt, prompt.rules))
+            stream = backend.generate(request_of(prompt, backend, prompt.rules))
             stack.callback(stream.close)
             begun.append((prompt, stream))
         return [

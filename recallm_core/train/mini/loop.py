@@ -78,8 +78,8 @@ def rate(config: MiniConfig, step: int) -> float:
     """Returns the factor on both learning rates at a step."""
     warm = min(1.0, (step + 1) / 30)
     begin = config.decay_from * config.steps
-    left = (config.steps - step) / max(1.0, config.steps - begin)
-    return warm * max(0.05, min(1.0, left))
+    decay = (config.steps - step) / max(1.0, config.steps - begin)
+    return warm * max(0.05, min(1.0, decay))
 
 
 def phase_at(config: MiniConfig, step: int) -> Phase:
@@ -187,10 +187,10 @@ def losses(model: Mini, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[st
     total = total + (row * choices[:, 3]).sum()
     right = (logits.argmax(1) == target).float()
     for number, name in enumerate(("evidence", "answer", "inside")):
-        chosen = kind == number
-        if chosen.any():
-            out[name] = row[chosen].detach().mean()
-            out[name + "_right"] = right[chosen].mean()
+        of_kind = kind == number
+        if of_kind.any():
+            out[name] = row[of_kind].detach().mean()
+            out[name + "_right"] = right[of_kind].mean()
     scale = 1.0 / math.sqrt(model.shape.head_width)
     for name, table, share in (
         ("copy", batch["copies"], 0.3),
@@ -310,8 +310,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = base * factor
             optimizer.zero_grad(set_to_none=True)
-        found = losses(self.model, batch, torch.bfloat16)
-        torch.autograd.backward(found["total"] / 1365)
+        sums = losses(self.model, batch, torch.bfloat16)
+        torch.autograd.backward(sums["total"] / 1365)
         self.muon.step()
         self.adam.step()
         self.step += 1
@@ -319,7 +319,7 @@ class Trainer:
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 self.average[name].lerp_(p, 1 - keep)
-        return {name: float(value.detach()) for name, value in found.items()}
+        return {name: float(value.detach()) for name, value in sums.items()}
 
 
 def _mean(window: list[dict[str, float]]) -> dict[str, float]:

@@ -72,8 +72,8 @@ def write_folder(
 ) -> None:
     """Writes a reader's folder: matrices as int8 with a scale per row, the rest in 16 bits."""
     tensors: dict[str, Tensor] = {}
-    for name, found in weights.items():
-        value = found.detach().float()
+    for name, tensor in weights.items():
+        value = tensor.detach().float()
         if value.ndim == 2:
             scale = value.abs().amax(1).clamp_min(1e-8) / 127
             tensors[name] = (value / scale[:, None]).round().to(torch.int8).contiguous()
@@ -85,6 +85,6 @@ def write_folder(
     save_file(tensors, partial)
     partial.chmod(0o644)
     partial.replace(out / "model.safetensors")
-    kept = {name: config[name] for name in SIZE_LIMITS}
-    (out / "config.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    sizes = {name: config[name] for name in SIZE_LIMITS}
+    (out / "config.json").write_text(json.dumps(sizes, indent=1) + "\n", "utf-8")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)

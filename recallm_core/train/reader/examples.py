@@ -116,32 +116,32 @@ class RowSource:
         is_kept = rng.random() > REWORDED
         return question if is_kept else self._thesaurus.reword(question, rng)
 
-    def of_fact(self, fact: Fact, rng: random.Random, asked: str | None = None) -> Iterator[Row]:
+    def of_fact(self, fact: Fact, rng: random.Random, question: str | None = None) -> Iterator[Row]:
         """Yields the window with the answer, and at times one of another passage.
 
         Args:
             fact: The question and its passage.
             rng: The choices follow from it.
-            asked: The question in other words; None: as it is.
+            question: The question in other words; None: as it is.
         """
         hard = self._hard.get(fact.question, ())
-        fact = fact if asked is None else replace(fact, question=asked)
+        fact = fact if question is None else replace(fact, question=question)
         windows = self._windows(fact.text, 0)
         title = fact.title if rng.random() < 0.85 else None
         good = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
-        chosen = good[:1] if fact.start >= 0 else [rng.choice(windows)] if windows else []
+        picked = good[:1] if fact.start >= 0 else [rng.choice(windows)] if windows else []
         others = [w for w in windows if w not in good]
         if fact.start >= 0 and others and rng.random() < 0.25:
-            chosen.append(rng.choice(others))
-        told = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
-        yield from self._rows(chosen, [title], fact, told)
+            picked.append(rng.choice(others))
+        recalled = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
+        yield from self._rows(picked, [title], fact, recalled)
         if self._pool is not None and hard and rng.random() < 0.55:
             name, text = self._pool.passages[rng.choice(hard)]
             if not fact.answer or fact.answer.casefold() not in text.casefold():
                 other = Fact(name, text, fact.question, "", -1)
-                found = self._windows(text, 0)
-                if found:
-                    yield from self._rows([rng.choice(found)], [name], other)
+                other_windows = self._windows(text, 0)
+                if other_windows:
+                    yield from self._rows([rng.choice(other_windows)], [name], other)
 
     def of_example(self, example: Example, rng: random.Random) -> Iterator[Row]:
         """Yields each hop's window with the evidence, and one without."""
@@ -177,13 +177,13 @@ class RowSource:
             if hop is not None and w.passage == hop[0] and _holds(w, hop[1], hop[2])
         ]
         others = [w for w in windows if w not in good]
-        chosen = good[:1]
+        picked = good[:1]
         often = 0.4 if len(example.evidence) < 2 else 0.8
-        if others and (not chosen or rng.random() < often):
-            chosen.append(rng.choice(others))
-        made = self._maker.rows(example.question, chosen, titles, recalled)
-        for n, window in enumerate(chosen):
-            begin = made.begins[n]
+        if others and (not picked or rng.random() < often):
+            picked.append(rng.choice(others))
+        encoded = self._maker.rows(example.question, picked, titles, recalled)
+        for n, window in enumerate(picked):
+            begin = encoded.begins[n]
             is_good = n == 0 and bool(good)
             start = end = 0
             if is_good and is_last and example.answer is not None:
@@ -193,7 +193,7 @@ class RowSource:
                 start = end = -1
             evidence = _sentence(window, hop[1]) if is_good and hop is not None else -1
             heads = tuple(h + begin for h in window.heads)
-            yield Row(made.ids[n], made.kinds[n], heads, start, end, evidence)
+            yield Row(encoded.ids[n], encoded.kinds[n], heads, start, end, evidence)
 
     def _windows(self, text: str, passage: int) -> list[Window]:
         return cut(text[:_CHARACTERS], passage, self._tokenizer)
@@ -205,16 +205,16 @@ class RowSource:
         fact: Fact,
         recalled: Sequence[str] = (),
     ) -> Iterator[Row]:
-        made = self._maker.rows(fact.question, windows, titles, recalled)
+        encoded = self._maker.rows(fact.question, windows, titles, recalled)
         for n, window in enumerate(windows):
-            begin, start, end, evidence = made.begins[n], 0, 0, -1
+            begin, start, end, evidence = encoded.begins[n], 0, 0, -1
             stop = fact.start + len(fact.answer)
             if fact.start >= 0 and _holds(window, fact.start, stop):
                 start, end = _token_range(window, fact.start, stop)
                 start, end = start + begin, end + begin
                 evidence = _sentence(window, fact.start)
             heads = tuple(h + begin for h in window.heads)
-            yield Row(made.ids[n], made.kinds[n], heads, start, end, evidence)
+            yield Row(encoded.ids[n], encoded.kinds[n], heads, start, end, evidence)
 
 
 def _said(example: Example, span: tuple[int, int, int]) -> str:
@@ -242,16 +242,16 @@ def _sentence(window: Window, start: int) -> int:
     return max(0, int(np.searchsorted(window.heads, token, side="right")) - 1)
 
 
-def hard_passages(pool: Pool, most: int = 6) -> dict[str, tuple[int, ...]]:
+def hard_passages(pool: Pool, count: int = 6) -> dict[str, tuple[int, ...]]:
     """For each real question, passages of others that share its words."""
     index = BM25([terms(f"{title} {text[:1200]}") for title, text in pool.passages])
-    found: dict[str, tuple[int, ...]] = {}
+    confusers: dict[str, tuple[int, ...]] = {}
     for fact in (*pool.facts, *pool.missing):
-        if fact.question not in found:
+        if fact.question not in confusers:
             scores = index.scores(terms(fact.question))
-            best = np.argpartition(-scores, most)[:most]
-            found[fact.question] = tuple(int(n) for n in best)
-    return found
+            best = np.argpartition(-scores, count)[:count]
+            confusers[fact.question] = tuple(int(n) for n in best)
+    return confusers
 
 
 def batches(source: RowSource, rng: random.Random) -> list[list[Row]]:
@@ -260,10 +260,10 @@ def batches(source: RowSource, rng: random.Random) -> list[list[Row]]:
     while len(rows) < POOL_ROWS:
         rows.extend(row for row in source.draw(rng) if len(row.ids) <= LONGEST_ROW)
     rows.sort(key=lambda row: len(row.ids))
-    made: list[list[Row]] = [[]]
+    groups: list[list[Row]] = [[]]
     for row in rows:
-        if len(row.ids) * (len(made[-1]) + 1) > BATCH_TOKENS and made[-1]:
-            made.append([])
-        made[-1].append(row)
-    rng.shuffle(made)
-    return made
+        if len(row.ids) * (len(groups[-1]) + 1) > BATCH_TOKENS and groups[-1]:
+            groups.append([])
+        groups[-1].append(row)
+    rng.shuffle(groups)
+    return groups

@@ -32,8 +32,8 @@ _TELL_EVERY = 50
 
 def tensors(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Pads rows to one width, where the model is."""
-    made = padded([row.ids for row in rows], [row.kinds for row in rows])
-    return {name: part.to(device) for name, part in made.items()}
+    arrays = padded([row.ids for row in rows], [row.kinds for row in rows])
+    return {name: part.to(device) for name, part in arrays.items()}
 
 
 def loss_of(logits: Tensor, rows: Sequence[Row], mask: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -43,11 +43,13 @@ def loss_of(logits: Tensor, rows: Sequence[Row], mask: Tensor) -> tuple[Tensor, 
         allowed[n, row.heads[0] : len(row.ids) - 1] = True
         allowed[n, 0] = True
     masked = logits.float().masked_fill(~allowed.to(logits.device)[:, :, None], -1e4)
-    asked = [n for n, row in enumerate(rows) if row.start >= 0]
+    answerable = [n for n, row in enumerate(rows) if row.start >= 0]
     parts = []
     for kind in (START, END):
-        target = [(rows[n].start, rows[n].end)[kind] for n in asked]
-        parts.append(-log_softmax(masked[asked, :, kind], 1)[range(len(asked)), target].mean())
+        target = [(rows[n].start, rows[n].end)[kind] for n in answerable]
+        parts.append(
+            -log_softmax(masked[answerable, :, kind], 1)[range(len(answerable)), target].mean()
+        )
     evidence = []
     for n, row in enumerate(rows):
         scores = logits[n, [0, *row.heads], EVIDENCE].float()
@@ -104,7 +106,7 @@ def watch(model: Any, rows: Sequence[Row]) -> dict[str, float]:
             for row, logits in zip(part, _scored(model, part), strict=True):
                 _watch_row(row, logits, right, sure)
     model.train()
-    low, high = (np.array(found) for found in sure)
+    low, high = (np.array(scores) for scores in sure)
     auroc = float((high[:, None] > low[None, :]).mean()) if len(low) and len(high) else 0.0
     means = np.mean(right, axis=0) if right else np.zeros(3)
     both = float(np.mean([s and e for s, e, _ in right])) if right else 0.0
@@ -184,14 +186,14 @@ class Run:
             self._save()
 
     def _train_round(self, plan: Round) -> None:
-        began, told = time.time(), []
+        began, lines = time.time(), []
         while self._step < plan.steps:
             for rows in batches(self._source, random.Random(f"{plan.seed}:{self._step}")):
                 if self._step < plan.steps:
-                    told.append(self._learn(rows, plan))
-                if told and (self._step % _TELL_EVERY == 0 or self._step == plan.steps):
-                    self._tell(told, time.time() - began)
-                    told = []
+                    lines.append(self._learn(rows, plan))
+                if lines and (self._step % _TELL_EVERY == 0 or self._step == plan.steps):
+                    self._tell(lines, time.time() - began)
+                    lines = []
 
     def _learn(self, rows: Sequence[Row], plan: Round) -> dict[str, float]:
         batch = tensors(rows, self._model.device)
@@ -201,10 +203,10 @@ class Run:
         self._masters.step(rate(self._step, plan.steps, plan.lr))
         return parts | {"tokens": float(batch["input_ids"].numel())}
 
-    def _tell(self, told: Sequence[dict[str, float]], seconds: float) -> None:
+    def _tell(self, lines: Sequence[dict[str, float]], seconds: float) -> None:
         line: dict[str, float] = {"round": self._round + 1, "step": self._step}
         line["seconds"] = round(seconds)
-        line |= {k: round(float(np.nanmean([t[k] for t in told])), 3) for k in told[0]}
+        line |= {k: round(float(np.nanmean([t[k] for t in lines])), 3) for k in lines[0]}
         if self._step % _WATCH_EVERY == 0:
             line |= {f"held_{k}": round(v, 3) for k, v in watch(self._model, self._watched).items()}
             self._save()

@@ -122,10 +122,10 @@ def sft_config(values: Mapping[str, Any]) -> SftConfig:
         ValueError: A name is unknown, or a value out of range or of the wrong kind.
     """
     _known("the config", values, [f.name for f in fields(SftConfig)])
-    made: dict[str, Any] = {}
+    fields_by_name: dict[str, Any] = {}
     for name, value in values.items():
-        made[name] = _value(name, value)
-    config = SftConfig(**made)
+        fields_by_name[name] = _value(name, value)
+    config = SftConfig(**fields_by_name)
     _check(config)
     return config
 
@@ -165,8 +165,8 @@ def _plain(name: str, value: Any) -> Any:
     default = getattr(SftConfig(), name)
     if isinstance(default, bool | str):
         if type(value) is not type(default):
-            wanted = "true or false" if isinstance(default, bool) else "a string"
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+            expected = "true or false" if isinstance(default, bool) else "a string"
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
         return value
     low = _AT_LEAST.get(name, 0)
     if isinstance(default, int):

@@ -124,13 +124,13 @@ def completion_loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     logits = out.logits[:, :-1]  # the last predicts what follows the row
     targets = labels[:, first:].clone()
     where, at = choice[:, 0], choice[:, 1] - first
-    wanted = targets[where, at]
+    goals = targets[where, at]
     targets[where, at] = IGNORED
     plain = targets != IGNORED
     words = summed(logits[plain], targets[plain])
     scores = logits[where, at].float().gather(1, support.clamp_min(0))
     scores = scores.masked_fill(support < 0, float("-inf"))
-    right = (support == wanted[:, None]).long().argmax(1)
+    right = (support == goals[:, None]).long().argmax(1)
     recall = summed(scores, right)
     return {
         "words": words,

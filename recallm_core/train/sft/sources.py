@@ -22,9 +22,9 @@ def curriculum(config: SftConfig) -> Curriculum:
         RecallmError: Something isn't there, or can't be read.
     """
     pool = read_pool(data_folder()) if config.data else None
-    own = [lesson for name in config.lessons for lesson in read_lessons(Path(name))]
+    lessons = [lesson for name in config.lessons for lesson in read_lessons(Path(name))]
     texts = plain_passages(config.texts)
-    return Curriculum(config.tasks, pool=pool, texts=texts, own=own)
+    return Curriculum(config.tasks, pool=pool, texts=texts, lessons=lessons)
 
 
 def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -36,14 +36,14 @@ def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     if not paths:
         return []
     documents = load_documents(paths, on_skip=_told).documents
-    found = [
+    passages = [
         (document.title or "", piece)
         for document in documents
         for piece in pieces(document.text, _PIECE)
     ]
-    if not found:
+    if not passages:
         raise RecallmError(f"no text of any length in {list(paths)}; name folders of documents")
-    return found
+    return passages
 
 
 def _told(skipped: Skipped) -> None:

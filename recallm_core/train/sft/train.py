@@ -64,8 +64,8 @@ class Run:
     @property
     def new_ids(self) -> list[int]:
         """The ids of the recall tokens."""
-        found = [self.tokenizer.control_id(token) for token in MEANINGS]
-        return [token for token in found if token is not None]
+        ids = [self.tokenizer.control_id(token) for token in MEANINGS]
+        return [token for token in ids if token is not None]
 
     @property
     def pad(self) -> int:
@@ -121,8 +121,8 @@ def _checked_base(model: str) -> Path:
 
 
 def _eos(described: dict[str, Any]) -> list[int]:
-    found = described.get("eos_token_id")
-    return [found] if isinstance(found, int) else list(found or ())
+    ids = described.get("eos_token_id")
+    return [ids] if isinstance(ids, int) else list(ids or ())
 
 
 def train(run: Run, stages: tuple[StageName, ...] = STAGES) -> Path | None:

@@ -101,9 +101,11 @@ class Curve(TrainerCallback):  # type: ignore[misc] # transformers has no types
 
     def cut(self, step: int) -> None:
         """Drops this stage's points after a step: a resumed run makes them anew."""
-        kept = [p for p in read_curve(self._path) if p["stage"] != self._stage or p["step"] <= step]
+        points = [
+            p for p in read_curve(self._path) if p["stage"] != self._stage or p["step"] <= step
+        ]
         aside = self._path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(point) + "\n" for point in kept), encoding="utf-8")
+        aside.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
         aside.replace(self._path)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -126,8 +128,8 @@ def _shown(point: dict[str, Any], steps: int) -> str:
         "eval_loss": "validation loss",
         "learning_rate": "lr",
     }
-    told = [f"{label} {point[name]:.4g}" for name, label in names.items() if name in point]
-    return f"{point['stage']} step {point['step']}/{steps}: {', '.join(told)}\n"
+    figures = [f"{label} {point[name]:.4g}" for name, label in names.items() if name in point]
+    return f"{point['stage']} step {point['step']}/{steps}: {', '.join(figures)}\n"
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
@@ -153,12 +155,12 @@ class Complete(TrainerCallback):  # type: ignore[misc] # transformers has no typ
 
 def last_complete(folder: Path) -> Path | None:
     """Returns the newest checkpoint that is whole."""
-    found = [
+    checkpoints = [
         (int(path.name.rpartition("-")[2]), path)
         for path in folder.glob("checkpoint-*")
         if path.name.rpartition("-")[2].isdigit() and (path / _COMPLETE).is_file()
     ]
-    return max(found)[1] if found else None
+    return max(checkpoints)[1] if checkpoints else None
 
 
 def drop_incomplete(folder: Path) -> None:
@@ -218,7 +220,7 @@ def arguments(config: SftConfig, stage: Stage, folder: Path, rows: int) -> Train
             f"({config.device_batch}) times the number of processes ({world})"
         )
     cuda = torch.cuda.is_available()
-    made = TrainingArguments(
+    settings = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=config.device_batch,
         per_device_eval_batch_size=config.device_batch,
@@ -250,20 +252,20 @@ def arguments(config: SftConfig, stage: Stage, folder: Path, rows: int) -> Train
         disable_tqdm=True,
         use_cpu=not cuda,
     )
-    if made.n_gpu > 1:
+    if settings.n_gpu > 1:
         raise RecallmError(
-            f"{made.n_gpu} GPUs are visible, but only one process runs; start it with accelerate "
-            "launch --num_processes N -m recallm_core.train sft ..., or show it one GPU "
+            f"{settings.n_gpu} GPUs are visible, but only one process runs; start it with "
+            "accelerate launch --num_processes N -m recallm_core.train sft ..., or show it one GPU "
             "(CUDA_VISIBLE_DEVICES=0)"
         )
-    return made
+    return settings
 
 
-def _checkpointing(wanted: bool) -> dict[str, Any]:
+def _checkpointing(enabled: bool) -> dict[str, Any]:
     """Gradient checkpointing by the name that this transformers has for it."""
     known = {field.name for field in fields(TrainingArguments)}
     name = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in known)
-    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
+    return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def steps(config: SftConfig, stage: Stage, rows: int) -> int:

@@ -133,8 +133,8 @@ _FOLLOWING: dict[str, tuple[tuple[str, str, str], ...]] = {
 def hops() -> tuple[Hop, ...]:
     """Returns every two-hop question for training."""
     return tuple(
-        (topic, kind, first, second, asked.replace("{N}", named), value)
+        (topic, kind, first, second, question.replace("{N}", named), value)
         for kind, leading in _LEADING.items()
         for topic, first, named in leading
-        for second, asked, value in _FOLLOWING[kind]
+        for second, question, value in _FOLLOWING[kind]
     )

@@ -62,11 +62,11 @@ def make_cloze(sentence: str, rng: random.Random) -> Cloze | None:
     if not 25 <= len(sentence) <= 420:
         return None
     for kind, pattern, words in _shuffled(rng):
-        found = [m.span() for m in pattern.finditer(sentence)]
+        spans = [m.span() for m in pattern.finditer(sentence)]
         if kind == "name":
-            found = [(a, b) for a, b in found if a > 0 or rng.random() < 0.7]
-        if found:
-            start, end = rng.choice(found)
+            spans = [(a, b) for a, b in spans if a > 0 or rng.random() < 0.7]
+        if spans:
+            start, end = rng.choice(spans)
             return _asked(sentence, start, end, kind, rng.choice(words), rng)
     return None
 
@@ -80,9 +80,9 @@ def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
     if not 40 <= len(sentence) <= 300:
         return None
     for kind, pattern, words in _shuffled(rng, (*_TYPES, *_WRITTEN)):
-        found = [m.span() for m in pattern.finditer(sentence)]
-        if found:
-            start, end = rng.choice(found)
+        spans = [m.span() for m in pattern.finditer(sentence)]
+        if spans:
+            start, end = rng.choice(spans)
             word = rng.choice([w for w in words if len(w.split()) < 3])
             before, after = sentence[:start], sentence[end:].rstrip(" .;:!?")
             if rng.random() < 0.4:
@@ -107,7 +107,7 @@ def _asked(
     sentence: str, start: int, end: int, kind: str, lead: str, rng: random.Random
 ) -> Cloze | None:
     near = rng.uniform(0.0, 0.35)
-    kept = []
+    words_left = []
     for match in _SPLIT.finditer(sentence):
         if match.end() > start and match.start() < end:
             continue
@@ -117,14 +117,14 @@ def _asked(
         if word.casefold() in _SMALL:
             drop += 0.25
         if word and rng.random() > min(drop, 0.9):
-            kept.append((match.start(), word))
-    if len(kept) < 2:
+            words_left.append((match.start(), word))
+    if len(words_left) < 2:
         return None
     if rng.random() < 0.3:  # what follows the answer first, as in a passive turned round
-        kept = [k for k in kept if k[0] >= end] + [k for k in kept if k[0] < end]
+        words_left = [k for k in words_left if k[0] >= end] + [k for k in words_left if k[0] < end]
     if kind == "count":
-        kept.sort(key=lambda k: (k[0] < end, k[0]))
-    body = " ".join(word for _, word in kept[:16])
+        words_left.sort(key=lambda k: (k[0] < end, k[0]))
+    body = " ".join(word for _, word in words_left[:16])
     question = f"{lead} {body}"
     if rng.random() < 0.6:
         question = question[0].upper() + question[1:] + "?"

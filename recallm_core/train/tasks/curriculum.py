@@ -42,7 +42,7 @@ class Curriculum:
         pool: The data folder's questions and passages, for ``fact``, ``hops`` and ``missing``.
         texts: Plain passages for ``cloze``, ``sentence_with`` and ``next_sentence``; the pool's
             where there are none.
-        own: Lessons of the user's, for ``own``.
+        lessons: Lessons of the user's, for ``own``.
         split: Of the made-up documents.
 
     Raises:
@@ -55,13 +55,13 @@ class Curriculum:
         *,
         pool: Pool | None = None,
         texts: Sequence[Passage] = (),
-        own: Sequence[Lesson] = (),
+        lessons: Sequence[Lesson] = (),
         split: Split = "train",
     ) -> None:
         self._split = split
         self._pool = pool
         self._texts = tuple(texts) or (pool.passages if pool else ())
-        self._own = own
+        self._lessons = lessons
         self._makers = {name: self._maker(name) for name, share in weights.items() if share > 0}
         if not self._makers:
             raise RecallmError(f"no task has a share above 0; known tasks are {sorted(TASKS)}")
@@ -81,8 +81,8 @@ class Curriculum:
             mixture = Mixture(self._pool, {name: 1.0})
             return lambda rng, size: self._from_data(rng, size, mixture)
         if name == OWN:
-            self._need(name, self._own, "your own lessons: set lessons = [JSON-lines files]")
-            return lambda rng, size: rng.choice(self._own)
+            self._need(name, self._lessons, "your own lessons: set lessons = [JSON-lines files]")
+            return lambda rng, size: rng.choice(self._lessons)
         raise RecallmError(f"unknown task {name!r}; known are {sorted(TASKS)}")
 
     @staticmethod
@@ -110,17 +110,17 @@ class Curriculum:
 
     def _padded(self, lesson: Lesson, rng: random.Random, size: int) -> Lesson:
         """Adds passages without the answer before and after, up to ``size`` characters."""
-        left = size - sum(len(text) for _, text in lesson.passages)
+        room = size - sum(len(text) for _, text in lesson.passages)
         before: list[Passage] = []
         after: list[Passage] = []
         for _ in range(_TRIES):
-            if left < 200 or lesson.answer is None or not self._texts:
+            if room < 200 or lesson.answer is None or not self._texts:
                 break
             title, text = rng.choice(self._texts)
-            text = text[:left]
+            text = text[:room]
             if lesson.answer.casefold() not in text.casefold():
                 rng.choice((before, after)).append((title, text))
-                left -= len(text)
+                room -= len(text)
         return _moved(lesson, before, after)
 
 

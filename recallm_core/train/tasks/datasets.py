@@ -222,31 +222,31 @@ def _located(title: str, text: str, question: str, row: dict[str, Any]) -> Itera
 
 def _hops(folder: Path) -> Iterator[Hops]:
     for row in read_rows(folder, "hotpotqa_train_sample"):
-        made = _hotpot(row)
-        if made is not None:
-            yield made
+        hops = _hotpot(row)
+        if hops is not None:
+            yield hops
 
 
 def _hotpot(row: dict[str, Any]) -> Hops | None:
     """Returns the gold paragraphs of one row, the sentence with the answer last."""
-    wanted = {(title, number) for title, number in row["supporting"]}
+    supporting = {(title, number) for title, number in row["supporting"]}
     passages: list[tuple[str, str]] = []
-    found: list[tuple[int, int, int]] = []
+    spans: list[tuple[int, int, int]] = []
     for paragraph in row["paragraphs"]:
         text = ""
         for number, sentence in enumerate(paragraph["sentences"]):
             lead = len(sentence) - len(sentence.lstrip())
-            if (paragraph["title"], number) in wanted:
+            if (paragraph["title"], number) in supporting:
                 start = len(text) + (lead if text else 0)
                 stop = len(text) + len(sentence.rstrip()) - (0 if text else lead)
-                found.append((len(passages), start, stop))
+                spans.append((len(passages), start, stop))
             text += sentence if text else sentence.lstrip()
         passages.append((paragraph["title"], text.rstrip()))
-    holding = [(p, a, b) for p, a, b in found if row["answer"] in passages[p][1][a:b] and b > a]
-    if len(found) < 2 or not holding:
+    holding = [(p, a, b) for p, a, b in spans if row["answer"] in passages[p][1][a:b] and b > a]
+    if len(spans) < 2 or not holding:
         return None
     last = holding[-1]
-    others = [span for span in found if span != last][:1]
+    others = [span for span in spans if span != last][:1]
     at = last[1] + passages[last[0]][1][last[1] : last[2]].index(row["answer"])
     answer = (last[0], at, at + len(row["answer"]))
     return Hops(tuple(passages), row["question"], (*others, last), answer)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.train.tasks import held_out
 from recallm_core.train.tasks.chains import Hop, hops
+from recallm_core.train.tasks.invented import VALUES, entity, person
 from recallm_core.train.tasks.lesson import Lesson, Quote, Split
-from recallm_core.train.tasks.templates import VALUES, Page, entity, make_page, person
+from recallm_core.train.tasks.templates import Page, make_page
 
 Passage = tuple[str, str]
 _HOPS: dict[Split, tuple[Hop, ...]] = {"train": hops(), "held-out": held_out.HOPS}
@@ -41,10 +42,10 @@ def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") ->
     """Returns a question over one page among others, about ``size`` characters in all."""
     while True:
         page = make_page(rng, rng.randint(2, 10), split=split)
-        asked = [fact for fact in page.facts if not _VAGUE.fullmatch(fact[0])]
-        if asked:
+        clear = [fact for fact in page.facts if not _VAGUE.fullmatch(fact[0])]
+        if clear:
             break
-    question, a, b, start, end = rng.choice(asked)
+    question, a, b, start, end = rng.choice(clear)
     passages, number = placed(rng, page, size, split)
     answer = page.text[start:end]
     thinking = (
@@ -60,12 +61,12 @@ def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") ->
 def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> Lesson:
     """Returns a question about a thing that no page names, though pages are about its kind."""
     while True:
-        asked, page = (make_page(rng, rng.randint(2, 8), split=split) for _ in range(2))
-        questions = [q for q, *_ in asked.facts if not _VAGUE.fullmatch(q)]
-        if questions and not _shares(page, asked.entities):
+        absent_page, page = (make_page(rng, rng.randint(2, 8), split=split) for _ in range(2))
+        questions = [q for q, *_ in absent_page.facts if not _VAGUE.fullmatch(q)]
+        if questions and not _shares(page, absent_page.entities):
             break
     question = rng.choice(questions)
-    passages, _ = placed(rng, page, size, split, without=asked.entities)
+    passages, _ = placed(rng, page, size, split, without=absent_page.entities)
     thinking = (
         lead(rng, "goal", q=question),
         lead(rng, "absent"),
@@ -92,22 +93,22 @@ def two_hop(
     ``chains`` pairs of sentences are said in the same words about other things, so the second
     sentence can't be told without the bridge.
     """
-    topic, kind, first, second, asked, what = rng.choice(_HOPS[split])
+    topic, kind, first, second, wording, what = rng.choice(_HOPS[split])
     things = _distinct(lambda: entity(topic, rng, split), chains)
     bridges = _distinct(lambda: _bridge(kind, rng, split), chains, things)
     values = _distinct(lambda: _value(what, rng, split), chains, things + bridges)
-    said = [
+    sentences = [
         template.replace("{A}", a).replace("{P}", p).replace("{V}", v)
         for template in (first, second)
         for a, p, v in zip(things, bridges, values, strict=True)
     ]
-    said = [s[0].upper() + s[1:] for s in said]
-    order = rng.sample(range(len(said)), len(said))
-    passages = _spread(rng, [said[n] for n in order], size, split, (*things, *bridges))
-    one, two = (_found(said[n], passages) for n in (0, chains))
-    at = two.start + said[chains].rindex(values[0])
+    sentences = [s[0].upper() + s[1:] for s in sentences]
+    order = rng.sample(range(len(sentences)), len(sentences))
+    passages = _spread(rng, [sentences[n] for n in order], size, split, (*things, *bridges))
+    one, two = (_found(sentences[n], passages) for n in (0, chains))
+    at = two.start + sentences[chains].rindex(values[0])
     question = (
-        asked.replace("{A}", things[0]).replace("the the ", "the ").replace("the The ", "the ")
+        wording.replace("{A}", things[0]).replace("the the ", "the ").replace("the The ", "the ")
     )
     thinking = (
         lead(rng, "goal", q=question),
@@ -135,27 +136,27 @@ def _value(kind: str, rng: random.Random, split: Split) -> str:
 
 def _distinct(make: Callable[[], str], count: int, taken: Sequence[str] = ()) -> list[str]:
     """Returns different values, none inside another or one taken: each must mean one thing."""
-    found: list[str] = []
+    values: list[str] = []
     for _ in range(1000):
         new = make()
         low = new.casefold()
-        if not any(low in f.casefold() or f.casefold() in low for f in (*found, *taken)):
-            found.append(new)
-        if len(found) == count:
-            return found
+        if not any(low in f.casefold() or f.casefold() in low for f in (*values, *taken)):
+            values.append(new)
+        if len(values) == count:
+            return values
     raise ValueError(f"no {count} different values; lower chains")
 
 
 def _spread(
-    rng: random.Random, said: list[str], size: int, split: Split, without: tuple[str, ...]
+    rng: random.Random, sentences: list[str], size: int, split: Split, without: tuple[str, ...]
 ) -> tuple[Passage, ...]:
     """Lays sentences out over a few passages, among other pages."""
-    count = rng.randint(1, min(4, len(said)))
-    own: list[Passage] = []
+    count = rng.randint(1, min(4, len(sentences)))
+    telling: list[Passage] = []
     for number in range(count):
-        text = rng.choice((" ", "\n")).join(said[number::count])
-        own.append((rng.choice(("", "Notes", "Register", f"Part {number + 1}")), text))
-    passages = [*own, *fillers(rng, size - sum(len(t) for _, t in own), split, without)]
+        text = rng.choice((" ", "\n")).join(sentences[number::count])
+        telling.append((rng.choice(("", "Notes", "Register", f"Part {number + 1}")), text))
+    passages = [*telling, *fillers(rng, size - sum(len(t) for _, t in telling), split, without)]
     rng.shuffle(passages)
     return tuple(passages)
 
@@ -178,14 +179,14 @@ def placed(
 
 def fillers(rng: random.Random, size: int, split: Split, without: tuple[str, ...]) -> list[Passage]:
     """Returns made-up pages of about ``size`` characters together, without naming some things."""
-    found: list[Passage] = []
+    pages: list[Passage] = []
     while size > 200:
         page = make_page(rng, rng.randint(3, 12), split=split)
         if not page.text.strip() or _shares(page, without):
             continue
-        found.append((page.title, page.text))
+        pages.append((page.title, page.text))
         size -= len(page.text)
-    return found
+    return pages
 
 
 def _shares(page: Page, names: tuple[str, ...]) -> bool:

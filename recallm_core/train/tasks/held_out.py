@@ -35,14 +35,14 @@ def person(rng: random.Random) -> str:
 def entity(topic: str, rng: random.Random) -> str:
     """Returns an invented thing of one of the topics of ``held_out.txt``."""
     place, word = rng.choice(PLACES), rng.choice(THINGS)
-    made = {
+    by_topic = {
         "vineyard": f"the {place} vineyard",
         "observing run": f"the {word} run of {place}",
         "glacier": f"the {surname(rng)} glacier",
         "manuscript": f"the {place} {word} book",
         "drone": f"drone {word.title()} {rng.randint(2, 99)}",
     }
-    return made[topic]
+    return by_topic[topic]
 
 
 def value(kind: str, rng: random.Random) -> str:

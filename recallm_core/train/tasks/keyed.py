@@ -95,28 +95,33 @@ def key_value(
     shape: str | None = None,
 ) -> Lesson:
     """Returns one key to look up among ``pairs`` (default: as many as ``size`` holds)."""
-    made = _pairs(rng, pairs or max(2, size // _PAIR_CHARACTERS), _code_maker(rng))
-    shown = table(made, shape or rng.choice(SHAPES))
-    key = rng.choice(sorted(made))
+    values = _pairs(rng, pairs or max(2, size // _PAIR_CHARACTERS), _code_maker(rng))
+    shown = table(values, shape or rng.choice(SHAPES))
+    key = rng.choice(sorted(values))
     question = rng.choice(_ASK_ONE[split]).replace("{k}", key)
-    thinking = (f"I need the line of {key}:", shown.lines[key], "\n", f"Its value is {made[key]}.")
+    thinking = (
+        f"I need the line of {key}:",
+        shown.lines[key],
+        "\n",
+        f"Its value is {values[key]}.",
+    )
     passages = (("", shown.text),)
-    return Lesson(passages, question, thinking, made[key], "key_value", shown.values[key])
+    return Lesson(passages, question, thinking, values[key], "key_value", shown.values[key])
 
 
 def multi_needle(
     rng: random.Random, *, size: int = 2000, split: Split = "train", needles: int | None = None
 ) -> Lesson:
     """Returns several keys (two to four) to look up among others; the answer lists the values."""
-    made = _pairs(rng, max(6, size // _PAIR_CHARACTERS), _code_maker(rng))
-    shown = table(made, rng.choice(SHAPES))
-    keys = rng.sample(sorted(made), needles or rng.randint(2, 4))
+    values = _pairs(rng, max(6, size // _PAIR_CHARACTERS), _code_maker(rng))
+    shown = table(values, rng.choice(SHAPES))
+    keys = rng.sample(sorted(values), needles or rng.randint(2, 4))
     named = ", ".join(keys[:-1]) + f" and {keys[-1]}"
     question = rng.choice(_ASK_SEVERAL[split]).replace("{k}", named)
     thinking: list[Part] = [f"There are {len(keys)} keys to look up, one by one.\n"]
     for key in keys:
         thinking += [f"{key}:", shown.lines[key], "\n"]
-    answer = ", ".join(made[key] for key in keys)
+    answer = ", ".join(values[key] for key in keys)
     return Lesson((("", shown.text),), question, tuple(thinking), answer, "multi_needle")
 
 
@@ -138,8 +143,8 @@ def compute_then_retrieve(
     shown = table(dict(zip(map(str, keys), values, strict=True)), rng.choice(SHAPES))
     linear = rng.random() < 0.5
     problem, steps = _equation(rng, solution) if linear else _expression(rng, solution)
-    asked = (_ASK_SOLVED if linear else _ASK_WORKED_OUT)[split]
-    question = rng.choice(asked).replace("{p}", problem)
+    wordings = (_ASK_SOLVED if linear else _ASK_WORKED_OUT)[split]
+    question = rng.choice(wordings).replace("{p}", problem)
     key = str(solution)
     answer = shown.text[shown.values[key].start : shown.values[key].end]
     thinking: tuple[Part, ...] = (
@@ -194,8 +199,8 @@ def _pairs(rng: random.Random, count: int, code: Callable[[random.Random], str])
     codes: dict[str, None] = {}
     while len(codes) < 2 * count:
         codes[code(rng)] = None
-    made = list(codes)
-    return dict(zip(made[:count], made[count:], strict=True))
+    distinct = list(codes)
+    return dict(zip(distinct[:count], distinct[count:], strict=True))
 
 
 def _code_maker(rng: random.Random) -> Callable[[random.Random], str]:

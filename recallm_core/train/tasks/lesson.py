@@ -177,8 +177,8 @@ _NEAREST = ("The closest passage is:", "What comes nearest:", "The documents onl
 def from_example(example: Example, *, seed: int = 0) -> Lesson:
     """Returns an example of the mini's mixture with thinking written around its evidence."""
     quotes = [Quote(*span) for span in example.evidence]
-    asked = f"The question is: {example.question}\n"
-    parts: list[Part] = [asked]
+    restated = f"The question is: {example.question}\n"
+    parts: list[Part] = [restated]
     leads = _NEAREST if example.answer is None else _LEADS
     for number, quote in enumerate(quotes):
         choices = _NEXT if number else leads

@@ -23,90 +23,90 @@ _ASK_NEXT = ('What comes right after "{w}"?', 'Quote the sentence that follows "
 
 def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) -> Lesson | None:
     """Returns a rough question made of one sentence by cutting its answer out."""
-    chosen = _chosen(rng, passages, size)
-    number = rng.randrange(len(chosen))
-    text = chosen[number][1]
+    sample = _chosen(rng, passages, size)
+    number = rng.randrange(len(sample))
+    text = sample[number][1]
     units = sentences(text)
     if not units:
         return None
     a, b = rng.choice(units)
-    made = make_cloze(text[a:b], rng)
-    if made is None:
+    question = make_cloze(text[a:b], rng)
+    if question is None:
         return None
-    at = Quote(number, a + made.start, a + made.end)
+    at = Quote(number, a + question.start, a + question.end)
     answer = text[at.start : at.end]
     thinking = (
-        lead(rng, "goal", q=made.question),
+        lead(rng, "goal", q=question.question),
         lead(rng, "find"),
         Quote(number, a, b),
         "\n",
         lead(rng, "end", a=answer),
     )
-    return Lesson(chosen, made.question, thinking, answer, "cloze", at)
+    return Lesson(sample, question.question, thinking, answer, "cloze", at)
 
 
 def sentence_with(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
 ) -> Lesson | None:
     """Returns the task to quote the sentence that begins with some words."""
-    chosen = _chosen(rng, passages, size)
-    found = _distinctive(rng, chosen)
-    if found is None:
+    sample = _chosen(rng, passages, size)
+    place = _distinctive(rng, sample)
+    if place is None:
         return None
-    quote, words, _ = found
-    return _quoted(rng, chosen, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
+    quote, words, _ = place
+    return _quoted(rng, sample, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
 
 
 def next_sentence(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
 ) -> Lesson | None:
     """Returns the task to find a sentence by its first words and quote the one after it."""
-    chosen = _chosen(rng, passages, size)
-    found = _distinctive(rng, chosen)
-    if found is None:
+    sample = _chosen(rng, passages, size)
+    place = _distinctive(rng, sample)
+    if place is None:
         return None
-    quote, words, after = found
+    quote, words, after = place
     if after is None:
         return None
     question = rng.choice(_ASK_NEXT).replace("{w}", words)
-    return _quoted(rng, chosen, question, (quote, after), "next_sentence")
+    return _quoted(rng, sample, question, (quote, after), "next_sentence")
 
 
 def _quoted(
     rng: random.Random,
-    chosen: tuple[Passage, ...],
+    sample: tuple[Passage, ...],
     question: str,
     quotes: tuple[Quote, ...],
     task: str,
 ) -> Lesson:
     last = quotes[-1]
-    answer = chosen[last.passage][1][last.start : last.end]
+    answer = sample[last.passage][1][last.start : last.end]
     parts: list[str | Quote] = [lead(rng, "find"), quotes[0], "\n"]
     for quote in quotes[1:]:
         parts += ["After it stands:", quote, "\n"]
-    return Lesson(chosen, question, tuple(parts), answer, task, last)
+    return Lesson(sample, question, tuple(parts), answer, task, last)
 
 
 def _chosen(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:
     """Returns different passages of about ``size`` characters together."""
-    chosen: dict[Passage, None] = {}
+    sample: dict[Passage, None] = {}
     for _ in range(2 * len(passages)):
         title, text = rng.choice(passages)
-        chosen[title, text[: max(size, 400)]] = None
+        sample[title, text[: max(size, 400)]] = None
         size -= len(text)
         if size < 200:
             break
-    return tuple(chosen)
+    return tuple(sample)
 
 
 def _distinctive(
-    rng: random.Random, chosen: tuple[Passage, ...]
+    rng: random.Random, sample: tuple[Passage, ...]
 ) -> tuple[Quote, str, Quote | None] | None:
     """Returns a sentence whose first words stand nowhere else, those words, and what follows it."""
-    number = rng.randrange(len(chosen))
-    text = chosen[number][1]
+    number = rng.randrange(len(sample))
+    text = sample[number][1]
     units = sentences(text)
-    everything = "\n".join(t for _, t in chosen)
+    everything = "\n".join(t for _, t in sample)
     for index in rng.sample(range(len(units)), len(units)):
         a, b = units[index]
         words = " ".join(text[a:b].split(" ")[:_WORDS])

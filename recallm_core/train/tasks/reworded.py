@@ -86,15 +86,15 @@ def renamed(fact: Fact, names: Sequence[str], rng: random.Random) -> Fact | None
         rng: The choices follow from it.
     """
     known = f"{fact.title}. {fact.text}"
-    own = {name for name in names_in([known]) if name != fact.answer}
-    found = [
+    replaceable = {name for name in names_in([known]) if name != fact.answer}
+    places = [
         match.span()
-        for name in own
+        for name in replaceable
         if (match := re.search(rf"\b{re.escape(name)}\b", fact.question, re.IGNORECASE))
     ]
-    if not found:
+    if not places:
         return None
-    start, end = rng.choice(sorted(found))
+    start, end = rng.choice(sorted(places))
     old = fact.question[start:end]
     for _ in range(_TRIES):
         name = rng.choice(names)

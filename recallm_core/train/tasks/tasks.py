@@ -72,9 +72,9 @@ class Mixture:
         if unknown:
             raise ValueError(f"unknown tasks {unknown}; known are {sorted(makers)}")
         needs_pool = {"fact", "cloze", "in_place", "hops"}
-        kept = {k: v for k, v in weights.items() if pool is not None or k not in needs_pool}
-        self._names = sorted(kept)
-        self._weights = [kept[name] for name in self._names]
+        usable = {k: v for k, v in weights.items() if pool is not None or k not in needs_pool}
+        self._names = sorted(usable)
+        self._weights = [usable[name] for name in self._names]
         self._makers = makers
 
     def draw(self, rng: random.Random, size: Size) -> Example:
@@ -132,11 +132,11 @@ class Mixture:
         self, passages: list[Passage], rng: random.Random, size: Size, answer: str
     ) -> int:
         """Adds passages without the answer around the first one; returns its new place."""
-        wanted = rng.randint(0, size.passages - 1)
+        count = rng.randint(0, size.passages - 1)
         if size.name == "short" and rng.random() < 0.6:
-            wanted = 0
+            count = 0
         others: list[Passage] = []
-        while len(others) < wanted:
+        while len(others) < count:
             title, text = self.plain(rng)
             if answer not in text:
                 cut = sentences(text)[: max(2, size.sentences // 2)]
@@ -177,12 +177,16 @@ class Mixture:
         if not units:
             return None
         number = rng.randrange(len(units))
-        made = ask(text[units[number][0] : units[number][1]], rng)
-        if made is None:
+        question = ask(text[units[number][0] : units[number][1]], rng)
+        if question is None:
             return None
-        start = units[number][0] + made.start
+        start = units[number][0] + question.start
         fact = Fact(
-            title, text[:2500], made.question, text[start : start + made.end - made.start], start
+            title,
+            text[:2500],
+            question.question,
+            text[start : start + question.end - question.start],
+            start,
         )
         example = self.around(fact, rng, size)
         if example is None:
@@ -225,11 +229,11 @@ class Mixture:
         hop = rng.choice(self.pool.hops)
         gold = sorted({p for p, _, _ in hop.evidence})
         others = [i for i in range(len(hop.passages)) if i not in gold]
-        chosen = gold + rng.sample(others, min(len(others), size.passages - 1))
-        rng.shuffle(chosen)
-        moved = {old: new for new, old in enumerate(chosen)}
+        order = gold + rng.sample(others, min(len(others), size.passages - 1))
+        rng.shuffle(order)
+        moved = {old: new for new, old in enumerate(order)}
         return Example(
-            tuple(hop.passages[i] for i in chosen),
+            tuple(hop.passages[i] for i in order),
             hop.question,
             tuple((moved[p], a, b) for p, a, b in hop.evidence),
             (moved[hop.answer[0]], hop.answer[1], hop.answer[2]),
@@ -308,10 +312,10 @@ def lookup(rng: random.Random, size: Size) -> Example:
             evidence = (0, len(text), len(text) + len(line))
             answer = (0, len(text) + at, len(text) + at + len(value))
         text += line + "\n"
-    asked = rng.choice(
+    question = rng.choice(
         ("What is the value of {}?", "{}", "Look up {}.", "Which value belongs to {}?")
     )
-    return Example((("", text),), asked.format(key), (evidence,), answer, "lookup")
+    return Example((("", text),), question.format(key), (evidence,), answer, "lookup")
 
 
 def _code(rng: random.Random) -> str:

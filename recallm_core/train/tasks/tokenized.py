@@ -135,10 +135,10 @@ class RowMaker:
             if isinstance(part, str):
                 ids += self.tokenizer.encode_plain(part).ids.tolist()
                 continue
-            found = placed(prompt, part)
-            if found is None:
+            place = placed(prompt, part)
+            if place is None:
                 return False
-            first, end = found
+            first, end = place
             copied = prompt.token_ids[first:end].tolist()
             ids += [*prompt.spec.open.ids, *copied, *prompt.spec.close.ids]
         return True

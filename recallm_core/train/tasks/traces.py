@@ -109,10 +109,10 @@ def is_boundary(text: str, at: int) -> bool:
     return True
 
 
-def _joined(left: str, middle: str, right: str) -> bool:
-    if left.isdigit() and right.isdigit():
+def _joined(before: str, middle: str, after: str) -> bool:
+    if before.isdigit() and after.isdigit():
         return middle in _JOINS_DIGITS
-    return left.isalnum() and right.isalnum() and middle in _JOINS_LETTERS
+    return before.isalnum() and after.isalnum() and middle in _JOINS_LETTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,11 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         names = (*STRUCTURAL, *RECALL)
-        found = {name: tokenizer.token_to_id(name) for name in names}
-        absent = [name for name, number in found.items() if number is None]
+        numbers = {name: tokenizer.token_to_id(name) for name in names}
+        absent = [name for name, number in numbers.items() if number is None]
         if absent:
             raise TokenizerError(f"the tokenizer lacks {absent}; make it with train_tokenizer")
-        self.id = {name: int(number) for name, number in found.items() if number is not None}
+        self.id = {name: int(number) for name, number in numbers.items() if number is not None}
         self.abstain = self._plain(ABSTAIN)
 
     def _plain(self, text: str) -> list[int]:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core import RecaLLM
+from recallm_core import CorpusIndex, RecaLLM
 from recallm_core.documents.document import Document
 from recallm_core.documents.kinds import plain
 from recallm_core.documents.kinds.registry import READERS, reader_for
@@ -321,3 +321,84 @@ def test_a_citation_names_the_place(read: dict[str, Document]) -> None:
     assert {citation.place for citation in answer.citations} == {"part 1"}
     assert f"{read['a.eml'].source_map.origin}, part 1" in answer.to_markdown()
     assert answer.to_dict()["citations"][0]["place"] == "part 1"
+
+
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+SLIDE = (
+    'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" '
+    'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
+    'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+)
+WORDS = "<w:p><w:r><w:t>words</w:t></w:r></w:p>"
+BODY = "<p:txBody><a:p><a:r><a:t>words</a:t></a:r></a:p></p:txBody>"
+MAIL = b"Subject: Fees\nMIME-Version: 1.0\n%b\n\nwords"
+
+
+def body(content: str) -> bytes:
+    return zipped(
+        {"word/document.xml": f"<w:document {WORD}><w:body>{content}</w:body></w:document>"}
+    )
+
+
+def deck(slide: str, times: int) -> bytes:
+    listed = '<p:sldId r:id="r1"/>' * times
+    return zipped({
+        "ppt/presentation.xml": f"<p:presentation {SLIDE}>{listed}</p:presentation>",
+        "ppt/_rels/presentation.xml.rels": '<R><Relationship Id="r1" Target="s.xml"/></R>',
+        "ppt/s.xml": f"<p:sld {SLIDE}>{slide}</p:sld>",
+    })  # fmt: skip
+
+
+def with_sheet(old: str, new: str) -> bytes:
+    """The workbook with something else in its first sheet."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(FILES["a.xlsx"])) as whole, zipfile.ZipFile(out, "w") as made:
+        for name in whole.namelist():
+            content = whole.read(name).decode()
+            if name == "xl/worksheets/sheet1.xml":
+                assert re.search(old, content)
+                content = re.sub(old, new, content)
+            made.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.timeout(60)  # some of these took minutes, or for ever
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("controls.docx", body("<w:sdt><w:sdtContent>" * 3000 + WORDS
+                               + "</w:sdtContent></w:sdt>" * 3000), "words"),
+        ("tables.docx", body(("<w:tbl><w:tr><w:tc>" + WORDS) * 400
+                             + "</w:tc></w:tr></w:tbl>" * 400), " ".join(["words"] * 400)),
+        ("slides.pptx", deck(BODY + "<a:x/>" * 30_000, 3000), "words"),
+        ("bodies.pptx", deck("<p:txBody>" * 500 + "<a:p><a:r><a:t>words</a:t></a:r></a:p>"
+                             + "</p:txBody>" * 500, 1), "words"),
+        ("row.xlsx", with_sheet('<row r="4"', '<row r="999999999"'), "row 1,048,576, Excel's last"),
+        ("size.xlsx", with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1"'), "40.5"),
+        (
+            "wide.xlsx",
+            with_sheet('<dimension ref="[^"]*"', '<dimension ref="A1:XFD1048576"'),
+            "40.5",
+        ),
+        ("key.json", b'{"%b": [%b1]}' % (b"k" * 200_000, b"1," * 200_000), "characters of text"),
+        ("from.eml", MAIL % (b"From: " + b"a <a@b.c>, " * 50_000), "From: a <a@b.c>, a"),
+        ("subject.eml", MAIL.replace(b"Fees", b"=?utf-8?q?Fee?= " * 20_000) % b"To: a", "FeeFee"),
+        ("type.eml", MAIL % (b"Content-Type: text/plain; " + b'a="' * 50_000), "words"),
+        ("parts.eml", MAIL % (b"Content-Type: multipart/mixed; boundary=b\n"
+                              + b"\n--b\n\nx" * 30_000), "more than 1,000 parts"),
+    ],
+)  # fmt: skip
+def test_small_files_that_would_take_for_ever_don_t(
+    tmp_path: Path, name: str, data: bytes, expected: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    loaded = load_documents(tmp_path / name)
+    shown = [d.text for d in loaded] + [skipped.reason for skipped in loaded.skipped]
+    assert expected in shown[0]
+
+
+def test_a_place_is_text_whatever_a_key_is(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"\\ud800": "The fee is due."}')
+    (document,) = load_documents(tmp_path)
+    assert document.place_at(0) == "?"
+    CorpusIndex.build([document], path=tmp_path / "index")

@@ -14,9 +14,10 @@ from recallm_core.errors import RecallmError
 from recallm_core.train.tasks import held_out, plain_text
 from recallm_core.train.tasks.chains import hops
 from recallm_core.train.tasks.facts import absent, one_fact, two_hop
+from recallm_core.train.tasks.invented import VALUES, entity
 from recallm_core.train.tasks.keyed import SHAPES, compute_then_retrieve, key_value, multi_needle
 from recallm_core.train.tasks.lesson import SPLITS, Lesson, Quote, Split, read_lessons
-from recallm_core.train.tasks.templates import VALUES, entity, make_page, relations
+from recallm_core.train.tasks.templates import make_page, relations
 
 MAKERS: dict[str, Callable[..., Lesson]] = {
     "one_fact": one_fact,

@@ -21,7 +21,7 @@ from recallm_core.backends import GenerationRequest, Sampling
 from recallm_core.decoding.constraint import Constraint, ConstraintRules
 from recallm_core.decoding.grammar import OutputRules
 from recallm_core.models import shipped
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 
 HERE = Path(__file__).parent
 MINI = shipped("recallm-mini")

@@ -9,7 +9,7 @@ import pytest
 
 from recallm_core import RecaLLM
 from recallm_core.decoding.grammar import OutputRules, ToolSpec
-from recallm_core.prompting.builder import Prompt
+from recallm_core.prompting.prompt import Prompt
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,57 +15,12 @@ from recallm_core.errors import GenerationError
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.testing import (
-    CONTROL,
-    EOS,
     ByteTokenizer,
-    RandomBackend,
-    random_llm,
-    random_walk,
     scripted_llm,
 )
 
 TEXT = "The tower was finished in 1889. It is 330 metres tall."
 DOCUMENTS = [Document(TEXT, "d")]
-PIECES = ["the", " the", "é🇫🇷", "日本", "<recall>", "ab", "abc", "a"]
-
-
-@given(st.text(), st.sampled_from([(), PIECES]))
-def test_plain_text_is_spelled_exactly_and_never_as_control_tokens(
-    text: str, pieces: tuple[str, ...]
-) -> None:
-    tokenizer = ByteTokenizer(pieces)
-    tokens = tokenizer.encode_plain(text)
-    spelled = b"".join(tokenizer.token_bytes(int(i)) or b"?" for i in tokens.ids)
-    assert spelled == text.encode()
-    assert not set(tokens.ids.tolist()) & tokenizer.control_ids
-    for token, start, end in zip(tokens.ids, tokens.starts, tokens.ends, strict=True):
-        piece = tokenizer.token_bytes(int(token))
-        assert piece is not None
-        assert piece in text[start:end].encode()
-    if len(tokens.ids):
-        assert (tokens.starts[0], tokens.ends[-1]) == (0, len(text))
-        assert (np.diff(tokens.starts) >= 0).all()
-    decoder = tokenizer.detokenizer()
-    assert "".join(decoder.feed(int(i)) for i in tokens.ids) + decoder.flush() == text
-
-
-@given(st.lists(st.sampled_from([*CONTROL, "<|", "x", "é", "<|eos|"]), max_size=8))
-def test_wording_has_its_control_tokens_recognised(parts: list[str]) -> None:
-    tokenizer = ByteTokenizer()
-    ids = tokenizer.encode_template("".join(parts))
-    spelled = b"".join(CONTROL[i - 256].encode() if 256 <= i <= EOS else bytes([i]) for i in ids)
-    assert spelled.decode() == "".join(parts)
-    assert [i for i in ids if i >= 256] == [256 + CONTROL.index(p) for p in parts if p in CONTROL]
-
-
-def test_the_longest_piece_is_taken() -> None:
-    tokenizer = ByteTokenizer(["ab", "abc"])
-    assert tokenizer.encode_plain("abcab").ids.tolist() == [EOS + 2, EOS + 1]
-    assert (
-        ByteTokenizer().fingerprint
-        != tokenizer.fingerprint
-        == ByteTokenizer(["ab", "abc"]).fingerprint
-    )
 
 
 @pytest.mark.parametrize("recipe", [None, Recipe(), Recipe(open="<quote>", close="</quote>")])
@@ -106,47 +59,6 @@ def test_an_unfinished_script_is_ended_legally() -> None:
     for script in ("", "x", "<|start_recall|>", "<|start_recall|>The", "</think>"):
         answer = scripted_llm(script).answer("q", DOCUMENTS)
         assert answer.finish_reason == "stop"
-
-
-def test_a_stand_in_fails_where_it_is_told_to() -> None:
-    for llm in (scripted_llm("x" * 50, fail_after=5), random_llm(fail_after=5)):
-        with llm.stream("q", DOCUMENTS) as stream:
-            got = []
-            with pytest.raises(GenerationError, match="as it was told to"):
-                got.extend(stream)
-    assert scripted_llm("x", fail_after=10_000).answer("q", DOCUMENTS).finish_reason == "stop"
-
-
-def test_requests_are_recorded_and_windows_kept() -> None:
-    llm = random_llm(window=20_000)
-    llm.answer("q", DOCUMENTS, seed=3, max_new_tokens=30)
-    backend = llm.backend
-    assert isinstance(backend, RandomBackend)
-    (request,) = backend.requests
-    assert request.sampling.seed == 3
-    assert request.sampling.max_new_tokens == 30
-    assert backend.window == 20_000
-
-
-def test_random_models_repeat_themselves_by_seed() -> None:
-    def said(seed: int) -> list[str]:
-        llm = random_llm(seed, marks=0.3)
-        return [llm.answer("q", DOCUMENTS, max_new_tokens=80).trace.reasoning for _ in range(3)]
-
-    assert said(1) == said(1) != said(2)
-    assert len(set(said(1))) == 3
-
-
-def test_random_walks_reach_everything() -> None:
-    llm = random_llm()
-    rules = llm.prepare([{"role": "user", "content": "q"}], DOCUMENTS)[0].rules
-    tokens, spans = set(), 0
-    for seed in range(20):
-        constraint = rules.start()
-        tokens |= set(random_walk(constraint, random.Random(seed), marks=0.1))
-        spans += len(constraint.spans)
-    assert {256, 257, 259, EOS} <= tokens
-    assert spans > 20
 
 
 class Inner(BaseModel):

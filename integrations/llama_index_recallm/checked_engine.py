@@ -1,0 +1,103 @@
+"""Responses of any engine with their quotes checked, and an engine that returns such responses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse
+from llama_index.core.prompts.mixin import PromptMixinType
+from llama_index.core.schema import QueryBundle
+
+import recallm_core as recallm
+from llama_index_recallm import sources
+from llama_index_recallm.evidence import Reader
+from llama_index_recallm.messages import citable_id
+from llama_index_recallm.responses import KEY, CitedResponse, plain
+from llama_index_recallm.sources import Originals
+
+QUOTES = "quotes"
+"""Key of a response's metadata under which the verdicts stand."""
+
+
+def check_response(
+    response: Any, *, documents: Any = None, repair: bool = True, claims: bool = False
+) -> CitedResponse:
+    """Returns a response with its quotes checked against its source nodes, whatever made it.
+
+    Quotes that the nodes hold become citations; ``metadata["quotes"]`` has the verdict on every
+    quote, and ``ok``: whether all are sound. ``[2]`` beside a quote means the second node, as
+    ``CitationQueryEngine`` counts. No model is asked.
+
+    Args:
+        response: A response of a query or chat engine; a stream is read to its end.
+        documents: The original texts, as for ``RecaLLMSynthesizer``.
+        repair: Whether quotes that only drifted get the nodes' own words.
+        claims: Whether sentences without a quote are matched to the nodes as well.
+
+    Raises:
+        TypeError: It has no source nodes, or is a stream that only its own loop can read.
+    """
+    if isinstance(response, AsyncStreamingResponse):
+        raise TypeError("await the response's get_response() first, then check what that returns")
+    nodes = getattr(response, "source_nodes", None)
+    if not isinstance(nodes, list):
+        raise TypeError(f"expected a response with source nodes, got {type(response).__name__}")
+    readings = [sources.read(node) for node in nodes]
+    texts = [
+        recallm.Document(source.text, citable_id(n), source.label(metadata=False) or None)
+        for n, source in enumerate(readings)
+    ]
+    report = recallm.check_quotes(str(response), texts, repair, claims=claims)
+    evidence = Reader(readings, Originals(documents)).evidence(report.answer.to_dict())
+    metadata = dict(getattr(response, "metadata", None) or {})
+    verdicts = report.to_dict()
+    metadata[KEY] = {**plain(evidence), "left_out": []}
+    metadata[QUOTES] = {
+        key: verdicts[key] for key in ("ok", "counts", "repairs", "quotes", "claims")
+    }
+    checked = CitedResponse(report.text, nodes, metadata)
+    checked.take(evidence)
+    return checked
+
+
+class QuoteCheckQueryEngine(BaseQueryEngine):
+    """Answers with another engine, and checks the quotes of what that says.
+
+    ```python
+    engine = QuoteCheckQueryEngine(CitationQueryEngine.from_args(index), claims=True)
+    response = engine.query(question)
+    response.metadata["quotes"]["ok"], response.citations
+    ```
+
+    Args:
+        engine: Any query engine.
+        documents: As for ``check_response``.
+        repair: As for ``check_response``.
+        claims: As for ``check_response``.
+    """
+
+    def __init__(
+        self,
+        engine: BaseQueryEngine,
+        *,
+        documents: Any = None,
+        repair: bool = True,
+        claims: bool = False,
+    ) -> None:
+        super().__init__(engine.callback_manager)
+        self._engine = engine
+        self._options = {"documents": documents, "repair": repair, "claims": claims}
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        return {"engine": self._engine}
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        return check_response(self._engine.query(query_bundle), **self._options)
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        response: Any = await self._engine.aquery(query_bundle)
+        if isinstance(response, AsyncStreamingResponse):
+            response = await response.get_response()
+        return await asyncio.to_thread(check_response, response, **self._options)

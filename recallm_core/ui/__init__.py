@@ -1,0 +1,1 @@
+"""One local page: ask your own files, and click a quote to see it in its source."""
