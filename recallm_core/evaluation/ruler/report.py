@@ -113,8 +113,8 @@ def _headline(rows: Sequence[Row]) -> str:
     scope = f"of RULER's {len(TASKS)} tasks" if tasks < len(TASKS) else "tasks"
     return (
         f"## Mean of {tasks} {scope}\n\n{table(head, body)}\n*rising*, *falling*: lengths weighted "
-        f"by rank. *effective length*: the mean is at least {100 * EFFECTIVE:.1f} up to it. Lengths "
-        "at which tasks are missing have no mean.\n"
+        f"by rank. *effective length*: the mean is at least {100 * EFFECTIVE:.1f} up to it. "
+        "Lengths at which tasks are missing have no mean.\n"
     )
 
 
