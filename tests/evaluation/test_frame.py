@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recallm_core import Document, RecaLLM
 from recallm_core.cli.eval import main
+from recallm_core.errors import GenerationError
 from recallm_core.evaluation.frame.compare import compare
 from recallm_core.evaluation.frame.lengths import (
     ENOUGH,
@@ -22,7 +23,8 @@ from recallm_core.evaluation.frame.lengths import (
     shown_length,
 )
 from recallm_core.evaluation.frame.page import page
-from recallm_core.evaluation.frame.results import read_run
+from recallm_core.evaluation.frame.report import ending, examples
+from recallm_core.evaluation.frame.results import read_run, unanswered
 from recallm_core.evaluation.frame.run import Cell, Progress, ask
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.statistics import compared, mcnemar, mean_of, sign_test, slope
@@ -158,6 +160,32 @@ def test_progress_counts_what_need_not_be_asked() -> None:
     progress.skip(50)
     progress.advance("a", 10)
     assert lines == ["10 of 50 answers (a), 2.0 s each, 80 s left"]
+
+
+def test_what_failed_is_told_and_asked_again(tmp_path: Path) -> None:
+    class Failing(Stopping):
+        def __call__(self, items: Sequence[Item]) -> list[Told]:
+            if any(item.id == "a-1" for item in items):
+                raise GenerationError("it broke")
+            return super().__call__(items)
+
+    ask([Failing()], cells(), tmp_path, lambda line: None, batch=2)
+    assert len(rows_of(tmp_path)) == 9
+    (failed,) = unanswered(tmp_path)
+    assert failed["id"] == "a-1"
+    assert any("it broke" in part for part in ending(tmp_path, [], {}))
+    ask([Stopping()], cells(), tmp_path, lambda line: None, batch=2)
+    assert len(rows_of(tmp_path)) == 10
+    assert not unanswered(tmp_path)
+
+
+def test_answers_that_are_not_right_are_shown_as_text() -> None:
+    row = {"suite": "s", "condition": "recall", "id": "a", "question": "Q?", "answers": ["x"]}
+    row |= {"text": "`y` | <b>\n" + "z" * 200, "scores": {"score": 0.0}}
+    shown = examples([row, row | {"id": "b", "scores": {"score": 1.0}}])
+    assert "| recall | a | Q? | x | 'y' / <b> zzz" in shown
+    assert "| b |" not in shown
+    assert examples([{**row, "text": "y", "scores": {"score": 1.0}}]) == ""
 
 
 # ways

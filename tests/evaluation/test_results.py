@@ -13,6 +13,8 @@ from recallm_core.evaluation.frame.compact import compact, pack
 from recallm_core.evaluation.frame.pages import main, refreshed
 from recallm_core.evaluation.frame.results import mean, read_run, values
 from recallm_core.evaluation.rows import Row, RunError
+from recallm_core.evaluation.ruler.report import task_means
+from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -64,6 +66,19 @@ def test_the_readmes_table_of_cited_answers(model: str, suite: str) -> None:
     line = f"| {suite} | {cited} | {hit} | {right} / {plain} |"
     table = readme().partition("Measured on 100 held-out questions")[2]
     assert line in table[: table.index("\n\nSo ")]
+
+
+def test_the_readmes_line_of_ruler() -> None:
+    rows = [row for row in stored("ruler.recallm-mini") if row["length"] == 1024]
+    (line,) = (line for line in readme().splitlines() if "RULER's 13 tasks" in line)
+    single = [name for name in TASKS if name.startswith(("niah_single", "niah_multikey"))]
+    needles = [row for row in rows if row["task"] in single]
+    assert {row["task"] for row in rows} == set(TASKS)
+    assert {row["task"] for row in needles} == set(single)
+    assert len(single) == 6
+    assert len(rows) == 20 * len(TASKS)
+    whole, alone = (100 * (task_means(some) or 0) for some in (rows, needles))
+    assert f"| {whole:.0f} of 100; {alone:.0f} |" in line
 
 
 def test_no_stored_citation_is_another_slice_than_it_says() -> None:

@@ -11,7 +11,12 @@ import pytest
 from recallm_core import Document, RecaLLM, cli
 from recallm_core.evaluation.frame.lengths import LEAST, Meter
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.ruler.report import effective_length, task_means, weighted
+from recallm_core.evaluation.ruler.report import (
+    complete_lengths,
+    effective_length,
+    task_means,
+    weighted,
+)
 from recallm_core.evaluation.ruler.scores import scored
 from recallm_core.evaluation.ruler.tasks import NEEDLES, TASKS, Texts, samples
 from recallm_core.evaluation.ruler.tracing import HOPS
@@ -149,6 +154,7 @@ def test_means_are_over_tasks_and_lengths_are_weighted_by_rank() -> None:
     assert task_means(rows[:3]) == pytest.approx(0.9)
     assert effective_length(rows) == 1024
     assert effective_length(rows[3:]) is None
+    assert complete_lengths([*rows, row("vt", 8192, 1.0)]) == [1024, 4096]
     assert weighted(rows, rising=True) == pytest.approx((0.9 + 2 * 0.6) / 3)
     assert weighted(rows, rising=False) == pytest.approx((2 * 0.9 + 0.6) / 3)
 

@@ -111,6 +111,17 @@ class Fitter:
         self._meter = meter
         self._size = 0
 
+    def whole(self, sample: Sample) -> Sample:
+        """Returns a sample whose length is given, if it can be read whole.
+
+        Raises:
+            LengthError: It is longer than the model's window.
+        """
+        used = self._meter.tokens(sample)
+        if used > self._meter.room(used):
+            raise LengthError(f"a sample takes {used:,} tokens, more than the model's window")
+        return sample
+
     def fitted(self, make: Callable[[int], Sample], length: int) -> Sample:
         """Returns the sample of the size that fills a length best.
 

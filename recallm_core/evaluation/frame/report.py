@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.evaluation.frame.page import write_page
-from recallm_core.evaluation.frame.results import mean
+from recallm_core.evaluation.frame.results import grouped, mean, unanswered, value
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.report import heading, table
 from recallm_core.evaluation.rows import Row
+from recallm_core.rendering.visible import one_line
 
+_EXAMPLES = 3  # of each way
+_SHOWN = 120  # characters of a text
 Draw = Callable[[Path], list[str]]
 Parts = Sequence[str]
 
@@ -72,10 +75,36 @@ def failures(rows: Sequence[Row]) -> str:
     )
 
 
+def ending(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
+    """Returns the parts that end every report: what is missing, and what went wrong."""
+    return [left_out(about), failures(unanswered(folder)), examples(rows)]
+
+
 def left_out(about: Mapping[str, Any]) -> str:
     """Returns the part about cells that couldn't be made; empty where there are none."""
     lines = [f"- {note}" for note in about.get("left_out", ())]
     return "## Left out\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def examples(rows: Sequence[Row], measure: str = "score") -> str:
+    """Returns the part with some answers that aren't right, a few of each way; rows need texts."""
+    body = []
+    for way, some in grouped(rows, lambda row: row["condition"]).items():
+        wrong = [row for row in some if "text" in row and value(row, measure) not in (None, 1)]
+        for row in wrong[:: max(1, len(wrong) // _EXAMPLES)][:_EXAMPLES]:
+            golds = " / ".join(row["answers"][:3])
+            body.append([way, row["id"], *map(_short, (row["question"], golds, row["text"]))])
+    if not body:
+        return ""
+    return "## Some answers that aren't right\n\n" + table(
+        ["way", "sample", "question", "wanted", "answer"], body
+    )
+
+
+def _short(text: str) -> str:
+    """A text as a cell shows it: one line, no markup, cut where it is long."""
+    line = one_line(text).replace("|", "/").replace("`", "'")
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} ..."
 
 
 def pictures(names: Sequence[str] | None) -> str:

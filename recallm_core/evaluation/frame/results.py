@@ -25,14 +25,24 @@ def read_run(path: Path) -> list[Row]:
     Raises:
         RunError: There are no rows, or one of them can't be read.
     """
+    return in_order(row for row in _latest(path) if "error" not in row)
+
+
+def unanswered(path: Path) -> list[Row]:
+    """Returns the rows of a run that say why there is no answer."""
+    return in_order(row for row in _latest(path) if "error" in row)
+
+
+def _latest(path: Path) -> Iterable[Row]:
+    """The rows of a run; of those with one place, the last that was written."""
     file = path / "rows.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise RunError(f"there are no rows at {file}; give the folder of a run")
-    latest: dict[tuple[str, str, str], Row] = {}
+    rows: dict[tuple[str, str, str], Row] = {}
     for number, line in enumerate(_lines(file), start=1):
         row = _row(file, number, line)
-        latest[row["suite"], row["condition"], row["id"]] = row
-    return in_order(row for row in latest.values() if "error" not in row)
+        rows[row["suite"], row["condition"], row["id"]] = row
+    return rows.values()
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -422,4 +422,4 @@ def _sample(
         made = task.make(rng, size, number, place)
         return replace(made, id=name, group=task.name, length=0 if task.fixed else length)
 
-    return make(0) if task.fixed else fitter.fitted(make, length)
+    return fitter.whole(make(0)) if task.fixed else fitter.fitted(make, length)

@@ -76,10 +76,17 @@ def task_means(rows: Sequence[Row], measure: str = "score") -> float | None:
     return sum(means) / len(means) if means else None
 
 
+def complete_lengths(rows: Sequence[Row]) -> list[int]:
+    """Returns the lengths at which every task of the rows was asked: means compare only there."""
+    tasks = {row["task"] for row in rows}
+    at = grouped(rows, lambda row: row["length"])
+    return [n for n in sorted(at) if {row["task"] for row in at[n]} == tasks]
+
+
 def effective_length(rows: Sequence[Row]) -> int | None:
     """Returns the longest length up to which the mean over tasks stays at RULER's bar."""
     best = None
-    for length in lengths(rows):
+    for length in complete_lengths(rows):
         average = task_means([row for row in rows if row["length"] == length])
         if average is None or average < EFFECTIVE:
             return best
@@ -91,37 +98,38 @@ def weighted(rows: Sequence[Row], *, rising: bool) -> float:
     """Returns RULER's weighted mean over lengths: the longer count more, or less."""
     points = [
         task_means([row for row in rows if row["length"] == length]) or 0.0
-        for length in lengths(rows)
+        for length in complete_lengths(rows)
     ]
     weights = list(range(1, len(points) + 1))
     ordered = weights if rising else weights[::-1]
-    return sum(w * p for w, p in zip(ordered, points, strict=True)) / sum(ordered)
+    return sum(w * p for w, p in zip(ordered, points, strict=True)) / max(1, sum(ordered))
 
 
 def _headline(rows: Sequence[Row]) -> str:
     tasks = len({row["task"] for row in rows})
     shown = lengths(rows)
     head = ["way", *map(shown_length, shown), "rising", "falling", "effective length", "precision"]
-    body = []
-    for way in ways(rows):
-        own = of_way(rows, way)
-        at = [task_means([row for row in own if row["length"] == length]) for length in shown]
-        longest = effective_length(own)
-        body.append(
-            [
-                way,
-                *("-" if value is None else f"{100 * value:.1f}" for value in at),
-                f"{100 * weighted(own, rising=True):.1f}",
-                f"{100 * weighted(own, rising=False):.1f}",
-                shown_length(longest) if longest else "none",
-                f"{100 * (task_means(own, 'precision') or 0):.1f}",
-            ]
-        )
+    body = [_headline_of(way, of_way(rows, way), shown) for way in ways(rows)]
     scope = f"of RULER's {len(TASKS)} tasks" if tasks < len(TASKS) else "tasks"
     return (
         f"## Mean of {tasks} {scope}\n\n{table(head, body)}\n*rising*, *falling*: lengths weighted "
-        f"by rank. *effective length*: the mean is at least {100 * EFFECTIVE:.1f} up to it\n"
+        f"by rank. *effective length*: the mean is at least {100 * EFFECTIVE:.1f} up to it. "
+        "Lengths at which tasks are missing have no mean.\n"
     )
+
+
+def _headline_of(way: str, rows: Sequence[Row], shown: Sequence[int]) -> list[str]:
+    complete = complete_lengths(rows)
+    means = {n: task_means([row for row in rows if row["length"] == n]) for n in complete}
+    longest = effective_length(rows)
+    return [
+        way,
+        *(f"{100 * (means[n] or 0):.1f}" if n in means else "-" for n in shown),
+        f"{100 * weighted(rows, rising=True):.1f}",
+        f"{100 * weighted(rows, rising=False):.1f}",
+        shown_length(longest) if longest else "none",
+        f"{100 * (task_means(rows, 'precision') or 0):.1f}",
+    ]
 
 
 def _against(rows: Sequence[Row]) -> str:

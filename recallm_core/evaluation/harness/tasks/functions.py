@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from recallm_core.evaluation.harness import samples
@@ -10,6 +12,7 @@ from recallm_core.evaluation.harness import samples
 def dataset(**settings: Any) -> dict[str, Any]:
     """Returns the rows of a task; ``--metadata`` gives tokenizer, lengths, number and seed."""
     from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     model = settings.get("tokenizer") or settings.get("pretrained") or settings.get("model")
     rows = samples.rows(
@@ -20,7 +23,8 @@ def dataset(**settings: Any) -> dict[str, Any]:
         seed=settings.get("seed", 0),
         haystack=settings.get("haystack"),
     )
-    return {"test": Dataset.from_list(rows)}
+    name = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return {"test": Dataset(InMemoryTable.from_pylist(rows), fingerprint=name)}
 
 
 def judged(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
