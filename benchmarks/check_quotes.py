@@ -1,8 +1,9 @@
 """How long quotes take to check, and where the time goes.
 
-Run as ``python benchmarks/check_quotes.py [--quotes N] [--megabytes M]``. Documents are docs_peps
-of the folder in RECALLM_DATA (default: ../shared/data), cut to size. The quotes are in equal parts
-verbatim, in other writing, with a figure changed, and made of words in another order.
+Run as ``python benchmarks/check_quotes.py [--quotes N] [--megabytes M] [--worst]``. Documents are
+docs_peps of the folder in RECALLM_DATA (default: ../shared/data), cut to size. The quotes are in
+equal parts verbatim, in other writing, with a figure changed, and made of words in another order.
+With ``--worst``: one quote of 9,000 words each, in documents made to be slow.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from recallm_core.checking import QuoteChecker, check_quotes
@@ -55,6 +56,38 @@ def quoted(given: list[Document], count: int, rng: random.Random) -> str:
     return "\n\n".join(f"<quote>{text.replace('<', '(')}</quote>" for text in made)
 
 
+def worst() -> Iterator[tuple[str, str, str]]:
+    """Yields what is hard to look for: its name, a quote of 9,000 words, and a document."""
+    rng = random.Random(1)
+    few = [rng.choice("ab") for _ in range(1_000_000)]
+    common = [f"w{int(rng.paretovariate(1))}" for _ in range(1_000_000)]
+    yield "one word, as it stands", "la " * 9_000, "la " * 1_000_000
+    yield "one word, in capitals", "LA  " * 9_000, "la " * 1_000_000
+    yield "one word, then another", "la " * 8_999 + "di", "la " * 1_000_000
+    yield "one word, broken at every hundredth", ("la " * 99 + "di ") * 90, "la " * 1_000_000
+    yield "a pair that the document breaks", "la " * 9_000, "la la di " * 333_333
+    yield "two words at random", " ".join(rng.choices("ab", k=9_000)), " ".join(few)
+    yield "words as often as in a language", " ".join(rng.sample(common, 9_000)), " ".join(common)
+    near = [word if rng.random() > 0.1 else "other" for word in common[5_000:14_000]]
+    yield "a passage, every tenth word changed", " ".join(near), " ".join(common)
+
+
+def show_worst() -> None:
+    """Prints one row for each hard case."""
+    print("| 9,000 words | seconds of CPU, document read | quote checked | verdict |")
+    print("|---|---|---|---|")
+    for name, quote, text in worst():
+        cited = [{"cited_text": quote}]
+        message = {"content": [{"type": "text", "text": "x", "citations": cited}]}
+        given = [Document(text, "d")]
+        _, reading, _ = measured(lambda given=given: QuoteChecker(given))  # type: ignore[misc]
+        _, whole, report = measured(
+            lambda message=message, given=given: check_quotes(message, given)  # type: ignore[misc]
+        )
+        verdict = report.quotes[0].verdict  # type: ignore[attr-defined]
+        print(f"| {name} | {reading:.2f} | {whole - reading:.2f} | {verdict} |", flush=True)
+
+
 def measured(run: Callable[[], object]) -> tuple[float, float, object]:
     """Returns seconds of wall clock and of CPU, and what the run gave."""
     wall, spent = time.perf_counter(), time.process_time()
@@ -67,7 +100,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quotes", type=int, default=1_000)
     parser.add_argument("--megabytes", type=float, default=10.0)
+    parser.add_argument("--worst", action="store_true", help="long quotes that are hard to find")
     args = parser.parse_args()
+    if args.worst:
+        show_worst()
+        return
     given = documents(int(args.megabytes * 1_000_000))
     text = quoted(given, args.quotes, random.Random(1))
     size = sum(len(document.text) for document in given)

@@ -33,6 +33,7 @@ FIGURES = {
     "last_first": "slowest first token, s",
     "all": "all answers, s",
     "rate": "tokens per second, all callers",
+    "other": "tokens per second, the other stream",
     "silence": "longest silence of the other stream, ms",
 }
 
@@ -61,7 +62,7 @@ def measure(model: str, callers: int, seed: int) -> dict[str, float]:
     """Asks all at once, in this process; returns the figures."""
     from recallm_core import RecaLLM
 
-    llm = RecaLLM.load(model)
+    llm = RecaLLM.load(model, max_batch=callers + 1)
     question, texts = pack(10_000)
     llm.answer(question, texts, max_new_tokens=64)  # loads what is loaded lazily
     start = threading.Barrier(callers + 1)
@@ -76,21 +77,22 @@ def measure(model: str, callers: int, seed: int) -> dict[str, float]:
         stream = llm.stream(question, texts, temperature=0, max_new_tokens=200)
         ready = time.perf_counter() - begun
         tokens = iter(stream._tokens)
-        first, count = 0.0, 0
+        first, count, ends = 0.0, 0, stream._prompt.spec.eos
         for part in tokens:
             first = first or time.perf_counter() - begun
-            count += len(part)
+            count += sum(token not in ends for token in part)
         rows.append((ready, first, time.perf_counter() - begun, count))
 
     def write() -> None:
-        tokens = endless(llm, pack(1)[1][:1])
         start.wait()
-        before = time.perf_counter()
         while not over.is_set():
-            next(tokens)
-            now = time.perf_counter()
-            silences.append(now - before)
-            before = now
+            before = None
+            for _ in endless(llm, pack(1)[1][:1]):
+                now = time.perf_counter()
+                silences.append(0.0 if before is None else now - before)
+                before = now
+                if over.is_set():
+                    return
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(callers)]
     writer = threading.Thread(target=write)
@@ -106,24 +108,26 @@ def measure(model: str, callers: int, seed: int) -> dict[str, float]:
         "last_first": max(row[1] for row in rows),
         "all": max(row[2] for row in rows),
         "rate": sum(row[3] for row in rows) / max(row[2] for row in rows),
+        "other": len(silences) / max(row[2] for row in rows),
         "silence": 1000 * max(silences, default=0.0),
         "tokens": sum(row[3] for row in rows),
     }
 
 
 def endless(llm: Any, texts: list[str]) -> Iterator[Any]:
-    """Yields the tokens of answers without quotes that nothing ends."""
+    """Yields the tokens of an answer without quotes that nothing ends but its length."""
     from recallm_core.backends import GenerationRequest, Sampling
     from recallm_core.decoding.constraint import ConstraintRules, build_index
 
-    quiet = {"prior": "none", "recall_in": "none", "answer_form": "words", "max_new_tokens": 2000}
+    quiet = {"prior": "none", "recall_in": "none", "answer_form": "words", "max_new_tokens": 9}
     prompt, _ = llm.prepare([{"role": "user", "content": "Which is cheapest?"}], texts, **quiet)
     spec = prompt.spec
     spec = replace(spec, forbidden=(*spec.forbidden, *spec.eos), max_thinking_tokens=0)
     rules = ConstraintRules(spec, build_index(spec, prompt.token_ids))
-    while True:
-        request = GenerationRequest(prompt.token_ids, rules, Sampling(2000, 0.0))
-        yield from llm.backend.generate(request)
+    length = llm.backend.window - len(prompt.token_ids)
+    yield from llm.backend.generate(
+        GenerationRequest(prompt.token_ids, rules, Sampling(length, 0.0))
+    )
 
 
 def in_process_of(checkout: Path, args: argparse.Namespace, seed: int) -> dict[str, float]:

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 
 from recallm_core.backends import GenerationRequest, Sampling
-from recallm_core.backends.vllm import manifest as offers
-from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
+from recallm_core.backends.vllm import manifest as manifests
+from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, Manifest
 from recallm_core.decoding.constraint import ConstraintRules
 from recallm_core.decoding.grammar import GrammarEngine
 from recallm_core.decoding.spec import ConstraintSpec, Tag
 from recallm_core.errors import ConstraintError
+from recallm_core.inputs import model_config
 from recallm_core.models import shipped
 from recallm_core.testing import random_walk
 from recallm_core.testing.scripts import follow
@@ -153,13 +154,13 @@ class FakeServer:
     # what the engine does
 
     def offer(self) -> bytes:
-        made = Offer(
+        made = Manifest(
             model=self.name,
             window=self.window,
             vocab_size=self.width,
             eos_ids=_eos(self.folder),
-            model_type=str(offers.read_config(self.folder).get("model_type", "")),
-            files=offers.described(self.files),
+            model_type=str(model_config.read_config(self.folder).get("model_type", "")),
+            files=manifests.described(self.files),
             engine="vLLM 0.0",
             runner="V2",
             release="test",
@@ -230,7 +231,7 @@ class _Http(ThreadingHTTPServer):
 
 
 def offers_files(folder: Path) -> dict[str, bytes]:
-    return offers.read_files(folder)
+    return manifests.read_files(folder)
 
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="recallm-served-")
@@ -255,11 +256,11 @@ def _tokenizer(folder: Path, eos: tuple[int, ...]) -> HFTokenizer:
 
 
 def _eos(folder: Path) -> tuple[int, ...]:
-    return offers.eos_ids(folder)
+    return model_config.eos_ids(folder)
 
 
 def _width(folder: Path) -> int:
-    found = offers.vocab_size(folder)
+    found = model_config.vocab_size(folder)
     assert found is not None
     return found
 
@@ -314,7 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"object": "list", "data": [card]})
         elif self.path == "/version":
             self._json(200, {"version": "0.0"})
-        elif self.path == OFFER_PATH and self.fake.offers:
+        elif self.path == MANIFEST_PATH and self.fake.offers:
             self._send(200, self.fake.offer())
         elif self.path.startswith(FILES_PATH) and self.fake.offers and name in self.fake.files:
             self._send(200, self.fake.files[name])

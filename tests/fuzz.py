@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from recallm_core import CorpusIndex, Document, check_quotes, load_documents
-from recallm_core.backends.vllm.manifest import Offer
+from recallm_core.backends.vllm.manifest import Manifest
 from recallm_core.backends.vllm.wire import read_event
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.documents.chunking import chunk
@@ -159,7 +159,7 @@ def offer_of(data: st.DataObject) -> None:
         "fingerprint": "x",
     }
     with contextlib.suppress(ServerError):
-        Offer.from_json(damaged(data, offer).encode())
+        Manifest.from_json(damaged(data, offer).encode())
 
 
 def recipe_of(data: st.DataObject) -> None:

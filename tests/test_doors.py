@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +22,15 @@ from recallm_core import (
     GenerationParams,
     RecallIndex,
     RecaLLM,
+    cli,
     load_documents,
 )
 from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.backends.vllm.connection import Connection
+from recallm_core.cli import eval as cli_eval
 from recallm_core.cli import main
+from recallm_core.cli import serve as cli_serve
+from recallm_core.cli import train as cli_train
 from recallm_core.documents.chunking import chunk, split
 from recallm_core.documents.document import ScoredChunk, SourceMap
 from recallm_core.errors import RecallmError
@@ -215,6 +220,46 @@ def test_options_of_index_are_checked(value: str, capsys: Any, tmp_path: Path) -
         main(["index", "search", str(tmp_path / "index"), "q", f"-k={value}"])
     assert left.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def numbers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every option of a command, and of the commands below it, that is read as a number."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from numbers(inner)
+        elif is_number(action.type):
+            yield f"{parser.prog} {'/'.join(action.option_strings)}", action
+
+
+def is_number(read: Any) -> bool:
+    try:
+        return read is not None and isinstance(read("3"), int | float)
+    except (ValueError, argparse.ArgumentTypeError):  # names
+        return False
+
+
+COMMANDS = (cli.parser, cli_eval.parser, cli_serve.parser, cli_train.parser)
+READ = dict(each for made in COMMANDS for each in numbers(made()))
+SIGNED = re.compile("--seed$")
+NO_NUMBERS = ["nan", "inf", "x", "", "1e999", "0x10", "9" * 5000, "1_0", "\u0661", "--5", "\ud800"]
+
+
+@pytest.mark.parametrize("option", READ)
+def test_every_number_of_every_command_has_bounds(option: str) -> None:
+    read: Any = READ[option].type
+    if read is float:
+        return  # its values are checked with all settings of a question
+    for value in [*NO_NUMBERS, "1.5", "9" * 30, *([] if SIGNED.search(option) else ["-1"])]:
+        with pytest.raises(argparse.ArgumentTypeError, match="must be") as caught:
+            read(value)
+        assert len(str(caught.value)) < 200
+
+
+def test_the_walk_over_the_commands_meets_their_numbers() -> None:
+    assert {name.partition(" ")[2].split(" ")[0] for name in READ} >= {
+        "ask", "check", "index", "model", "eval", "serve", "train"
+    }  # fmt: skip
 
 
 @given(st.integers())

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import pkgutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -42,8 +42,11 @@ def modules(package: str) -> Iterator[ModuleType]:
 
 
 def adapters() -> dict[str, type]:
-    """The classes of ours that have a framework's class among their bases."""
-    return {
+    """The classes of ours that have a framework's class among their bases.
+
+    An abstract one that isn't public counts by the class of ours that finishes it.
+    """
+    classes = {
         f"{found.__module__}.{found.__name__}": found
         for package in ADAPTERS
         for module in modules(package)
@@ -52,6 +55,19 @@ def adapters() -> dict[str, type]:
         and found.__module__ == module.__name__
         and any(base.__module__.split(".")[0] in FRAMEWORKS for base in found.__mro__)
     }
+    public = {name for package in ADAPTERS for name in importlib.import_module(package).__all__}
+    return {
+        name: owner
+        for name, owner in classes.items()
+        if owner.__name__ in public or not is_finished_by(owner, classes.values())
+    }
+
+
+def is_finished_by(owner: type, others: Iterable[type]) -> bool:
+    """Whether a class is abstract, and a subclass of it among others isn't."""
+    return inspect.isabstract(owner) and any(
+        issubclass(other, owner) and not inspect.isabstract(other) for other in others
+    )
 
 
 def inherited(owner: type) -> Iterator[tuple[str, Any]]:

@@ -157,12 +157,12 @@ def _texts(block: Mapping[str, Any], where: str) -> list[str]:
             return [str(source.get("data", ""))]
         if source.get("type") == "content":
             return _text_entries(source.get("content"), where)
-        return [_decoded(source.get("data"), source.get("media_type"), kind, where)]
+        return [_decode(source.get("data"), source.get("media_type"), kind, where)]
     if kind == "search_result":
         return _text_entries(block.get("content"), where)
     if isinstance(block.get("text"), str):
         return [str(block["text"])]
-    return [_decoded(block.get("base64"), block.get("mime_type"), kind, where)]
+    return [_decode(block.get("base64"), block.get("mime_type"), kind, where)]
 
 
 def _text_entries(entries: Any, where: str) -> list[str]:
@@ -178,7 +178,7 @@ def _text_entries(entries: Any, where: str) -> list[str]:
     return out
 
 
-def _decoded(data: Any, mime_type: Any, kind: str, where: str) -> str:
+def _decode(data: Any, mime_type: Any, kind: str, where: str) -> str:
     """Text from base64, if it is text."""
     if isinstance(data, str) and isinstance(mime_type, str) and mime_type.startswith("text/"):
         return decoded_text(data, f"{where} has a {kind} block")

@@ -56,7 +56,7 @@ def grounded_prompt(
             turn = f"{text}\n\n{question_text}" if text else question_text
             messages.append(HumanMessage(turn, additional_kwargs=marked))
         else:
-            messages.append(_grounded([{"type": "text", "text": question_text}], documents))
+            messages.append(_ground([{"type": "text", "text": question_text}], documents))
         return ChatPromptValue(messages=messages)
 
     return RunnableLambda(render, name="grounded_prompt")
@@ -103,13 +103,13 @@ def _attach(prompt: BasePromptTemplate[Any], key: str) -> Any:
             raise ValueError("the prompt has no human message to put the documents into")
         content = messages[last].content
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        messages[last] = _grounded(list(blocks), documents)
+        messages[last] = _ground(list(blocks), documents)
         return ChatPromptValue(messages=messages)
 
     return render
 
 
-def _grounded(blocks: list[Any], documents: Sequence[Document]) -> HumanMessage:
+def _ground(blocks: list[Any], documents: Sequence[Document]) -> HumanMessage:
     content = [*documents_to_content_blocks(documents), *blocks]
     return HumanMessage(content=content, additional_kwargs={GROUNDED: True})
 

@@ -37,15 +37,15 @@ class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> Any:
         """Lets the model answer, then checks what would be the agent's answer."""
-        return self._checked(handler(request), request.messages)
+        return self._check(handler(request), request.messages)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """The same for asynchronous agents."""
-        return self._checked(await handler(request), request.messages)
+        return self._check(await handler(request), request.messages)
 
-    def _checked(self, response: Any, messages: Sequence[BaseMessage]) -> Any:
+    def _check(self, response: Any, messages: Sequence[BaseMessage]) -> Any:
         result = getattr(response, "result", response)
         messages_made = list(result) if isinstance(result, list) else [result]
         last = messages_made[-1] if messages_made else None
@@ -53,7 +53,7 @@ class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):
             return response
         if last.response_metadata.get("model_provider") == PROVIDER:
             return response  # its quotes are exact by construction
-        documents = [document for message in messages for document in _returned(message)]
+        documents = [document for message in messages for document in _tool_documents(message)]
         checked = check_message(
             last, [*self.documents, *documents], repair=self.repair, claims=self.claims
         )
@@ -61,5 +61,5 @@ class QuoteCheckMiddleware(AgentMiddleware[Any, Any, Any]):
         return ModelResponse(result=[*messages_made[:-1], checked], structured_response=structured)
 
 
-def _returned(message: BaseMessage) -> Sequence[Any]:
+def _tool_documents(message: BaseMessage) -> Sequence[Any]:
     return content_of(message).documents if isinstance(message, ToolMessage) else ()

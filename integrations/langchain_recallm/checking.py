@@ -71,11 +71,11 @@ def quote_checker(
         claims: Whether sentences without a quote are matched to the documents as well.
     """
     listed = None if documents is None else list(documents)
-    step = partial(_checked, documents=listed, repair=repair, claims=claims)
+    step = partial(_check, documents=listed, repair=repair, claims=claims)
     return RunnableLambda(step, name="check_quotes")
 
 
-def _checked(value: Any, *, documents: Sequence[Any] | None, repair: bool, claims: bool) -> Any:
+def _check(value: Any, *, documents: Sequence[Any] | None, repair: bool, claims: bool) -> Any:
     if isinstance(value, AIMessage):
         return check_message(value, documents or (), repair=repair, claims=claims)
     if not isinstance(value, Mapping) or "answer" not in value:

@@ -76,7 +76,7 @@ def read(
         raise ValueError("there are no messages; give at least one human message")
     contents = [content_of(message, number) for number, message in enumerate(messages)]
     in_messages = [document for content in contents for document in content.documents]
-    absent = documents is None and not in_messages and not _searched(messages, contents)
+    absent = documents is None and not in_messages and not _has_searched(messages, contents)
     if in_messages and documents is not None:
         raise ValueError(
             f"documents came in two ways: {len(in_messages)} in the messages (document blocks, "
@@ -96,7 +96,7 @@ def read(
     return Conversation(turned, None if absent else for_core, sources, flat)
 
 
-def _searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> bool:
+def _has_searched(messages: Sequence[BaseMessage], contents: Sequence[Content]) -> bool:
     """Whether a message carries documents, or all that tools were asked for is nothing."""
     if any(content.searched for content in contents):
         return True

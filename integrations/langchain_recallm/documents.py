@@ -184,7 +184,7 @@ class _Lift:
         """One citation, lifted if a document holds it."""
         if citation.get("type") != "citation":
             return citation
-        extras = self._lifted(citation.get("extras", {}), citation.get("cited_text", ""))
+        extras = self._lift_range(citation.get("extras", {}), citation.get("cited_text", ""))
         out = {**citation, "extras": extras}
         number = extras.get("document_index", len(self._documents))
         if extras is not citation.get("extras") and number < len(self._documents):
@@ -195,14 +195,14 @@ class _Lift:
 
     def recall(self, recall: dict[str, Any]) -> dict[str, Any]:
         """One quote of the thinking, lifted if a document holds it."""
-        return self._lifted(recall, recall["cited_text"])
+        return self._lift_range(recall, recall["cited_text"])
 
-    def _lifted(self, fields: dict[str, Any], text: str) -> dict[str, Any]:
+    def _lift_range(self, fields: dict[str, Any], text: str) -> dict[str, Any]:
         """Fields with the range of a document in the place of that of a message."""
         name = str(fields.get("document_id", ""))
         if not name.startswith("message:"):
             return fields
-        located = self._located(text, int(name.partition(":")[2]), fields)
+        located = self._locate(text, int(name.partition(":")[2]), fields)
         lifted = {k: v for k, v in fields.items() if k not in ("occurrences", "lines")}
         if not located:
             return {**lifted, "document_index": len(self._documents) + fields["document_index"]}
@@ -219,7 +219,7 @@ class _Lift:
             "end_char_index": end,
         }
 
-    def _located(self, text: str, message: int, extras: Mapping[str, Any]) -> list[Located]:
+    def _locate(self, text: str, message: int, extras: Mapping[str, Any]) -> list[Located]:
         if self._messages is None:
             return [
                 (number, at, at + len(text))

@@ -27,6 +27,7 @@ from langchain_core.runnables import (
 
 import recallm_core as recallm
 from langchain_recallm import conversation
+from langchain_recallm.blocks import content_of
 from langchain_recallm.documents import documents_to_text
 from langchain_recallm.sources import Sources
 
@@ -317,7 +318,7 @@ def _usage(usage: UsageMetadata | None) -> recallm.Usage:
 
 def _readable(message: BaseMessage) -> BaseMessage:
     """A message with the texts of its document blocks in words, which every model reads."""
-    content = conversation.content_of(message)
+    content = content_of(message)
     if isinstance(message.content, str) or not content.documents:
         return message
     words = "\n\n".join(filter(None, (documents_to_text(content.documents), content.text)))

@@ -82,7 +82,7 @@ class PackedContextRetriever(BaseRetriever):
             candidates = source.similarity_search(query, k=self._candidates(budget))
         else:
             candidates = source.invoke(query, config={"callbacks": run_manager.get_child()})
-        return self._packed(candidates, budget)
+        return self._pack(candidates, budget)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
@@ -96,7 +96,7 @@ class PackedContextRetriever(BaseRetriever):
             candidates = await source.asimilarity_search(query, k=self._candidates(budget))
         else:
             candidates = await source.ainvoke(query, config={"callbacks": run_manager.get_child()})
-        return await asyncio.to_thread(self._packed, candidates, budget)
+        return await asyncio.to_thread(self._pack, candidates, budget)
 
     def _budget(self, k: int | None) -> Budget:
         return Budget(
@@ -109,7 +109,7 @@ class PackedContextRetriever(BaseRetriever):
     def _candidates(self, budget: Budget) -> int:
         return max(self.fetch_k, budget.k or 0)
 
-    def _packed(self, candidates: Sequence[Document], budget: Budget) -> list[Document]:
+    def _pack(self, candidates: Sequence[Document], budget: Budget) -> list[Document]:
         return pack_documents(candidates, budget, texts=self.texts, source_key=self.source_key)
 
 

@@ -138,7 +138,7 @@ class ChatSettings(BaseChatModel):
 
     @model_validator(mode="after")
     def _set_recallm_version(self) -> Self:
-        self._loading()  # refuses two addresses
+        self._load_arguments()  # refuses two addresses
         self._add_version("langchain-recallm", __version__)
         return self
 
@@ -204,7 +204,7 @@ class ChatSettings(BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         engine = self.engine
-        loaded, _ = self._loading()
+        loaded, _ = self._load_arguments()
         length = engine.backend.window if engine is not None else unloaded_context_length(loaded)
         tools = engine is not None or unloaded_shows_tools(loaded)
         profile = ModelProfile(
@@ -233,12 +233,12 @@ class ChatSettings(BaseChatModel):
     def llm(self) -> RecaLLM:
         """The model, loaded when it is first needed."""
         if self.engine is None and self._loaded is None:
-            model, options = self._loading()
+            model, options = self._load_arguments()
             self._loaded = load_shared(model, mode=self.mode, **{**options, **self.load_options})
         engine: RecaLLM = self._loaded if self.engine is None else self.engine
         return engine
 
-    def _loading(self) -> tuple[str, dict[str, Any]]:
+    def _load_arguments(self) -> tuple[str, dict[str, Any]]:
         """What is loaded, and with which options."""
         key = None if self.api_key is None else self.api_key.get_secret_value()
         model, options = load_arguments(

@@ -139,7 +139,7 @@ class EventWriter:
         if isinstance(event, Finished):
             yield from self._finish(*sorted(self._open))
             answer = event.answer
-            yield from self._cut(answer)
+            yield from self._cut_off(answer)
             metadata = answers.closing_metadata(answer, self._sources, model=self._model)
             usage = answers.usage_of(answer.usage)
             yield {"event": "message-finish", "usage": usage, "metadata": metadata}
@@ -179,7 +179,7 @@ class EventWriter:
         call = {"type": "tool_call", **named}
         yield {"event": "content-block-finish", "index": index, "content": call}
 
-    def _cut(self, answer: Answer) -> Iterator[Any]:
+    def _cut_off(self, answer: Answer) -> Iterator[Any]:
         """The call that the output was cut off in."""
         for call in tool_calls.invalid_of(answer):
             index = self._writer.next_index

@@ -39,7 +39,7 @@ class Nodes:
 
     def get(self, node_id: str) -> BaseNode | None:
         """Returns a node; None where nobody has it."""
-        nodes = (_fetched(store, node_id) for store in self._stores)
+        nodes = (_fetch(store, node_id) for store in self._stores)
         return next((node for node in nodes if node is not None), None)
 
     def beside(self, node: BaseNode, kind: NodeRelationship) -> BaseNode | None:
@@ -63,7 +63,7 @@ def _stores(holder: Any) -> Iterator[Any]:
         yield from _stores(getattr(holder, "vector_store", None))
 
 
-def _fetched(store: Any, node_id: str) -> BaseNode | None:
+def _fetch(store: Any, node_id: str) -> BaseNode | None:
     if isinstance(store, BaseDocumentStore):
         return store.get_document(node_id, raise_error=False)
     try:
@@ -134,7 +134,7 @@ class _Order:
         out: dict[str, int] = {}
         for chain in self._chains():
             if len(chain) > 1:
-                out |= self._settled(chain)
+                out |= self._settle(chain)
         taken = {(self._known[key].text, start) for key, start in out.items()}
         for key, source in self._known.items():
             if key not in out:
@@ -203,7 +203,7 @@ class _Order:
                 chains.append([self._known[node_id] for node_id in chain])
         return chains
 
-    def _settled(self, chain: Sequence[Source]) -> dict[str, int]:
+    def _settle(self, chain: Sequence[Source]) -> dict[str, int]:
         """Places the nodes of a run one after the other, from those that are certain on."""
         places = [self._place(source) for source in chain]
         sure = [number for number, place in enumerate(places) if place is not None]

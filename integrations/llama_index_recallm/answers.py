@@ -114,16 +114,16 @@ class Writer:
         """Takes an event; returns what it adds to the answer and to the thinking."""
         match event:
             case ReasoningDelta(text):
-                return self._added("", text)
+                return self._add("", text)
             case AnswerDelta(text):
-                return self._added(text, "")
+                return self._add(text, "")
             case RecallStarted(section):
                 self.thinking = section != "answer"
             case RecallDelta(text):
-                return self._added("", text) if self.thinking else self._added(text, "")
+                return self._add("", text) if self.thinking else self._add(text, "")
         return None
 
-    def _added(self, text: str, reasoning: str) -> tuple[str, str]:
+    def _add(self, text: str, reasoning: str) -> tuple[str, str]:
         if text:
             self.text.append(text)
         if reasoning:

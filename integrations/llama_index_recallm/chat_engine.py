@@ -186,7 +186,7 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         response = synthesizer.synthesize(message, nodes)
         for turn in _exchange(message, str(response)):
             self._memory.put(turn)
-        return self._answered(response, context, nodes)
+        return self._respond(response, context, nodes)
 
     @trace_method("chat")
     async def achat(
@@ -197,9 +197,9 @@ class RecaLLMChatEngine(CondensePlusContextChatEngine):
         response = await synthesizer.asynthesize(message, nodes)
         for turn in _exchange(message, str(response)):
             await self._memory.aput(turn)
-        return self._answered(response, context, nodes)
+        return self._respond(response, context, nodes)
 
-    def _answered(
+    def _respond(
         self, response: Any, context: ToolOutput, nodes: list[NodeWithScore]
     ) -> CitedChatResponse:
         return CitedChatResponse(

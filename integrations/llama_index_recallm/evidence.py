@@ -119,7 +119,7 @@ class Reader:
             level=level,
             node_utf16_range=node.utf16_range(start, end),
             node_utf8_range=node.utf8_range(start, end),
-            **self._encoded(source, level, doc_start, doc_end),
+            **self._encode(source, level, doc_start, doc_end),
             basis=citation["basis"],
             answer_start=citation["answer_start"],
             answer_end=citation["answer_end"],
@@ -139,7 +139,7 @@ class Reader:
             node_end=source.shift + place["end"],
         )
 
-    def _encoded(
+    def _encode(
         self, source: Source, level: Level, start: int | None, end: int | None
     ) -> dict[str, tuple[int, int]]:
         """The range in the document as others count, where the document's text is known."""

@@ -109,13 +109,13 @@ class RecaLLM(ModelSettings):
         engine = self._verbatim() if _reacts(conversation) else self.engine
         return _Call(engine, conversation, replace(params, scope=scope), rules)
 
-    def _answered(self, call: _Call) -> Answer:
+    def _answer(self, call: _Call) -> Answer:
         with call.open() as stream:
             for event in stream:
                 answers.announce(event, call.talk)
             return stream.result()
 
-    async def _aanswered(self, call: _Call) -> Answer:
+    async def _aanswer(self, call: _Call) -> Answer:
         async with aclosing(call.aopen()) as events:
             async for event in events:
                 answers.announce(event, call.talk)
@@ -147,13 +147,13 @@ class RecaLLM(ModelSettings):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answers the last message; settings of one call are given by name."""
         call = self._read(messages, kwargs)
-        return self._response(self._answered(call), call)
+        return self._response(self._answer(call), call)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """``chat`` without blocking the event loop; cancelling it stops the generation."""
         call = await asyncio.to_thread(self._read, messages, kwargs)
-        return self._response(await self._aanswered(call), call)
+        return self._response(await self._aanswer(call), call)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -200,7 +200,7 @@ class RecaLLM(ModelSettings):
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answers a prompt as if it were the message of a user."""
         call = self._read([ChatMessage(content=prompt)], kwargs)
-        return answers.completion(self._answered(call))
+        return answers.completion(self._answer(call))
 
     @llm_completion_callback()
     async def acomplete(
@@ -208,7 +208,7 @@ class RecaLLM(ModelSettings):
     ) -> CompletionResponse:
         """``complete`` without blocking the event loop."""
         call = await asyncio.to_thread(self._read, [ChatMessage(content=prompt)], kwargs)
-        return answers.completion(await self._aanswered(call))
+        return answers.completion(await self._aanswer(call))
 
     @llm_completion_callback()
     def stream_complete(

@@ -211,7 +211,7 @@ def _add_documents(
             texts = [_citable_text(part, number) for part in block.content]
             source, title = block.source, block.title
         elif isinstance(block, DocumentBlock):
-            texts, title = [_decoded(block, number)], block.title or ""
+            texts, title = [_decode(block, number)], block.title or ""
             source = title
         elif isinstance(
             block, TextBlock | ThinkingBlock | CitationBlock | ToolCallBlock | CachePoint
@@ -234,14 +234,14 @@ def _citable_text(block: Any, number: int) -> str:
     if isinstance(block, TextBlock):
         return block.text
     if isinstance(block, DocumentBlock):
-        return _decoded(block, number)
+        return _decode(block, number)
     raise ValueError(
         f"message {number} has a CitableBlock with a {type(block).__name__}; only text can be "
         "quoted, so give its text"
     )
 
 
-def _decoded(block: DocumentBlock, number: int) -> str:
+def _decode(block: DocumentBlock, number: int) -> str:
     """The text of a document block; nothing is fetched, opened or converted."""
     data, mime = block.data, block.document_mimetype or ""
     if isinstance(data, bytes) and (mime.startswith("text/") or not mime):

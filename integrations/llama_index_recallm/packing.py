@@ -62,7 +62,7 @@ def pack_nodes(
     """
     placed = _Placed.of(nodes, Originals(documents), nodes_of(docstore, documents))
     top = expanded(token_budget) if expand_top is None else expand_top
-    packed = _packed(placed, token_budget, count, order, gap_tokens, top)
+    packed = _pack(placed, token_budget, count, order, gap_tokens, top)
     return [_node(passage, placed) for passage in packed.passages]
 
 
@@ -163,7 +163,7 @@ def _apart(
         disputed
         for key, group in by_document.items()
         if key not in texts
-        for disputed in _contradicting(group)
+        for disputed in _contradictions(group)
     }
     out, homes = [], dict(behind)
     for chunk in chunks:
@@ -176,7 +176,7 @@ def _apart(
     return tuple(out), texts, homes
 
 
-def _contradicting(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
+def _contradictions(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
     ordered = sorted(group, key=lambda chunk: (chunk.start, chunk.end))
     wrong: list[ScoredChunk] = []
     for place, earlier in enumerate(ordered):
@@ -190,7 +190,7 @@ def _contradicting(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
     return wrong
 
 
-def _packed(
+def _pack(
     placed: _Placed, token_budget: int, count: Count, order: Order, gap_tokens: int, expand_top: int
 ) -> Pack:
     labels: dict[str, str] = {}
@@ -221,7 +221,7 @@ def _node(passage: Passage, placed: _Placed) -> NodeWithScore:
         if only.shift == 0 and only.text == only.node_text == passage.text:
             return only.given
     scores = [source.given.score for _, _, source in members if source.given.score is not None]
-    return NodeWithScore(node=_merged(passage, members), score=max(scores, default=None))
+    return NodeWithScore(node=_merge(passage, members), score=max(scores, default=None))
 
 
 def _members(passage: Passage, placed: _Placed) -> Iterator[_Member]:
@@ -232,7 +232,7 @@ def _members(passage: Passage, placed: _Placed) -> Iterator[_Member]:
             yield start, end, source
 
 
-def _merged(passage: Passage, members: Sequence[_Member]) -> TextNode:
+def _merge(passage: Passage, members: Sequence[_Member]) -> TextNode:
     nodes = [source.node for _, _, source in members]
     is_own_home = passage.document_id.startswith("node:")
     related: dict[Any, Any] = {}

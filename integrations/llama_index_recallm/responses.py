@@ -29,7 +29,7 @@ KEY = "recallm"
 _FRAGMENT_WORDS = 16  # longer quotes are named by their first and last words
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """A dash, too, has a meaning of its own in a text fragment."""
     return quote(text, safe="").replace("-", "%2D")
 
@@ -96,10 +96,10 @@ class Citation(NodeRange):
         """Returns what makes a browser show the quote, to be put behind the address of a page."""
         words = self.text.split()
         if len(words) <= _FRAGMENT_WORDS:
-            return f"#:~:text={_escaped(' '.join(words))}"
+            return f"#:~:text={_escape(' '.join(words))}"
         half = _FRAGMENT_WORDS // 2
         first, last = (" ".join(part) for part in (words[:half], words[-half:]))
-        return f"#:~:text={_escaped(first)},{_escaped(last)}"
+        return f"#:~:text={_escape(first)},{_escape(last)}"
 
     def as_block(self) -> CitationBlock:
         """Returns the citation as a block of a LlamaIndex message."""
@@ -158,12 +158,12 @@ class Evidence:
         for name in Evidence.__dataclass_fields__:
             setattr(self, name, getattr(other, name))
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         raise NotImplementedError
 
     def marked_text(self) -> str:
         """Returns the answer with ``[n]`` behind what each citation supports."""
-        return marked(self._said(), self.citations)
+        return marked(self._text(), self.citations)
 
     def with_quotes(self) -> str:
         """Returns the answer with ``[n]`` and, below it, the quotes with their sources."""
@@ -172,7 +172,7 @@ class Evidence:
 
     def to_json(self) -> dict[str, Any]:
         """Returns answer and evidence as plain data, for workflows and logs."""
-        return {"response": self._said(), **plain(self), "reasoning": self.reasoning}
+        return {"response": self._text(), **plain(self), "reasoning": self.reasoning}
 
     def _repr_html_(self) -> str:
         lines = listed(self.citations).splitlines()
@@ -220,7 +220,7 @@ def listed(citations: list[Citation]) -> str:
 class CitedResponse(Evidence, Response):
     """A complete answer with its citations."""
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         return self.response or ""
 
 
@@ -233,7 +233,7 @@ class CitedPydanticResponse(Evidence, PydanticResponse):
 
     text: str = field(default="", kw_only=True)
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         return self.text
 
     def get_response(self) -> CitedResponse:
@@ -269,7 +269,7 @@ class CitedStreamingResponse(_Recorded, Evidence, StreamingResponse):
         response._recording = recording
         return response
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         return self.response_txt or ""
 
     def __str__(self) -> str:
@@ -293,7 +293,7 @@ class AsyncCitedStreamingResponse(_Recorded, Evidence, AsyncStreamingResponse):
         response._recording = recording
         return response
 
-    def _said(self) -> str:
+    def _text(self) -> str:
         return self.response_txt or ""
 
     def __str__(self) -> str:

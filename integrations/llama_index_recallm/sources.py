@@ -163,7 +163,7 @@ class Source:
         """Returns where ``text`` begins in the node's document, by the node alone."""
         original = originals.text(self.node.ref_doc_id)
         if original is None:
-            return Anchor(self._claimed())
+            return Anchor(self._claimed_start())
         places = list(occurrences(self.text, original, 2))
         if not places:
             return Anchor(None, checked=True)
@@ -173,7 +173,7 @@ class Source:
 
     def claim(self, original: str) -> int | None:
         """The offset that the node claims, where its text does stand in the document."""
-        claimed = self._claimed()
+        claimed = self._claimed_start()
         return claimed if is_at(self.text, original, claimed) else None
 
     @property
@@ -182,7 +182,7 @@ class Source:
         start = getattr(self.node, "start_char_idx", None)
         return start if isinstance(start, int) else None
 
-    def _claimed(self) -> int | None:
+    def _claimed_start(self) -> int | None:
         """The offset that the node claims, unless it contradicts itself."""
         start, end = self.begins, getattr(self.node, "end_char_idx", None)
         if start is None or not isinstance(end, int) or end - start != len(self.node_text):

@@ -170,7 +170,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if not plan.messages:
             return self._empty(plan, asynchronous=False)
         if plan.streaming:
-            return self._streamed(self._recorded(plan), plan, asynchronous=False)
+            return self._stream(self._record(plan), plan, asynchronous=False)
         return self._complete(self.llm.chat(plan.messages, **plan.rules), plan)
 
     async def _aanswer(
@@ -186,8 +186,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         if plan.streaming:
             # The stream is read in worker threads, so that it belongs to no event loop: LlamaIndex
             # drains streams on another loop while it blocks the one that they were opened on.
-            recorded = await asyncio.to_thread(self._recorded, plan)
-            return self._streamed(recorded, plan, asynchronous=True)
+            recorded = await asyncio.to_thread(self._record, plan)
+            return self._stream(recorded, plan, asynchronous=True)
         return self._complete(await self.llm.achat(plan.messages, **plan.rules), plan)
 
     def _rules(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self._add_citation_nodes(plan.given, ending.evidence)
         return out
 
-    def _recorded(self, plan: Plan) -> tuple[Recording, Ending]:
+    def _record(self, plan: Plan) -> tuple[Recording, Ending]:
         ending = Ending(self._metadata(plan.given), plan.left_out)
         chunks = self.llm.stream_chat(plan.messages, **plan.rules)
 
@@ -243,7 +243,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
 
         return Recording(texts(), ending), ending
 
-    def _streamed(
+    def _stream(
         self, recorded: tuple[Recording, Ending], plan: Plan, *, asynchronous: bool
     ) -> CitedStreamingResponse | AsyncCitedStreamingResponse:
         recording, ending = recorded
@@ -258,7 +258,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         ending = Ending(self._metadata(plan.given), plan.left_out, evidence)
         if plan.streaming:
             recorded = Recording(iter([self._empty_response]), ending), ending
-            return self._streamed(recorded, plan, asynchronous=asynchronous)
+            return self._stream(recorded, plan, asynchronous=asynchronous)
         ending(self._empty_response)
         response = CitedResponse(self._empty_response, plan.given, ending.metadata)
         response.take(evidence)

@@ -122,7 +122,7 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Removes the nodes with some ids that pass some filters; without either, none."""
         if node_ids is not None or filters is not None:
-            self._remove(_wanted(node_ids, None, filters))
+            self._remove(_where(node_ids, None, filters))
 
     def _remove(self, gone: Callable[[Stored], bool]) -> None:
         with self._changing:
@@ -144,11 +144,11 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         if index is None:
             return []
         if filters is None and node_ids is not None:
-            return self._found(index, node_ids)
-        return self._found(index, index.matching(_wanted(node_ids, None, filters)))
+            return self._nodes_of(index, node_ids)
+        return self._nodes_of(index, index.matching(_where(node_ids, None, filters)))
 
     @staticmethod
-    def _found(index: recallm.CorpusIndex, node_ids: Sequence[str]) -> list[BaseNode]:
+    def _nodes_of(index: recallm.CorpusIndex, node_ids: Sequence[str]) -> list[BaseNode]:
         known = index.documents
         return [_node(known[key]) for key in dict.fromkeys(node_ids) if key in known]
 
@@ -171,13 +171,13 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
                 f"the store searches by vectors only, got mode {query.mode.value!r}; for words and "
                 "vectors together use PackedContextRetriever over a CorpusIndex"
             )
-        vector, index = _asked(query, self._dimension()), self._index
+        vector, index = _query_vectors(query, self._dimension()), self._index
         if index is None or not len(index.documents):
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         where = None
         if query.node_ids or query.doc_ids or query.filters is not None:
             # an index over a store that holds its texts knows no ids, and asks with an empty list
-            where = _wanted(query.node_ids or None, query.doc_ids or None, query.filters)
+            where = _where(query.node_ids or None, query.doc_ids or None, query.filters)
         k = max(0, query.similarity_top_k)
         if query.mode == VectorStoreQueryMode.MMR:
             fetch_k, weight = _diversity(query, k, kwargs)
@@ -185,7 +185,7 @@ class RecaLLMVectorStore(BasePydanticVectorStore):
         else:
             hits = index.search_vector(vector, k, where=where)
         scores = {hit.document_id: min(1.0, max(-1.0, hit.score)) for hit in hits}
-        nodes = self._found(index, [*scores])  # one that was deleted meanwhile is left out
+        nodes = self._nodes_of(index, [*scores])  # one that was deleted meanwhile is left out
         ids = [node.node_id for node in nodes]
         return VectorStoreQueryResult(
             nodes=nodes, similarities=[scores[key] for key in ids], ids=ids
@@ -314,7 +314,7 @@ def _node(document: recallm.Document) -> BaseNode:
         ) from error
 
 
-def _wanted(
+def _where(
     node_ids: Sequence[str] | None,
     doc_ids: Sequence[str] | None,
     filters: MetadataFilters | None,
@@ -355,7 +355,7 @@ def _vectors(nodes: Sequence[BaseNode], dimension: int | None) -> Vectors:
     return out
 
 
-def _asked(query: VectorStoreQuery, dimension: int | None) -> Vectors:
+def _query_vectors(query: VectorStoreQuery, dimension: int | None) -> Vectors:
     if query.query_embedding is None:
         raise ValueError("the query has no embedding; ask through a VectorStoreIndex")
     vector = np.array(query.query_embedding, np.float32)

@@ -59,7 +59,7 @@ def resolve(
         CitationError: A quote isn't the slice of its document that it claims to be.
     """
     answer, spans = trace.answer, trace.spans
-    linked = _linked(spans, answer)
+    linked = _links(spans, answer)
     if not linked and spans and fallback and answer:
         linked[len(spans) - 1] = (None, None)
     linked |= hops(spans, linked, question, passages)
@@ -90,7 +90,7 @@ def in_order(citations: Iterable[Citation], answer: str) -> tuple[Citation, ...]
     return tuple(sorted(citations, key=key))
 
 
-def _linked(spans: Sequence[RecallSpan], answer: str) -> dict[int, AnswerRange]:
+def _links(spans: Sequence[RecallSpan], answer: str) -> dict[int, AnswerRange]:
     """What each span, by number, supports by its own words."""
     words = _words(answer)
     linked: dict[int, AnswerRange] = {}

@@ -183,7 +183,7 @@ class Matcher:
             return None
         best, place = self._threshold, None
         for row in self._nearest(target):
-            alone = self._shared((row,), target) / whole
+            alone = self._share((row,), target) / whole
             for rows in ((row,), (row, row + 1), (row - 1, row)):
                 score = alone if len(rows) == 1 else self._together(rows, target, alone, whole)
                 if score >= best and score > 0 and self._agrees(rows, target):
@@ -222,10 +222,10 @@ class Matcher:
             return -1
         if self._sentences[one].passage != self._sentences[other].passage:
             return -1
-        score = self._shared(rows, target) / whole
+        score = self._share(rows, target) / whole
         return score - _SECOND if score >= alone + _SECOND else -1
 
-    def _shared(self, rows: Sequence[int], target: _Wanted) -> float:
+    def _share(self, rows: Sequence[int], target: _Wanted) -> float:
         words = frozenset[str]().union(*(self._sentences[row].words for row in rows))
         titles = self._titles[self._sentences[rows[0]].passage] - words
         in_text = sum(weight for word, weight in target.weights.items() if word in words)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ConstraintRules, Prior
+from recallm_core.prompting.params import DEFAULTS
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -25,10 +26,10 @@ class Sampling:
         seed: Makes a sampled output reproducible, whatever else is in the batch; None: random.
     """
 
-    max_new_tokens: int = 1024
-    temperature: float = 0.6
-    top_p: float = 0.95
-    seed: int | None = None
+    max_new_tokens: int = DEFAULTS.max_new_tokens
+    temperature: float = DEFAULTS.temperature
+    top_p: float = DEFAULTS.top_p
+    seed: int | None = DEFAULTS.seed
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,15 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 FENCE = re.compile(r"^[ ]{0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)$", re.MULTILINE)
 _QUOTED_LINE = re.compile(r"^[ ]{0,3}>[ \t]?(?P<rest>.*)$")
 _CALLOUT = re.compile(r"\[![A-Za-z]+\]")
-_BY_LINE = re.compile(r"\n?[ \t]*(?:\u2014|\u2013|--?)[ \t]*(?P<name>[^\n]{1,120})\s*\Z")
+# The name under a quote: on a line of its own, or right behind a full sentence or its marks. A dash
+# anywhere else is the quote's.
+_BY_LINE = re.compile(
+    r"""(?:\n[ \t]*|(?<=[.!?\u2026"'\u201d\u2019\u00bb\u300d)\]*_])[ \t]*)
+    (?:\u2014|\u2013|--?)[ \t]*(?P<name>[^\n]{1,120}?)\s*\Z""",
+    re.VERBOSE,
+)
+_DASHED_LINE = re.compile(r"^[ \t]*[\u2014\u2013-]", re.MULTILINE)
+_LONGEST_NAME = 12  # words
 _PAIRS = {"\u201c": "\u201d", '"': '"', "\u00ab": "\u00bb", "\u201e": "\u201c", "\u300c": "\u300d"}
 
 
@@ -164,15 +172,25 @@ def _block(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, 
     if _CALLOUT.match(view.text.lstrip()):
         yield *whole, view
         return
-    by_line = _BY_LINE.search(view.text)
-    body = by_line.start() if by_line and by_line.start() > 0 else len(view.text)
-    claim = Claim(names=(by_line["name"],), loose=True) if by_line and body else None
+    by_line = _by_line(view.text)
+    body = by_line.start() if by_line else len(view.text)
+    claim = Claim(names=(by_line["name"],), loose=True) if by_line else None
     body, numbers = last_reference(view.text[:body])
     a, b = _without_marks(view.text[:body])
     claim = Claim(numbers) if numbers else claim or reference(text, *whole)
     found = view.written(a, b, "block", claim)
     if found is not None:
         yield *whole, found
+
+
+def _by_line(text: str) -> re.Match[str] | None:
+    """The name at the end of a block; None where a list, a dialogue or a sentence ends it."""
+    match = _BY_LINE.search(text)
+    if match is None or not text[: match.start()].strip():
+        return None
+    listed = len(_DASHED_LINE.findall(text)) > 1
+    long = len(match["name"].split()) > _LONGEST_NAME or match["name"][-1] in "!?"
+    return None if listed or long else match
 
 
 def _without_marks(text: str) -> tuple[int, int]:

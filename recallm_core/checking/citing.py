@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recallm_core.answers.answer import Citation, Part
 from recallm_core.checking.corpus import Corpus
 from recallm_core.checking.places import Stretch
 from recallm_core.documents.document import Document, Location
 from recallm_core.errors import CitationError
+from recallm_core.text.places import find_all
 
 _KEPT = 64  # texts whose places are remembered
 _STEP = 65_536  # characters between two places whose encoded offsets are kept
@@ -74,12 +77,14 @@ class Citer:
     def _scanned(self, text: str, start: int, stretches: Sequence[Stretch]) -> tuple[Location, ...]:
         corpus, first, past = self.corpus, stretches[0].first, stretches[-1].past
         lead = int(corpus.starts[first]) - start
+        places = corpus.occurrences(corpus.ids[first:past].tolist())
+        begins = corpus.starts[places] - lead
+        numbers = corpus.documents_at(places)
         found = []
-        for at in corpus.occurrences(corpus.ids[first:past].tolist()).tolist():
-            other = corpus.documents[corpus.document_at(at)]
-            begin = int(corpus.starts[at]) - lead
-            if begin >= 0 and other.text.startswith(text, begin):
-                found.append(Location(other.id, begin, begin + len(text)))
+        for number in np.unique(numbers).tolist():
+            other = corpus.documents[number]
+            inside = _holding(text, other.text, begins[numbers == number].tolist())
+            found += [Location(other.id, begin, begin + len(text)) for begin in inside]
         return tuple(found)
 
     def _encoded(
@@ -99,6 +104,14 @@ class Citer:
             at = (len(sizes) - 1) * _STEP
             sizes.append(sizes[-1] + len(text[at : at + _STEP].encode(encoding)))
         return sizes[step] + len(text[step * _STEP : offset].encode(encoding))
+
+
+def _holding(text: str, source: str, begins: list[int]) -> list[int]:
+    """Those of some places in a source where a text stands; in linear time where it overlaps."""
+    if len(begins) * len(text) <= len(source):
+        return [begin for begin in begins if begin >= 0 and source.startswith(text, begin)]
+    places = set(find_all(text, source))
+    return [begin for begin in begins if begin in places]
 
 
 def _parts(document: Document, stretches: Sequence[Stretch]) -> tuple[Part, ...]:

@@ -10,9 +10,15 @@ import numpy as np
 from recallm_core.checking.words import Ints, Words, keys, words
 from recallm_core.documents.document import Document, DocumentSet
 from recallm_core.text.boundaries import word_boundaries
+from recallm_core.text.places import find_all
 
 UNKNOWN = -1  # a word that no document holds
 _AROUND = 64  # characters beside a place that decide whether a word ends there
+_BUDGET = 4_000_000  # comparisons by word, before places are looked for by the whole row at once
+# Of a run's places, where the same words stand very often: those of its first words are worked out
+# once in a quote, and beyond them only so many are followed on.
+_HEAD, _MANY, _FOLLOWED = 8, 1_000, 20_000
+_LETTERS = 0x10FFFF  # numbers of words that can stand for themselves as code points
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,22 @@ class Corpus:
         order = sorted(range(len(wanted)), key=counts.__getitem__)
         found = self.places(wanted[order[0]]) - order[0]
         found = found[(found >= 0) & (found + len(wanted) <= len(self.ids))]
+        spent = 0
         for at in order[1:]:
             if not found.size:
                 break
+            if (
+                spent > _BUDGET and len(self.keys) < _LETTERS
+            ):  # many words that stand in many places: the text repeats itself
+                return self._row_places(wanted)
+            spent += found.size
             found = found[self.ids[found + at] == wanted[at]]
         return found
+
+    def _row_places(self, wanted: Sequence[int]) -> Ints:
+        """As ``occurrences``, in time linear in the corpus whatever repeats."""
+        places = find_all(_spelled(np.array(wanted)), _spelled(self.ids))
+        return np.fromiter(places, dtype=np.int64)
 
     def runs(self, wanted: Sequence[int]) -> list[Run]:
         """Divides a quote into the longest stretches that the documents hold, from the left.
@@ -98,23 +115,37 @@ class Corpus:
         """
         found = []
         at = 0
+        heads: dict[tuple[int, ...], Ints] = {}
         while at < len(wanted):
-            run = self._longest(wanted, at)
+            run = self._longest(wanted, at, heads)
             if run.size:
                 found.append(run)
             at += max(1, run.size)
         return found
 
-    def _longest(self, wanted: Sequence[int], at: int) -> Run:
+    def _longest(self, wanted: Sequence[int], at: int, heads: dict[tuple[int, ...], Ints]) -> Run:
         places = self.places(wanted[at])
         size = 1 if places.size else 0
-        while size and at + size < len(wanted):
-            inside = places[places + size < len(self.ids)]
-            longer = inside[self.ids[inside + size] == wanted[at + size]]
-            if wanted[at + size] == UNKNOWN or not longer.size:
+        while size and at + size < len(wanted) and wanted[at + size] != UNKNOWN:
+            if size >= _HEAD:
+                longer = self._followed(places[:_FOLLOWED], size, wanted[at + size])
+            elif places.size < _MANY:
+                longer = self._followed(places, size, wanted[at + size])
+            else:
+                head = tuple(wanted[at : at + size + 1])
+                if head not in heads:
+                    heads[head] = self._followed(places, size, head[-1])
+                longer = heads[head]
+            if not longer.size:
                 break
             places, size = longer, size + 1
         return Run(at, size, places)
+
+    def _followed(self, places: Ints, size: int, word: int) -> Ints:
+        """Those of some places that a word follows, so many words later."""
+        inside = places[places + size < len(self.ids)]
+        followed: Ints = inside[self.ids[inside + size] == word]
+        return followed
 
     def document_at(self, place: int) -> int:
         """Returns the number of the document that holds a word of the corpus."""
@@ -132,6 +163,12 @@ class Corpus:
     def span(self, first: int, past: int) -> tuple[int, int]:
         """Returns the characters, of one document, that words ``[first, past)`` cover."""
         return int(self.starts[first]), int(self.ends[past - 1])
+
+
+def _spelled(numbers: Ints) -> str:
+    """Numbers of words as a text of as many characters; what is no word is the last code point."""
+    codes = np.where(numbers == UNKNOWN, _LETTERS, numbers).astype("<u4")
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def _numbered(texts: Iterable[Sequence[str]], ids: dict[str, int]) -> dict[str, int]:

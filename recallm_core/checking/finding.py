@@ -20,7 +20,9 @@ _COVERED = 0.9  # of a stitched quote's weight, by its pieces
 _PIECE_WORDS, _PIECE_WEIGHT, _PIECES = 3, 2.0, 3
 _RUNS, _PLACES, _COMMON = 8, 6, 5_000  # a run with more places says nothing of where it is from
 _TELLING = 0.3  # of the heaviest run's weight; lighter ones are in too many places to vote
+_LONG = 8  # words of a run that isn't common by chance
 _NEAR = 8  # words between two runs of one place, beyond the quote's own
+_DASHES = frozenset("-\u2212\u2013")
 _OUTER = frozenset(" \t\r\n.,;:\u2026*_`'\"\u201c\u201d\u2018\u2019()[]")
 
 
@@ -56,7 +58,27 @@ class Finder:
         if not quote.ids:
             return ABSENT
         places = self.preferred(self.corpus.occurrences(quote.ids), claimed)
-        return self._word_by_word(quote, places) or self.nearly(quote, claimed)
+        whole = self._word_by_word(quote, places) or self._after_sign(quote, claimed)
+        return whole or self.nearly(quote, claimed)
+
+    def _after_sign(self, quote: Sought, claimed: Claimed | None) -> Finding | None:
+        """The place of a quote whose first character is a sign only because it begins there.
+
+        In ``-1`` the dash is a sign, in ``A-1``, which holds it to the character, it is none.
+        """
+        if len(quote.ids) < 2 or quote.words[0].raw not in _DASHES:
+            return None
+        number = quote.text.index(quote.words[1].raw, quote.start + 1)
+        rest = Sought(quote.text, quote.words[1:], quote.ids[1:], number, quote.end)
+        lead = quote.text[quote.start : number]
+        places = self.preferred(self.corpus.occurrences(rest.ids), claimed)
+        return self._word_by_word(rest, [at for at in places if self._follows(lead, at)])
+
+    def _follows(self, lead: str, place: int) -> bool:
+        """Whether a word of the corpus stands right behind some characters."""
+        start = int(self.corpus.starts[place])
+        source = self._texts[self.corpus.document_at(place)]
+        return source.startswith(lead, start - len(lead)) if start >= len(lead) else False
 
     def preferred(self, places: Ints, claimed: Claimed | None) -> list[int]:
         """Returns places in the documents claimed, the nearest first, then the others."""
@@ -146,7 +168,7 @@ class Finder:
 
         Each place of each run votes, with the run's weight, for where the quote would begin.
         """
-        usable = (run for run in runs if run.places.size <= _COMMON)
+        usable = filter(None, map(_telling, runs))
         heavy = sorted(usable, key=lambda run: -_heft(run, weights))[:_RUNS]
         if not heavy or _heft(heavy[0], weights) < min(1.0, sum(weights) / 2):
             return
@@ -215,6 +237,13 @@ class Finder:
         firsts = [(int(run.places[0]), run.size) for run in pieces]
         found = tuple(self.stretch(first, first + size) for first, size in firsts)
         return Finding("stitched", found, (), covered)
+
+
+def _telling(run: Run) -> Run | None:
+    """A run as it tells where it is from; the same long row in many places is a text's own way."""
+    if run.places.size <= _COMMON:
+        return run
+    return Run(run.first, run.size, run.places[:_COMMON]) if run.size >= _LONG else None
 
 
 def _heft(run: Run, weights: list[float]) -> float:

@@ -68,8 +68,11 @@ def last_reference(text: str) -> tuple[int, tuple[int, ...]]:
 
 
 def listed(numbers: str) -> tuple[int, ...]:
-    """Returns the numbers of a reference; a range's ends only stand for themselves."""
-    return tuple(int(number) for number in re.findall(r"\d+", numbers))
+    """Returns the numbers of a reference; a range's ends only stand for themselves.
+
+    Documents are counted from 1, so that a 0 (``【4:0†source】``) says nothing of which it is.
+    """
+    return tuple(int(number) for number in re.findall(r"\d+", numbers) if int(number))
 
 
 def _numbers_after(text: str, end: int) -> tuple[int, ...]:

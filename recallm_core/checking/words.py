@@ -20,13 +20,14 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_LETTER = rf"[[\p{{L}}\p{{M}}\p{{Nl}}\u00ad\u200b-\u200d\u2060\ufeff]--[{_UNSPACED}]]"
+_LETTER = rf"[[\p{{L}}\p{{M}}\p{{Nl}}\u00ad\u200c\u200d\u2060\ufeff]--[{_UNSPACED}]]"
 _RAISED = r"\u00b2\u00b3\u00b9\u2070\u2074-\u2079"
 _APOSTROPHES = "'\u2019\u02bc"
 
 # A number is one word with what groups its digits. A sign, a percent sign or a currency is a word,
 # as leaving it out changes what is said. A raised figure after a longer word is the mark of a
-# footnote, and no word. A hyphen divides words: a quote may begin after it.
+# footnote, and no word. A hyphen divides words: a quote may begin after it. So does a space without
+# width (U+200B), as in Unicode; what joins letters (U+200C, U+200D, U+2060) doesn't.
 _WORD = regex.compile(
     rf"""(?V1m)((?=[\p{{L}}\p{{Nl}}]){_LETTER}++(?:[{_APOSTROPHES}]{_LETTER}++)*
     |\d++(?:[.,:/\u066b\u066c]\d++)*

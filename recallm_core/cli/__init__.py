@@ -30,6 +30,7 @@ exit codes:
 MODULES = {
     "check": "recallm_core.cli.check",  # add_parser(subparsers); sets args.run
     "index": "recallm_core.cli.index",
+    "mcp": "recallm_core.cli.mcp",
     "model": "recallm_core.cli.model",
     "ui": "recallm_core.cli.ui",
     "serve": "recallm_core.cli.serve",  # main(argv), with a parser of its own
@@ -67,15 +68,15 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
         code = _dispatch(arguments, load)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _failed("interrupted", INTERRUPTED, debug=debug)
+        return _fail("interrupted", INTERRUPTED, debug=debug)
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
     except (RecallmError, OSError) as error:
-        return _failed(f"error: {error}", ERROR, debug=debug)
+        return _fail(f"error: {error}", ERROR, debug=debug)
     except Exception as error:
         message = f"error: {type(error).__name__}: {error}"
-        return _failed(f"{message} (--debug shows where)", ERROR, debug=debug)
+        return _fail(f"{message} (--debug shows where)", ERROR, debug=debug)
     return code
 
 
@@ -126,7 +127,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _failed(message: str, code: int, *, debug: bool) -> int:
+def _fail(message: str, code: int, *, debug: bool) -> int:
     from recallm_core.rendering.visible import visible
 
     if debug:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recallm_core.cli.interactive import converse, question
+from recallm_core.inputs.arguments import MOST, MOST_TOKENS, whole_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,12 +29,12 @@ SKIPS_SHOWN = 20
 _ROOMY = 8  # characters per token that few texts have
 _READ_AT_ONCE = 8_000_000  # characters; what is much larger is refused without an index
 
-_SETTINGS: dict[str, tuple[type[Any], str]] = {
-    "max_new_tokens": (int, "tokens to write at most, reasoning included"),
-    "max_thinking_tokens": (int, "tokens of reasoning at most"),
+_SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "max_new_tokens": (whole_option(1, MOST_TOKENS), "tokens to write at most, reasoning included"),
+    "max_thinking_tokens": (whole_option(0, MOST_TOKENS), "tokens of reasoning at most"),
     "temperature": (float, "0 always takes the likeliest word"),
     "top_p": (float, "the part of the likelihood to choose from"),
-    "seed": (int, "makes a sampled answer reproducible"),
+    "seed": (whole_option(-MOST, MOST), "makes a sampled answer reproducible"),
 }
 
 
@@ -59,7 +60,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ask.add_argument(
         "--model",
         default="recallm-mini",
-        help="a hub id (Qwen/Qwen3-1.7B), a folder or a server's address; the default, "
+        help="a hub id (Qwen/Qwen3-1.7B), a folder, a GGUF file, ollama:NAME or a server's "
+        "address; the default, "
         "recallm-mini, ships with the package and is good for short facts over a few pages",
     )
     shown = ask.add_mutually_exclusive_group()
@@ -270,7 +272,7 @@ class _Steps:
 
     @contextmanager
     def count(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
-        """Like ``show``, with how much is done; gives what wants to be told it."""
+        """Like ``show``, but yields a function that is to be told how much is done."""
         if self._quiet:
             yield None
             return

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recallm_core.inputs.arguments import MOST_COUNTED, whole_option
+
 if TYPE_CHECKING:
     from recallm_core.checking.report import QuoteReport
     from recallm_core.documents.document import Document
@@ -58,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     check.add_argument(
         "--min-words",
-        type=int,
+        type=whole_option(1, MOST_COUNTED),
         default=3,
         metavar="N",
         help="fewer words in quotation marks needn't be a quote (default: 3)",
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         claims=args.claims,
         min_words=args.min_words,
     )
-    print(_shown(args, report), end="")
+    print(_show(args, report), end="")
     if args.html is not None:
         write_aside(args.html, report.to_html())
     if args.repair is not None:
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return SOUND if report.ok else PROBLEMS
 
 
-def _shown(args: argparse.Namespace, report: QuoteReport) -> str:
+def _show(args: argparse.Namespace, report: QuoteReport) -> str:
     from recallm_core.rendering.visible import visible
 
     if args.json:

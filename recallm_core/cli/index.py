@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from recallm_core.inputs.arguments import MOST_COUNTED, whole_option
+
 if TYPE_CHECKING:
     from recallm_core.documents.document import Document, ScoredChunk
     from recallm_core.retrieval import CorpusIndex
@@ -44,7 +46,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     stats = _action(actions, "stats", _stats, "show what the index holds")
     search = _action(actions, "search", _search, "show the passages that match a question")
     search.add_argument("question")
-    search.add_argument("-k", type=_positive, default=5, help="how many (default: 5)")
+    search.add_argument(
+        "-k", type=whole_option(1, MOST_COUNTED), default=5, help="how many (default: 5)"
+    )
     search.add_argument(
         "--mode", choices=("hybrid", "dense", "lexical"), default="hybrid", help="default: hybrid"
     )
@@ -68,13 +72,6 @@ def _action(
     action.add_argument("--quiet", action="store_true", help="no progress")
     action.set_defaults(run=run)
     return action
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def _build(args: argparse.Namespace) -> int:

@@ -57,7 +57,7 @@ def indexed(
     if root is None or characters * _BYTES_PER_CHARACTER > limit:
         return CorpusIndex.build(documents, progress=progress)
     place = root / _name(paths)
-    index = _opened(place)
+    index = _open(place)
     if index.sync(documents, progress=progress):
         with suppress(CorpusIndexError, OSError):  # full, read-only, or another run was faster
             index.save(place)
@@ -84,7 +84,7 @@ def _name(paths: Sequence[str]) -> str:
     return digest.hexdigest()[:_USUAL]
 
 
-def _opened(place: Path) -> CorpusIndex:
+def _open(place: Path) -> CorpusIndex:
     """The index in a folder; an empty one where there is none or none that can be trusted."""
     if place.is_symlink():
         with suppress(OSError):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recallm_core.inputs.arguments import MOST, whole_option
 from recallm_core.inputs.model_files import read_json
 from recallm_core.models import SHIPPED, shipped
 
@@ -18,7 +19,9 @@ def add_parser(subparsers: Any) -> None:
     make = commands.add_parser("create", help="add the four recall tokens to a base model")
     make.add_argument("base", metavar="BASE", help="a Qwen2, Qwen3 or Llama folder or hub id")
     make.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
-    make.add_argument("--seed", type=int, default=0, help="of the new rows' noise (default: 0)")
+    make.add_argument(
+        "--seed", type=whole_option(0, MOST), default=0, help="of the new rows' noise (default: 0)"
+    )
     make.add_argument("--dtype", default="auto", help="of the saved weights (default: the base's)")
     make.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     make.set_defaults(run=_create)

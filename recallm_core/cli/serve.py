@@ -18,6 +18,7 @@ from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.connection import KEY_VARIABLE
 from recallm_core.backends.vllm.manifest import PROCESSOR
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.arguments import MOST_THREADS, whole_option
 from recallm_core.serving.app import SETTINGS, is_loopback
 
 MIDDLEWARE = "recallm_core.serving.app.RecallMiddleware"
@@ -43,8 +44,8 @@ REFUSED: Mapping[str, str] = {
     "--config": "a file could set what is refused here; give its flags themselves",
     "--tokenizer": "clients build prompts with the tokenizer of the model's own folder",
     "--trust-request-chat-template": "a client's template would run on the server",
-    "--grpc": "it would answer without keys and without the offer to clients",
-    "--grpc-port": "it would answer without keys and without the offer to clients",
+    "--grpc": "it would answer without keys and without the manifest for clients",
+    "--grpc-port": "it would answer without keys and without the manifest for clients",
     "--omni": "only text models are served",
 }
 _SHORT = {"-sc": "--speculative-config"}
@@ -74,9 +75,13 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
     what = ("GPUs that share each layer", "stages of layers", "copies of the model")
     for name, text in zip(_SIZES, what, strict=True):
-        arguments.add_argument(f"--{name}", type=int, metavar="N", default=1, help=text)
+        arguments.add_argument(
+            f"--{name}", type=whole_option(1, MOST_THREADS), metavar="N", default=1, help=text
+        )
     arguments.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    arguments.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    arguments.add_argument(
+        "--port", type=whole_option(1, 65_535), default=8000, help="port to listen on (%(default)s)"
+    )
     arguments.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -100,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args, extra = _read(argv)
     check_flags(extra)
-    keys = _keys(args)
+    keys = keys_of(args)
     check_host(args.host, keys)
     if not args.dry_run:
         vllm_setup.check_installed()
@@ -118,16 +123,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = parser()
-    words = [_dashed(word) for word in argv]
+    words = [_with_dashes(word) for word in argv]
     if words and words[0].startswith("-") and not {"-h", "--help"} & set(words):
         arguments.error("give the model first: recallm serve MODEL [options]")
     args, extra = arguments.parse_known_args(words)
-    if any(getattr(args, size.replace("-", "_")) < 1 for size in _SIZES):
-        arguments.error(f"--{', --'.join(_SIZES)} must be at least 1")
     return args, extra
 
 
-def _dashed(word: str) -> str:
+def _with_dashes(word: str) -> str:
     """A flag as vLLM reads it: underscores in its name are dashes."""
     flag, mark, rest = re.match(r"([^=.]*)([=.]?)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr] # matches any text
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + mark + rest
@@ -171,8 +174,12 @@ def check_host(host: str, keys: Sequence[str]) -> None:
         )
 
 
-def _keys(args: argparse.Namespace) -> tuple[str, ...]:
-    """The keys that clients may use; they never stand in the command line."""
+def keys_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the keys that clients may use; they never stand in the command line.
+
+    Raises:
+        RecallmError: The file of keys is very large, or holds none.
+    """
     lines = [os.environ.get(KEY_VARIABLE, ""), os.environ.get("VLLM_API_KEY", "")]
     if args.api_key_file is not None:
         if args.api_key_file.stat().st_size > _MAX_KEYS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import MissingExtraError, RecallmError
+from recallm_core.inputs.arguments import MOST_THREADS, whole_option
 
 if TYPE_CHECKING:
     from recallm_core.train.mini.loop import MiniConfig
@@ -21,24 +22,34 @@ _CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``train`` with command-line arguments; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="recallm train", description="Trains a model.")
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    mini = kinds.add_parser("mini", help="the small model of our own, from scratch")
-    mini.add_argument("--config", default="mini", help="a TOML file, or a shipped one's name")
-    mini.add_argument("--out", type=Path, required=True, help="run folder; a run there goes on")
-    mini.add_argument("--export", type=Path, help="model folder to write (default: OUT/model)")
-    mini.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
-    mini.add_argument("--export-only", action="store_true", help="export the saved run as it is")
-    _add_base(mini)
-    _add_reader(kinds)
-    _add_sft(kinds)
-    kinds.add_parser("configs", help="list the shipped settings, with their paths")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         return _COMMANDS[arguments.kind](arguments)
     except RecallmError as error:
         sys.stderr.write(f"recallm train: {error}\n")
         return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of ``recallm train``."""
+    top = argparse.ArgumentParser(prog="recallm train", description="Trains a model.")
+    kinds = top.add_subparsers(dest="kind", required=True)
+    mini = kinds.add_parser("mini", help="the small model of our own, from scratch")
+    mini.add_argument("--config", default="mini", help="a TOML file, or a shipped one's name")
+    mini.add_argument("--out", type=Path, required=True, help="run folder; a run there goes on")
+    mini.add_argument("--export", type=Path, help="model folder to write (default: OUT/model)")
+    mini.add_argument(
+        "--workers",
+        type=whole_option(1, MOST_THREADS),
+        default=1,
+        help="processes that prepare batches",
+    )
+    mini.add_argument("--export-only", action="store_true", help="export the saved run as it is")
+    _add_base(mini)
+    _add_reader(kinds)
+    _add_sft(kinds)
+    kinds.add_parser("configs", help="list the shipped settings, with their paths")
+    return top
 
 
 def _mini(arguments: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from recallm_core.decoding.quote_form import QuotePhase
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import LoneMasks, SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
 from recallm_core.decoding.state import (
     ClosedSpan,
@@ -79,7 +79,7 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
-        self.lone_masks = LoneMasks(spec.close.ids[0])
+        self.sole_masks = SoleMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
@@ -157,9 +157,12 @@ class Constraint:
     copied, replayed), and that an illegal token raises and changes nothing.
     """
 
+    __slots__ = ("_cursor", "_history", "_mask", "_phases", "_span", "rules")
+
     def __init__(self, rules: ConstraintRules, prior: Prior | None = None) -> None:
         self.rules = rules
         self._phases = _Phases(rules, prior)
+        self._span = self._phases.span
         self._history: list[Cursor] = []  # where the output stood before each token
         self._mask: Mask | None = None
         cursor = Cursor("thinking" if rules.spec.thinking else "answer")
@@ -214,6 +217,8 @@ class Constraint:
         return self._mask
 
     def _make_mask(self, cursor: Cursor) -> Mask:
+        if cursor.matcher is not None:
+            return self._span.mask(cursor, len(self._history))
         if cursor.section == "done":
             return only_mask(*self.rules.spec.eos[:1])
         if cursor.forced:
@@ -227,7 +232,7 @@ class Constraint:
             ConstraintError: The token isn't legal here; the state stays as it was.
         """
         before = self._cursor
-        if before.matcher is not None and self._phases.span.copies(before, token, self.length):
+        if before.matcher is not None and self._span.copies(before, token, len(self._history)):
             self._history.append(before)
             self._mask = None
             return Effect.COPIED
@@ -253,7 +258,7 @@ class Constraint:
 
         A closing mark that has begun counts. None: no span is open, or nothing of it can be kept.
         """
-        return self._phases.span.cut(self._cursor) if self.in_span else None
+        return self._span.cut(self._cursor) if self.in_span else None
 
     def rollback(self, count: int) -> None:
         """Takes back the last ``count`` tokens."""
@@ -284,4 +289,4 @@ class Constraint:
         cursor, count = self._cursor, max(count, 0)
         if cursor.forced:
             return list(cursor.forced[:count])
-        return self._phases.span.draft(cursor, count, self.length) if self.in_span else []
+        return self._span.draft(cursor, count, self.length) if self.in_span else []

@@ -172,4 +172,4 @@ class SentenceTokens:
                 sets["numbers"].add(token)
             elif bare in _ABBREVIATIONS or (len(bare) == 1 and bare.isupper()):
                 sets["abbreviations"].add(token)
-        return cls(*(frozenset(found) for found in sets.values()))
+        return cls(*(frozenset(tokens) for tokens in sets.values()))

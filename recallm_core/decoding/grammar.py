@@ -118,11 +118,13 @@ def tool_spec(tool: Any) -> ToolSpec:
         DocumentError: A text in it has a lone surrogate.
     """
     if not isinstance(tool, ToolSpec):
-        found = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(found, Mapping) or not found.get("name"):
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not function.get("name"):
             raise ValueError(_NO_TOOL.format(shown(tool)))
-        parameters = found.get("parameters") or NO_PARAMETERS
-        return _checked_tool(ToolSpec(found["name"], found.get("description") or "", parameters))
+        parameters = function.get("parameters") or NO_PARAMETERS
+        return _checked_tool(
+            ToolSpec(function["name"], function.get("description") or "", parameters)
+        )
     return _checked_tool(tool)
 
 
@@ -274,29 +276,29 @@ class GrammarEngine:
         Raises:
             ConstraintError: The grammar is broken or beyond the engine's limits.
         """
-        found = self._compile(grammar)
-        if found.is_error():
-            raise ConstraintError(f"the grammar can't be used: {found.get_error()[:500]}")
-        return GrammarMatcher(self, found.deep_copy())
+        compiled = self._compile(grammar)
+        if compiled.is_error():
+            raise ConstraintError(f"the grammar can't be used: {compiled.get_error()[:500]}")
+        return GrammarMatcher(self, compiled.deep_copy())
 
     def _compile(self, grammar: str) -> Any:
         """The compiled grammar, which nobody moves; threads that want the same one share it."""
-        made: Future[Any] = Future()
+        fresh: Future[Any] = Future()
         with self._lock:
             if os.getpid() != self._process:  # what others compile in the parent never comes here
                 self._compiled, self._process = {}, os.getpid()
-            found = self._compiled.pop(grammar, made)
-            self._compiled[grammar] = found  # the last used stands last
+            future = self._compiled.pop(grammar, fresh)
+            self._compiled[grammar] = future  # the last used stands last
             while len(self._compiled) > _COMPILED:
                 del self._compiled[next(iter(self._compiled))]
-        if found is made:
+        if future is fresh:
             try:
-                made.set_result(_llguidance().LLMatcher(self._tokenizer, grammar, log_level=0))
+                fresh.set_result(_llguidance().LLMatcher(self._tokenizer, grammar, log_level=0))
             except BaseException as error:  # others wait for it
                 with self._lock:
                     self._compiled.pop(grammar, None)
-                made.set_exception(error)
-        return found.result()
+                fresh.set_exception(error)
+        return future.result()
 
 
 class _Vocabulary:

@@ -68,8 +68,8 @@ class Tag:
         """Returns the state after one more token of ordinary output."""
         if self.control:
             return 0
-        found = self.watch[state].get(token) if state else None
-        return self.watch[0].get(token, 0) if found is None else found
+        after = self.watch[state].get(token) if state else None
+        return self.watch[0].get(token, 0) if after is None else after
 
     def finishers(self, state: int) -> tuple[int, ...]:
         """Ids that would complete the tag in this state, or carry text past its end."""
@@ -142,9 +142,9 @@ class GrammarSpec:
     @property
     def text(self) -> str:
         """The grammar, whichever of the two it is."""
-        found = self.answer if self.call is None else self.call
-        assert found is not None
-        return found
+        grammar = self.answer if self.call is None else self.call
+        assert grammar is not None
+        return grammar
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the grammar as plain JSON values."""

@@ -56,7 +56,7 @@ class Occurrences(Sequence[Place]):
     def __getitem__(self, at: int | slice) -> Place | list[Place]:
         if isinstance(at, slice):
             return self._places(self.slots[at])
-        return self._places(self.slots[at : at + 1 if at != -1 else None])[0]
+        return self._places(np.array([self.slots[at]]))[0]
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._places(self.slots))

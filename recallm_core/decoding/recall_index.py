@@ -9,7 +9,7 @@ left (a handful, after about three tokens of real text).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,8 +20,14 @@ from recallm_core.decoding.live_copies import (
     END,
     HARD_END,
     SENTINEL,
+    START,
+    Dense,
     Letters,
+    State,
     bits_of_slots,
+    is_dense,
+    listed,
+    slots_of_bits,
 )
 from recallm_core.decoding.occurrences import Occurrences
 from recallm_core.decoding.recall_matcher import RecallMatcher
@@ -57,8 +63,7 @@ class RecallIndex:
     Attributes:
         alphabet: The distinct tokens, ascending, and -1 before them for the sentinel.
         letters: The place of each slot's token in the alphabet.
-        starts: Whether a span may begin in a slot.
-        flags: Whether it may end there, as bits.
+        flags: Whether a span may begin or end in a slot, as bits.
 
     Raises:
         ConstraintError: An id is out of range, or a bitmap has another length than the runs.
@@ -90,15 +95,16 @@ class RecallIndex:
         tokens = np.where(alive, joined, -1)
         self.alphabet, letters = _spelled(tokens)
         self.letters: Letters = self._over_slots(letters)
-        self.starts: Bools = self._over_slots(starts & alive)
-        self.flags: NDArray[np.uint8] = self._over_slots(
-            ends * np.uint8(END) + hard * np.uint8(HARD_END)
-        )
-        for array in (self.alphabet, self.letters, self.starts, self.flags):
+        flags = ends * np.uint8(END) + hard * np.uint8(HARD_END)
+        self.flags: NDArray[np.uint8] = self._over_slots(flags + (starts & alive) * np.uint8(START))
+        self._order, self._bounds = _sorted_slots(self.letters, len(self.alphabet))
+        for array in (self.alphabet, self.letters, self.flags):
             array.flags.writeable = False
         # plain numbers, one by one
         self.views = (self.alphabet.data, self.letters.data, self.flags.data)
-        self.root_tokens: Ints = self.tokens_at(self.starts)
+        self._firsts = self.run_offsets.data
+        self._start_anywhere = bool((starts & alive).all())
+        self.root_tokens = self._roots()
         self._bitsets: dict[int, int] = {}
         self._behind: dict[int, int] = {}
 
@@ -140,6 +146,46 @@ class RecallIndex:
         runs = np.repeat(np.arange(len(self.run_lengths)), self.run_lengths)
         out[np.arange(self.size) + runs] = values
         return out
+
+    def _roots(self) -> Ints:
+        """The distinct tokens that a span may begin with, ascending."""
+        if self._start_anywhere:
+            return self.alphabet[1:]
+        return self.tokens_at(self.starts)
+
+    @property
+    def starts(self) -> Bools:
+        """Whether a span may begin in each slot."""
+        starts: Bools = (self.flags & START) != 0
+        return starts
+
+    def begun(self, letter: int, starts: Bools | None) -> State | None:
+        """What is alive once a letter was copied where a span may begin; None: nothing.
+
+        Args:
+            letter: Of the first token.
+            starts: Where this span may begin; None: wherever one may.
+        """
+        low, high = self._bounds[letter : letter + 2].tolist()
+        if is_dense(high - low, len(self.letters)):
+            return self._begun_densely(letter, starts)
+        slots = self._order[low:high].astype(np.int64)
+        if starts is not None:
+            slots = slots[starts[slots]]
+        elif not self._start_anywhere:
+            slots = slots[(self.flags[slots] & START) != 0]
+        return listed(slots + 1)
+
+    def _begun_densely(self, letter: int, starts: Bools | None) -> State | None:
+        """The same for a letter that stands in very many slots."""
+        bits = self.bits_of(letter)
+        if starts is not None:
+            bits &= bits_of_slots(starts)
+        elif not self._start_anywhere:
+            bits &= self.bits_behind(START) >> 1
+        if is_dense(bits.bit_count(), len(self.letters)):
+            return Dense(bits << 1)
+        return listed(slots_of_bits(bits << 1))
 
     @property
     def copyable(self) -> bool:
@@ -219,6 +265,11 @@ class RecallIndex:
         )
         return RecallMatcher(self, max_span_tokens, prior, odds, starts)
 
+    def place_of(self, slot: int) -> tuple[int, int]:
+        """The run of a slot, and its position there."""
+        run = bisect_right(self._firsts, slot) - 1
+        return run, slot - self._firsts[run]
+
     def occurrences(self, live: Ints | int, length: int) -> Occurrences:
         """The copies of some length behind which these slots stand."""
         return Occurrences(self.run_offsets, live, length)
@@ -230,7 +281,7 @@ class RecallIndex:
             copies: The (run, position of the first token) of each place of an earlier copy, and
                 the number of its tokens.
         """
-        starts = self.starts.copy()
+        starts = self.starts
         for places, length in copies:
             firsts = self._slots_of(places)
             if length == 1:
@@ -288,6 +339,14 @@ def _spelled(tokens: NDArray[np.int32]) -> tuple[Ints, Letters]:
     places = np.zeros(highest + 2, np.uint16) if narrow else np.zeros(highest + 2, np.uint32)
     places[alphabet + 1] = np.arange(len(alphabet))
     return alphabet, places[tokens + 1]
+
+
+def _sorted_slots(letters: Letters, size: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The slots by their letters, ascending for each, and where each letter's begin."""
+    order = np.argsort(letters, kind="stable").astype(np.uint32)
+    bounds = np.zeros(size + 1, dtype=np.uint32)
+    np.cumsum(np.bincount(letters, minlength=size), out=bounds[1:])
+    return order, bounds
 
 
 def _array(name: str, values: Any, dtype: Any) -> Any:

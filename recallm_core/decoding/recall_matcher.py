@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.live_copies import END, HARD_END, SENTINEL, Dense, State, begun
+from recallm_core.decoding.live_copies import END, HARD_END, SENTINEL, Dense, State
 from recallm_core.decoding.occurrences import Occurrences
 from recallm_core.errors import ConstraintError
 
@@ -45,8 +45,8 @@ class RecallMatcher:
         starts: Bools | None = None,
     ) -> None:
         self._index = index
-        self._starts = index.starts if starts is None else starts
-        self._roots: Ints | None = index.root_tokens if starts is None else None
+        self._starts = starts  # None: wherever a span may begin
+        self._roots = index.root_tokens if starts is None else None
         self._max = max_span_tokens
         self._prior = prior
         self._ends = ends
@@ -65,6 +65,11 @@ class RecallMatcher:
         return tuple(self._tokens)
 
     @property
+    def first_token(self) -> int | None:
+        """The first of ``tokens``."""
+        return self._tokens[0] if self._tokens else None
+
+    @property
     def has_prior(self) -> bool:
         """Whether start scores were given."""
         return self._prior is not None
@@ -78,13 +83,14 @@ class RecallMatcher:
         """Returns the ids that continue a copy, sorted and distinct; none: it has to close."""
         if not self._tokens:
             if self._roots is None:
+                assert self._starts is not None
                 self._roots = self._index.tokens_at(self._starts)
             return self._roots
         if len(self._tokens) >= self._max and self.can_close:
             return _EMPTY
         return self._index.alphabet[self._following()]
 
-    def _following(self) -> list[int]:
+    def _following(self) -> list[int] | Ints:
         """The letters that come next, without the soft limit."""
         state = self._state()
         if isinstance(state, int):
@@ -92,14 +98,24 @@ class RecallMatcher:
             return [letter] if letter else []
         return state.letters(self._index)
 
-    @property
-    def lone_token(self) -> int | None:
-        """The token that goes on with the only live copy; None: it has ended, or more are alive."""
+    def sole_choice(self) -> tuple[int, bool] | None:
+        """The one token that goes on with the copy, and whether it may end before; in one look.
+
+        None: there are several, or none.
+        """
         state = self._states[-1] if self._states else None
-        if type(state) is not int or (len(self._tokens) >= self._max and self.can_close):
+        if state is None:
             return None
-        letter = self._letters[state]
-        return self._ids[letter] if letter else None
+        if type(state) is int:  # the commonest case by far: no arrays for it
+            letter, length = self._letters[state], len(self._tokens)
+            flag = END if length < 2 * self._max else END | HARD_END
+            closes = self._flags[state - 1] & flag != 0
+        else:
+            letters = self._following()
+            letter, closes = letters[0] if len(letters) == 1 else SENTINEL, self.can_close
+        if not letter or (closes and len(self._tokens) >= self._max):
+            return None
+        return self._ids[letter], closes
 
     @property
     def can_close(self) -> bool:
@@ -160,7 +176,7 @@ class RecallMatcher:
         if letter == SENTINEL:
             return None
         if not self._tokens:
-            return begun(np.logical_and(index.letters == letter, self._starts))
+            return index.begun(letter, self._starts)
         state = self._state()
         if isinstance(state, int):
             return state + 1 if self._letters[state] == letter else None
@@ -217,13 +233,21 @@ class RecallMatcher:
     @property
     def occurrences(self) -> Occurrences:
         """Where the copy so far stands: (run, position of its first token), in order."""
-        live = self._live() if self._tokens else _EMPTY
+        if not self._tokens:
+            return self._index.occurrences(_EMPTY, 0)
+        state = self._state()
+        live = state.bits if isinstance(state, Dense) else self._live()
         return self._index.occurrences(live, len(self._tokens))
 
     @property
     def first_occurrence(self) -> tuple[int, int] | None:
         """The first of ``occurrences``, without listing them all."""
-        return self.occurrences[0] if self._tokens else None
+        if not self._tokens:
+            return None
+        state, length = self._state(), len(self._tokens)
+        if isinstance(state, int):
+            return self._index.place_of(state - length)
+        return self._index.place_of(state.first() - length)
 
     def closing_occurrences(self) -> Occurrences:
         """The occurrences that may end here: those that remain when the span is closed now."""
@@ -250,12 +274,15 @@ class RecallMatcher:
         tokens = np.asarray(tokens, dtype=np.int64)
         if self._prior is None or not tokens.size:
             return np.zeros(len(tokens), dtype=np.float64)
-        nexts = np.flatnonzero(self._starts) if not self._tokens else self._live()
+        nexts = self._live() if self._tokens else self._first_slots()
         scores = self._prior[nexts - len(self._tokens)]
         mass = np.exp(scores - scores.max())
         sums = self._index.sums_by_token(nexts, mass, tokens)
         floor = np.finfo(np.float64).tiny
         return np.asarray(np.log(np.maximum(sums, floor)) - np.log(mass.sum()), dtype=np.float64)
+
+    def _first_slots(self) -> Ints:
+        return np.flatnonzero(self._index.starts if self._starts is None else self._starts)
 
     def close_tilt(self) -> float:
         """How much closing now is to be preferred, in log odds against copying on.

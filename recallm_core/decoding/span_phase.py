@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _REMEMBERED = 8192  # masks; each takes about 300 bytes
 
 
-class LoneMasks:
-    """The masks of spans with one live copy, which depend on little: shared by all sequences."""
+class SoleMasks:
+    """The masks of copies with one way on, which depend on little: shared by all sequences."""
 
     def __init__(self, closing: int) -> None:
         self._closing = closing
@@ -63,26 +63,29 @@ class SpanPhase:
         self._sections = sections
         self._thinking = thinking
         self._mark = rules.spec.close.ids
+        self._first = self._mark[0]
 
     def mask(self, cursor: Cursor, length: int) -> Mask:
         """What goes on with the copy, and the closing mark where it may end."""
         matcher = _matcher(cursor)
-        token = None if cursor.closing else matcher.lone_token
-        if token is None or token == self._mark[0] or self._must_close(cursor, matcher, length):
+        sole = None if cursor.closing else matcher.sole_choice()
+        if sole is None or sole[0] == self._first or self._must_close(cursor, matcher, length):
             return self._mask_of_many(cursor, matcher, length)
-        closes = matcher.can_close
-        if closes and matcher.has_odds:
-            tilt = matcher.close_tilt() * self._rules.spec.prior_weight
-            ids = np.array([token, self._mark[0]], dtype=np.int64)
-            return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
-        return self._rules.lone_masks.mask(token, closes)
+        token, closes = sole
+        if not closes or not matcher.has_odds:
+            return self._rules.sole_masks.mask(token, closes)
+        tilt = matcher.close_tilt() * self._rules.spec.prior_weight
+        ids = np.array([token, self._first], dtype=np.int64)
+        return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
 
     def _must_close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> bool:
         """Whether thinking has to end, and the span before it."""
+        if cursor.section != "thinking":
+            return False
         return self._thinking.spent(cursor, length) and matcher.can_close
 
     def _mask_of_many(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Mask:
-        """The same where more than one copy is alive, or closing has begun."""
+        """The same where there are several ways on, or closing has begun."""
         mark = self._mark
         if cursor.copied is not None:
             return only_mask(mark[cursor.closing])
@@ -116,9 +119,9 @@ class SpanPhase:
 
         False: it was no such token, legal or not, and nothing has happened.
         """
-        if cursor.closing or token == self._mark[0]:
+        matcher = cursor.matcher
+        if matcher is None or cursor.closing or token == self._first:
             return False
-        matcher = _matcher(cursor)
         return not self._must_close(cursor, matcher, length) and matcher.extend(token)
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:

@@ -173,12 +173,12 @@ class ConstraintSpec:
 
     def never_free(self) -> set[int]:
         """Every id that some state of ordinary output forbids."""
-        found = {*self.forbidden, *self.eos}
+        ids = {*self.forbidden, *self.eos}
         for tag in self.tags:
-            found.update(tag.ids if tag.control else ())
+            ids.update(tag.ids if tag.control else ())
             for table in tag.watch:
-                found.update(t for t, after in table.items() if after in (len(tag.text), PAST))
-        return {i for i in found if i < self.vocab_size}
+                ids.update(t for t, after in table.items() if after in (len(tag.text), PAST))
+        return {i for i in ids if i < self.vocab_size}
 
     def to_json(self) -> str:
         """Returns the spec as one JSON string, for a process that runs the model elsewhere."""

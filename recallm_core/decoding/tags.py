@@ -43,14 +43,14 @@ def _watch_piece(watch: list[dict[int, int]], mark: bytes, token: int, piece: by
         tail = piece[piece.rindex(mark[:1]) :]
         watch[0][token] = len(tail) if mark.startswith(tail) else 0
     for state in range(1, size):
-        left = mark[state:]
-        if left.startswith(piece):
+        rest = mark[state:]
+        if rest.startswith(piece):
             watch[state][token] = state + len(piece)
-        elif piece.startswith(left):
+        elif piece.startswith(rest):
             watch[state][token] = PAST
 
 
 def control_tag(tokenizer: Tokenizer, text: str) -> Tag | None:
     """Builds a tag that is one control token; None where the tokenizer has no such token."""
-    found = tokenizer.control_id(text)
-    return None if found is None else Tag(text, (found,))
+    token = tokenizer.control_id(text)
+    return None if token is None else Tag(text, (token,))

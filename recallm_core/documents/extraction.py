@@ -36,8 +36,11 @@ _ATTRIBUTE = re.compile(
     r"(?:\s*=\s*(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\s\"'>]+)))?"
 )
 _HIDING = re.compile(
-    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse))(?:!important)?(?:;|$)"
+    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse)|content-visibility:hidden"
+    r"|opacity:0*\.?0+%?|font-size:0*\.?0+(?:px|pt|r?em|%)?)(?:!important)?(?:;|$)"
 )
+_UNSHOWN = frozenset({"datalist", "audio", "video", "rp"})  # what is in them stands for something
+_STYLE_NOTE = re.compile(r"/\*.*?\*/", re.DOTALL)
 _LONGEST_TAG = 10_000  # characters of a tag whose attributes are looked at
 _DEEPEST_HIDDEN = 200  # elements that a closing tag in a hidden one can end at once
 _VOID = frozenset(
@@ -155,10 +158,11 @@ def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> Extr
     """Returns the text of an HTML page as a reader sees it.
 
     Scripts, styles and navigation are left out, and what a browser wouldn't show: elements that
-    are ``hidden``, closed dialogs, those whose own style says ``display: none`` or ``visibility:
-    hidden``, and copies for the eye only (``aria-hidden``). Blanks collapse as in a browser, blocks
-    stand on lines of their own. One pass, whatever is broken in the page: unlike the standard
-    library's parser it takes linear time on tags that never end.
+    are ``hidden``, closed dialogs, what closed ``details`` hold but for their summary, those whose
+    own style says ``display: none`` or ``visibility: hidden``, and copies for the eye only
+    (``aria-hidden``). Blanks collapse as in a browser, blocks stand on lines of their own. One
+    pass, whatever is broken in the page: unlike the standard library's parser it takes linear time
+    on tags that never end.
 
     Args:
         source: The page.
@@ -196,6 +200,8 @@ class _Page:
         self._unread_names = unread_names
         self._keep_hidden = keep_hidden
         self._inside: list[str] = []  # the open elements from the hidden one inwards
+        self._is_labelled = False  # whether a closed details has shown its summary, or shows none
+        self._summaries = 0  # of closed details, that are being read
         self.hidden = 0  # characters that were left out as no browser shows them
         self._pre = 0
         self._length = 0
@@ -236,6 +242,11 @@ class _Page:
                     self.title.append(_unescape(source[inner:end]))
             elif not self.unread and self._is_hidden(name, source[at:end]):
                 self._inside.append(name)
+                self._is_labelled = True
+            elif not self.unread and self._is_closed(name, source[at:end]):
+                self._separate(name)
+                self._inside.append(name)
+                self._is_labelled = False
             else:
                 self._open(name, closed=source.endswith("/>", at, end))
                 end += name == "pre" and source.startswith("\n", end)
@@ -251,13 +262,20 @@ class _Page:
         if self._keep_hidden or name in _VOID or len(tag) > _LONGEST_TAG:
             return False
         found = dict(_attributes(tag))
-        style = "".join(found.get("style", "").lower().split())
+        style = "".join(_STYLE_NOTE.sub("", found.get("style", "")).lower().split())
         return (
-            ("hidden" in found and found["hidden"].lower() != "until-found")
+            name in _UNSHOWN
+            or ("hidden" in found and found["hidden"].lower() != "until-found")
             or (name == "dialog" and "open" not in found)
             or found.get("aria-hidden", "").strip().lower() == "true"
             or _HIDING.search(style) is not None
         )
+
+    def _is_closed(self, name: str, tag: str) -> bool:
+        """Whether a browser shows nothing but the summary of an element that a tag begins."""
+        if self._keep_hidden or name != "details" or len(tag) > _LONGEST_TAG:
+            return False
+        return "open" not in dict(_attributes(tag))
 
     def _is_inside(self, name: str, at: int, end: int) -> bool:
         """Follows a tag within a hidden element; False where the tag ends that from outside."""
@@ -270,6 +288,9 @@ class _Page:
             if name in _CLOSERS and inside[0] not in _CLOSERS[name]:
                 return True
             is_over = name in _CLOSERS
+        elif name == "summary" and inside == ["details"] and not self._is_labelled:
+            self._summaries += 1
+            is_over = True
         else:
             is_over = len(inside) == 1 and name in _ENDED_BY.get(inside[0], ())
             if not (is_over or name in _VOID or name in _RAW or source.endswith("/>", at, end)):
@@ -307,6 +328,10 @@ class _Page:
             return
         self._pre = max(0, self._pre - (name == "pre"))
         self._separate(name)
+        if self._summaries and name in ("summary", "details"):
+            self._summaries -= 1
+            self._inside += ["details"] * (name == "summary")
+            self._is_labelled = True
 
     def _separate(self, name: str) -> None:
         if name in ("td", "th"):

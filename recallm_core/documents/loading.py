@@ -98,7 +98,7 @@ class _UnfitError(Exception):
 
 
 def load_documents(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Folder | Iterable[str | os.PathLike[str] | Folder],
     *,
     max_bytes: int = 50_000_000,
     keep_hidden: bool = False,
@@ -121,7 +121,7 @@ def load_documents(
     devices and pipes never opened.
 
     Args:
-        paths: Files and folders.
+        paths: Files and folders; a ``Folder`` is read as it is held open, and stays open.
         max_bytes: Larger files are skipped.
         keep_hidden: Also read what a browser wouldn't show of an HTML page.
         on_skip: Called with each thing that is left out, when it is.
@@ -130,7 +130,7 @@ def load_documents(
     Raises:
         DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    given = [paths] if isinstance(paths, str | os.PathLike | Folder) else paths
     if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
         raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
     max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
@@ -138,8 +138,10 @@ def load_documents(
     return loader.load([_checked(path) for path in given])
 
 
-def _checked(given: str | os.PathLike[str]) -> Path:
+def _checked(given: str | os.PathLike[str] | Folder) -> Path | Folder:
     """Returns a path that the caller named, or raises unless it can be read."""
+    if isinstance(given, Folder):
+        return given
     if not isinstance(given, str | os.PathLike):
         raise DocumentError(f"paths must be a path or a list of paths, got {shown(given)} in it")
     path = Path(given)
@@ -180,7 +182,7 @@ class _Loader:
     seen: dict[str, str] = field(default_factory=dict)  # real path -> how it was shown
     folders: list[Folder] = field(default_factory=list)  # held open while they are read
 
-    def load(self, roots: list[Path]) -> Loaded:
+    def load(self, roots: list[Path | Folder]) -> Loaded:
         try:
             files = [file for root in roots for file in self._files(root)]
             for number, file in enumerate(files, 1):
@@ -208,8 +210,9 @@ class _Loader:
         if self.on_skip is not None:
             self.on_skip(report)
 
-    def _files(self, root: Path) -> Iterator[_File]:
-        folder = self._folder(root) if root.is_dir() else None
+    def _files(self, named: Path | Folder) -> Iterator[_File]:
+        root = named.path if isinstance(named, Folder) else named
+        folder = named if isinstance(named, Folder) else self._folder(root)
         for below in [()] if folder is None else self._walk(folder):
             path = root.joinpath(*below)
             shown = _shown(path)
@@ -220,12 +223,14 @@ class _Loader:
             self.seen[real] = shown
             yield _File(path, shown, self._file_id(root, path), folder, below)
 
-    def _folder(self, root: Path) -> Folder:
-        """A folder that was given, held open.
+    def _folder(self, root: Path) -> Folder | None:
+        """A folder that was given, held open until all is read; None: a file was given.
 
         Raises:
             DocumentError: It can't be opened any more.
         """
+        if not root.is_dir():
+            return None
         try:
             folder = Folder(root)
         except OSError as error:

@@ -16,6 +16,7 @@ from recallm_core.evaluation.report import write_report
 from recallm_core.evaluation.runner import Plan, Results, check_settings, run
 from recallm_core.evaluation.tasks import SUITES
 from recallm_core.generator import RecaLLM
+from recallm_core.inputs.arguments import MOST, whole_option
 from recallm_core.prompting.params import GenerationParams
 
 POLICIES = ("auto", "first", "required", "free")
@@ -44,7 +45,9 @@ def add_parser(kinds: Any) -> None:
         "--prior", type=_names, help="priors, by commas, the main one first (recipe's, then none)"
     )
     mini.add_argument("--policy", choices=POLICIES, help="what an output owes (the recipe's)")
-    mini.add_argument("--seed", type=int, help="of sampling, where the temperature isn't 0")
+    mini.add_argument(
+        "--seed", type=whole_option(-MOST, MOST), help="of sampling, where the temperature isn't 0"
+    )
     mini.add_argument("--constraint", type=_switches, default=("on", "off"), help="on, off or both")
     mini.add_argument("--max-new-tokens", type=positive, help="per answer (the recipe's)")
     mini.add_argument("--trained-tokens", type=positive, default=2048, help="longest in training")

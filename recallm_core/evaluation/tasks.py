@@ -109,24 +109,27 @@ def wrapped(scale: Scale) -> Iterator[Item]:
 
 
 def _wrapped(text: str, width: int, prefix: str) -> str:
-    """A text with lines of at most so many columns, each after a prefix."""
-    lines = (textwrap.wrap(line, width, break_on_hyphens=False) for line in text.split("\n"))
-    return "\n".join(prefix + line for found in lines for line in found or [""])
+    """A text with lines of at most so many columns, each after a prefix; a table's rows stay."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        is_row = not line or line.startswith("|")
+        lines += [line] if is_row else textwrap.wrap(line, width, break_on_hyphens=False)
+    return "\n".join(prefix + line for line in lines)
 
 
 def hops(scale: Scale) -> Iterator[Item]:
     """Yields two-hop questions of the held-out split among pages of it, about 1,000 tokens."""
     for number in range(200):
         rng = random.Random(f"evaluation:two-hop:{number}")
-        lesson = two_hop(rng, size=_THOUSAND_TOKENS, split="held-out")
-        assert lesson.answer is not None
-        assert lesson.answer_at is not None
+        example = two_hop(rng, size=_THOUSAND_TOKENS, split="held-out")
+        assert example.answer is not None
+        assert example.answer_at is not None
         documents = tuple(
             Document(text, f"page-{n}", title or None)
-            for n, (title, text) in enumerate(lesson.passages)
+            for n, (title, text) in enumerate(example.passages)
         )
-        gold = lesson.answer_at.passage
-        yield Item(f"{number}-hops", documents, lesson.question, (lesson.answer,), gold)
+        gold = example.answer_at.passage
+        yield Item(f"{number}-hops", documents, example.question, (example.answer,), gold)
 
 
 def _filled(
@@ -185,7 +188,7 @@ _SUITES = (
           60, lambda scale: handbook("question"), free=True),
     Suite("paraphrased", "paraphrased questions", "The same 60 questions in other words than the page's.",
           60, lambda scale: handbook("paraphrase")),
-    Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `.",
+    Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `; rows of tables stay whole.",
           480, wrapped, baselines=False, all_priors=False),
     Suite("handbook-18f", "18F handbook", datasets.HANDBOOK_18F, 60, _data(datasets.handbook_18f)),
     Suite("nq", "Natural Questions, gold + 2", "`nq_multidoc_eval`: the gold passage and two BM25 distractors; the gold passage is first, in the middle and last in turn.",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
 from recallm_core.evidence.reader_windows import RowMaker, Rows, Window, cut
+from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.locks import ForkSafeLock
 
@@ -89,6 +90,7 @@ class EvidenceReader:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._folder = BUILT_IN if folder is None else Path(folder)
+        self._turn = ForkSafeLock()  # one pass at a time: many would take the cores from decoding
         self.tokenizer = whole_tokenizer(reader_file(self._folder, "tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
         config = read_config(reader_file(self._folder, "config.json"))
@@ -130,7 +132,7 @@ class EvidenceReader:
         import torch
 
         batch = padded([rows.ids[n] for n in part], [rows.kinds[n] for n in part])
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             out = self._model(**batch).logits
         return list(out.double().numpy())
 
@@ -196,6 +198,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
     import torch
     from transformers import BertConfig, BertForTokenClassification
 
+    bound_kernels()
     with torch.device("meta"):
         model = BertForTokenClassification(
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")

@@ -49,12 +49,8 @@ class SentenceScores(Protocol):
 
 def _breaks(text: str) -> NDArray[np.int64]:
     """Where the first visible character of a line, the first after a mark, or a cell's bar is."""
-    places = [
-        at
-        for match in _BREAK.finditer(text)
-        for at in (match.start(match.lastindex or 0), match.end())
-    ]
-    return np.array(places, dtype=np.int64)
+    places = [(match.start(match.lastindex or 0), match.end()) for match in _BREAK.finditer(text)]
+    return np.array(places, dtype=np.int64).ravel()
 
 
 class SentenceMap:

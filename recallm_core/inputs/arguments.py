@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from numbers import Real
 from operator import index
 from reprlib import repr as _short
 from typing import Any
 
 MOST = 2**63 - 1
+MOST_COUNTED = 10**9
+MOST_TOKENS = 10**7
+MOST_THREADS = 1024
 _PRIVATE = re.compile(r"(?<=//).*(?=@)|(?<=\?).*", re.DOTALL)
 
 
@@ -38,11 +43,32 @@ def whole_number(
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        raise error(f"{name} must {_wanted(number, low, high)}, got {shown(value)}")
+        raise error(f"{name} must {_bounds(number, low, high)}, got {shown(value)}")
     return number
 
 
-def _wanted(number: int | None, low: int, high: int) -> str:
+def whole_option(low: int, high: int) -> Callable[[str], int]:
+    """Returns what reads an option of a command as a whole number within bounds.
+
+    Args:
+        low: The least.
+        high: The most.
+    """
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch(r"\s*[-+]?[0-9]{1,20}\s*", text) else None
+        if number is None or number > high:
+            raise ArgumentTypeError(
+                f"must be a whole number from {low:,} to {high:,}, got {shown(text)}"
+            )
+        if number < low:
+            raise ArgumentTypeError(f"must be at least {low:,}, got {number:,}")
+        return number
+
+    return read
+
+
+def _bounds(number: int | None, low: int, high: int) -> str:
     if high != MOST:
         return f"be a whole number in [{low}, {high}]"
     if number is None or number > high:
@@ -79,12 +105,12 @@ def real_number(
 
 
 def without_password(address: str) -> str:
-    """An address as a message may show it: without user, password and query."""
+    """Returns an address without user, password and query, for messages."""
     return _PRIVATE.sub("…", address[:200])
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, and whatever it is."""
+    """Returns any value as a short text for a message."""
     try:
         return _short(value)
     except Exception:  # a number of too many digits, or a repr that fails

@@ -31,7 +31,7 @@ class Folder:
         self._top = os.open(path, _FOLDER) if _BY_DESCRIPTOR else -1
 
     def close(self) -> None:
-        """Lets go of the folder; safe to call twice."""
+        """Closes the folder's descriptor; safe to call twice."""
         if self._top >= 0:
             os.close(self._top)
             self._top = -1
@@ -43,8 +43,8 @@ class Folder:
             OSError: It can't be read, or there is a link on the way.
         """
         if not _BY_DESCRIPTOR:
-            return [path.name for path in self._checked(below).iterdir()]
-        folder = self._opened(below)
+            return [path.name for path in self._check(below).iterdir()]
+        folder = self._open(below)
         try:
             return os.listdir(folder)  # noqa: PTH208  (a descriptor)
         finally:
@@ -56,11 +56,19 @@ class Folder:
         Raises:
             OSError: Nothing is there, or there is a link on the way.
         """
+        return self.state(below).st_mode
+
+    def state(self, below: Below) -> os.stat_result:
+        """Returns what the system says of what stands there; of a link, not of where it leads.
+
+        Raises:
+            OSError: Nothing is there, or there is a link on the way.
+        """
         if not below or not _BY_DESCRIPTOR:
-            return self._checked(below).stat(follow_symlinks=not below).st_mode
-        folder = self._opened(below[:-1])
+            return self._check(below).stat(follow_symlinks=not below)
+        folder = self._open(below[:-1])
         try:
-            return os.stat(below[-1], dir_fd=folder, follow_symlinks=False).st_mode
+            return os.stat(below[-1], dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(folder)
 
@@ -71,14 +79,14 @@ class Folder:
             OSError: It can't be opened, or is a link, or there is one on the way.
         """
         if not _BY_DESCRIPTOR:
-            return os.open(self._checked(below), flags | _NO_LINK)
-        folder = self._opened(below[:-1])
+            return os.open(self._check(below), flags | _NO_LINK)
+        folder = self._open(below[:-1])
         try:
             return os.open(below[-1], flags | _NO_LINK, dir_fd=folder)
         finally:
             os.close(folder)
 
-    def _opened(self, below: Below) -> int:
+    def _open(self, below: Below) -> int:
         """A descriptor of a folder, which the caller closes."""
         descriptor = os.dup(self._top)
         for name in below:
@@ -89,7 +97,7 @@ class Folder:
                 os.close(above)
         return descriptor
 
-    def _checked(self, below: Below) -> Path:
+    def _check(self, below: Below) -> Path:
         path = self.path
         for name in below:
             path = path / name

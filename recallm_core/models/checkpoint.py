@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.memory import memory_bytes
 from recallm_core.inputs.model_files import check_file_sizes, read_json
 from recallm_core.models.weight_sizes import brief, check_sizes
 
@@ -203,7 +204,7 @@ def _check_table(data: Mapping[str, Any], path: Path) -> None:
 
 
 def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The config of the plain architecture underneath a RecaLLM one."""
+    """Returns a RecaLLM config as that of the plain architecture that it extends."""
     plain = {name: value for name, value in data.items() if name not in _RECALLM_FIELDS}
     names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
     return plain | {"model_type": kind, "architectures": [names[kind]]}
@@ -234,7 +235,7 @@ def window_of(config: Any) -> int | None:
 
 
 def rope_of(config: Any) -> dict[str, Any]:
-    """The rope settings of a config that has one set of them; empty otherwise."""
+    """Returns the rope settings of a config that has one set of them; else an empty dict."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     if not isinstance(rope, dict):
         return {}
@@ -324,15 +325,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
-    """The checkpoint's own type; on a CPU float32 where it fits, since it is much faster there."""
+    """Returns the dtype to load: float32 on a CPU with room for it (much faster), else ``auto``."""
     if device.type == "cpu" and 4 * parameters < memory_bytes() // 2:
         return torch.float32
     return "auto"
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine; a careful guess where it can't be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 8 << 30

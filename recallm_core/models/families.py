@@ -51,12 +51,12 @@ class Family:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _sampled(temperature: float, top_p: float | None = None, **more: Any) -> dict[str, Any]:
+def _sampling(temperature: float, top_p: float | None = None, **more: Any) -> dict[str, Any]:
     nucleus = {} if top_p is None else {"top_p": top_p}
     return {"temperature": temperature, **nucleus, **more}
 
 
-_THOUGHT = _sampled(0.6, 0.95, max_new_tokens=_MOST_THOUGHT)
+_THOUGHT = _sampling(0.6, 0.95, max_new_tokens=_MOST_THOUGHT)
 _SWITCHED = {"enable_thinking": True}
 
 FAMILIES = (
@@ -68,7 +68,7 @@ FAMILIES = (
         sampling=_THOUGHT,
     ),
     Family("SmolLM3", ("reasoning_mode", "/no_think"), (), THINKING, True, _SWITCHED, _THOUGHT),
-    Family("SmolLM2", ("<|im_start|>", "named SmolLM"), sampling=_sampled(0.2, 0.9)),
+    Family("SmolLM2", ("<|im_start|>", "named SmolLM"), sampling=_sampling(0.2, 0.9)),
     Family(
         "Qwen3, thinking",
         ("<|im_start|>", "</think>"),
@@ -87,23 +87,23 @@ FAMILIES = (
         _SWITCHED,
         _THOUGHT,
     ),
-    Family("Qwen3", ("<|im_start|>",), ("qwen3", "qwen3_moe"), sampling=_sampled(0.7, 0.8)),
+    Family("Qwen3", ("<|im_start|>",), ("qwen3", "qwen3_moe"), sampling=_sampling(0.7, 0.8)),
     Family("QwQ", ("<|im_start|>", "<think>"), ("qwen2",), THINKING, sampling=_THOUGHT),
-    Family("Qwen2.5", ("<|im_start|>", "You are Qwen"), sampling=_sampled(0.7, 0.8)),
-    Family("Llama 3", ("<|start_header_id|>", "<|eot_id|>"), sampling=_sampled(0.6, 0.9)),
-    Family("Gemma", ("<start_of_turn>", "<end_of_turn>"), sampling=_sampled(1.0, 0.95)),
-    Family("Mistral Small", ("[INST]", "[SYSTEM_PROMPT]"), sampling=_sampled(0.15)),
+    Family("Qwen2.5", ("<|im_start|>", "You are Qwen"), sampling=_sampling(0.7, 0.8)),
+    Family("Llama 3", ("<|start_header_id|>", "<|eot_id|>"), sampling=_sampling(0.6, 0.9)),
+    Family("Gemma", ("<start_of_turn>", "<end_of_turn>"), sampling=_sampling(1.0, 0.95)),
+    Family("Mistral Small", ("[INST]", "[SYSTEM_PROMPT]"), sampling=_sampling(0.15)),
     Family("Mistral", ("[INST]",)),
     Family(
         "Phi-4, reasoning",
         ("<|im_sep|>", "</think>"),
         thinks=THINKING,
-        sampling=_sampled(0.8, 0.95, max_new_tokens=_MOST_THOUGHT),
+        sampling=_sampling(0.8, 0.95, max_new_tokens=_MOST_THOUGHT),
     ),
-    Family("Phi-4", ("<|im_sep|>",), sampling=_sampled(0.0)),
-    Family("Phi-3", ("<|end|>", "<|user|>"), sampling=_sampled(0.0)),
+    Family("Phi-4", ("<|im_sep|>",), sampling=_sampling(0.0)),
+    Family("Phi-3", ("<|end|>", "<|user|>"), sampling=_sampling(0.0)),
     Family(
-        "Phi-3-small, Phi-4-mini", ("<|end|>", "'<|' + message['role']"), sampling=_sampled(0.0)
+        "Phi-3-small, Phi-4-mini", ("<|end|>", "'<|' + message['role']"), sampling=_sampling(0.0)
     ),
 )
 """The families; the first that fits counts.

@@ -34,7 +34,7 @@ def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
                     stored += int(torch.Size(weights.get_slice(name).get_shape()).numel())
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged: {error}; download it again") from error
-    model = _planned(config, tensors)
+    model = _plan(config, tensors)
     described = sum(parameter.numel() for parameter in model.parameters())
     packed = _PACKED if getattr(config, "quantization_config", None) else 1
     if described > stored * packed * _SLACK:
@@ -52,7 +52,7 @@ def check_sizes(config: Any, files: tuple[Path, ...]) -> int:
     return stored
 
 
-def _planned(config: Any, tensors: int) -> Any:
+def _plan(config: Any, tensors: int) -> Any:
     """The model of a config without memory for anything in it.
 
     Raises:

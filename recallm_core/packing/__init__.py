@@ -100,7 +100,7 @@ def pack(
         chunk_tokens: A cheap estimate of ``count(chunk.text)``, for instance from a cache.
         neighbours: The chunks beside a chunk, to be added after each of the best hits.
         expand_top: How many of the best hits get their neighbours.
-        gap_tokens: Gaps of at most this many tokens between two kept stretches are filled, if the
+        gap_tokens: Gaps of at most this many tokens between two kept intervals are filled, if the
             budget still allows.
 
     Raises:
@@ -112,8 +112,8 @@ def pack(
     gap_tokens = whole_number("gap_tokens", gap_tokens)
     if order not in ("document", "relevance", "edges"):
         raise ValueError(f"order must be 'document', 'relevance' or 'edges', got {order!r}")
-    texts = {key: doc.text for key, doc in _wanted(documents, chunks)}
-    names = {key: doc.title for key, doc in _wanted(documents, chunks)}
+    texts = {key: doc.text for key, doc in _candidates(documents, chunks)}
+    names = {key: doc.title for key, doc in _candidates(documents, chunks)}
     for chunk in chunks:
         _check(chunk, texts.get(chunk.document_id))
         names.setdefault(chunk.document_id, (titles or {}).get(chunk.document_id))
@@ -123,7 +123,7 @@ def pack(
     passages = filling.passages(ranked)
     tokens = sum(filling.price(passage) for passage in passages)
     left_out = tuple(LeftOut(chunk, reason) for chunk, reason in filling.left_out(ranked))
-    return Pack(_ordered(passages, order), left_out, tokens)
+    return Pack(_in_order(passages, order), left_out, tokens)
 
 
 def pack_everything(
@@ -174,7 +174,7 @@ def _capped_count(
     return cost if cost <= room else None
 
 
-def _wanted(
+def _candidates(
     documents: Lookup | None, chunks: Sequence[ScoredChunk]
 ) -> Iterator[tuple[str, Document]]:
     if documents is None:
@@ -214,7 +214,7 @@ def _with_neighbours(
     return items
 
 
-def _ordered(passages: Sequence[Passage], order: Order) -> tuple[Passage, ...]:
+def _in_order(passages: Sequence[Passage], order: Order) -> tuple[Passage, ...]:
     """Sorts passages that come by document and offset; ties keep that order."""
     ranked = sorted(passages, key=lambda passage: -passage.score)
     if order == "relevance":

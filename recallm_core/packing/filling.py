@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from recallm_core.documents.document import Duplicate, Member, Passage, ScoredChunk
-from recallm_core.packing.intervals import Layout, Stretch
+from recallm_core.packing.intervals import Interval, IntervalSet
 
 Reason = Literal["budget", "duplicate", "conflict", "empty"]
 Overhead = int | Callable[[Passage], int]
@@ -33,7 +33,7 @@ class Item:
 
 
 class Filling:
-    """One call's state: which stretches are in, what they cost and what was dropped.
+    """One call's state: which intervals are in, what they cost and what was dropped.
 
     Args:
         budget: Tokens at most.
@@ -59,7 +59,7 @@ class Filling:
         self._accepted: dict[Item, int] = {}  # with what each was estimated to add
         self._texts_in: dict[str, ScoredChunk] = {}
         self._reasons: dict[ScoredChunk, Reason] = {}
-        self._layout = Layout(texts)
+        self._intervals = IntervalSet(texts)
         self._spent = 0
         self._changed = False  # since it was last made sure that nothing is said twice
 
@@ -75,7 +75,7 @@ class Filling:
             waiting = self._offer_all(waiting)
             if gap_tokens > 0:
                 self._offer_all(
-                    [g for key in self._layout.runs for g in self._gaps(key, gap_tokens)]
+                    [g for key in self._intervals.by_document for g in self._gaps(key, gap_tokens)]
                 )
             removed = self._settle()
             full = self._spent >= _FULL * self._budget
@@ -84,10 +84,10 @@ class Filling:
 
     def _gaps(self, document_id: str, gap_tokens: int) -> Iterator[Item]:
         source = self._texts.get(document_id)
-        runs = self._layout.runs[document_id]
+        intervals = self._intervals.by_document[document_id]
         if source is None:
             return
-        for before, after in pairwise(runs):
+        for before, after in pairwise(intervals):
             if after.start - before.end > 12 * gap_tokens or self._holds_dropped(
                 document_id, before.end, after.start
             ):
@@ -128,35 +128,37 @@ class Filling:
         gap = item.anchor == chunk  # many gaps hold the same white space
         if twin is not None and not gap and not _same_place(twin, chunk):
             return "duplicate"
-        union = self._layout.union(chunk)
+        union = self._intervals.union(chunk)
         if union is None:
             return "conflict"
-        run, replaced = union
-        cost = self._cost(chunk, run, replaced)
+        interval, replaced = union
+        cost = self._cost(chunk, interval, replaced)
         if self._spent + cost > self._budget:
             return "budget"
         self._spent += cost
-        self._accept(item, run, replaced, cost)
+        self._accept(item, interval, replaced, cost)
         return None
 
-    def _accept(self, item: Item, run: Stretch, replaced: Sequence[Stretch], cost: int) -> None:
+    def _accept(
+        self, item: Item, interval: Interval, replaced: Sequence[Interval], cost: int
+    ) -> None:
         self._changed = True
         self._reasons.pop(item.chunk, None)
         self._accepted.setdefault(item, cost)
         self._texts_in.setdefault(item.chunk.text, item.chunk)
-        self._layout.put(item.chunk.document_id, run, replaced)
+        self._intervals.put(item.chunk.document_id, interval, replaced)
 
-    def _cost(self, chunk: ScoredChunk, run: Stretch, replaced: Sequence[Stretch]) -> int:
+    def _cost(self, chunk: ScoredChunk, interval: Interval, replaced: Sequence[Interval]) -> int:
         """Estimated tokens that a chunk adds: its new characters, and headers gained or saved."""
-        fresh = len(run.text) - sum(len(old.text) for old in replaced)
+        fresh = len(interval.text) - sum(len(old.text) for old in replaced)
         tokens = -(-self._estimate(chunk) * fresh // len(chunk.text)) if fresh else 0
         if isinstance(self._overhead, int):
             return tokens + self._overhead * (1 - len(replaced))
-        header = self._overhead(self._passage(chunk.document_id, run))
+        header = self._overhead(self._passage(chunk.document_id, interval))
         return tokens + header * (1 - len(replaced))
 
     def price(self, passage: Passage) -> int:
-        """Exact tokens of a passage, with its header."""
+        """Returns the exact number of tokens of a passage with its header."""
         extra = self._overhead if isinstance(self._overhead, int) else self._overhead(passage)
         return self._count(passage.text) + extra
 
@@ -186,8 +188,8 @@ class Filling:
         self._rebuild(dict(items))
 
     def _drop_contained(self) -> None:
-        """Drops a stretch whose whole text another stretch contains."""
-        dropped = _contained(self._bare()) if self._changed else []
+        """Drops an interval whose whole text another interval contains."""
+        dropped = _duplicates(self._bare()) if self._changed else []
         self._changed = False
         if not dropped:
             return
@@ -198,22 +200,24 @@ class Filling:
                 self._reasons[item.chunk] = "duplicate"
 
     def _rebuild(self, items: Mapping[Item, int]) -> None:
-        self._accepted, self._texts_in, self._layout = {}, {}, Layout(self._texts)
+        self._accepted, self._texts_in, self._intervals = {}, {}, IntervalSet(self._texts)
         for item, cost in items.items():
-            union = self._layout.union(item.chunk)
-            assert union is not None  # it was no conflict among more stretches than these
+            union = self._intervals.union(item.chunk)
+            assert union is not None  # it was no conflict among more intervals than these
             self._accept(item, *union, cost)
 
     def _bare(self) -> list[Passage]:
-        """The stretches as passages without members, by document and offset."""
-        runs = self._layout.runs.items()
-        return [self._passage(key, run) for key, stretches in runs for run in stretches]
+        """The intervals as passages without members, by document and offset."""
+        by_document = self._intervals.by_document.items()
+        return [self._passage(key, one) for key, several in by_document for one in several]
 
-    def _passage(self, document_id: str, run: Stretch) -> Passage:
-        return Passage(document_id, run.start, run.end, run.text, self._titles.get(document_id))
+    def _passage(self, document_id: str, interval: Interval) -> Passage:
+        return Passage(
+            document_id, interval.start, interval.end, interval.text, self._titles.get(document_id)
+        )
 
     def passages(self, ranked: Sequence[ScoredChunk]) -> list[Passage]:
-        """The stretches with the chunks they were merged from and the copies they stand for."""
+        """Returns the packed passages, with their chunks and the dropped copies of these."""
         bare = self._bare()
         members = self._members(bare, ranked)
         copies = self._copies(bare)
@@ -230,7 +234,7 @@ class Filling:
     def _members(
         self, bare: Sequence[Passage], ranked: Sequence[ScoredChunk]
     ) -> list[tuple[Member, ...]]:
-        """For each stretch, the candidates that lie in it, however they got there."""
+        """For each interval, the candidates that lie in it, however they got there."""
         by_document: dict[str, list[int]] = {}
         for number, passage in enumerate(bare):
             by_document.setdefault(passage.document_id, []).append(number)
@@ -247,7 +251,7 @@ class Filling:
         ]
 
     def _copies(self, bare: Sequence[Passage]) -> list[tuple[Duplicate, ...]]:
-        """For each stretch, the dropped chunks whose text it contains."""
+        """For each interval, the dropped chunks whose text it contains."""
         duplicates: list[list[Duplicate]] = [[] for _ in bare]
         for chunk, reason in list(self._reasons.items()):
             if reason != "duplicate":
@@ -262,15 +266,15 @@ class Filling:
         return [_merged_copies(copies) for copies in duplicates]
 
     def left_out(self, ranked: Sequence[ScoredChunk]) -> list[tuple[ScoredChunk, Reason]]:
-        """The candidates that aren't in the pack, with the reason, best first."""
+        """Returns the candidates that aren't in the pack, each with the reason, best first."""
         inside = {item.chunk for item in self._accepted if item.retrieved}
         return [
             (chunk, self._reasons.get(chunk, "budget")) for chunk in ranked if chunk not in inside
         ]
 
 
-def _contained(passages: Sequence[Passage]) -> list[Passage]:
-    """The stretches whose whole text stands in another; of equal ones all but the first."""
+def _duplicates(passages: Sequence[Passage]) -> list[Passage]:
+    """The intervals whose whole text stands in another; of equal ones all but the first."""
     longest_first = sorted(passages, key=lambda passage: -len(passage.text))
     everything = _MARK.join(passage.text for passage in longest_first)
     contained = []

@@ -1,4 +1,4 @@
-"""Disjoint stretches of documents, joined only where both sides agree on every character."""
+"""Disjoint intervals of documents, joined only where both sides agree on every character."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _JOINERS = "\u200d\ufe0e\ufe0f"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Stretch:
-    """A stretch of one document that is in the pack."""
+class Interval:
+    """An interval of one document that is in the pack."""
 
     start: int
     end: int
@@ -26,61 +26,61 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class Layout:
-    """The disjoint stretches of each document kept so far, in order of offset."""
+class IntervalSet:
+    """The disjoint intervals of each document kept so far, in order of offset."""
 
     texts: Mapping[str, str]
-    runs: dict[str, list[Stretch]] = field(default_factory=dict)
+    by_document: dict[str, list[Interval]] = field(default_factory=dict)
 
-    def union(self, chunk: ScoredChunk) -> tuple[Stretch, list[Stretch]] | None:
-        """The stretch that results from adding a chunk and those it replaces; None: conflict."""
+    def union(self, chunk: ScoredChunk) -> tuple[Interval, list[Interval]] | None:
+        """Returns a chunk joined with what it overlaps, and what it replaces; None: conflict."""
         source = self.texts.get(chunk.document_id)
-        added = Stretch(chunk.start, chunk.end, chunk.text)
+        added = Interval(chunk.start, chunk.end, chunk.text)
         if source is not None:
             added = whole_words(source, chunk.start, chunk.end)
-        touched = self._touched(chunk.document_id, added, reach=0 if source is not None else -1)
-        for run in touched:
-            joined = _joined(run, added, source)
+        touched = self._touching(chunk.document_id, added, reach=0 if source is not None else -1)
+        for interval in touched:
+            joined = _join(interval, added, source)
             if joined is None:
                 return None
             added = joined
         return added, touched
 
-    def _touched(self, document_id: str, added: Stretch, *, reach: int) -> list[Stretch]:
-        runs = self.runs.get(document_id, [])
-        first = bisect_left(runs, added.start - reach, key=lambda run: run.end)
+    def _touching(self, document_id: str, added: Interval, *, reach: int) -> list[Interval]:
+        intervals = self.by_document.get(document_id, [])
+        first = bisect_left(intervals, added.start - reach, key=lambda interval: interval.end)
         touched = []
-        for run in runs[first:]:
-            if run.start > added.end + reach:
+        for interval in intervals[first:]:
+            if interval.start > added.end + reach:
                 break
-            touched.append(run)
+            touched.append(interval)
         return touched
 
-    def put(self, document_id: str, run: Stretch, replaced: Sequence[Stretch]) -> None:
-        """Keeps a stretch in place of those it contains."""
-        runs = self.runs.setdefault(document_id, [])
+    def put(self, document_id: str, interval: Interval, replaced: Sequence[Interval]) -> None:
+        """Keeps an interval in place of those it contains."""
+        intervals = self.by_document.setdefault(document_id, [])
         for old in replaced:
-            runs.remove(old)
-        insort(runs, run)
+            intervals.remove(old)
+        insort(intervals, interval)
 
 
-def _joined(run: Stretch, other: Stretch, source: str | None) -> Stretch | None:
-    """Two overlapping or touching stretches as one; None if they disagree about a character."""
-    first, second = sorted((run, other))
+def _join(interval: Interval, other: Interval, source: str | None) -> Interval | None:
+    """Two overlapping or touching intervals as one; None if they disagree about a character."""
+    first, second = sorted((interval, other))
     end = max(first.end, second.end)
     if source is not None:
-        return Stretch(first.start, end, source[first.start : end])
+        return Interval(first.start, end, source[first.start : end])
     shared = min(first.end, second.end) - second.start
     offset = second.start - first.start
     if first.text[offset : offset + shared] != second.text[:shared]:
         return None
-    return Stretch(first.start, end, first.text + second.text[max(0, first.end - second.start) :])
+    return Interval(first.start, end, first.text + second.text[max(0, first.end - second.start) :])
 
 
-def whole_words(source: str, start: int, end: int) -> Stretch:
-    """The slice, grown so that neither end cuts a word or a character."""
+def whole_words(source: str, start: int, end: int) -> Interval:
+    """Returns a slice widened until neither end cuts a word or a character."""
     start, end = _boundary(source, start, step=-1), _boundary(source, end, step=1)
-    return Stretch(start, end, source[start:end])
+    return Interval(start, end, source[start:end])
 
 
 def _boundary(source: str, cut: int, *, step: int) -> int:

@@ -134,6 +134,7 @@ class PromptBuilder:
         output: OutputRules | None,
     ) -> Layout:
         """The prompt in tokens, and what of it may be quoted."""
+        grammar = self._specs.grammar(output)  # a schema is checked before it is written down
         quotable = [p.text for p in passages]
         messages_too = settings.scope == "prompt"
         if messages_too:
@@ -144,7 +145,6 @@ class PromptBuilder:
         rendered, fields = self._wording.render(turns, passages, scope, output)
         encoded = encode_pieces(fields.split(rendered), settings.boundary, self._cache)
         runs, bits = copyable_runs(encoded.places)
-        grammar = self._specs.grammar(output)
         return Layout(
             encoded=encoded,
             places=Places(tuple(fields.passages), runs, bits.can_start, bits.can_end),

@@ -151,11 +151,11 @@ def _marker(answer: Answer, root: str, number: int) -> str:
     citation = answer.citations[number - 1]
     return (
         f'<a class="cite" id="{root}-a{number}" href="#{root}-q{number}" data-k="{number}" '
-        f'title="{_attribute(_shortened(citation.text))}">[{number}]</a>'
+        f'title="{_attribute(_shorten(citation.text))}">[{number}]</a>'
     )
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 300 else text[:300] + " …"
 
 
@@ -261,7 +261,7 @@ def _excerpt(source: Source, excerpt: Excerpt, root: str) -> Iterator[str]:
     for piece in excerpt.pieces:
         yield "".join(f'<span class="at" id="{root}-q{n}"></span>' for n in piece.opens)
         inner = "".join(_lines(source, piece, last=piece.end == excerpt.end))
-        yield _marked(piece, inner)
+        yield _mark(piece, inner)
         yield "".join(
             f'<a class="back" href="#{root}-a{n}" data-k="{n}" data-n="{n}" '
             f'title="Back to the answer" aria-label="Quote {n}: back to the answer"></a>'
@@ -269,7 +269,7 @@ def _excerpt(source: Source, excerpt: Excerpt, root: str) -> Iterator[str]:
         )
 
 
-def _marked(piece: Piece, inner: str) -> str:
+def _mark(piece: Piece, inner: str) -> str:
     if not piece.numbers:
         return inner
     names = "".join(f" q{n}" for n in piece.numbers)

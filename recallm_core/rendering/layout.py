@@ -25,7 +25,7 @@ GRADES = {
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text under one set of ranges.
+    """A segment of text that lies in one set of ranges.
 
     Attributes:
         start: First character.
@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A stretch of a source to show, divided by the quotes in it."""
+    """A part of a source to show, divided by the quotes in it."""
 
     start: int
     end: int
@@ -105,18 +105,18 @@ def cut(start: int, end: int, ranges: Iterable[tuple[int, int, int]]) -> tuple[P
 def answer_pieces(answer: Answer) -> tuple[Piece, ...]:
     """Returns the answer's text divided by what its citations support; numbers count from 1."""
     end = len(answer.text)
-    return cut(0, end, ((*_supported(c, end), n) for n, c in enumerate(answer.citations, 1)))
+    return cut(0, end, ((*_support(c, end), n) for n, c in enumerate(answer.citations, 1)))
 
 
 def markers(answer: Answer) -> dict[int, tuple[int, ...]]:
     """Returns, by offset in the answer's text, the citations whose supported part ends there."""
     marks: dict[int, list[int]] = {}
     for number, citation in enumerate(answer.citations, 1):
-        marks.setdefault(_supported(citation, len(answer.text))[1], []).append(number)
+        marks.setdefault(_support(citation, len(answer.text))[1], []).append(number)
     return {end: tuple(numbers) for end, numbers in marks.items()}
 
 
-def _supported(citation: Citation, end: int) -> tuple[int, int]:
+def _support(citation: Citation, end: int) -> tuple[int, int]:
     if citation.answer_start is None or citation.answer_end is None:
         return 0, end
     return min(citation.answer_start, end), min(citation.answer_end, end)

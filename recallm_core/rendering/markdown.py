@@ -72,7 +72,7 @@ def _line(line: str, *, after_mark: bool) -> str:
     lead, trail = _LEAD.search(line), _TRAIL.search(line)
     head = lead.group() if lead and not after_mark else ""
     tail = trail.group() if trail else ""
-    escaped = _INLINE.sub(_escaped, line[len(head) : len(line) - len(tail)])
+    escaped = _INLINE.sub(_escape, line[len(head) : len(line) - len(tail)])
     escaped = re.sub(r"\A[(:]", r"\\\g<0>", escaped) if after_mark else _guard_start(escaped)
     return _as_entities(head) + escaped + _as_entities(tail)
 
@@ -84,7 +84,7 @@ def _guard_start(line: str) -> str:
     return f"{line[:at]}\\{line[at:]}" if line[at : at + 1] in _STARTS else line
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     character = match.group()
     return _ENTITIES.get(character) or "\\" + character
 

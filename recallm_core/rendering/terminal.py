@@ -240,7 +240,7 @@ def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
     """Yields the answer with its marks, then its citations: lines, and how far to indent each."""
     if answer.abstained:
         yield Text(NOT_FOUND, style=NONE), 0
-    yield _marked(answer), 0
+    yield _mark(answer), 0
     for number, citation in enumerate(answer.citations, 1):
         yield Text(), 0
         yield Text.assemble((f"[{number}]", MARK), " ", _heading(citation)), 0
@@ -260,7 +260,7 @@ def answer_texts(answer: Answer) -> Iterator[tuple[Text, int]]:
             yield Text(line, style=THOUGHT), 2 * INDENT
 
 
-def _marked(answer: Answer) -> Text:
+def _mark(answer: Answer) -> Text:
     text, marks = answer.text, markers(answer)
     out, start = Text(), 0
     for end in sorted({*marks, len(text)}):

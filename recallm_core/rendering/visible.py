@@ -28,14 +28,14 @@ def visible(text: str) -> str:
     Control characters become their pictures, others ``⟨U+202E⟩``; CR LF and CR become ``\n``. The
     letters of every script, tabs and newlines stay. The result can always be encoded.
     """
-    return HOSTILE.sub(_shown, newlines(text))
+    return HOSTILE.sub(_show, newlines(text))
 
 
 def visible_runs(text: str) -> Iterator[tuple[str, bool]]:
     """Yields the pieces of ``visible(text)``, each with whether it is a replacement."""
     for number, run in enumerate(_SPLIT.split(newlines(text))):
         if run:
-            yield (HOSTILE.sub(_shown, run), True) if number % 2 else (run, False)
+            yield (HOSTILE.sub(_show, run), True) if number % 2 else (run, False)
 
 
 def visible_slice(text: str, start: int, end: int) -> str:
@@ -74,7 +74,7 @@ def safe_url(source: str | None) -> str | None:
     if not source or HOSTILE.search(source) or "\\" in source:
         return None
     if source.startswith("/") and not source.startswith("//"):
-        return "file://" + _quoted(PurePosixPath(source).as_posix(), "/")
+        return "file://" + _quote(PurePosixPath(source).as_posix(), "/")
     try:
         parts = urlsplit(source)
         host = (parts.hostname or "").encode("idna").decode("ascii")
@@ -84,21 +84,21 @@ def safe_url(source: str | None) -> str | None:
     if any(c.isspace() for c in source) or "@" in parts.netloc or not _NAME.fullmatch(host):
         return None
     if parts.scheme == "file" and host in ("", "localhost") and parts.path.startswith("/"):
-        return urlunsplit(("file", "", _quoted(parts.path, "/%"), "", ""))
+        return urlunsplit(("file", "", _quote(parts.path, "/%"), "", ""))
     if parts.scheme not in ("http", "https") or not host:
         return None
-    tail = (_quoted(part, "/%=&?+:;,@!~-._$") for part in (parts.path, parts.query, parts.fragment))
+    tail = (_quote(part, "/%=&?+:;,@!~-._$") for part in (parts.path, parts.query, parts.fragment))
     return urlunsplit((parts.scheme, host + port, *tail))
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]*")
 
 
-def _quoted(part: str, safe: str) -> str:
+def _quote(part: str, safe: str) -> str:
     return quote(part, safe=safe)
 
 
-def _shown(match: re.Match[str]) -> str:
+def _show(match: re.Match[str]) -> str:
     return "".join(map(_picture, match.group()))
 
 

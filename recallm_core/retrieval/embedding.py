@@ -213,11 +213,11 @@ class FunctionEmbedder:
             vector: Floats = self.encode_documents([text])[0]
             return vector
         answer = self._array(self._query(text))
-        checked: Floats = self._checked(answer.reshape(1, -1), 1)[0]
+        checked: Floats = self._check(answer.reshape(1, -1), 1)[0]
         return checked
 
     def _vectors(self, texts: list[str]) -> Floats:
-        return self._checked(self._array(self._encode(texts)), len(texts))
+        return self._check(self._array(self._encode(texts)), len(texts))
 
     def _array(self, vectors: Any) -> Floats:
         try:
@@ -228,7 +228,7 @@ class FunctionEmbedder:
                 f"but returned {shown(vectors)}"
             ) from error
 
-    def _checked(self, vectors: Floats, expected: int) -> Floats:
+    def _check(self, vectors: Floats, expected: int) -> Floats:
         if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
             raise ValueError(
                 f"the embedding function {self._name!r} should return {expected} vectors of finite "
@@ -238,7 +238,7 @@ class FunctionEmbedder:
 
 
 class GivenVectors:
-    """Stands where an embedder would, in an index that is told its vectors.
+    """Takes an embedder's place in an index whose vectors are made elsewhere.
 
     Args:
         dim: Numbers in a vector.
@@ -356,7 +356,7 @@ class CachedEmbedder:
     def encode_documents(self, texts: Sequence[str]) -> Floats:
         """Returns one unit vector per text; only texts never seen before are encoded."""
         keys = [self._key(text) for text in texts]
-        known = self._known(set(keys))
+        known = self._cached(set(keys))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
             vectors = self._embedder.encode_documents(list(missing.values()))
@@ -373,7 +373,7 @@ class CachedEmbedder:
         salted = f"{self.fingerprint}\0{text}".encode()
         return hashlib.blake2b(salted, digest_size=20).digest()
 
-    def _known(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
+    def _cached(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
         vectors: dict[bytes, Floats] = {}
         ordered = sorted(keys)
         with self._open() as store:

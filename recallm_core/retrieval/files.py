@@ -49,7 +49,7 @@ def record(path: Path) -> FileRecord:
     """
     digest = hashlib.blake2b(digest_size=32)
     size = 0
-    with os.fdopen(_opened(path), "rb") as content:
+    with os.fdopen(_open(path), "rb") as content:
         while block := content.read(_BLOCK):
             digest.update(block)
             size += len(block)
@@ -63,14 +63,14 @@ def read(path: Path, limit: int) -> bytes:
         FileNotFoundError: There is no such file.
         CorpusIndexError: It isn't a plain file or larger than that.
     """
-    with os.fdopen(_opened(path), "rb") as content:
+    with os.fdopen(_open(path), "rb") as content:
         data = content.read(limit + 1)
     if len(data) > limit:
         raise damaged(path, f"has more than {limit:,} bytes")
     return data
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

@@ -155,15 +155,15 @@ def compacted(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> l
         if not part.live.any():
             continue
         if 2 * int(part.live.sum()) < len(part.live):
-            part = _merged([part], search)
+            part = _merge([part], search)
         compact.append(part)
         while len(compact) > 1 and compact[-2].chunk_count < 2 * compact[-1].chunk_count:
             last, previous = compact.pop(), compact.pop()
-            compact.append(_merged([previous, last], search))
+            compact.append(_merge([previous, last], search))
     return compact
 
 
-def _merged(parts: Sequence[Part], search: VectorSearch) -> Part:
+def _merge(parts: Sequence[Part], search: VectorSearch) -> Part:
     whole = merge([one.segment for one in parts], [one.live for one in parts], search)
     tokens = merged([one.tokens for one in parts], [one.chunks_live for one in parts])
     return part(whole, search, tokens)
@@ -175,13 +175,13 @@ def equal(one: Document, other: Document) -> bool:
 
 
 def allowed(candidate: Part, where: Where | None) -> Mask | None:
-    """Which chunks of a part may be found; None: all."""
+    """Returns which chunks of a part a search may find; None: all of them."""
     documents = fitting(candidate, where)
     return None if documents.all() else documents[candidate.segment.chunk_document]
 
 
 def fitting(candidate: Part, where: Where | None) -> Mask:
-    """Which documents of a part are alive and have the metadata asked for."""
+    """Returns which documents of a part are alive and have the wanted metadata."""
     if where is None:
         return candidate.live
     if not callable(where) and not isinstance(where, Mapping):

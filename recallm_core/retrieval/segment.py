@@ -74,7 +74,7 @@ class Segment:
 
 
 class Made:
-    """An embedder for documents whose vectors are there already, in the order of the documents."""
+    """An embedder that hands out ready vectors, one for each document in turn."""
 
     fingerprint = "made"
 
@@ -121,8 +121,8 @@ def build(
         words.append(table)
         lengths.append(sizes)
         titles = [documents[number].title for number in cuts.document[first:end]]
-        headed = [_headed(title, text) for title, text in zip(titles, texts, strict=True)]
-        raw = _encoded(headed, embedder, first, cuts.chunks, progress)
+        headed = [_with_headings(title, text) for title, text in zip(titles, texts, strict=True)]
+        raw = _encode(headed, embedder, first, cuts.chunks, progress)
         vectors[first:end] = _in_context(raw, cuts.parent[first:end], cuts.document[first:end])
     titled, title_terms = postings.collect([document.title or "" for document in documents])
     return Segment(
@@ -176,12 +176,12 @@ def _cut(documents: Sequence[Document], split: Split) -> _Cuts:
     )
 
 
-def _headed(title: str | None, text: str) -> str:
+def _with_headings(title: str | None, text: str) -> str:
     """A chunk as it is embedded: the title says what a short passage leaves out."""
     return f"{title}\n{text}" if title else text
 
 
-def _encoded(
+def _encode(
     texts: Sequence[str],
     embedder: Embedder,
     done: int,
@@ -214,13 +214,13 @@ def _in_context(raw: Floats, parent: npt.NDArray[Any], document: npt.NDArray[Any
     if not len(raw):
         return raw
     weighted = raw + _PARENT_WEIGHT * _group_means(raw, parent)
-    return _normalised(weighted + _DOCUMENT_WEIGHT * _group_means(raw, document))
+    return _normalise(weighted + _DOCUMENT_WEIGHT * _group_means(raw, document))
 
 
 def _group_means(raw: Floats, group: npt.NDArray[Any]) -> Floats:
     """The unit mean of each row's group; the rows of a group are neighbours."""
     starts = group_starts(group)
-    sums = _normalised(np.add.reduceat(raw, starts, axis=0))
+    sums = _normalise(np.add.reduceat(raw, starts, axis=0))
     sizes = np.diff(np.append(starts, len(group)))
     repeated: Floats = np.repeat(sums, sizes, axis=0)
     return repeated
@@ -232,7 +232,7 @@ def group_starts(group: npt.NDArray[Any]) -> Ints:
     return starts
 
 
-def _normalised(rows: Floats) -> Floats:
+def _normalise(rows: Floats) -> Floats:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Floats = (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32, copy=False)
     return unit
@@ -266,11 +266,11 @@ def merge(
     chunks = [alive[part.chunk_document] for part, alive in zip(segments, live, strict=True)]
     columns: dict[str, Any] = {}
     for name in ("chunk_start", "chunk_end", "chunk_terms", "vectors"):
-        columns[name] = _concatenated(segments, chunks, name)
-    columns["title_terms"] = _concatenated(segments, live, "title_terms")
+        columns[name] = _concatenate(segments, chunks, name)
+    columns["title_terms"] = _concatenate(segments, live, "title_terms")
     columns["chunk_document"] = np.concatenate(
         [
-            (_renumbered(alive) + offsets[n])[part.chunk_document[inside]]
+            (_new_numbers(alive) + offsets[n])[part.chunk_document[inside]]
             for n, (part, alive, inside) in enumerate(zip(segments, live, chunks, strict=True))
         ]
     ).astype(np.int32)
@@ -294,7 +294,7 @@ def merge(
     return Segment(texts=_Joined(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
 
 
-def _concatenated(
+def _concatenate(
     segments: Sequence[Segment], masks: Sequence[npt.NDArray[np.bool_]], name: str
 ) -> npt.NDArray[Any]:
     return np.concatenate(
@@ -302,7 +302,7 @@ def _concatenated(
     )
 
 
-def _renumbered(mask: npt.NDArray[np.bool_]) -> Ints:
+def _new_numbers(mask: npt.NDArray[np.bool_]) -> Ints:
     """The new number of each row that is kept; rows that aren't have none that counts."""
     numbers: Ints = np.cumsum(mask) - 1
     return numbers

@@ -120,22 +120,22 @@ def _hits(part: Segment, levels: Sequence[_Lengths], key: int) -> tuple[_Hits, _
         places, counts = places[alive], counts[alive]
         titled, title_counts = titled[alive_titles], title_counts[alive_titles]
     wide = counts.astype(np.int64)
-    sections = _grouped(part.chunk_parent[places], wide)
-    documents = _grouped(part.chunk_document[places], wide)
+    sections = _group(part.chunk_parent[places], wide)
+    documents = _group(part.chunk_document[places], wide)
     if len(titled):
         weighted = _Hits(titled, TITLE_WEIGHT * title_counts.astype(np.int64))
-        documents = _united(documents, weighted)
+        documents = _unite(documents, weighted)
     return _Hits(places, wide), sections, documents
 
 
-def _grouped(group: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> _Hits:
+def _group(group: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> _Hits:
     if not len(group):
         return _Hits(group, counts)
     starts = group_starts(group)
     return _Hits(group[starts], np.add.reduceat(counts, starts))
 
 
-def _united(one: _Hits, other: _Hits) -> _Hits:
+def _unite(one: _Hits, other: _Hits) -> _Hits:
     places, inverse = np.unique(np.concatenate([one.places, other.places]), return_inverse=True)
     counts = np.bincount(inverse, np.concatenate([one.counts, other.counts]))
     return _Hits(places, counts.astype(np.int64))

@@ -1,4 +1,4 @@
-"""What ``recallm serve`` puts before a vLLM server: keys, cache salts, and the offer to clients.
+"""What ``recallm serve`` puts before a vLLM server: keys, cache salts, the manifest for clients.
 
 An ASGI middleware, loaded by vLLM with ``--middleware``. vLLM's own key check covers only paths
 below ``/v1``; this one covers everything but the health checks. It needs nothing but the standard
@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core._version import __version__
-from recallm_core.backends.vllm import manifest as offers
 from recallm_core.backends.vllm import setup as vllm_setup
-from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
+from recallm_core.backends.vllm.manifest import (
+    FILES_PATH,
+    MANIFEST_PATH,
+    Manifest,
+    described,
+    read_files,
+)
+from recallm_core.inputs.model_config import eos_ids, read_config, vocab_size
 
 SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
 MAX_BODY = 192 * 2**20  # bytes; a spec of its largest size, and a prompt of ten million tokens
@@ -49,8 +55,8 @@ class RecallMiddleware:
         self._folder = Path(settings["folder"])
         self._model: str = settings["model"]
         self._keys: tuple[bytes, ...] = tuple(bytes.fromhex(key) for key in settings["keys"])
-        self._files = offers.read_files(self._folder)
-        self._offer: bytes | None = None
+        self._files = read_files(self._folder)
+        self._manifest: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or hands it on."""
@@ -63,7 +69,7 @@ class RecallMiddleware:
             await self._app(scope, receive, send)
             return
         key = _bearer(scope)
-        if not self._keys and _is_foreign(scope):
+        if not self._keys and _is_cross_origin(scope):
             await _reply(send, 403, _error("a server without keys answers only this machine"))
         elif self._keys and not self._knows(key):
             await _reply(send, 401, _error("this server wants a key: Authorization: Bearer ..."))
@@ -86,27 +92,27 @@ class RecallMiddleware:
         name = path.removeprefix(FILES_PATH)
         if scope["method"] not in ("GET", "HEAD"):
             await _reply(send, 405, _error("only GET"))
-        elif path == OFFER_PATH:
-            self._offer = self._offer or self._described(scope).to_json().encode()
-            await _reply(send, 200, self._offer)
+        elif path == MANIFEST_PATH:
+            self._manifest = self._manifest or self._describe(scope).to_json().encode()
+            await _reply(send, 200, self._manifest)
         elif path.startswith(FILES_PATH) and name in self._files:
             await _reply(send, 200, self._files[name], b"application/octet-stream")
         else:
             await _reply(send, 404, _error("no such file here"))
 
-    def _described(self, scope: Scope) -> Offer:
+    def _describe(self, scope: Scope) -> Manifest:
         config = _engine_config(scope)
         model = getattr(config, "model_config", None)
         folder = self._folder
         window = getattr(model, "max_model_len", None)
-        width = model.get_vocab_size() if model is not None else offers.vocab_size(folder)
-        return Offer(
+        width = model.get_vocab_size() if model is not None else vocab_size(folder)
+        return Manifest(
             model=self._model,
-            window=int(window or offers.read_config(folder)["max_position_embeddings"]),
+            window=int(window or read_config(folder)["max_position_embeddings"]),
             vocab_size=int(width or 0),
-            eos_ids=offers.eos_ids(folder),
-            model_type=str(offers.read_config(folder).get("model_type", "")),
-            files=offers.described(self._files),
+            eos_ids=eos_ids(folder),
+            model_type=str(read_config(folder).get("model_type", "")),
+            files=described(self._files),
             engine=f"vLLM {vllm_setup.version()}",
             runner=vllm_setup.runner(config),
             release=__version__,
@@ -171,7 +177,7 @@ def _bearer(scope: Scope) -> bytes:
     return key_bytes
 
 
-def _is_foreign(scope: Scope) -> bool:
+def _is_cross_origin(scope: Scope) -> bool:
     """Whether a web page, or a name that points here, is behind a request.
 
     A browser on this machine can reach loopback for any page that it shows; it says so by an

@@ -1,4 +1,4 @@
-"""Whether a stranger's grammar can be compiled: tried in a process of its own, within limits.
+"""Whether an untrusted grammar can be compiled: tried in a process of its own, within limits.
 
 A grammar of a hundred characters can take minutes and gigabytes to compile, and one of some
 thousand rules overflows the stack: neither may happen to a server. The process knows no model's

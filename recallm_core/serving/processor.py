@@ -108,11 +108,11 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
     # The first runner: requests by batch index, outputs in live lists.
 
     def is_argmax_invariant(self) -> bool:
-        """No: greedy decoding needs the mask as well."""
+        """Returns False: a mask may forbid the likeliest token, so greedy decoding needs it."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Takes up requests that came, left or moved."""
+        """Follows the requests that joined, left or moved within the batch."""
         process_dict_updates(self._listed, batch_update, self._list)
 
     def _list(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Listed | None:

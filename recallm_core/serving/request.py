@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.backends.vllm import manifest as offer
 from recallm_core.backends.vllm.wire import ARGUMENT
 from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask
 from recallm_core.decoding.grammar import GrammarEngine
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import ConstraintError, RecallmError
+from recallm_core.inputs.model_config import eos_ids
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Engines = Callable[[ConstraintSpec], GrammarEngine]
@@ -135,7 +135,7 @@ class FolderEngines:
         self._engine: Future[GrammarEngine] = self._thread.submit(self._build)
 
     def _build(self) -> GrammarEngine:
-        ends = offer.eos_ids(Path(self._folder))
+        ends = eos_ids(Path(self._folder))
         tokenizer = HFTokenizer.from_folder(self._folder, eos_ids=ends)
         return GrammarEngine(tokenizer, vocab_size=self._vocab_size)
 

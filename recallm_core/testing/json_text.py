@@ -23,14 +23,14 @@ def plainly(text: bytes) -> tuple[bytes, list[int]]:
     """
     out, origin, last = bytearray(), list[int](), 0
     for match in _ESCAPES.finditer(text):
-        plain = _unescaped(match.group())
+        plain = _unescape(match.group())
         out += text[last : match.start()] + plain
         origin += [*range(last, match.start()), *[match.start()] * len(plain)]
         last = match.end()
     return bytes(out + text[last:]), [*origin, *range(last, len(text) + 1)]
 
 
-def _unescaped(escape: bytes) -> bytes:
+def _unescape(escape: bytes) -> bytes:
     if escape == b"\x7f":
         return b"\\u007f"
     if escape[1:2] not in (b"u", b"/"):

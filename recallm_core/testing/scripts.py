@@ -109,12 +109,12 @@ class _Speaker:
                 self._quoted = Quoted()
                 token = remaining.pop(0)
                 yield from _as_far_as_legal(self._constraint, [token])
-                at += sum(byte & 0xC0 != 0x80 for byte in self._spelled(token))
+                at += sum(byte & 0xC0 != 0x80 for byte in self._spelling(token))
                 continue
             run = list(takewhile(lambda token_id: not OPEN <= token_id <= EOS, remaining))
             if not run:
-                raise self._refused(self._spelled(remaining[0]), at)
-            text = b"".join(map(self._spelled, run))
+                raise self._refusal(self._spelling(remaining[0]), at)
+            text = b"".join(map(self._spelling, run))
             written = yield from self._fit(text, at)
             rest = self._tokenizer.encode_plain(text[written:].decode("utf-8")).ids.tolist()
             remaining = [*rest, *remaining[len(run) :]]
@@ -135,7 +135,7 @@ class _Speaker:
                 break
         if written < len(text) and self._constraint.in_grammar:
             before = data[: origin[written]].decode("utf-8", "ignore")
-            raise self._refused(data[origin[written] :], at + len(before))
+            raise self._refusal(data[origin[written] :], at + len(before))
         return origin[written]
 
     def _next(self, text: bytes) -> tuple[int, int | None]:
@@ -144,7 +144,7 @@ class _Speaker:
         assert legal is not None  # a grammar lists what it allows
         best, best_token = -1, None
         for token in legal.tolist():
-            spelled = self._spelled(token)
+            spelled = self._spelling(token)
             if spelled[:1] == text[:1] or spelled[0] in WHITE:
                 used = self._quoted.used(spelled, text)
                 if used is not None and used > best:
@@ -153,20 +153,20 @@ class _Speaker:
 
     def _take(self, token: int) -> int:
         self._constraint.consume(token)
-        self._quoted = self._quoted.after(self._spelled(token))
+        self._quoted = self._quoted.after(self._spelling(token))
         return token
 
-    def _spelled(self, token: int) -> bytes:
+    def _spelling(self, token: int) -> bytes:
         """What a token stands for; of a control token, its name."""
         if OPEN <= token <= EOS:
             return CONTROL[token - OPEN].encode()
         return self._tokenizer.token_bytes(token) or b""
 
-    def _refused(self, text: bytes, at: int) -> GenerationError:
+    def _refusal(self, text: bytes, at: int) -> GenerationError:
         """The error for text that the grammar doesn't allow."""
         legal = self._constraint.mask().only
         assert legal is not None  # a grammar lists what it allows
-        names = [self._spelled(int(t)).decode("utf-8", "replace") for t in legal]
+        names = [self._spelling(int(t)).decode("utf-8", "replace") for t in legal]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         return GenerationError(
             f"the script can't say {text[:20].decode('utf-8', 'replace')!r} at character {at}, "

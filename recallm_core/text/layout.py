@@ -23,6 +23,7 @@ _BREAKS = ("\n", "\r\n", "\r")
 _MARK = re.compile(
     r"[ \t]*(?:>(?:[ \t]?>)*[ \t]?|(?://[/!]?|\#{1,6}|;{1,3}|%{1,3}|--)[ \t]|\*(?=[ \t]|$))"
 )
+_NOT_CODE = frozenset(">#/;%*-+([|<{\u2022\u2023\u25e6\u25aa\u2043")
 _MARKING = frozenset(" \t>/#;%-*")
 _ITEM = re.compile(
     r"(?:[-+*\u2022\u2023\u25e6\u25aa\u2043]|\d{1,3}[.)]|[(\[]?[a-zA-Z]?\d{0,2}[)])\s"
@@ -60,6 +61,7 @@ _OPENERS = frozenset(
     Es Wenn Wir Sie Er Le La Les Il Elle El Los Las
 """.split()  # noqa: SIM905
 )
+_CUE = re.compile(r"\d\d[.,]\d{3} --> ")
 _CUE_TIME = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d{3} --> ")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
@@ -126,9 +128,11 @@ def read_layout(text: str) -> Layout:
     for paragraph in _paragraphs(text):
         if _is_bare_line(text, paragraph) or _is_plainly_wrapped(text, paragraph):
             blocks.append((paragraph[0][0], paragraph[-1][1]))
+        elif _is_plainly_code(text, paragraph):
+            blocks += paragraph
         else:
             _read_paragraph(text, paragraph, blocks, marks)
-    if "-->" in text:
+    if _CUE.search(text):
         blocks = _joined_cues(text, blocks, marks)
     return Layout(_blanked(text, marks), blocks)
 
@@ -169,6 +173,17 @@ def _is_plainly_wrapped(text: str, paragraph: Sequence[Range]) -> bool:
     )
 
 
+def _is_plainly_code(text: str, paragraph: Sequence[Range]) -> bool:
+    """Tells of most code that it is; so it is read three times as fast."""
+    if len(paragraph) < 2:
+        return False
+    lines = [text[start:end].strip() for start, end in paragraph]
+    if any(line[0] in _NOT_CODE or line[0].isdecimal() for line in lines):
+        return False
+    codes = sum(_CODE.search(line[-_LOOK_AHEAD:]) is not None for line in lines)
+    return codes >= max(2, len(lines) / 2)
+
+
 def _blanked(text: str, marks: Sequence[Range]) -> str:
     """The text with spaces in place of some ranges."""
     if not marks:
@@ -185,7 +200,6 @@ def _read_paragraph(
 ) -> None:
     """Adds the blocks of a paragraph, and the marks before their lines."""
     lines = _lines(text, paragraph)
-    repeated = Counter(line.mark for line in lines)
     for run in _runs(lines):
         joins = _joins(run) if len(run) > 1 else []
         begin = run[0].start
@@ -195,8 +209,13 @@ def _read_paragraph(
                 begin = following.start
         blocks.append((begin, run[-1].end))
         mark = run[0].mark
-        if mark and (any(joins) or mark[0] != "#" or repeated[mark] == len(lines) > 1):
+        if mark and (any(joins) or mark[0] != "#" or _is_common(mark, lines)):
             marks.extend((line.start, line.at) for line in run)
+
+
+def _is_common(mark: str, lines: Sequence[_Line]) -> bool:
+    """Whether a mark stands before all lines of a paragraph; else a hash may be a heading's."""
+    return len(lines) > 1 and all(line.mark == mark for line in lines)
 
 
 def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:

@@ -212,7 +212,6 @@ _WIDE_ENDS = "\u3002\uff01\uff1f\uff61"
 _AFTER_QUOTATIONS = frozenset("\u3068\u3092\u306e\u306f\u304c\u306b\u3067\u3082\u3001\u3002\u300c")
 _OPEN, _CLOSED = "([\uff08\u3010", ")]\uff09\u3011"
 _BRACKETS = re.compile(rf"[{re.escape(_OPEN + _CLOSED)}]")
-_OPENING = re.compile(rf"[{re.escape(_OPEN)}]")
 _LONGEST_ASIDE = 200  # characters that a bracket may hold from a full stop to its end
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
@@ -265,11 +264,12 @@ def _sentences(text: str, plain: str, blocks: list[tuple[int, int]]) -> list[tup
     spans: list[tuple[int, int]] = []
     for start, end in blocks:
         begin = start
-        brackets = _Brackets(plain, start, end) if _OPENING.search(plain, start, end) else None
+        brackets: _Brackets | None = None
         for match in _ENDS.finditer(plain, start, end):
             if not _is_end(plain, begin, match, end):
                 continue
-            if brackets is None or not brackets.hold(match.end()):
+            brackets = brackets or _Brackets(plain, start, end)
+            if not brackets.hold(match.end()):
                 _add_trimmed(text, begin, match.end(), spans)
                 begin = match.end()
         _add_trimmed(text, begin, end, spans)
@@ -300,12 +300,10 @@ class _Brackets:
 
 
 def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) -> None:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    if start < end:
-        spans.append((start, end))
+    words = text[start:end].lstrip()
+    if words:
+        start = end - len(words)
+        spans.append((start, start + len(words.rstrip())))
 
 
 def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:

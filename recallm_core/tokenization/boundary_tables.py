@@ -58,7 +58,7 @@ class Limits:
     can_end_hard: Bools
 
     def part(self, first: int, last: int) -> Limits:
-        """The limits of a stretch of the tokens."""
+        """Returns the limits of some consecutive tokens."""
         return Limits(
             self.can_start[first:last], self.can_end[first:last], self.can_end_hard[first:last]
         )
@@ -159,12 +159,12 @@ class _Visible:
         np.cumsum(seen, out=self._count[1:])
 
     def after(self, offsets: Ints32) -> Ints32:
-        """For each offset, the first of them at or after it; the end of the text without one."""
+        """Returns for each offset the first marked one at or after it, else the text's end."""
         offsets_after: Ints32 = self._at[self._count[offsets]]
         return offsets_after
 
     def before(self, offsets: Ints32) -> Ints32:
-        """For each offset, one past the last of them before it; 0 without one."""
+        """Returns for each offset one past the last marked one before it, else 0."""
         counts = self._count[offsets]
         offsets_before: Ints32 = np.where(
             counts > 0, self._at[counts - 1] + np.int32(1), np.int32(0)

@@ -1,4 +1,4 @@
-"""Chat templates of checkpoints, rendered with bounds: they are programs that a stranger wrote.
+"""Chat templates of checkpoints, rendered with bounds: they are programs of untrusted origin.
 
 Jinja's sandbox keeps a template from reaching anything but its data. What it may still do is go on
 for ever, or ask for more memory than there is. So every loop, call and filter is counted against a
@@ -63,13 +63,13 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **more: Any) ->
     meter = Meter(Meter().size(shown, more) if len(shown) < MOST_PARTS else 0)
     token = running.set(meter)
     try:
-        return str(_compiled(template).render(messages=shown, **more))
+        return str(_compile(template).render(messages=shown, **more))
     finally:
         running.reset(token)
 
 
 @lru_cache(maxsize=16)
-def _compiled(source: str) -> Any:
+def _compile(source: str) -> Any:
     if len(source) > _MOST_SOURCE:
         raise TooMuchError(f"it has more than {_MOST_SOURCE:,} characters")
     return _Environment().from_string(source)
@@ -95,13 +95,13 @@ class _Environment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[_Generation, loopcontrols],
-            finalize=_written,
+            finalize=_write,
         )
-        measured = {name: _measured(name, self.filters[name]) for name in _FILTERS}
-        measured |= {"tojson": _measured("tojson", _tojson)}
+        measured = {name: _measuring(name, self.filters[name]) for name in _FILTERS}
+        measured |= {"tojson": _measuring("tojson", _tojson)}
         measured |= {
-            "~loop": _counted,
-            "~join": _concatenated,
+            "~loop": _count,
+            "~join": _concatenate,
             "~held": _measure,
         }
         self.filters = measured
@@ -118,18 +118,18 @@ class _Environment(ImmutableSandboxedEnvironment):
         return parsed
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """One of the operators that can make something long."""
+        """Measures an operator that can make something long, then applies it."""
         meter = current_meter()
         meter.step()
         check_operands(meter, operator, left, right)
         return meter.measure(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """A method, macro or function."""
+        """Counts and measures the call of a method, macro or function, then makes it."""
         meter = current_meter()
         meter.step()
         if args and method_name(called) == "join":
-            args = (_listed(args[0]), *args[1:])
+            args = (_list(args[0]), *args[1:])
         check_method(meter, called, args, kwargs)
         return meter.measure(super().call(context, called, *args, **kwargs))
 
@@ -159,40 +159,40 @@ class _Marking(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  (Jinja's name)
         self.generic_visit(node)
-        node.iter = _filtered(node.iter, "~loop")
+        node.iter = _filter(node.iter, "~loop")
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         together = nodes.Tuple(node.nodes, "load", lineno=node.lineno)
-        return _filtered(together, "~join")
+        return _filter(together, "~join")
 
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
-        return _filtered(self.generic_visit(node), "~held")
+        return _filter(self.generic_visit(node), "~held")
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
-        return _filtered(self.generic_visit(node), "~held")
+        return _filter(self.generic_visit(node), "~held")
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return node if node.ctx != "load" else _filtered(node, "~held")
+        return node if node.ctx != "load" else _filter(node, "~held")
 
     def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        node.filter = _filtered(node.filter, "~held", node.lineno)
+        node.filter = _filter(node.filter, "~held", node.lineno)
         return node
 
     def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:  # noqa: N802
         return nodes.Const(node.data, lineno=node.lineno)
 
 
-def _filtered(node: Any, name: str, line: int | None = None) -> nodes.Filter:
+def _filter(node: Any, name: str, line: int | None = None) -> nodes.Filter:
     lineno = node.lineno if line is None else line
     return nodes.Filter(node, name, [], [], None, None, lineno=lineno)
 
 
 @pass_context
-def _written(_: Context, value: Any) -> str:
+def _write(_: Context, value: Any) -> str:
     """What is written, measured before it becomes a text."""
     meter = current_meter()
     if not isinstance(value, str):
@@ -210,26 +210,26 @@ class _Sized:
         return len(self._values)
 
     def __iter__(self) -> Iterator[Any]:
-        return _ticking(self._values)
+        return _tick(self._values)
 
 
-def _ticking(values: Iterable[Any]) -> Iterator[Any]:
+def _tick(values: Iterable[Any]) -> Iterator[Any]:
     meter = current_meter()
     for value in values:
         meter.step()
         yield value
 
 
-def _counted(values: Any) -> Any:
-    return _Sized(values) if hasattr(values, "__len__") else _ticking(values)
+def _count(values: Any) -> Any:
+    return _Sized(values) if hasattr(values, "__len__") else _tick(values)
 
 
-def _listed(values: Any) -> Any:
+def _list(values: Any) -> Any:
     """A generator's elements, counted; anything else as it is."""
-    return list(_ticking(values)) if isinstance(values, Iterator) else values
+    return list(_tick(values)) if isinstance(values, Iterator) else values
 
 
-def _concatenated(values: Sequence[Any]) -> str:
+def _concatenate(values: Sequence[Any]) -> str:
     meter = current_meter()
     meter.step()
     meter.fit(meter.size(*values))
@@ -253,7 +253,7 @@ def _raise(message: object) -> None:
     raise TemplateError(str(message)[:2000])
 
 
-def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _measuring(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that is counted, and whose result is measured."""
 
     @wraps(function)
@@ -261,7 +261,7 @@ def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         meter = current_meter()
         meter.step()
         arguments = args[1:] if hasattr(function, "jinja_pass_arg") else args
-        operands = [_listed(value) for value in arguments]
+        operands = [_list(value) for value in arguments]
         check_filter(meter, name, operands, kwargs)
         return meter.measure(function(*args[: len(args) - len(arguments)], *operands, **kwargs))
 

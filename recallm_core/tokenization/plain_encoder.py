@@ -47,7 +47,7 @@ def _character_offsets(data: bytes, lengths: Ints32) -> tuple[Ints32, Ints32]:
     return character[starts], character[ends - 1] + np.int32(1)
 
 
-def _ascending(offsets: Ints32, size: int) -> tuple[Ints32, Ints32, Bools]:
+def _in_order(offsets: Ints32, size: int) -> tuple[Ints32, Ints32, Bools]:
     """Starts and ends forced into order, and which of them were in order by themselves."""
     starts = np.maximum.accumulate(np.clip(offsets[:, 0], 0, size))
     ends = np.maximum.accumulate(np.clip(offsets[:, 1], 0, size))
@@ -60,7 +60,7 @@ def _no_tokens() -> PlainTokens:
     return PlainTokens(none, none, none, np.empty(0, dtype=np.bool_))
 
 
-def _joined(pieces: Sequence[tuple[int, PlainTokens]]) -> PlainTokens:
+def _join(pieces: Sequence[tuple[int, PlainTokens]]) -> PlainTokens:
     return PlainTokens(
         np.concatenate([p.ids for _, p in pieces]),
         np.concatenate([p.starts + np.int32(at) for at, p in pieces]),
@@ -106,7 +106,7 @@ class PlainEncoder:
         """
         if not text:
             return _no_tokens()
-        return self._located(text, self._plain.encode(text, add_special_tokens=False))
+        return self._locate(text, self._plain.encode(text, add_special_tokens=False))
 
     def encode_many(self, texts: Sequence[str]) -> list[PlainTokens]:
         """Encodes untrusted texts, each by itself; cheaper than one by one where they are short.
@@ -122,20 +122,20 @@ class PlainEncoder:
         bases = np.cumsum([0, *map(len, texts)])
         if together is None or self._is_control[together.ids].any():
             encoded = zip(texts, encodings, strict=True)
-            return [self._located(text, encoding) for text, encoding in encoded]
+            return [self._locate(text, encoding) for text, encoding in encoded]
         stops = np.concatenate([[0], np.cumsum(sizes)])
         parts = zip(texts, encodings, stops[:-1].tolist(), stops[1:].tolist(), strict=True)
         base = np.repeat(bases[:-1], sizes).astype(np.int32)
         size = np.repeat(np.diff(bases), sizes)
         starts, ends = together.starts - base, together.ends - base
         if (starts < 0).any() or (ends > size).any():  # the spellings agree only as a whole
-            return [self._located(text, encoding) for text, encoding, _, _ in parts]
+            return [self._locate(text, encoding) for text, encoding, _, _ in parts]
         return [
             PlainTokens(together.ids[a:b], starts[a:b], ends[a:b], together.copyable[a:b])
             for _, _, a, b in parts
         ]
 
-    def _located(self, text: str, encoding: Any) -> PlainTokens:
+    def _locate(self, text: str, encoding: Any) -> PlainTokens:
         listed: list[int] = encoding.ids
         ids = np.array(listed, dtype=np.int32)
         if self._is_control[ids].any():
@@ -145,7 +145,7 @@ class PlainEncoder:
             return exact
         offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
         checked = self._checked_bytes if self._lengths.any() else self._checked_folds
-        return checked(text, ids, *_ascending(offsets, len(text)))
+        return checked(text, ids, *_in_order(offsets, len(text)))
 
     def _exact_offsets(self, text: str, ids: Ints32, listed: list[int]) -> PlainTokens | None:
         """Offsets from the tokens' bytes; None unless the tokens spell the text exactly."""
@@ -182,11 +182,13 @@ class PlainEncoder:
     ) -> PlainTokens:
         """Copyable where token and slice are alike but for case, accents and white space."""
         slices = zip(ids.tolist(), starts.tolist(), ends.tolist(), strict=True)
-        alike = (i != self._unknown and self._folded(i) == _fold(text[a:b]) for i, a, b in slices)
+        alike = (
+            i != self._unknown and self._fold_token(i) == _fold(text[a:b]) for i, a, b in slices
+        )
         copyable = np.fromiter(alike, dtype=np.bool_, count=len(ids)) & in_order
         return PlainTokens(ids, starts, ends, copyable)
 
-    def _folded(self, token: int) -> str:
+    def _fold_token(self, token: int) -> str:
         return _fold(str(self._plain.id_to_token(token)).removeprefix("##"))
 
     def _encode_around_controls(self, text: str, encoding: Any) -> PlainTokens:
@@ -210,7 +212,7 @@ class PlainEncoder:
             pieces.extend((i, self._encode_character(text[i])) for i in range(start, end))
             last = end
         pieces.append((last, self.encode(text[last:])))
-        return _joined(pieces)
+        return _join(pieces)
 
     def _encode_character(self, character: str) -> PlainTokens:
         """One character by itself; remembered, for hostile texts hold many of the few there are."""

@@ -17,7 +17,7 @@ def rebuild(state: Mapping[str, Any]) -> Any:
 
 
 def template_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer without truncation, padding, post-processing, dropout and dummy spaces."""
+    """Returns a state without truncation, padding, post-processing, dropout and dummy spaces."""
     return {
         **state,
         "truncation": None,
@@ -30,7 +30,7 @@ def template_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_tokenizer(state: Mapping[str, Any], controls: Set[int]) -> Any:
-    """The tokenizer that knows no control token; runs of white space remain added tokens.
+    """Returns a tokenizer that knows no control token; runs of white space remain added tokens.
 
     A byte-level tokenizer loses its normal form too. Normal forms are for matching, not for
     copying: without NFC a byte-level tokenizer spells every text exactly.
@@ -116,7 +116,7 @@ def is_byte_level(state: Mapping[str, Any]) -> bool:
 
 
 def unknown_id(state: Mapping[str, Any], vocab: Mapping[str, int]) -> int:
-    """The id that the model gives to what it can't spell; -1 where there is none."""
+    """Returns the id of the unknown token; -1 where there is none."""
     model = state["model"]
     if model.get("type") == "Unigram":
         number = model.get("unk_id")
@@ -128,7 +128,7 @@ def unknown_id(state: Mapping[str, Any], vocab: Mapping[str, int]) -> int:
 def byte_table(
     state: Mapping[str, Any], vocab: Mapping[str, int], size: int, hidden: Set[int]
 ) -> list[bytes | None]:
-    """What each id stands for; all None for tokenizers that aren't made of bytes or pieces."""
+    """Returns the bytes of each id; all None where tokens are neither of bytes nor of pieces."""
     table: list[bytes | None] = [None] * size
     byte_level = is_byte_level(state)
     kinds = {p.get("type") for p in _parts(state.get("decoder"))}

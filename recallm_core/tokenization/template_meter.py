@@ -56,7 +56,7 @@ class Meter:
         return text
 
     def size(self, *values: Any) -> int:
-        """The characters in some values, nested ones too, each as often as it stands there."""
+        """Returns the characters in some values and in all they hold, repeats counted."""
         pending, parts, total = list(values), 0, 0
         while pending:
             value = pending.pop()
@@ -174,7 +174,7 @@ def _check_format(meter: Meter, form: str, mark: str, values: Sequence[Any]) -> 
 
 
 def method_name(called: Any) -> str:
-    """The name of a method of a text or number; empty for anything else."""
+    """Returns the name of a method of a text or number; empty for anything else."""
     bound = getattr(called, "__wrapped__", called)
     owner = getattr(bound, "__self__", None)
     return bound.__name__ if isinstance(owner, str | bytes | int | float) else ""

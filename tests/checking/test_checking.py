@@ -157,6 +157,48 @@ def test_what_passes_for_other_writing(said: str, quote: str, verdict: str) -> N
     assert found.verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("said", "quote", "verdict"),
+    [
+        ("See A-1 is the lowest grade.", "-1 is the lowest grade", "exact"),
+        ("See A-1 is the lowest grade.", "-1 is the  LOWEST grade", "drift"),
+        ("See A-1 is the lowest grade.", "-1 is the lowest price", "altered"),
+        ("It is 1 degree cold today.", "-1 degree cold today", "altered"),
+        ("It is -1 degree cold today.", "is 1 degree cold today", "altered"),
+        ("Pages 10-1 are read last.", "-1 are read last", "exact"),
+    ],
+)
+def test_a_dash_is_a_sign_only_where_the_document_has_one(
+    said: str, quote: str, verdict: str
+) -> None:
+    assert check_quotes(f"<q>{quote}</q>", [said]).quotes[0].verdict == verdict
+
+
+@pytest.mark.parametrize("joint", ["\u200b", "\u200b\u200b", " \u200b", "\u200b "])
+def test_words_with_a_space_without_width_between_them_are_words(joint: str) -> None:
+    said = "the annual leave of each employee is thirty days and ends in March"
+    joined = said.replace(" ", joint)
+    for quote, document in ((joined, said), (said, joined)):
+        report = check_quotes(f"<q>{quote}</q>", [document], repair=True)
+        assert report.quotes[0].verdict == "drift"
+        assert report.text == f"<q>{document}</q>"
+
+
+def test_what_looks_like_another_word_without_the_space_is_altered() -> None:
+    report = check_quotes("<q>he is notable to go</q>", ["he is not\u200bable to go"], repair=True)
+    assert report.quotes[0].verdict == "altered"
+    assert report.repairs == 0
+
+
+@pytest.mark.parametrize("mark", ["【4:0†source】", " [0]", "[^0]"])
+def test_a_number_that_no_document_can_have_says_nothing(mark: str) -> None:
+    """Documents are counted from 1; such a quote was misattributed whatever it said."""
+    (quote,) = check_quotes(
+        f'It says "the annual leave is long"{mark}.', ["So the annual leave is long."]
+    ).quotes
+    assert (quote.verdict, quote.claimed) == ("exact", None)
+
+
 def test_numbers_count_the_documents_as_they_were_given_repeats_included() -> None:
     given = [HANDBOOK, HANDBOOK, REMOTE]
     for number, verdict in ((1, "misattributed"), (2, "misattributed"), (3, "exact")):

@@ -87,6 +87,40 @@ def test_what_is_said_of_a_quotes_source_is_read(
     assert (written.claim.numbers, written.claim.names) == (numbers, names)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "a half-timbered house of 1530",
+        "the house \u2014 a ruin by then \u2014 was sold in 1830",
+        "the house was sold - so they say - in 1830",
+        "well-known in the 1830s",
+        "two rules:\n- the first of 1829\n- the second of 1830",
+        "\u2014 Is it sold?\n\u2014 It was, in 1830.",
+        "It was sold. \u2014 Was it not sold in 1830?",
+    ],
+)
+def test_a_dash_in_a_block_quote_is_the_quotes_own(block: str) -> None:
+    """What came behind it was taken for a name, and was never checked."""
+    (written,) = read("\n".join(f"> {line}" for line in block.split("\n")))
+    assert written.text == block
+
+
+@pytest.mark.parametrize(
+    ("block", "name"),
+    [
+        ("It was sold in 1830. \u2014 Handbook", "Handbook"),
+        ("*It was sold in 1830* -- Handbook, p. 3", "Handbook, p. 3"),
+        ("It was sold in 1830\n\u2014 The well-known Handbook", "The well-known Handbook"),
+        ("It was a half-timbered house\n- Handbook", "Handbook"),
+    ],
+)
+def test_the_name_under_a_block_quote_is_no_part_of_it(block: str, name: str) -> None:
+    (written,) = read("\n".join(f"> {line}" for line in block.split("\n")))
+    assert written.claim is not None
+    assert written.claim.names == (name,)
+    assert name not in written.text
+
+
 @given(st.text("ab \n\"'“”‘’„«»`>-[]1<q/>{}:,\\", max_size=120))
 def test_quotes_are_in_order_and_apart(text: str) -> None:
     places = [(w.start, w.end) for w in read(text)]

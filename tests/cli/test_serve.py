@@ -166,7 +166,7 @@ def test_every_refused_flag_is_refused_in_every_spelling() -> None:
         for spelled in (flag, flag[:-1], flag + "=x", flag + ".a", flag.replace("-", "_")):
             word = "--" + spelled[2:]
             with pytest.raises(RecallmError, match="is refused"):
-                serve_cli.check_flags([serve_cli._dashed(word)])
+                serve_cli.check_flags([serve_cli._with_dashes(word)])
 
 
 @pytest.mark.parametrize(

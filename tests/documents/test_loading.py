@@ -18,6 +18,7 @@ from recallm_core.documents.extraction import decode, extract_html, extract_pdf
 from recallm_core.documents.limited_process import LimitedProcess, pdf_process
 from recallm_core.documents.loading import Skipped, load_documents
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.folders import Folder
 from recallm_core.retrieval import CorpusIndex
 
 # ---------------------------------------------------------------- PDF files made by hand
@@ -755,6 +756,17 @@ def test_the_child_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         "<table><tr><td hidden>SECRET<td>shown</table>",
         "<img hidden><br hidden>",
         "<div hidden>SECRET</b></i></div>",
+        "<details><summary>shown</summary>SECRET<p>SECRET<summary>SECRET</summary></details>",
+        "<details>SECRET<div><summary>SECRET</summary></div><summary>shown</details>",
+        "<details hidden><summary>SECRET</summary>SECRET</details>",
+        "<details open>shown<details><summary>shown</summary>SECRET</details></details>",
+        "<details><summary>shown<details><summary>shown</summary>SECRET</details></summary>SECRET"
+        "</details>",
+        "<template><details>SECRET</details></template>",
+        "<p style='display:/* */none'>SECRET</p><p style='opacity: 0'>SECRET</p>",
+        "<p style='opacity:0.5'>shown</p><span style='font-size:0px'>SECRET</span>",
+        "<datalist><option>SECRET</datalist><video>SECRET</video>",
+        "<p style='font-size:0.9em'>shown<p style='content-visibility:hidden'>SECRET</p>",
     ],
 )
 def test_what_a_browser_does_not_show_is_left_out(hidden: str) -> None:
@@ -765,7 +777,7 @@ def test_what_a_browser_does_not_show_is_left_out(hidden: str) -> None:
 
 
 def test_hidden_text_is_counted_and_can_be_kept(tmp_path: Path) -> None:
-    page = "<p>shown</p><dialog>a secret</dialog><dialog open>open</dialog><p hidden=until-found>f"
+    page = "<p>shown</p><details><summary>open</summary>a secret</details><p hidden=until-found>f"
     (tmp_path / "a.html").write_text(page)
     loaded = load_documents(tmp_path)
     assert [d.text.split() for d in loaded] == [["shown", "open", "f"]]
@@ -780,9 +792,21 @@ def test_hidden_text_is_counted_and_can_be_kept(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(
     ["<p hidden>", "<div style=display:none>", "</p>", "</div>", "<li hidden>", "<ul>", "</ul>",
      "x", "<td hidden>", "<table>", "</table>", "<b>", "</b>", "<br>", "<dialog>", "</dialog>",
-     "<nav>"]
+     "<nav>", "<details>", "<summary>", "</summary>", "</details>"]
 ), max_size=30).map("".join))  # fmt: skip
 def test_hidden_elements_hide_no_more_than_is_in_them(page: str) -> None:
     kept = extract_html(page, "a.html", keep_hidden=True).text
     found = extract_html(page, "a.html").text
     assert found.count("x") <= kept.count("x") == page.count("x") or "<nav>" in page
+
+
+def test_a_folder_held_open_is_read_as_it_is_and_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("One.")
+    folder = Folder(tmp_path / "docs")
+    assert load_documents(folder) == load_documents(tmp_path / "docs")
+    (tmp_path / "docs").rename(tmp_path / "moved")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "b.md").write_text("Two.")
+    assert [document.text for document in load_documents([folder])] == ["One."]
+    folder.close()

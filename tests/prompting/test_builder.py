@@ -17,11 +17,12 @@ from recallm_core.decoding.constraint import Effect
 from recallm_core.documents.document import Passage
 from recallm_core.errors import DocumentError, TokenizerError
 from recallm_core.evidence.reader import EvidenceReader
-from recallm_core.evidence.registry import SCORERS, Entry, scorer_factory
+from recallm_core.evidence.registry import SCORERS, Entry
 from recallm_core.evidence.sentence_bias import (
     SHARPNESS,
     WITHIN_EVIDENCE,
     WITHIN_SENTENCE,
+    sentences,
 )
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.prompting.builder import PromptBuilder
@@ -706,50 +707,24 @@ def test_titles_of_a_pack_are_part_of_what_is_remembered(builder):
     assert not best(["Museum", "Zoo"])
 
 
-# what is remembered
-
-
-def held(cache):
-    """The bytes of all arrays that a cache keeps alive, those that they are parts of included."""
-    arrays = [a for t in cache._texts.values() for a in (t.ids, t.starts, t.ends, t.copyable)]
-    arrays += [a for b in cache._limits.values() for a in (b.can_start, b.can_end, b.can_end_hard)]
-    owners = {id(a if a.base is None else a.base): a if a.base is None else a.base for a in arrays}
-    return sum(owner.nbytes for owner in owners.values())
-
-
-@pytest.mark.parametrize("character", ["a", "é", "東", "🙂"])
-def test_what_is_remembered_is_bounded_in_bytes(character):
-    builder = PromptBuilder(ByteTokenizer(), Recipe(), vocab_size=262)
-    cache = builder._cache
-    cache._max_bytes = 200_000
-    for number in range(40):
-        texts = [f"{number} {n} " + character * 1000 for n in range(10)]
-        tokens = cache.all_tokens(texts)
-        for boundary in ("word", "character"):
-            cache.all_limits(tokens, boundary)
-        assert cache._bytes <= cache._max_bytes
-        assert held(cache) <= cache._max_bytes
-        assert {text for _, text in cache._limits} <= set(cache._texts)
-    assert cache._bytes == sum(cache._bytes_of(text, t) for text, t in cache._texts.items())
-
-
 # many threads
 
 
 def test_a_prompt_is_built_while_the_evidence_for_another_is_scored(builder, monkeypatch):
     made, begun, go_on = builder("qwen"), threading.Event(), threading.Event()
+    pack = [Passage("new", 0, 0, "Nobody has read this before.")]
 
     def slow(passages):
         begun.set()
         assert go_on.wait(30)
-        return scorer_factory("reader")(passages)
+        return sentences(passages)
 
     monkeypatch.setitem(SCORERS, "sentences", Entry(f"{__name__}:_slow", "min_support"))
     monkeypatch.setattr(sys.modules[__name__], "_slow", slow, raising=False)
     with ThreadPoolExecutor(1) as threads:
-        scored = threads.submit(made.build, ask("q"), PACK, GenerationParams(prior="sentences"))
+        scored = threads.submit(made.build, ask("q"), pack, GenerationParams(prior="sentences"))
         assert begun.wait(30)
-        assert made.build(ask("other"), PACK, QUIET).evidence is None
+        assert made.build(ask("other"), pack, QUIET).evidence is None
         assert made.count("alpha") > 0
         assert not scored.done()
         go_on.set()

@@ -1,4 +1,4 @@
-"""What stands before a vLLM server: keys, salts, limits, and the offer."""
+"""What stands before a vLLM server: keys, salts, limits, and the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.backends.vllm.manifest import FILES_PATH, OFFER_PATH, Offer
+from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, Manifest
 from recallm_core.models import shipped
 from recallm_core.serving.app import MAX_BODY, SETTINGS, RecallMiddleware
 
@@ -69,7 +69,7 @@ class Kit:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/tokenize", "/metrics", "/invocations", "/", OFFER_PATH, "/docs"]
+    "path", ["/v1/models", "/tokenize", "/metrics", "/invocations", "/", MANIFEST_PATH, "/docs"]
 )
 @pytest.mark.parametrize("key", [None, "", "wrong", KEYS[0] + "x", "é"])
 async def test_every_path_wants_a_key(path: str, key: str | None) -> None:
@@ -88,15 +88,15 @@ async def test_health_checks_need_none() -> None:
         assert (await kit.ask("GET", path)).text == "behind"
 
 
-async def test_the_offer_and_its_files() -> None:
+async def test_the_manifest_and_its_files() -> None:
     kit = Kit(())
-    offer = Offer.from_json((await kit.ask("GET", OFFER_PATH)).content)
-    assert (offer.model, offer.window, offer.vocab_size) == ("mini", 4096, 6144)
-    assert (offer.runner, offer.eos_ids, offer.model_type) == ("V2", (3,), "llama")
-    for name, told in offer.files.items():
+    manifest = Manifest.from_json((await kit.ask("GET", MANIFEST_PATH)).content)
+    assert (manifest.model, manifest.window, manifest.vocab_size) == ("mini", 4096, 6144)
+    assert (manifest.runner, manifest.eos_ids, manifest.model_type) == ("V2", (3,), "llama")
+    for name, told in manifest.files.items():
         data = (await kit.ask("GET", FILES_PATH + name)).content
         assert (len(data), hashlib.sha256(data).hexdigest()) == (told.size, told.sha256)
-    assert set(offer.files) == {"tokenizer.json", "tokenizer_config.json", "recallm.json"}
+    assert set(manifest.files) == {"tokenizer.json", "tokenizer_config.json", "recallm.json"}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_the_offer_and_its_files() -> None:
 async def test_nothing_else_is_offered(name: str) -> None:
     kit = Kit(())
     assert (await kit.ask("GET", FILES_PATH + name)).status_code == 404
-    assert (await kit.ask("POST", OFFER_PATH, json={})).status_code in (404, 405, 200)
+    assert (await kit.ask("POST", MANIFEST_PATH, json={})).status_code in (404, 405, 200)
     assert b"architectures" not in (await kit.ask("GET", FILES_PATH + name)).content
 
 

@@ -25,9 +25,9 @@ def make_checkpoint(folder: Path, kind: str, *, tied: bool, width: int = 32) -> 
     texts = []
     for _ in range(60):
         for make in GENERATED.values():
-            lesson = make(rng, size=300)
-            texts += [lesson.question, *(text for _, text in lesson.passages)]
-            texts += [part for part in lesson.thinking if isinstance(part, str)]
+            example = make(rng, size=300)
+            texts += [example.question, *(text for _, text in example.passages)]
+            texts += [part for part in example.thinking if isinstance(part, str)]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

@@ -7,20 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 
 from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.backends.checks import FORKED
 from recallm_core.backends.local.prefix_cache import PrefixCache
-from recallm_core.backends.local.rescoring import Bias, NotScoredError, Rescoring
-from recallm_core.backends.local.runner import Runner, Slot
-from recallm_core.backends.local.sampling import Best, Chooser, Scores, legal_scores
+from recallm_core.backends.local.protocol import Runner
+from recallm_core.backends.local.rescoring import Rescoring
+from recallm_core.backends.local.sampling import Best, Chooser, Scores
+from recallm_core.backends.local.sequences import Plan, Reading, Running
 from recallm_core.backends.stream import Job
-from recallm_core.decoding.constraint import Constraint, Mask
+from recallm_core.decoding.constraint import Constraint
 from recallm_core.errors import GenerationCancelledError, GenerationError
 
 OnPrefill = Callable[[int, int], None]
@@ -30,89 +29,6 @@ _STOP_SECONDS = 10.0  # how long an interpreter that exits waits for the running
 _LEAST_CHUNK = 64  # smaller pieces of a prompt aren't worth a forward pass
 _IDLE_BYTES = 1 << 30  # buffers up to this size are kept while nothing runs
 _FADE = 0.98
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A sequence that the worker is generating."""
-
-    job: Job
-    slot: Slot
-    constraint: Constraint
-    chooser: Chooser
-    newest: int  # not yet read by the model
-    left: int  # tokens that may still come
-    pending: int | None = None  # the newest, where the constraint waits for a score to consume it
-    awaited: Future[Bias] | None = None  # the score without which nothing can be done
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is nothing to do before a score is there."""
-        return self.awaited is not None and not self.awaited.done()
-
-    def consume(self, token: int) -> None:
-        """Moves the constraint on by a chosen token, later where what follows isn't scored yet."""
-        self.pending = token
-        try:
-            self.constraint.consume(token)
-        except NotScoredError as error:
-            self.awaited = error.score
-        else:
-            self.pending = None
-
-    @property
-    def reason(self) -> FinishReason | None:
-        """Why it has to end now, if it has to."""
-        if self.constraint.done:
-            return "stop"
-        return None if self.left else "length"
-
-
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """A sequence whose prompt is being read."""
-
-    job: Job
-    slot: Slot
-    constraint: Constraint
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What one step proposes for one sequence.
-
-    Attributes:
-        draft: Proposed tokens; the constraint has consumed them.
-        masks: What is legal before each of them, and after the last.
-    """
-
-    draft: list[int]
-    masks: list[Mask]
-
-    @property
-    def open_places(self) -> list[int]:
-        """The places where there is something to choose."""
-        return [i for i, mask in enumerate(self.masks) if mask.only is None or len(mask.only) > 1]
-
-    def extend(self, constraint: Constraint, token: int) -> bool:
-        """Adds a token that is foreseen; False: what follows it isn't scored yet."""
-        length = constraint.length
-        try:
-            constraint.consume(token)
-            mask = constraint.mask()
-        except NotScoredError:
-            constraint.rollback(constraint.length - length)
-            return False
-        self.draft.append(token)
-        self.masks.append(mask)
-        return True
-
-    def cut(self, constraint: Constraint, count: int) -> None:
-        """Shortens the draft to ``count`` tokens."""
-        if len(self.draft) > count:
-            constraint.rollback(len(self.draft) - count)
-            del self.draft[count:]
-            del self.masks[count + 1 :]
 
 
 class Engine:
@@ -149,8 +65,8 @@ class Engine:
         self._chunk = prefill_chunk
         self._draft_tokens = draft_tokens if runner.can_rollback else 0
         self._cost = CostModel()
-        self._running: list[_Running] = []
-        self._reading: _Reading | None = None
+        self._running: list[Running] = []
+        self._reading: Reading | None = None
         self._inbox: deque[Job] = deque()
         self._wake = threading.Condition()
         self._stopped = False
@@ -185,7 +101,9 @@ class Engine:
             self._stopped = True
             self._wake.notify_all()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._runner.clear()  # otherwise the worker does, when it ends
+        elif thread is not threading.current_thread():
             thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
@@ -193,7 +111,7 @@ class Engine:
             "the backend was closed before the answer was complete"
         )
         try:
-            with torch.inference_mode():
+            with self._runner.session():
                 while self._wait():
                     self._round()
         except BaseException as failure:  # a fault of this library: nobody must wait for ever
@@ -264,7 +182,7 @@ class Engine:
             constraint = self._constraint(job.request)
             slot = self._runner.open(ids[:-1], self._cache)
             job.cached_tokens = slot.length
-            self._reading = _Reading(job, slot, constraint)
+            self._reading = Reading(job, slot, constraint)
         except BaseException as error:  # a callback's own, whatever it is: that request ends
             job.end(None, error)
         return True
@@ -308,7 +226,7 @@ class Engine:
         reading.job.end("cancelled" if error is None else None, error)
         return 0
 
-    def _start(self, reading: _Reading) -> None:
+    def _start(self, reading: Reading) -> None:
         """Turns a prompt that was read into a running sequence; its last token is still to come."""
         request = reading.job.request
         shared = request.prefix_length or len(request.token_ids)
@@ -316,7 +234,7 @@ class Engine:
         self._runner.activate(reading.slot)
         self._reading = None
         self._running.append(
-            _Running(
+            Running(
                 job=reading.job,
                 slot=reading.slot,
                 constraint=reading.constraint,
@@ -327,7 +245,7 @@ class Engine:
         )
 
     def _finish(
-        self, running: _Running, reason: FinishReason | None, error: BaseException | None = None
+        self, running: Running, reason: FinishReason | None, error: BaseException | None = None
     ) -> None:
         self._running.remove(running)
         self._runner.close(running.slot)
@@ -348,7 +266,7 @@ class Engine:
             for running in plans:
                 self._finish(running, None, error)
             return
-        ended: list[tuple[_Running, FinishReason | None, BaseException | None]] = []
+        ended: list[tuple[Running, FinishReason | None, BaseException | None]] = []
         for (running, plan), row in zip(plans.items(), scores, strict=True):
             try:
                 self._commit(running, plan, row)
@@ -359,53 +277,25 @@ class Engine:
         for running, reason, failure in ended:  # rows move: only once all of them are settled
             self._finish(running, reason, failure)
 
-    def _plans(self) -> dict[_Running, _Plan]:
+    def _plans(self) -> dict[Running, Plan]:
         """A plan per running sequence; one whose constraint fails ends alone, one may wait."""
         plans = {}
         for running in list(self._running):
             try:
-                if (plan := self._plan(running)) is not None:
+                if (plan := running.plan(self._draft_tokens)) is not None:
                     plans[running] = plan
             except BaseException as error:
                 self._finish(running, None, error)
         return plans
 
-    def _plan(self, running: _Running) -> _Plan | None:
-        """Proposes what can be foreseen: copies with one way on, and forced tokens.
-
-        None: before anything can be chosen, the evidence has to be scored.
-        """
-        if running.waits:
-            return None
-        constraint = running.constraint
-        limit = min(self._draft_tokens, running.left - 1)
-        try:
-            if running.pending is not None:
-                constraint.consume(running.pending)
-                running.pending = None
-            plan = _Plan([], [constraint.mask()])
-        except NotScoredError as error:
-            running.awaited = error.score
-            return None
-        ahead: deque[int] = deque()
-        while len(plan.draft) < limit:
-            mask = plan.masks[-1]
-            if not ahead:
-                ahead.extend(constraint.draft(limit - len(plan.draft)) or _only(mask))
-            if not ahead or not mask.allows(ahead[0]) or ahead[0] in constraint.rules.ends:
-                break
-            if not plan.extend(constraint, ahead.popleft()):
-                break
-        return plan
-
-    def _fit_width(self, plans: Mapping[_Running, _Plan]) -> None:
+    def _fit_width(self, plans: Mapping[Running, Plan]) -> None:
         """Shortens drafts where the rows beside them would pay more than the drafts save."""
-        if len(plans) > 1:
+        if len(plans) > 1 and not self._runner.ragged:
             width = self._cost.best_width([len(plan.masks) for plan in plans.values()])
             for running, plan in plans.items():
                 plan.cut(running.constraint, width - 1)
 
-    def _forward(self, plans: Mapping[_Running, _Plan]) -> list[list[Scores | Best]]:
+    def _forward(self, plans: Mapping[Running, Plan]) -> list[list[Scores | Best]]:
         wanted = [plan.open_places for plan in plans.values()]
         logits = self._runner.step(
             [running.slot for running in plans],
@@ -418,33 +308,17 @@ class Engine:
             for place in places
         ]
         greedy = [r.chooser.greedy for r, places in zip(plans, wanted, strict=True) for _ in places]
-        scores = iter(legal_scores(logits, masks, greedy) if masks else ())
+        scores = iter(self._runner.score(logits, masks, greedy) if masks else ())
         return [[next(scores) for _ in places] for places in wanted]
 
-    def _commit(self, running: _Running, plan: _Plan, scores: list[Scores | Best]) -> None:
-        """Chooses at each place in turn, as far as the choices agree with the draft."""
-        chosen: list[int] = []
-        left = iter(scores)
-        for place, mask in enumerate(plan.masks):
-            forced = _only(mask)
-            chosen.append(forced[0] if forced else running.chooser.pick(next(left)))
-            if place == len(plan.draft) or chosen[-1] != plan.draft[place]:
-                running.constraint.rollback(len(plan.draft) - place)
-                running.consume(chosen[-1])
-                break
-        self._runner.keep(running.slot, len(chosen))
-        running.newest = chosen[-1]
-        running.left -= len(chosen)
-        running.job.push(chosen)
+    def _commit(self, running: Running, plan: Plan, scores: list[Scores | Best]) -> None:
+        tokens = running.choose(plan, scores)
+        self._runner.keep(running.slot, len(tokens))
+        running.job.push(tokens)
 
 
 def _need(request: GenerationRequest) -> int:
     return len(request.token_ids) + request.sampling.max_new_tokens
-
-
-def _only(mask: Mask) -> list[int]:
-    """The one legal token, where there is just one."""
-    return [int(mask.only[0])] if mask.only is not None and len(mask.only) == 1 else []
 
 
 class CostModel:

@@ -40,12 +40,12 @@ class _Known:
     def moved_on(self, prompt: int, output: Ids) -> bool:
         """Whether the output is this one and a token more, which was then taken in."""
         size = len(output) - 1
-        if prompt != self.prompt or size != self.legal or size != len(self.output):
+        if prompt != self.prompt or size != len(self.output):
             return False
-        if self.state.done or (output[:size] != self.output).any():
+        if (output[:size] != self.output).any():
             return False
         token = int(output[size])
-        if self.state.mask().allows(token):
+        if self.legal == size and not self.state.done and self.state.mask().allows(token):
             self.state.consume(token)
             self.legal += 1
         self.output = output

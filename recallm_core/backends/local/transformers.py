@@ -19,11 +19,12 @@ from recallm_core.backends.local.runner import choose_runner
 from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.inputs.kernels import bound_kernels
+from recallm_core.inputs.memory import memory_bytes
 from recallm_core.models.checkpoint import (
     choose_device,
     find_folder,
     load_model,
-    memory_bytes,
     window_of,
 )
 
@@ -81,6 +82,7 @@ class TransformersBackend:
         self.window: int = found
         self.model = model
         device: torch.device = model.get_input_embeddings().weight.device
+        bound_kernels()
         with torch.inference_mode():
             runner, self.vocab_size = choose_runner(model, found)
         self.batched: bool = runner.can_rollback

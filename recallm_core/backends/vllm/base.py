@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from recallm_core.backends import FinishReason, GenerationRequest, Sampling
 from recallm_core.backends.checks import check_request
 from recallm_core.backends.stream import EngineStream, Job
-from recallm_core.backends.vllm.wire import Piece
+from recallm_core.backends.vllm.wire import OutputChunk
 from recallm_core.errors import (
     ConstraintError,
     GenerationCancelledError,
@@ -51,11 +51,11 @@ class RemoteBackend(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """Which one it is, for messages."""
+        """Names the engine or the server, for error messages."""
 
     @abstractmethod
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Runs a coroutine where ``pieces`` may be read.
+        """Runs a coroutine where ``chunks`` may be read.
 
         Raises:
             GenerationCancelledError: The backend was closed.
@@ -71,7 +71,7 @@ class RemoteBackend(ABC):
         spec: str | None,
         **more: Any,
     ) -> Any:
-        """Returns a request in the form that ``pieces`` takes.
+        """Returns a request in the form that ``chunks`` takes.
 
         Args:
             prompt: Token ids.
@@ -82,8 +82,8 @@ class RemoteBackend(ABC):
         """
 
     @abstractmethod
-    def pieces(self, prepared: Any) -> AsyncGenerator[Piece, None]:
-        """What comes back for one request; closing it ends the request in the engine.
+    def chunks(self, prepared: Any) -> AsyncGenerator[OutputChunk, None]:
+        """Yields the output of one request as it comes; closing this ends it in the engine.
 
         Raises:
             GenerationError: It fails, or is refused.
@@ -134,19 +134,19 @@ class RemoteBackend(ABC):
         tokens_left = job.request.sampling.max_new_tokens
         echoed, reason = False, None
         last: list[int] = []
-        async with aclosing(self.pieces(prepared)) as pieces:
-            async for piece in pieces:
-                if piece.prompt is not None:
-                    echoed = self._check_echo(piece.prompt, prompt)
-                if piece.cached_tokens is not None:
-                    job.cached_tokens = piece.cached_tokens
-                tokens = _with_end(piece, eos)
+        async with aclosing(self.chunks(prepared)) as chunks:
+            async for chunk in chunks:
+                if chunk.prompt is not None:
+                    echoed = self._check_echo(chunk.prompt, prompt)
+                if chunk.cached_tokens is not None:
+                    job.cached_tokens = chunk.cached_tokens
+                tokens = _with_end(chunk, eos)
                 tokens_left -= len(tokens)
                 if tokens_left < 0:
                     raise self.error(f"{self.who} generated more tokens than it was asked for")
                 if tokens and not echoed:
                     raise self.error(f"{self.who} {_NO_ECHO}")
-                reason = piece.finish_reason or reason
+                reason = chunk.finish_reason or reason
                 if reason is None:
                     job.push(list(tokens))
                 else:  # held until the stream has ended: who has it all stops listening
@@ -180,8 +180,8 @@ class RemoteBackend(ABC):
         prepared = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
 
         async def read() -> list[int]:
-            async with aclosing(self.pieces(prepared)) as pieces:
-                return [token async for piece in pieces for token in piece.tokens]
+            async with aclosing(self.chunks(prepared)) as chunks:
+                return [token async for chunk in chunks for token in chunk.tokens]
 
         ids: list[int] = self.start(read()).result()
         return ids
@@ -204,9 +204,9 @@ _NO_ECHO = (
 )
 
 
-def _with_end(piece: Piece, eos: Sequence[int]) -> tuple[int, ...]:
+def _with_end(chunk: OutputChunk, eos: Sequence[int]) -> tuple[int, ...]:
     """The new ids; an end-of-sequence id that was named apart is put at their end."""
-    named = piece.stop_id
-    if named is None or named not in eos or piece.tokens[-1:] == (named,):
-        return piece.tokens
-    return (*piece.tokens, named)
+    named = chunk.stop_id
+    if named is None or named not in eos or chunk.tokens[-1:] == (named,):
+        return chunk.tokens
+    return (*chunk.tokens, named)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends.vllm import manifest as offers
 from recallm_core.backends.vllm.connection import Connection
 from recallm_core.backends.vllm.handshake import check_processor, check_tokenizer
 from recallm_core.backends.vllm.http import START, ServerBackend
-from recallm_core.backends.vllm.manifest import FILES_PATH, MAX_OFFER, OFFER_PATH, Offer
+from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, MAX_MANIFEST, Manifest
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
+from recallm_core.inputs.model_config import eos_ids, vocab_size
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -65,13 +65,13 @@ def connect(
         raise TypeError(f"unknown options {unknown} of a served model; known: {known}")
     connection = Connection(url, **options)
     try:
-        return _opened(connection, mode, recipe, tokenizer, served_model, cache_salt)
+        return _open(connection, mode, recipe, tokenizer, served_model, cache_salt)
     except BaseException:
         connection.close()
         raise
 
 
-def _opened(
+def _open(
     connection: Connection,
     mode: str,
     recipe: Recipe | None,
@@ -80,12 +80,12 @@ def _opened(
     salt: str | None,
 ) -> tuple[HFTokenizer, ServerBackend, Recipe]:
     name, window = _model(connection, served_model)
-    reply = connection.get(OFFER_PATH, limit=MAX_OFFER)
-    offer = None if reply is None else Offer.from_json(reply)
-    if offer is not None:
-        _check_offer(offer, name, window)
-        tokenizer, own_recipe = _from_offer(connection, offer, mode, folder)
-        width = offer.vocab_size
+    reply = connection.get(MANIFEST_PATH, limit=MAX_MANIFEST)
+    manifest = None if reply is None else Manifest.from_json(reply)
+    if manifest is not None:
+        _check_manifest(manifest, name, window)
+        tokenizer, own_recipe = _from_manifest(connection, manifest, mode, folder)
+        width = manifest.vocab_size
     elif folder is not None:
         tokenizer, own_recipe, width = _from_folder(Path(folder), mode)
     else:
@@ -100,8 +100,8 @@ def _opened(
     backend = ServerBackend(
         connection, model=name, window=window, vocab_size=width, cache_salt=salt
     )
-    backend.about = _about(connection, offer, name)
-    if offer is None:
+    backend.about = _about(connection, manifest, name)
+    if manifest is None:
         check_tokenizer(backend, tokenizer)
     check_processor(backend, tokenizer)
     return tokenizer, backend, recipe or own_recipe
@@ -130,22 +130,22 @@ def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
     return matching[0]
 
 
-def _check_offer(offer: Offer, name: str, window: int) -> None:
-    if (offer.model, offer.window) != (name, window):
+def _check_manifest(manifest: Manifest, name: str, window: int) -> None:
+    if (manifest.model, manifest.window) != (name, window):
         raise ServerError(
-            f"the server describes {offer.model!r} with a window of {offer.window:,} but serves "
-            f"{name!r} with {window:,}; something between here and there mixes two servers"
+            f"the server describes {manifest.model!r} with a window of {manifest.window:,} but "
+            f"serves {name!r} with {window:,}; something between here and there mixes two servers"
         )
 
 
-def _from_offer(
-    connection: Connection, offer: Offer, mode: str, folder: str | Path | None
+def _from_manifest(
+    connection: Connection, manifest: Manifest, mode: str, folder: str | Path | None
 ) -> tuple[HFTokenizer, Recipe]:
     """Tokenizer and recipe as offered; a folder that was given has to be equal."""
     with tempfile.TemporaryDirectory(prefix="recallm-") as directory:
         place = Path(directory)
-        _write(place, _fetched(connection, offer), offer.model_type)
-        tokenizer = HFTokenizer.from_folder(place, eos_ids=offer.eos_ids)
+        _write(place, _fetch(connection, manifest), manifest.model_type)
+        tokenizer = HFTokenizer.from_folder(place, eos_ids=manifest.eos_ids)
         offered_recipe = choose_recipe(place, mode, tokenizer)
         tokenizer = fitted(place, offered_recipe, tokenizer)
     if folder is not None:
@@ -165,10 +165,10 @@ def _from_offer(
     return tokenizer, offered_recipe
 
 
-def _fetched(connection: Connection, offer: Offer) -> dict[str, bytes]:
-    """The offered files, each as long and with the digest that the offer says."""
+def _fetch(connection: Connection, manifest: Manifest) -> dict[str, bytes]:
+    """The offered files, each as long and with the digest that the manifest says."""
     files: dict[str, bytes] = {}
-    for name, entry in offer.files.items():
+    for name, entry in manifest.files.items():
         data = connection.get(FILES_PATH + name, limit=entry.size)
         if data is None or len(data) != entry.size or _sha256(data) != entry.sha256:
             raise ServerError(f"{connection.url} sent another {name} than it describes")
@@ -183,7 +183,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _write(place: Path, files: Mapping[str, bytes], model_type: str) -> None:
-    """Writes the files of a stranger's tokenizer, less what could lead elsewhere."""
+    """Writes the files of an untrusted tokenizer, less what could lead elsewhere."""
     for name, data in files.items():
         (place / name).write_bytes(data)
     config: dict[str, Any] = {}
@@ -204,8 +204,8 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
     """Tokenizer, recipe and width of the logits of a local model folder."""
     if not folder.is_dir():
         raise CheckpointError(f"tokenizer={str(folder)!r} is no folder")
-    tokenizer = HFTokenizer.from_folder(folder, eos_ids=offers.eos_ids(folder))
-    width = offers.vocab_size(folder)
+    tokenizer = HFTokenizer.from_folder(folder, eos_ids=eos_ids(folder))
+    width = vocab_size(folder)
     if width is None:
         raise CheckpointError(
             f"{folder} has no config.json that names vocab_size; give the whole model's folder "
@@ -215,14 +215,14 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
     return fitted(folder, recipe, tokenizer), recipe, width
 
 
-def _about(connection: Connection, offer: Offer | None, name: str) -> dict[str, str]:
+def _about(connection: Connection, manifest: Manifest | None, name: str) -> dict[str, str]:
     """What a person wants to know of a server, for messages and logs."""
-    if offer is not None:
+    if manifest is not None:
         return {
-            "engine": offer.engine,
-            "runner": offer.runner,
+            "engine": manifest.engine,
+            "runner": manifest.runner,
             "model": name,
-            "release": offer.release,
+            "release": manifest.release,
         }
     try:
         reply = connection.get("/version", limit=_MAX_REPLY)

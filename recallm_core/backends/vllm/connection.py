@@ -170,8 +170,8 @@ class Connection:
         body = bytearray()
         seconds = 2 * self.timeout + limit / _SLOWEST
         end = asyncio.get_running_loop().time() + seconds
-        async for piece in self.pieces(response):
-            body += piece
+        async for chunk in self.chunks(response):
+            body += chunk
             if len(body) > limit:
                 raise ServerError(f"{self.url}{path} sent more than {limit:,} bytes")
             if asyncio.get_running_loop().time() > end:
@@ -182,7 +182,7 @@ class Connection:
     async def opened(
         self, method: str, path: str, data: bytes | None, *, missing_ok: bool = False
     ) -> AsyncGenerator[Any, None]:
-        """A reply whose head has come and is fine; what failed before that is tried again.
+        """Yields a reply whose status is good; a request that fails before that is sent again.
 
         Generating has no side effects, so a request is safe to repeat until its answer begins.
 
@@ -205,11 +205,11 @@ class Connection:
                 response = await self._send(method, path, data)
             except self._http.TimeoutException as error:
                 if last or not isinstance(error, self._http.ConnectTimeout):
-                    raise self._failed(error) from error
+                    raise self._failure(error) from error
                 retry_after = None
             except self._http.TransportError as error:
                 if last:
-                    raise self._failed(error) from error
+                    raise self._failure(error) from error
                 retry_after = None
             else:
                 if response.status_code not in _BUSY or last:
@@ -233,7 +233,7 @@ class Connection:
                 "it may take so long"
             ) from error
 
-    async def pieces(self, response: Any) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, response: Any) -> AsyncGenerator[bytes, None]:
         """The bytes of a reply as they come.
 
         Raises:
@@ -242,10 +242,10 @@ class Connection:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise ServerError(f"{self.url} sent a compressed reply, which wasn't asked for")
         try:
-            async for piece in response.aiter_raw():
-                yield piece
+            async for chunk in response.aiter_raw():
+                yield chunk
         except self._http.TransportError as error:
-            raise self._failed(error, begun=True) from error
+            raise self._failure(error, begun=True) from error
 
     async def _check(self, response: Any) -> None:
         status = response.status_code
@@ -257,18 +257,18 @@ class Connection:
                 f"{self.url} redirects to {target}; redirects aren't followed, a key and documents "
                 "would go along: give the address that answers itself"
             )
-        explanation = await self._said(response)
+        explanation = await self._explanation(response)
         raise ServerError(
             f"{self.url} {_MEANINGS.get(status, 'refused the request')} ({status}){explanation}"
         )
 
-    async def _said(self, response: Any) -> str:
+    async def _explanation(self, response: Any) -> str:
         """What a reply says of its failure, made harmless."""
         body = b""
         try:
-            async with asyncio.timeout(self.timeout), aclosing(self.pieces(response)) as pieces:
-                async for piece in pieces:
-                    body += piece[: _MAX_ERROR - len(body)]
+            async with asyncio.timeout(self.timeout), aclosing(self.chunks(response)) as chunks:
+                async for chunk in chunks:
+                    body += chunk[: _MAX_ERROR - len(body)]
                     if len(body) >= _MAX_ERROR:
                         break
         except (ServerError, TimeoutError):
@@ -276,7 +276,7 @@ class Connection:
         message = message_of(body)
         return f": {message}" if message else ""
 
-    def _failed(self, error: Exception, *, begun: bool = False) -> ServerError:
+    def _failure(self, error: Exception, *, begun: bool = False) -> ServerError:
         http, kind = self._http, type(error).__name__
         if isinstance(error, http.TimeoutException) and not isinstance(error, http.ConnectTimeout):
             return ServerError(
@@ -335,7 +335,7 @@ def _pause(tried: int, retry_after: str | None) -> float:
 
 
 def message_of(body: bytes) -> str:
-    """What an error reply says: vLLM's and OpenAI's forms, or its beginning as text."""
+    """Returns the message in an error reply, in vLLM's or OpenAI's form; else how it begins."""
     text = body.decode("utf-8", "replace")
     try:
         content = json.loads(text)
@@ -348,6 +348,6 @@ def message_of(body: bytes) -> str:
 
 
 def one_line(text: str) -> str:
-    """At most 500 printable characters on one line: errors may be shown in a terminal."""
+    """Returns a text as one line of at most 500 printable characters, safe in a terminal."""
     line = " ".join(text[:2000].split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]

@@ -24,7 +24,7 @@ _NUDGE = 100.0  # the largest logit bias there is: a model opens the span that i
 
 
 def check_processor(backend: RemoteBackend, tokenizer: Tokenizer) -> None:
-    """Lets the model copy four random tokens under a constraint, and the same without it.
+    """Checks that a constraint is obeyed, by copying four random tokens with and without one.
 
     Raises:
         GenerationError: The constraint isn't obeyed, or the output is the same without it.
@@ -82,7 +82,7 @@ def _ordinary(tokenizer: Tokenizer) -> list[int]:
 
 
 def check_tokenizer(backend: ServerBackend, tokenizer: HFTokenizer) -> None:
-    """Compares a local tokenizer with the server's own, which says only what it makes of texts.
+    """Checks that a local tokenizer encodes some texts just as the server's own does.
 
     Raises:
         ServerError: They differ, or the server can't be asked.

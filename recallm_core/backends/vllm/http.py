@@ -15,7 +15,7 @@ from recallm_core.backends.vllm.manifest import PROCESSOR
 from recallm_core.backends.vllm.wire import (
     COMPLETIONS_PATH,
     Allowance,
-    Piece,
+    OutputChunk,
     completion,
     events,
     read_event,
@@ -85,21 +85,21 @@ class ServerBackend(RemoteBackend):
         )
         return json.dumps(body).encode(), len(prompt), sampling.max_new_tokens
 
-    async def pieces(self, prepared: tuple[bytes, int, int]) -> AsyncGenerator[Piece, None]:
-        """The events of one answer; closing it closes the request's connection."""
+    async def chunks(self, prepared: tuple[bytes, int, int]) -> AsyncGenerator[OutputChunk, None]:
+        """Yields the events of one answer; closing this closes the request's connection."""
         body, size, max_tokens = prepared
         connection = self.connection
         async with (
             connection.opened("POST", COMPLETIONS_PATH, body) as response,
-            aclosing(connection.pieces(response)) as data,
+            aclosing(connection.chunks(response)) as data,
         ):
             may = Allowance(prompt_tokens=size, max_tokens=max_tokens, timeout=connection.timeout)
             async with aclosing(events(data, prompt_tokens=size, allowance=may)) as stream:
                 async for event in stream:
-                    piece = read_event(event, vocab_size=self.vocab_size)
-                    if piece.tokens:
+                    chunk = read_event(event, vocab_size=self.vocab_size)
+                    if chunk.tokens:
                         may.progress()
-                    yield piece
+                    yield chunk
 
     def close(self) -> None:
         """Ends all streams and closes the connections; safe to call twice."""

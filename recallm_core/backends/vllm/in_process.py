@@ -28,14 +28,14 @@ import torch
 from recallm_core._version import __version__
 from recallm_core.backends import Sampling
 from recallm_core.backends.checks import FORKED
-from recallm_core.backends.vllm import manifest as offer
 from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.connection import one_line
 from recallm_core.backends.vllm.loop_thread import LoopThread
 from recallm_core.backends.vllm.manifest import PROCESSOR
-from recallm_core.backends.vllm.wire import ARGUMENT, Piece, settings
+from recallm_core.backends.vllm.wire import ARGUMENT, OutputChunk, settings
 from recallm_core.errors import CheckpointError, GenerationCancelledError, GenerationError
+from recallm_core.inputs.model_config import eos_ids
 from recallm_core.locks import ForkSafeLock
 from recallm_core.models.checkpoint import auto_dtype
 
@@ -81,7 +81,7 @@ class VllmBackend(RemoteBackend):
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end an output, as the checkpoint's configuration names them."""
-        return offer.eos_ids(self._folder)
+        return eos_ids(self._folder)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Runs a coroutine on the engine's loop."""
@@ -109,7 +109,7 @@ class VllmBackend(RemoteBackend):
         )
         return list(prompt), sampling_params
 
-    async def pieces(self, prepared: tuple[list[int], Any]) -> AsyncGenerator[Piece, None]:
+    async def chunks(self, prepared: tuple[list[int], Any]) -> AsyncGenerator[OutputChunk, None]:
         """The engine's outputs for one request; closing it aborts the request.
 
         Raises:
@@ -124,10 +124,10 @@ class VllmBackend(RemoteBackend):
                 try:
                     output = await anext(outputs, None)
                 except Exception as error:
-                    raise _failed(error) from error
+                    raise _error_of(error) from error
                 if output is None:
                     return
-                yield _piece(output, with_prompt=first)
+                yield _output_chunk(output, with_prompt=first)
                 first = False
 
     def close(self) -> None:
@@ -198,10 +198,10 @@ class _Engine:
         atexit.unregister(self.stop)
 
 
-def _piece(output: Any, *, with_prompt: bool) -> Piece:
+def _output_chunk(output: Any, *, with_prompt: bool) -> OutputChunk:
     (completion,) = output.outputs
     stop = completion.stop_reason
-    return Piece(
+    return OutputChunk(
         tokens=tuple(completion.token_ids),
         prompt=tuple(output.prompt_token_ids) if with_prompt else None,
         finish_reason=completion.finish_reason,
@@ -210,7 +210,7 @@ def _piece(output: Any, *, with_prompt: bool) -> Piece:
     )
 
 
-def _failed(error: Exception) -> GenerationError:
+def _error_of(error: Exception) -> GenerationError:
     """What an exception of vLLM means to who waits for an answer."""
     from vllm.v1.engine.exceptions import EngineDeadError
 

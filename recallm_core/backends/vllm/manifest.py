@@ -1,7 +1,7 @@
 """What a model server offers to its clients: tokenizer, recipe and sizes, with their digests.
 
-``recallm serve`` fills an ``Offer`` and the client reads it, both with this module. To the client
-everything in it is a stranger's until it is checked.
+``recallm serve`` fills a ``Manifest`` and the client reads it, both with this module. To the client
+everything in it is untrusted until it is checked.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from recallm_core.decoding.spec import MAX_IDS, SPEC_VERSION
 from recallm_core.errors import ServerError
 
 VERSION = 1
-OFFER_PATH = "/recallm/v1/offer"
+MANIFEST_PATH = "/recallm/v1/offer"
 FILES_PATH = "/recallm/v1/files/"
-MAX_OFFER = 100_000  # bytes
+MAX_MANIFEST = 100_000  # bytes
 # Nothing else is offered or fetched; sizes in bytes. The largest vocabularies take 35 MB.
 FILES: Mapping[str, int] = {
     "tokenizer.json": 128 * 2**20,
@@ -36,11 +36,10 @@ INSTALL_VLLM = (
 _NAME = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}")
 _TYPE = re.compile(r"[A-Za-z0-9_.-]{0,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MAX_CONFIG = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class ManifestFile:
     """One file: its bytes are known by size and SHA-256."""
 
     size: int
@@ -48,7 +47,7 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Manifest:
     """A server's description of itself.
 
     Attributes:
@@ -69,7 +68,7 @@ class Offer:
     vocab_size: int
     eos_ids: tuple[int, ...]
     model_type: str
-    files: Mapping[str, Offered] = field(default_factory=dict)
+    files: Mapping[str, ManifestFile] = field(default_factory=dict)
     engine: str = "unknown"
     runner: str = "unknown"
     release: str = "unknown"
@@ -83,7 +82,7 @@ class Offer:
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the offer as the server sends it."""
+        """Returns the manifest as the server sends it."""
         files = {name: {"size": f.size, "sha256": f.sha256} for name, f in self.files.items()}
         plain = {name: getattr(self, name) for name in (*_TEXTS, *_NUMBERS)}
         eos = list(self.eos_ids)
@@ -91,26 +90,26 @@ class Offer:
         return json.dumps({"version": VERSION, **plain, **more})
 
     @classmethod
-    def from_json(cls, data: bytes) -> Offer:
+    def from_json(cls, data: bytes) -> Manifest:
         """Reads what a server sent, trusting none of it.
 
         Raises:
-            ServerError: It isn't an offer of this version, or contradicts itself.
+            ServerError: It isn't a manifest of this version, or contradicts itself.
         """
         try:
-            data_object = json.loads(data)
-            offer = cls._from_plain(data_object)
-            if offer.fingerprint != data_object["fingerprint"]:
+            plain = json.loads(data)
+            manifest = cls._from_plain(plain)
+            if manifest.fingerprint != plain["fingerprint"]:
                 raise ValueError("its fingerprint isn't that of its own files and sizes")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ServerError(
                 f"the server's description of itself can't be used: {error}; run the same "
                 "recallm-core release on both sides"
             ) from error
-        return offer
+        return manifest
 
     @classmethod
-    def _from_plain(cls, data: Mapping[str, Any]) -> Offer:
+    def _from_plain(cls, data: Mapping[str, Any]) -> Manifest:
         if type(data["version"]) is not int or data["version"] != VERSION:
             raise ValueError(f"version {str(data['version'])[:20]}, this library reads {VERSION}")
         if data["spec_version"] != SPEC_VERSION:
@@ -121,7 +120,7 @@ class Offer:
         plain: dict[str, Any] = {n: _text(n, data[n], _TEXTS[n]) for n in _TEXTS}
         plain |= {name: _number(name, data[name]) for name in _NUMBERS}
         eos = tuple(_number("eos_ids", i, 0) for i in data["eos_ids"][:1000])
-        files = {name: _offered(name, entry) for name, entry in data["files"].items()}
+        files = {name: _manifest_file(name, entry) for name, entry in data["files"].items()}
         return cls(eos_ids=eos, files=files, **plain)
 
 
@@ -141,13 +140,13 @@ def _number(name: str, value: Any, low: int = 1) -> int:
     return value
 
 
-def _offered(name: str, data: Mapping[str, Any]) -> Offered:
+def _manifest_file(name: str, data: Mapping[str, Any]) -> ManifestFile:
     if name not in FILES:
         raise ValueError(f"it offers a file that isn't one of {sorted(FILES)}")
     size = _number(name, data["size"], 0)
     if size > FILES[name]:
         raise ValueError(f"{name} has {size:,} bytes, over the limit of {FILES[name]:,}")
-    return Offered(size, _text(name, data["sha256"], _DIGEST))
+    return ManifestFile(size, _text(name, data["sha256"], _DIGEST))
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -172,38 +171,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return contents
 
 
-def described(files: Mapping[str, bytes]) -> dict[str, Offered]:
+def described(files: Mapping[str, bytes]) -> dict[str, ManifestFile]:
     """Returns sizes and digests of files."""
-    return {n: Offered(len(b), hashlib.sha256(b).hexdigest()) for n, b in files.items()}
-
-
-def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """Returns a JSON object of a model folder; an empty one where there is none."""
-    path = folder / name
-    if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
-        return {}
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ServerError(f"{path} can't be read as JSON: {error}") from error
-    return config if isinstance(config, dict) else {}
-
-
-def eos_ids(folder: Path) -> tuple[int, ...]:
-    """Returns the ids that a checkpoint's configuration says end an output."""
-    for name in ("generation_config.json", "config.json"):
-        named = read_config(folder, name).get("eos_token_id")
-        if named is not None:
-            listed = named if isinstance(named, list) else [named]
-            return tuple(i for i in listed if type(i) is int and i >= 0)
-    return ()
-
-
-def vocab_size(folder: Path) -> int | None:
-    """Returns the width of the logits that a checkpoint's configuration names."""
-    config = read_config(folder)
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, dict) else {}):
-        if type(part.get("vocab_size")) is int:
-            return int(part["vocab_size"])
-    return None
+    return {n: ManifestFile(len(b), hashlib.sha256(b).hexdigest()) for n, b in files.items()}

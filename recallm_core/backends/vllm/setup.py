@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends.vllm.manifest import INSTALL_VLLM, read_config
+from recallm_core.backends.vllm.manifest import INSTALL_VLLM
 from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.inputs.model_config import read_config
 
 _CODE = "code of a checkpoint never runs"
 _OWN = "prompts are built with the tokenizer of the model's own folder"
@@ -45,7 +46,7 @@ def plain_name(setting: str) -> str:
 
 
 def installed() -> bool:
-    """Whether vLLM is there."""
+    """Whether vLLM can be imported here."""
     return find_spec("vllm") is not None
 
 

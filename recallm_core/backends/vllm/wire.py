@@ -82,7 +82,7 @@ def completion(
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class OutputChunk:
     """One event of an answer.
 
     Attributes:
@@ -156,7 +156,7 @@ class Allowance:
 
 
 async def events(
-    pieces: AsyncIterable[bytes],
+    chunks: AsyncIterable[bytes],
     *,
     prompt_tokens: int,
     max_tokens: int = 0,
@@ -164,10 +164,10 @@ async def events(
 ) -> AsyncGenerator[bytes, None]:
     """Yields the data of server-sent events, without the ``[DONE]`` at their end.
 
-    The cost is linear in what comes, however it is cut into pieces.
+    The cost is linear in what comes, however it is cut.
 
     Args:
-        pieces: Bytes as they come.
+        chunks: Bytes as they come.
         prompt_tokens: Tokens of the prompt, which the server says again.
         max_tokens: New tokens at most.
         allowance: What may come; None: by the two numbers, with no limit of time.
@@ -180,9 +180,9 @@ async def events(
     )
     partial: list[bytes] = []
     size = 0
-    async for piece in pieces:
-        may.take(len(piece))
-        *lines, rest = piece.split(b"\n")
+    async for chunk in chunks:
+        may.take(len(chunk))
+        *lines, rest = chunk.split(b"\n")
         if lines:
             lines[0] = b"".join([*partial, lines[0]])
             partial, size = [], 0
@@ -204,7 +204,7 @@ async def events(
     )
 
 
-def read_event(data: bytes, *, vocab_size: int) -> Piece:
+def read_event(data: bytes, *, vocab_size: int) -> OutputChunk:
     """Reads one event, trusting none of it.
 
     Raises:
@@ -219,7 +219,7 @@ def read_event(data: bytes, *, vocab_size: int) -> Piece:
     if isinstance(event, dict) and "error" in event:
         raise ServerError(f"{_failure(event['error'])}: {message_of(data)}")
     try:
-        return _piece(event, vocab_size)
+        return _output_chunk(event, vocab_size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServerError(
             f"the server's answer hasn't the form of a vLLM completion with token ids ({error}); "
@@ -235,20 +235,20 @@ def _failure(error: Any) -> str:
     return "the server failed while it generated"
 
 
-def _piece(data: Mapping[str, Any], vocab_size: int) -> Piece:
+def _output_chunk(data: Mapping[str, Any], vocab_size: int) -> OutputChunk:
     usage = data.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens")
     spared = cached if type(cached) is int and cached >= 0 else None
     choices = data["choices"]
     if not choices:
-        return Piece(cached_tokens=spared)
+        return OutputChunk(cached_tokens=spared)
     (choice,) = choices
     reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
     if reason is not None and not isinstance(reason, str):
         raise ValueError(f"finish_reason is a {type(reason).__name__}")
     prompt = choice.get("prompt_token_ids")
-    return Piece(
+    return OutputChunk(
         tokens=_ids(choice.get("token_ids") or [], vocab_size),
         prompt=None if prompt is None else _ids(prompt, vocab_size),
         finish_reason=reason,

@@ -30,10 +30,10 @@ def read_book(data: bytes, origin: str, most: int) -> Extracted:
     for name in dict.fromkeys(_chapters(package, posixpath.dirname(main))):
         if name in archive:
             page = extract_html(decode(archive.read(name), is_html=True), origin)
-            pieces.add(page.text, name, gap="\n\n")
+            pieces.add_page(page, name)
     title = package.find(f".//{_TITLE}")
     named = " ".join((title.text or "").split()) if title is not None else ""
-    return Extracted(pieces.text(), named or None, pieces.source_map(origin))
+    return Extracted(pieces.text(), named or None, pieces.source_map(origin), tuple(pieces.notes))
 
 
 def _chapters(package: Element, folder: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import EmailMessage
-from typing import Any, cast
+from typing import Any
 
 from recallm_core.documents.extraction import Extracted, extract_html
 from recallm_core.documents.kinds.pieces import Pieces
@@ -49,7 +49,7 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
     try:
         if data.count(b"\n--") > _MOST_BOUNDARIES:
             raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
-        message = cast(EmailMessage, email.message_from_bytes(data, policy=_Policy()))
+        message: Any = email.message_from_bytes(data, policy=_Policy())
         pieces = Pieces(most)
         parts = _parts(message, "", 0)
         for number, (place, part) in enumerate(parts):
@@ -61,7 +61,7 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
         raise
     except Exception as error:  # the standard library raises whatever a malformed mail leads to
         raise DocumentError(f"the mail is malformed ({error or type(error).__name__})") from None
-    return Extracted(pieces.text(), title, pieces.source_map(origin))
+    return Extracted(pieces.text(), title, pieces.source_map(origin), tuple(pieces.notes))
 
 
 def _head(message: EmailMessage, name: str) -> str | None:
@@ -108,6 +108,8 @@ def _add_part(part: EmailMessage, place: str, pieces: Pieces, origin: str) -> No
         pieces.add(f"Attachment: {name or 'without a name'} ({kind}, {size:,} bytes)", place)
         return
     text = content.replace("\r\n", "\n").replace("\r", "\n")
+    head = f"Attachment: {name}\n" if name else ""
     if kind == "text/html":
-        text = extract_html(text, origin).text
-    pieces.add(f"Attachment: {name}\n{text}" if name else text, place, gap="\n\n")
+        pieces.add_page(extract_html(text, origin), place, head=head)
+    else:
+        pieces.add(head + text, place, gap="\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from recallm_core.documents.document import SourceMap
+from recallm_core.documents.extraction import Extracted
 from recallm_core.errors import DocumentError
 
 
@@ -14,9 +15,11 @@ class Pieces:
 
     Attributes:
         most: Characters that it may have; small files can hold any amount.
+        notes: What was left out of the pieces, for people.
     """
 
     most: int
+    notes: list[str] = field(default_factory=list)
     _texts: list[str] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
     _places: list[str] = field(default_factory=list)
@@ -48,6 +51,17 @@ class Pieces:
         self._length += len(text)
         if self._length > self.most:
             raise DocumentError(f"it has more than {self.most:,} characters of text")
+
+    def add_page(self, page: Extracted, place: str, *, head: str = "") -> None:
+        """Adds an HTML page that is a part of a file, and what is to be known of it.
+
+        Args:
+            page: The page as it was read.
+            place: Where it stands in the file.
+            head: A line before its text.
+        """
+        self.notes += [f"{place}: {note.partition(';')[0]}" for note in page.notes]
+        self.add(f"{head}{page.text}", place, gap="\n\n")
 
     def text(self) -> str:
         """Returns the text."""

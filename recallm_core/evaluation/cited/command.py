@@ -18,12 +18,19 @@ from recallm_core.evaluation.cited.report import show, write_report
 from recallm_core.evaluation.cited.run import Answers, ask_all
 from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.environment import commit, machine, model_identity, sources
-from recallm_core.evaluation.frame.arguments import add_model, names_of, positive
+from recallm_core.evaluation.frame.arguments import add_model, names_of
 from recallm_core.evaluation.frame.page import write_page
 from recallm_core.evaluation.frame.told import Way
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
+from recallm_core.inputs.arguments import (
+    MOST,
+    MOST_COUNTED,
+    MOST_THREADS,
+    MOST_TOKENS,
+    whole_option,
+)
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.train.tasks.datasets import data_folder
 
@@ -56,8 +63,15 @@ def add_parser(kinds: Any) -> None:
         "required/none",
     )
     parser.add_argument("--baseline", action="store_true", help="also the model without us")
-    parser.add_argument("--n", type=positive, default=100, help="questions of each suite (100)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses questions and distractors (0)")
+    parser.add_argument(
+        "--n", type=whole_option(1, MOST_COUNTED), default=100, help="questions of each suite (100)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_option(-MOST, MOST),
+        default=0,
+        help="chooses questions and distractors (0)",
+    )
     parser.add_argument(
         "--suites", type=names_of("suite", NAMES), default=DEFAULT, help="names, by commas"
     )
@@ -66,8 +80,15 @@ def add_parser(kinds: Any) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder for the results (runs/cited-MODEL)")
     parser.add_argument("--resume", action="store_true", help="go on with the rows in --out")
-    parser.add_argument("--batch", type=positive, default=8, help="questions asked at once (8)")
-    parser.add_argument("--max-new-tokens", type=positive, default=_TOKENS, help="per answer (160)")
+    parser.add_argument(
+        "--batch", type=whole_option(1, MOST_THREADS), default=8, help="questions asked at once (8)"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole_option(1, MOST_TOKENS),
+        default=_TOKENS,
+        help="per answer (160)",
+    )
 
 
 def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say) -> None:

@@ -23,10 +23,19 @@ from recallm_core.evaluation.frame.ways import (
     ByUnmasked,
 )
 from recallm_core.generator import RecaLLM
+from recallm_core.inputs.arguments import (
+    MOST_COUNTED,
+    MOST_THREADS,
+    MOST_TOKENS,
+    whole_option,
+)
 from recallm_core.prompting.params import GenerationParams, with_settings
 from recallm_core.train.tasks.datasets import data_folder
 
 POLICIES = ("auto", "first", "required", "free")
+positive = whole_option(1, MOST_COUNTED)
+threads = whole_option(1, MOST_THREADS)
+at_least_0 = whole_option(0, MOST_TOKENS)
 ARMS = ("recall", "bare", "unmasked", "plain", "thinking")
 BARE = "recall without reader"
 SAME = "same"
@@ -39,7 +48,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model", default="recallm-mini", help="recallm-mini, a folder, a hub id or a server"
     )
     parser.add_argument("--mode", default="auto", help="auto, trained or prompted")
-    parser.add_argument("--threads", type=positive, default=2, help="of torch (2)")
+    parser.add_argument("--threads", type=threads, default=2, help="of torch (2)")
     parser.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
 
 
@@ -47,7 +56,12 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
     """Adds where rows and data are."""
     parser.add_argument("--out", type=Path, help="folder for the results (runs/SUITE-MODEL)")
     parser.add_argument("--resume", action="store_true", help="go on with the rows in --out")
-    parser.add_argument("--seed", type=int, default=0, help="makes the samples (0)")
+    parser.add_argument(
+        "--seed",
+        type=whole_option(-MOST_COUNTED, MOST_COUNTED),
+        default=0,
+        help="makes the samples (0)",
+    )
     parser.add_argument("--batch", type=positive, default=4, help="samples asked at once (4)")
 
 
@@ -95,23 +109,6 @@ def add_suite(
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
     parser.add_argument("--data", type=Path, help="data folder (RECALLM_DATA)")
     add_folders(parser)
-
-
-def positive(text: str) -> int:
-    """Reads a whole number of at least 1."""
-    return _whole(text, 1)
-
-
-def at_least_0(text: str) -> int:
-    """Reads a whole number of at least 0."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, low: int) -> int:
-    number = int(text)
-    if number < low:
-        raise argparse.ArgumentTypeError(f"must be at least {low}, got {number}")
-    return number
 
 
 def names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -87,7 +87,7 @@ class RowSource:
             size = rng.choices(list(SIZE_WEIGHTS), list(SIZE_WEIGHTS.values()))[0]
             example = self._mixture.draw(rng, SIZES[size])
             if example.task != "lookup":
-                example = replace(example, question=self._reworded(example.question, rng))
+                example = replace(example, question=self._reword(example.question, rng))
             yield from self.of_example(example, rng)
         elif rng.random() < MISSING:
             yield from self._missing(self._pool, rng)
@@ -96,7 +96,7 @@ class RowSource:
             fact = rng.choice(self._searched if is_searched else self._pool.facts)
             if rng.random() < SWAPPED:
                 fact = self._mixture.swapped(fact, rng)
-            yield from self.of_fact(fact, rng, self._reworded(fact.question, rng))
+            yield from self.of_fact(fact, rng, self._reword(fact.question, rng))
 
     def _missing(self, pool: Pool, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of a question that its passage doesn't answer."""
@@ -104,15 +104,15 @@ class RowSource:
             fact = rng.choice(pool.facts)
             other = renamed(fact, self._names, rng)
             if other is not None:
-                other = replace(other, question=self._reworded(other.question, rng))
+                other = replace(other, question=self._reword(other.question, rng))
                 windows = self._windows(fact.text, 0)
                 near = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
                 yield from self._rows(near[:1], [fact.title], other)
                 return
         fact = rng.choice(pool.missing)
-        yield from self.of_fact(fact, rng, self._reworded(fact.question, rng))
+        yield from self.of_fact(fact, rng, self._reword(fact.question, rng))
 
-    def _reworded(self, question: str, rng: random.Random) -> str:
+    def _reword(self, question: str, rng: random.Random) -> str:
         is_kept = rng.random() > REWORDED
         return question if is_kept else self._thesaurus.reword(question, rng)
 
@@ -154,12 +154,12 @@ class RowSource:
         if example.answer is None:
             hops = (None,)
         elif len(hops) == 1 and rng.random() < TOLD:
-            recalled.append(_said(example, example.evidence[0]))
+            recalled.append(_quote_of(example, example.evidence[0]))
         for number, hop in enumerate(hops):
             is_last = number == len(hops) - 1
             yield from self._hop(example, windows, titles, hop, recalled, is_last, rng)
             if hop is not None:
-                recalled.append(_said(example, hop))
+                recalled.append(_quote_of(example, hop))
 
     def _hop(
         self,
@@ -217,7 +217,7 @@ class RowSource:
             yield Row(encoded.ids[n], encoded.kinds[n], heads, start, end, evidence)
 
 
-def _said(example: Example, span: tuple[int, int, int]) -> str:
+def _quote_of(example: Example, span: tuple[int, int, int]) -> str:
     return example.passages[span[0]][1][span[1] : span[2]]
 
 

@@ -103,7 +103,7 @@ def watch(model: Any, rows: Sequence[Row]) -> dict[str, float]:
     with torch.inference_mode():
         for at in range(0, len(rows), 24):
             part = rows[at : at + 24]
-            for row, logits in zip(part, _scored(model, part), strict=True):
+            for row, logits in zip(part, _score(model, part), strict=True):
                 _watch_row(row, logits, right, sure)
     model.train()
     low, high = (np.array(scores) for scores in sure)
@@ -114,7 +114,7 @@ def watch(model: Any, rows: Sequence[Row]) -> dict[str, float]:
     return {"auroc": auroc, "both": both} | {k: float(v) for k, v in zip(names, means, strict=True)}
 
 
-def _scored(model: Any, rows: Sequence[Row]) -> Tensor:
+def _score(model: Any, rows: Sequence[Row]) -> Tensor:
     logits: Tensor = model(**tensors(rows, model.device)).logits
     return logits.float().cpu()
 
@@ -173,7 +173,7 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = base.model().to(device)
         self._masters = Masters(self._model, rounds[0].lr)
-        self._round, self._step = _restored(folder, self._masters)
+        self._round, self._step = _restore(folder, self._masters)
 
     def train(self) -> None:
         """Trains to the end of the last round, saving on the way."""
@@ -222,7 +222,7 @@ class Run:
         partial.replace(self._folder / "run.pt")
 
 
-def _restored(folder: Path, masters: Masters) -> tuple[int, int]:
+def _restore(folder: Path, masters: Masters) -> tuple[int, int]:
     """Takes up what the folder holds; returns the round and the step reached."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "run.pt").is_file():

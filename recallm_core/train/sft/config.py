@@ -29,13 +29,13 @@ class SftConfig:
     Attributes:
         model: A folder that ``recallm model create`` made; ``--model`` overrides it.
         seed: Everything random follows from it.
-        examples: Lessons of the training set; every epoch sees the same ones.
-        validation: Lessons that are only watched.
+        examples: Training examples of the training set; every epoch sees the same ones.
+        validation: Training examples that are only watched.
         max_tokens: Longest row, prompt and completion.
         context_tokens: Shortest and longest documents, about; lengths between are log-uniform.
         data: Whether the data folder (``RECALLM_DATA``) is read.
         texts: Folders or files of plain text for self-supervised tasks.
-        lessons: JSON-lines files of your own lessons, for the task ``own``.
+        lessons: JSON-lines files of your own examples, for the task ``own``.
         quote_answer: Whether the final answer is a recall too, where it stands word for word.
         tasks: Share of each task.
         embeddings: Stage 1: only the four new rows learn.
@@ -48,7 +48,7 @@ class SftConfig:
         precision: ``bf16``, ``fp32``, or ``auto``: bf16 on a GPU that has it.
         gradient_checkpointing: Less memory for a third more time.
         workers: Processes that prepare rows.
-        save_every: Steps between checkpoints and looks at the validation lessons.
+        save_every: Steps between checkpoints and looks at the validation examples.
         log_every: Steps between points of the curve.
     """
 
@@ -121,7 +121,7 @@ def sft_config(values: Mapping[str, Any]) -> SftConfig:
     Raises:
         ValueError: A name is unknown, or a value out of range or of the wrong kind.
     """
-    _known("the config", values, [f.name for f in fields(SftConfig)])
+    _check_names("the config", values, [f.name for f in fields(SftConfig)])
     fields_by_name: dict[str, Any] = {}
     for name, value in values.items():
         fields_by_name[name] = _value(name, value)
@@ -130,7 +130,7 @@ def sft_config(values: Mapping[str, Any]) -> SftConfig:
     return config
 
 
-def _known(where: str, values: Mapping[str, Any], known: list[str]) -> None:
+def _check_names(where: str, values: Mapping[str, Any], known: list[str]) -> None:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"unknown names {unknown} in {where}; known are {sorted(known)}")
@@ -141,14 +141,14 @@ def _value(name: str, value: Any) -> Any:
     if name in ("embeddings", "all_weights"):
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a table with epochs and lr, got {value!r}")
-        _known(f"[{name}]", value, ["epochs", "lr"])
+        _check_names(f"[{name}]", value, ["epochs", "lr"])
         base = getattr(SftConfig(), name)
         epochs = _number(f"{name}.epochs", value.get("epochs", base.epochs), 0)
         return Stage(epochs, _number(f"{name}.lr", value.get("lr", base.lr), 0))
     if name == "tasks":
         if not isinstance(value, Mapping):
             raise ValueError(f"tasks must be a table of shares, got {value!r}")
-        _known("[tasks]", value, list(TASKS))
+        _check_names("[tasks]", value, list(TASKS))
         return {task: _number(f"tasks.{task}", share, 0) for task, share in value.items()}
     if name in ("texts", "lessons"):
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):

@@ -12,18 +12,18 @@ from torch.utils.data import Dataset
 
 from recallm_core.errors import RecallmError
 from recallm_core.train.tasks.curriculum import Curriculum, drawn_size
-from recallm_core.train.tasks.lesson import Lesson
 from recallm_core.train.tasks.tokenized import IGNORED, Row, RowMaker
+from recallm_core.train.tasks.training_example import TrainingExample
 
 _TRIES = 60
 _SAMPLE = "The quick survey of the harbour, made in 1987, lists 42 boats and their owners. "
 
 
-class Lessons(Dataset[Row]):
+class TrainingSet(Dataset[Row]):
     """A fixed number of rows; each follows from the seed and its number.
 
     Args:
-        curriculum: Draws the lessons.
+        curriculum: Draws the examples.
         maker: Renders them.
         count: How many.
         seed: Of all of them.
@@ -53,8 +53,8 @@ class Lessons(Dataset[Row]):
     def __getitem__(self, number: int) -> Row:
         return self.pair(number)[1]
 
-    def pair(self, number: int) -> tuple[Lesson, Row]:
-        """Returns a lesson and its row; one that doesn't fit is drawn again, shorter.
+    def pair(self, number: int) -> tuple[TrainingExample, Row]:
+        """Returns an example and its row; one that doesn't fit is drawn again, shorter.
 
         Raises:
             RecallmError: None fits.
@@ -62,13 +62,13 @@ class Lessons(Dataset[Row]):
         rng = random.Random(f"{self._seed}:{number}")
         tokens = drawn_size(rng, *self._context)
         for _ in range(_TRIES):
-            lesson = self._curriculum.draw(rng, round(tokens * self._characters_per_token))
-            row = self._maker.row(lesson, limit=self._limit)
+            example = self._curriculum.draw(rng, round(tokens * self._characters_per_token))
+            row = self._maker.row(example, limit=self._limit)
             if row is not None and row.learnt:
-                return lesson, row
+                return example, row
             tokens = max(self._context[0], tokens * 3 // 4)
         raise RecallmError(
-            f"none of {_TRIES} lessons fits {self._limit:,} tokens, or this tokenizer can't show "
+            f"none of {_TRIES} examples fits {self._limit:,} tokens, or this tokenizer can't show "
             "their quotes; raise max_tokens or lower context_tokens"
         )
 

@@ -41,10 +41,10 @@ class NewRows(nn.Module):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         model.recall_rows = self
-        model.get_input_embeddings().register_forward_hook(self._embed)
+        model.get_input_embeddings().register_forward_hook(self._embedding)
         model.get_output_embeddings().register_forward_hook(self._score)
 
-    def _embed(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def _embedding(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         padded = torch.cat([self.inputs.new_zeros(1, self.inputs.shape[1]), self.inputs])
         return out + nn.functional.embedding(self.slots[args[0]], padded).to(out.dtype)
 

@@ -15,7 +15,7 @@ _SHOWN = 1500  # characters of the prompt at each end
 
 
 def report(run: Run) -> str:
-    """Returns counts, lengths, steps and one rendered lesson as text."""
+    """Returns counts, lengths, steps and one rendered example as text."""
     config = run.config
     looked = min(len(run.train), _LOOKED_AT)
     rows = [run.train[number] for number in range(looked)]

@@ -1,4 +1,4 @@
-"""The sources that a config names, opened: data folder, plain text, own lessons."""
+"""The sources that a config names, opened: data folder, plain text, own examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.train.sft.config import SftConfig
 from recallm_core.train.tasks.curriculum import Curriculum
 from recallm_core.train.tasks.datasets import data_folder, pieces, read_pool
-from recallm_core.train.tasks.lesson import read_lessons
+from recallm_core.train.tasks.training_example import read_examples
 
 _PIECE = 1200  # characters of one passage of plain text, about
 
@@ -22,9 +22,9 @@ def curriculum(config: SftConfig) -> Curriculum:
         RecallmError: Something isn't there, or can't be read.
     """
     pool = read_pool(data_folder()) if config.data else None
-    lessons = [lesson for name in config.lessons for lesson in read_lessons(Path(name))]
+    examples = [example for name in config.lessons for example in read_examples(Path(name))]
     texts = plain_passages(config.texts)
-    return Curriculum(config.tasks, pool=pool, texts=texts, lessons=lessons)
+    return Curriculum(config.tasks, pool=pool, texts=texts, examples=examples)
 
 
 def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -35,7 +35,7 @@ def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     """
     if not paths:
         return []
-    documents = load_documents(paths, on_skip=_told).documents
+    documents = load_documents(paths, on_skip=_tell).documents
     passages = [
         (document.title or "", piece)
         for document in documents
@@ -46,5 +46,5 @@ def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:
     return passages
 
 
-def _told(skipped: Skipped) -> None:
+def _tell(skipped: Skipped) -> None:
     sys.stderr.write(f"left out {skipped.path}: {skipped.reason}\n")

@@ -21,7 +21,7 @@ from recallm_core.models.create import MEANINGS
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.sft.config import SftConfig
-from recallm_core.train.sft.data import Lessons, collate
+from recallm_core.train.sft.data import TrainingSet, collate
 from recallm_core.train.sft.new_token_rows import FILE, NewRows, merge
 from recallm_core.train.sft.plot import plot
 from recallm_core.train.sft.sources import curriculum
@@ -58,8 +58,8 @@ class Run:
     folder: Path
     base: Path
     tokenizer: HFTokenizer
-    train: Lessons
-    validation: Lessons
+    train: TrainingSet
+    validation: TrainingSet
 
     @property
     def new_ids(self) -> list[int]:
@@ -74,7 +74,7 @@ class Run:
 
 
 def open_run(config: SftConfig, folder: Path) -> Run:
-    """Reads the base's tokenizer and recipe and the sources of lessons; no weights.
+    """Reads the base's tokenizer and recipe and the sources of examples; no weights.
 
     Raises:
         RecallmError: The base isn't a checkpoint that can be trained, or a source is missing.
@@ -91,8 +91,8 @@ def open_run(config: SftConfig, folder: Path) -> Run:
         vocab_size=int(described["vocab_size"]),
         quote_answer=config.quote_answer,
     )
-    lessons = functools.partial(
-        Lessons,
+    examples = functools.partial(
+        TrainingSet,
         curriculum(config),
         maker,
         context_tokens=config.context_tokens,
@@ -103,8 +103,8 @@ def open_run(config: SftConfig, folder: Path) -> Run:
         folder,
         base,
         tokenizer,
-        lessons(count=config.examples, seed=config.seed),
-        lessons(count=config.validation, seed=-1 - config.seed),
+        examples(count=config.examples, seed=config.seed),
+        examples(count=config.validation, seed=-1 - config.seed),
     )
 
 
@@ -173,7 +173,7 @@ def _embeddings(run: Run) -> None:
     model = _load(run, "auto" if torch.cuda.is_available() else torch.float32)
     rows = NewRows(model, run.new_ids)
     rows.attach(model)
-    trainer = _trained(run, "embeddings", model, rows)
+    trainer = _train(run, "embeddings", model, rows)
     if trainer.is_world_process_zero():
         rows.save(folder)
         _drop_checkpoints(folder)
@@ -191,7 +191,7 @@ def _all_weights(run: Run) -> Path:
     elif run.config.embeddings.epochs:
         raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
     if run.config.all_weights.epochs:
-        trainer = _trained(run, "all-weights", model, None)
+        trainer = _train(run, "all-weights", model, None)
         trainer.save_model(str(folder / "last"))
         main = trainer.is_world_process_zero()
     else:
@@ -213,7 +213,7 @@ def _load(run: Run, dtype: Any) -> Any:
     return model
 
 
-def _trained(run: Run, stage: StageName, model: Any, rows: NewRows | None) -> RecallTrainer:
+def _train(run: Run, stage: StageName, model: Any, rows: NewRows | None) -> RecallTrainer:
     """Trains one stage from its last whole checkpoint on."""
     config, folder = run.config, run.folder / stage
     settings = config.embeddings if stage == "embeddings" else config.all_weights

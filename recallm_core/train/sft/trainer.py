@@ -117,10 +117,10 @@ class Curve(TrainerCallback):  # type: ignore[misc] # transformers has no types
         point["seconds"] = round(time.perf_counter() - self._began, 1)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(point) + "\n")
-        sys.stderr.write(_shown(point, state.max_steps))
+        sys.stderr.write(_show(point, state.max_steps))
 
 
-def _shown(point: dict[str, Any], steps: int) -> str:
+def _show(point: dict[str, Any], steps: int) -> str:
     names = {
         "loss": "loss",
         "words_loss": "words",

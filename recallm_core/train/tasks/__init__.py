@@ -1,1 +1,1 @@
-"""The families of generated lessons, the data sets, and lessons as tokens."""
+"""The families of generated examples, the data sets, and examples as tokens."""

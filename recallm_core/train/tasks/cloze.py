@@ -61,13 +61,13 @@ def make_cloze(sentence: str, rng: random.Random) -> Cloze | None:
     """
     if not 25 <= len(sentence) <= 420:
         return None
-    for kind, pattern, words in _shuffled(rng):
+    for kind, pattern, words in _shuffle(rng):
         spans = [m.span() for m in pattern.finditer(sentence)]
         if kind == "name":
             spans = [(a, b) for a, b in spans if a > 0 or rng.random() < 0.7]
         if spans:
             start, end = rng.choice(spans)
-            return _asked(sentence, start, end, kind, rng.choice(words), rng)
+            return _ask(sentence, start, end, kind, rng.choice(words), rng)
     return None
 
 
@@ -79,7 +79,7 @@ def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
     """
     if not 40 <= len(sentence) <= 300:
         return None
-    for kind, pattern, words in _shuffled(rng, (*_TYPES, *_WRITTEN)):
+    for kind, pattern, words in _shuffle(rng, (*_TYPES, *_WRITTEN)):
         spans = [m.span() for m in pattern.finditer(sentence)]
         if spans:
             start, end = rng.choice(spans)
@@ -95,7 +95,7 @@ def ask_in_place(sentence: str, rng: random.Random) -> Cloze | None:
     return None
 
 
-def _shuffled(
+def _shuffle(
     rng: random.Random, types: Iterable[tuple[str, re.Pattern[str], tuple[str, ...]]] = _TYPES
 ) -> list[tuple[str, re.Pattern[str], tuple[str, ...]]]:
     kinds = list(types)
@@ -103,7 +103,7 @@ def _shuffled(
     return kinds
 
 
-def _asked(
+def _ask(
     sentence: str, start: int, end: int, kind: str, lead: str, rng: random.Random
 ) -> Cloze | None:
     near = rng.uniform(0.0, 0.35)

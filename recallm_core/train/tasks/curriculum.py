@@ -1,4 +1,4 @@
-"""Which lesson comes when: every lesson of a run follows from the seed and its number alone."""
+"""Which example comes when: every example of a run follows from the seed and its number alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from recallm_core.errors import RecallmError
 from recallm_core.train.tasks import facts, keyed, plain_text
 from recallm_core.train.tasks.datasets import Pool
-from recallm_core.train.tasks.lesson import Lesson, Quote, Split, from_example
 from recallm_core.train.tasks.tasks import SIZES, Mixture, Size
+from recallm_core.train.tasks.training_example import Quote, Split, TrainingExample, from_example
 
 Passage = tuple[str, str]
-Make = Callable[[random.Random, int], Lesson | None]
+Make = Callable[[random.Random, int], TrainingExample | None]
 
-GENERATED: Mapping[str, Callable[..., Lesson]] = {
+GENERATED: Mapping[str, Callable[..., TrainingExample]] = {
     "one_fact": facts.one_fact,
     "two_hop": facts.two_hop,
     "absent": facts.absent,
@@ -23,7 +23,7 @@ GENERATED: Mapping[str, Callable[..., Lesson]] = {
     "multi_needle": keyed.multi_needle,
     "compute_then_retrieve": keyed.compute_then_retrieve,
 }
-FROM_TEXT: Mapping[str, Callable[..., Lesson | None]] = {
+FROM_TEXT: Mapping[str, Callable[..., TrainingExample | None]] = {
     "cloze": plain_text.cloze,
     "sentence_with": plain_text.sentence_with,
     "next_sentence": plain_text.next_sentence,
@@ -35,14 +35,14 @@ _TRIES = 200
 
 
 class Curriculum:
-    """Draws lessons of many kinds and lengths.
+    """Draws examples of many kinds and lengths.
 
     Args:
         weights: Share of each task by name.
         pool: The data folder's questions and passages, for ``fact``, ``hops`` and ``missing``.
         texts: Plain passages for ``cloze``, ``sentence_with`` and ``next_sentence``; the pool's
             where there are none.
-        lessons: Lessons of the user's, for ``own``.
+        examples: Training examples of the user's, for ``own``.
         split: Of the made-up documents.
 
     Raises:
@@ -55,13 +55,13 @@ class Curriculum:
         *,
         pool: Pool | None = None,
         texts: Sequence[Passage] = (),
-        lessons: Sequence[Lesson] = (),
+        examples: Sequence[TrainingExample] = (),
         split: Split = "train",
     ) -> None:
         self._split = split
         self._pool = pool
         self._texts = tuple(texts) or (pool.passages if pool else ())
-        self._lessons = lessons
+        self._examples = examples
         self._makers = {name: self._maker(name) for name, share in weights.items() if share > 0}
         if not self._makers:
             raise RecallmError(f"no task has a share above 0; known tasks are {sorted(TASKS)}")
@@ -81,8 +81,8 @@ class Curriculum:
             mixture = Mixture(self._pool, {name: 1.0})
             return lambda rng, size: self._from_data(rng, size, mixture)
         if name == OWN:
-            self._need(name, self._lessons, "your own lessons: set lessons = [JSON-lines files]")
-            return lambda rng, size: rng.choice(self._lessons)
+            self._need(name, self._examples, "your own examples: set lessons = [JSON-lines files]")
+            return lambda rng, size: rng.choice(self._examples)
         raise RecallmError(f"unknown task {name!r}; known are {sorted(TASKS)}")
 
     @staticmethod
@@ -90,54 +90,55 @@ class Curriculum:
         if not source:
             raise RecallmError(f"the task {name!r} needs {what}; or leave it out of [tasks]")
 
-    def draw(self, rng: random.Random, size: int) -> Lesson:
-        """Returns one lesson of about ``size`` characters.
+    def draw(self, rng: random.Random, size: int) -> TrainingExample:
+        """Returns one example of about ``size`` characters.
 
         Raises:
-            RecallmError: No source gives a lesson.
+            RecallmError: No source gives an example.
         """
         for _ in range(_TRIES):
             name = rng.choices(self._names, self._shares)[0]
-            lesson = self._makers[name](rng, size)
-            if lesson is not None:
-                return lesson
-        raise RecallmError(f"the tasks {self._names} gave no lesson in {_TRIES} tries")
+            example = self._makers[name](rng, size)
+            if example is not None:
+                return example
+        raise RecallmError(f"the tasks {self._names} gave no example in {_TRIES} tries")
 
-    def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> Lesson:
-        example = mixture.draw(rng, _nearest_size(size))
-        lesson = from_example(example, seed=rng.randrange(100))
-        return self._padded(lesson, rng, size)
+    def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> TrainingExample:
+        drawn = mixture.draw(rng, _nearest_size(size))
+        return self._pad(from_example(drawn, seed=rng.randrange(100)), rng, size)
 
-    def _padded(self, lesson: Lesson, rng: random.Random, size: int) -> Lesson:
+    def _pad(self, example: TrainingExample, rng: random.Random, size: int) -> TrainingExample:
         """Adds passages without the answer before and after, up to ``size`` characters."""
-        room = size - sum(len(text) for _, text in lesson.passages)
+        room = size - sum(len(text) for _, text in example.passages)
         before: list[Passage] = []
         after: list[Passage] = []
         for _ in range(_TRIES):
-            if room < 200 or lesson.answer is None or not self._texts:
+            if room < 200 or example.answer is None or not self._texts:
                 break
             title, text = rng.choice(self._texts)
             text = text[:room]
-            if lesson.answer.casefold() not in text.casefold():
+            if example.answer.casefold() not in text.casefold():
                 rng.choice((before, after)).append((title, text))
                 room -= len(text)
-        return _moved(lesson, before, after)
+        return _move(example, before, after)
 
 
-def _moved(lesson: Lesson, before: Sequence[Passage], after: Sequence[Passage]) -> Lesson:
+def _move(
+    example: TrainingExample, before: Sequence[Passage], after: Sequence[Passage]
+) -> TrainingExample:
     by = len(before)
 
     def shift(quote: Quote) -> Quote:
         return Quote(quote.passage + by, quote.start, quote.end)
 
-    return Lesson(
-        (*before, *lesson.passages, *after),
-        lesson.question,
-        tuple(p if isinstance(p, str) else shift(p) for p in lesson.thinking),
-        lesson.answer,
-        lesson.task,
-        None if lesson.answer_at is None else shift(lesson.answer_at),
-        lesson.reason,
+    return TrainingExample(
+        (*before, *example.passages, *after),
+        example.question,
+        tuple(p if isinstance(p, str) else shift(p) for p in example.thinking),
+        example.answer,
+        example.task,
+        None if example.answer_at is None else shift(example.answer_at),
+        example.reason,
     )
 
 

@@ -188,11 +188,11 @@ def _facts(folder: Path) -> Iterator[Fact]:
                 answer = min(qa["answers"], key=lambda a: len(a["text"]))
                 yield Fact(title, row["context"], qa["question"], answer["text"], answer["start"])
     for row in read_rows(folder, "nq_oracle_train"):
-        yield from _located(row["gold"]["title"], row["gold"]["text"], row["question"], row)
+        yield from _locate(row["gold"]["title"], row["gold"]["text"], row["question"], row)
     for row in read_rows(folder, "nq_swap"):
         text = _clean(row["context"])
         swapped = {"answers": [_clean(row["answer"])]}
-        yield from _located("", text, row["question"], swapped)
+        yield from _locate("", text, row["question"], swapped)
 
 
 def _clean(text: str) -> str:
@@ -204,7 +204,7 @@ def _clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def _located(title: str, text: str, question: str, row: dict[str, Any]) -> Iterator[Fact]:
+def _locate(title: str, text: str, question: str, row: dict[str, Any]) -> Iterator[Fact]:
     """Yields the fact where its answer stands, at the place most like the question."""
     for answer in row["answers"]:
         places = [m.start() for m in re.finditer(re.escape(answer), text)]

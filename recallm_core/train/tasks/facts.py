@@ -1,7 +1,7 @@
 """One fact, two hops, or nothing to find, over made-up pages of any length, in two splits.
 
 Every maker takes a seeded generator, the size wanted in characters, and the split; a held-out
-lesson shares no entity, relation, statement or two-hop question with any lesson for training.
+example shares no entity, relation, statement or two-hop question with any example for training.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.train.tasks import held_out
 from recallm_core.train.tasks.chains import Hop, hops
 from recallm_core.train.tasks.invented import VALUES, entity, person
-from recallm_core.train.tasks.lesson import Lesson, Quote, Split
 from recallm_core.train.tasks.templates import Page, make_page
+from recallm_core.train.tasks.training_example import Quote, Split, TrainingExample
 
 Passage = tuple[str, str]
 _HOPS: dict[Split, tuple[Hop, ...]] = {"train": hops(), "held-out": held_out.HOPS}
@@ -38,7 +38,7 @@ def lead(rng: random.Random, kind: str, **words: str) -> str:
     return text
 
 
-def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") -> Lesson:
+def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") -> TrainingExample:
     """Returns a question over one page among others, about ``size`` characters in all."""
     while True:
         page = make_page(rng, rng.randint(2, 10), split=split)
@@ -55,10 +55,12 @@ def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") ->
         "\n",
         lead(rng, "end", a=answer),
     )
-    return Lesson(passages, question, thinking, answer, "one_fact", Quote(number, start, end))
+    return TrainingExample(
+        passages, question, thinking, answer, "one_fact", Quote(number, start, end)
+    )
 
 
-def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> Lesson:
+def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> TrainingExample:
     """Returns a question about a thing that no page names, though pages are about its kind."""
     while True:
         absent_page, page = (make_page(rng, rng.randint(2, 8), split=split) for _ in range(2))
@@ -74,7 +76,7 @@ def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> L
         "\n",
         "That is about something else, and nothing else comes near.",
     )
-    return Lesson(passages, question, thinking, None, "absent")
+    return TrainingExample(passages, question, thinking, None, "absent")
 
 
 def nearest(question: str, passages: Iterable[Passage]) -> Quote:
@@ -87,7 +89,7 @@ def nearest(question: str, passages: Iterable[Passage]) -> Quote:
 
 def two_hop(
     rng: random.Random, *, size: int = 2000, split: Split = "train", chains: int = 4
-) -> Lesson:
+) -> TrainingExample:
     """Returns a question whose answer stands in a second sentence, found by way of a first one.
 
     ``chains`` pairs of sentences are said in the same words about other things, so the second
@@ -105,7 +107,7 @@ def two_hop(
     sentences = [s[0].upper() + s[1:] for s in sentences]
     order = rng.sample(range(len(sentences)), len(sentences))
     passages = _spread(rng, [sentences[n] for n in order], size, split, (*things, *bridges))
-    one, two = (_found(sentences[n], passages) for n in (0, chains))
+    one, two = (_find(sentences[n], passages) for n in (0, chains))
     at = two.start + sentences[chains].rindex(values[0])
     question = (
         wording.replace("{A}", things[0]).replace("the the ", "the ").replace("the The ", "the ")
@@ -121,7 +123,7 @@ def two_hop(
         lead(rng, "end", a=values[0]),
     )
     answer_at = Quote(two.passage, at, at + len(values[0]))
-    return Lesson(passages, question, thinking, values[0], "two_hop", answer_at)
+    return TrainingExample(passages, question, thinking, values[0], "two_hop", answer_at)
 
 
 def _bridge(kind: str, rng: random.Random, split: Split) -> str:
@@ -161,7 +163,7 @@ def _spread(
     return tuple(passages)
 
 
-def _found(sentence: str, passages: tuple[Passage, ...]) -> Quote:
+def _find(sentence: str, passages: tuple[Passage, ...]) -> Quote:
     number, start = next(
         (n, t.index(sentence)) for n, (_, t) in enumerate(passages) if sentence in t
     )

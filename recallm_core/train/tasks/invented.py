@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 
 from recallm_core.train.tasks import held_out
-from recallm_core.train.tasks.lesson import Split
 from recallm_core.train.tasks.more_words import more_entities, more_values
+from recallm_core.train.tasks.training_example import Split
 
 _CITIES = """
     Antwerp Aarhus Bergen Bilbao Bristol Brno Calgary Cork Dakar Denver Dresden Dublin Graz Haifa

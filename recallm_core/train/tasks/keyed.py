@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recallm_core.train.tasks.lesson import Lesson, Part, Quote, Split
+from recallm_core.train.tasks.training_example import Part, Quote, Split, TrainingExample
 
 SHAPES = ("lines", "json", "csv")
 _PAIR_CHARACTERS = 34  # of one line, about
@@ -93,7 +93,7 @@ def key_value(
     split: Split = "train",
     pairs: int | None = None,
     shape: str | None = None,
-) -> Lesson:
+) -> TrainingExample:
     """Returns one key to look up among ``pairs`` (default: as many as ``size`` holds)."""
     values = _pairs(rng, pairs or max(2, size // _PAIR_CHARACTERS), _code_maker(rng))
     shown = table(values, shape or rng.choice(SHAPES))
@@ -106,12 +106,14 @@ def key_value(
         f"Its value is {values[key]}.",
     )
     passages = (("", shown.text),)
-    return Lesson(passages, question, thinking, values[key], "key_value", shown.values[key])
+    return TrainingExample(
+        passages, question, thinking, values[key], "key_value", shown.values[key]
+    )
 
 
 def multi_needle(
     rng: random.Random, *, size: int = 2000, split: Split = "train", needles: int | None = None
-) -> Lesson:
+) -> TrainingExample:
     """Returns several keys (two to four) to look up among others; the answer lists the values."""
     values = _pairs(rng, max(6, size // _PAIR_CHARACTERS), _code_maker(rng))
     shown = table(values, rng.choice(SHAPES))
@@ -122,12 +124,12 @@ def multi_needle(
     for key in keys:
         thinking += [f"{key}:", shown.lines[key], "\n"]
     answer = ", ".join(values[key] for key in keys)
-    return Lesson((("", shown.text),), question, tuple(thinking), answer, "multi_needle")
+    return TrainingExample((("", shown.text),), question, tuple(thinking), answer, "multi_needle")
 
 
 def compute_then_retrieve(
     rng: random.Random, *, size: int = 2000, split: Split = "train", pairs: int | None = None
-) -> Lesson:
+) -> TrainingExample:
     """Returns a small problem whose solution is the key to look up, among keys close to it.
 
     Half are linear equations with one whole solution, half are expressions; coefficients lie in
@@ -155,7 +157,9 @@ def compute_then_retrieve(
         f"The value is {answer}.",
     )
     passages = (("", shown.text),)
-    return Lesson(passages, question, thinking, answer, "compute_then_retrieve", shown.values[key])
+    return TrainingExample(
+        passages, question, thinking, answer, "compute_then_retrieve", shown.values[key]
+    )
 
 
 def _equation(rng: random.Random, x: int) -> tuple[str, list[str]]:
@@ -163,7 +167,7 @@ def _equation(rng: random.Random, x: int) -> tuple[str, list[str]]:
     a, c = rng.sample(range(-10, 10), 2)
     b = rng.randint(-100, 99)
     d = a * x + b - c * x
-    problem = f"{a}*x {_signed(b)} = {c}*x {_signed(d)}"
+    problem = f"{a}*x {_with_sign(b)} = {c}*x {_with_sign(d)}"
     steps = [
         f"Bring x to one side: ({a} - {c if c >= 0 else f'({c})'})*x = {d} - {_bracket(b)}",
         f"That is {a - c}*x = {d - b}.",
@@ -177,16 +181,16 @@ def _expression(rng: random.Random, x: int) -> tuple[str, list[str]]:
     a, b = rng.choice([n for n in range(-10, 10) if n]), rng.randint(-10, 9)
     c = rng.randint(-50, 49)
     d = x - a * b - c
-    problem = f"{a} * {_bracket(b)} {_signed(c)} {_signed(d)}"
+    problem = f"{a} * {_bracket(b)} {_with_sign(c)} {_with_sign(d)}"
     steps = [
         f"{a} * {_bracket(b)} = {a * b}.",
-        f"{a * b} {_signed(c)} = {a * b + c}.",
-        f"{a * b + c} {_signed(d)} = {x}.",
+        f"{a * b} {_with_sign(c)} = {a * b + c}.",
+        f"{a * b + c} {_with_sign(d)} = {x}.",
     ]
     return problem, steps
 
 
-def _signed(number: int) -> str:
+def _with_sign(number: int) -> str:
     return f"+ {number}" if number >= 0 else f"- {-number}"
 
 

@@ -1,4 +1,4 @@
-"""Lessons made of plain text alone: any folder of passages teaches where words stand."""
+"""Training examples made of plain text alone: any folder of passages teaches where words stand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recallm_core.text.lexical import sentences
 from recallm_core.train.tasks.cloze import make_cloze
 from recallm_core.train.tasks.facts import lead
-from recallm_core.train.tasks.lesson import Lesson, Quote
+from recallm_core.train.tasks.training_example import Quote, TrainingExample
 
 Passage = tuple[str, str]
 _WORDS = 5  # in a row that tell one sentence from all others
@@ -21,9 +21,11 @@ _ASK_REST = (
 _ASK_NEXT = ('What comes right after "{w}"?', 'Quote the sentence that follows "{w}".')
 
 
-def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) -> Lesson | None:
+def cloze(
+    rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
+) -> TrainingExample | None:
     """Returns a rough question made of one sentence by cutting its answer out."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     number = rng.randrange(len(sample))
     text = sample[number][1]
     units = sentences(text)
@@ -42,26 +44,26 @@ def cloze(rng: random.Random, passages: Sequence[Passage], *, size: int = 2000) 
         "\n",
         lead(rng, "end", a=answer),
     )
-    return Lesson(sample, question.question, thinking, answer, "cloze", at)
+    return TrainingExample(sample, question.question, thinking, answer, "cloze", at)
 
 
 def sentence_with(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
-) -> Lesson | None:
+) -> TrainingExample | None:
     """Returns the task to quote the sentence that begins with some words."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
     if place is None:
         return None
     quote, words, _ = place
-    return _quoted(rng, sample, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
+    return _quote(rng, sample, rng.choice(_ASK_REST).replace("{w}", words), (quote,), "sentence")
 
 
 def next_sentence(
     rng: random.Random, passages: Sequence[Passage], *, size: int = 2000
-) -> Lesson | None:
+) -> TrainingExample | None:
     """Returns the task to find a sentence by its first words and quote the one after it."""
-    sample = _chosen(rng, passages, size)
+    sample = _sample(rng, passages, size)
     place = _distinctive(rng, sample)
     if place is None:
         return None
@@ -69,25 +71,25 @@ def next_sentence(
     if after is None:
         return None
     question = rng.choice(_ASK_NEXT).replace("{w}", words)
-    return _quoted(rng, sample, question, (quote, after), "next_sentence")
+    return _quote(rng, sample, question, (quote, after), "next_sentence")
 
 
-def _quoted(
+def _quote(
     rng: random.Random,
     sample: tuple[Passage, ...],
     question: str,
     quotes: tuple[Quote, ...],
     task: str,
-) -> Lesson:
+) -> TrainingExample:
     last = quotes[-1]
     answer = sample[last.passage][1][last.start : last.end]
     parts: list[str | Quote] = [lead(rng, "find"), quotes[0], "\n"]
     for quote in quotes[1:]:
         parts += ["After it stands:", quote, "\n"]
-    return Lesson(sample, question, tuple(parts), answer, task, last)
+    return TrainingExample(sample, question, tuple(parts), answer, task, last)
 
 
-def _chosen(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:
+def _sample(rng: random.Random, passages: Sequence[Passage], size: int) -> tuple[Passage, ...]:
     """Returns different passages of about ``size`` characters together."""
     sample: dict[Passage, None] = {}
     for _ in range(2 * len(passages)):

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from recallm_core.train.tasks.invented import MONTHS, SERVICES, TEAMS, VALUES, entity, person
-from recallm_core.train.tasks.lesson import Split
 from recallm_core.train.tasks.traces import Example
+from recallm_core.train.tasks.training_example import Split
 
 _FILLERS = (
     "Please read this page before you ask a question.;The page is reviewed twice a year.;"
@@ -82,7 +82,7 @@ _BY_LABEL = ("What is the {L} of {E}?", "{E}: {L}?", "Tell me the {L} of {E}.", 
 def _statement(relation: Relation, entity: str, rng: random.Random) -> _Line:
     """Says one fact as a sentence, and remembers where its value is."""
     value = VALUES[relation.kind](rng)
-    sentence = _filled(rng.choice(relation.statements), entity, rng)
+    sentence = _fill(rng.choice(relation.statements), entity, rng)
     sentence = sentence[0].upper() + sentence[1:]
     at = sentence.index("{V}")
     question = _question(relation, entity, rng)
@@ -90,7 +90,7 @@ def _statement(relation: Relation, entity: str, rng: random.Random) -> _Line:
     return _Line(sentence.replace("{V}", value), question, at, len(value))
 
 
-def _filled(sentence: str, entity: str, rng: random.Random) -> str:
+def _fill(sentence: str, entity: str, rng: random.Random) -> str:
     """Fills everything but the value."""
     for mark, kind in _MARKS:
         sentence = sentence.replace(mark, VALUES[kind](rng))
@@ -117,7 +117,7 @@ def _double(first: Relation, second: Relation, entity: str, rng: random.Random) 
     a, b, subject = rng.choice(pairs)
     link = rng.choice((" and ", " and ", ", and ", "; it ", " but "))
     parts = (a.rstrip(".") + link + b[len(subject) :]).split("{V}")
-    ahead, middle, rest = (_filled(part, entity, rng) for part in parts)
+    ahead, middle, rest = (_fill(part, entity, rng) for part in parts)
     ahead = ahead[:1].upper() + ahead[1:]
     one, two = VALUES[first.kind](rng), VALUES[second.kind](rng)
     questions = [_question(relation, entity, rng) for relation in (first, second)]
@@ -126,7 +126,7 @@ def _double(first: Relation, second: Relation, entity: str, rng: random.Random) 
     return _Line(text, questions[0], len(ahead), len(one), (questions[1], at, len(two)))
 
 
-def _said(relation: Relation, entity: str, kinds: list[Relation], rng: random.Random) -> _Line:
+def _say(relation: Relation, entity: str, kinds: list[Relation], rng: random.Random) -> _Line:
     """Says one fact in a sentence, or at times two."""
     double = _double(relation, rng.choice(kinds), entity, rng) if rng.random() < 0.4 else None
     return double or _statement(relation, entity, rng)
@@ -145,7 +145,7 @@ def _question(relation: Relation, entity: str, rng: random.Random) -> str:
     return question
 
 
-def _keyed(relation: Relation, entity: str, rng: random.Random) -> _Line:
+def _key_value(relation: Relation, entity: str, rng: random.Random) -> _Line:
     """Says one fact as ``label: value``, asked for with or without the entity's name."""
     value = VALUES[relation.kind](rng)
     label = relation.label if rng.random() < 0.5 else relation.label.capitalize()
@@ -192,9 +192,9 @@ def _page(
             continue
         used.add((entity, relation.label))
         if keyed:
-            rows.append(_keyed(relation, entity, rng))
+            rows.append(_key_value(relation, entity, rng))
         else:
-            rows.append(_said(relation, entity, kinds, rng))
+            rows.append(_say(relation, entity, kinds, rng))
         if not keyed and rng.random() < 0.15:
             rows.append(_Line(rng.choice(_FILLERS)))
     title = (

@@ -1,4 +1,4 @@
-"""Lessons as token rows of one model, rendered by the model's own prompt builder.
+"""Training examples as token rows of one model, rendered by the model's own prompt builder.
 
 Every row is replayed through the decoding constraint: a row exists only if each of its tokens is
 legal where it stands, and inside recall spans it knows which tokens were.
@@ -19,7 +19,7 @@ from recallm_core.prompting.builder import Prompt, PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import Tokenizer
-from recallm_core.train.tasks.lesson import Lesson, Part, Quote
+from recallm_core.train.tasks.training_example import Part, Quote, TrainingExample
 
 Ints = NDArray[np.int32]
 IGNORED = -100
@@ -28,7 +28,7 @@ _MOST_WIDENED = 12  # tokens by which a quote may grow to reach a legal start or
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One lesson as ids.
+    """One training example as ids.
 
     Attributes:
         ids: Prompt and completion.
@@ -37,7 +37,7 @@ class Row:
             one choice only, as there is nothing to learn.
         choices: Places in the completion at which the constraint leaves a choice.
         supports: For each of them, the legal ids.
-        task: Of the lesson.
+        task: Of the example.
     """
 
     ids: Ints
@@ -54,7 +54,7 @@ class Row:
 
 
 class RowMaker:
-    """Renders lessons for one model.
+    """Renders examples for one model.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -79,59 +79,59 @@ class RowMaker:
         self.builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
         self.quote_answer = quote_answer
 
-    def row(self, lesson: Lesson, *, limit: int) -> Row | None:
-        """Returns a lesson as ids.
+    def row(self, example: TrainingExample, *, limit: int) -> Row | None:
+        """Returns an example as ids.
 
         None where it has more than ``limit`` tokens, or a quote that no legal span can show (the
         tokens of its passage don't allow it, or it is longer than a span may be).
         """
-        prompt = self.prompt(lesson, limit)
+        prompt = self.prompt(example, limit)
         if len(prompt.token_ids) >= limit:
             return None
-        out = self.completion(lesson, prompt)
+        out = self.completion(example, prompt)
         if out is None or len(prompt.token_ids) + len(out) > limit:
             return None
-        return replayed(prompt, out, lesson.task)
+        return replayed(prompt, out, example.task)
 
-    def prompt(self, lesson: Lesson, limit: int) -> Prompt:
+    def prompt(self, example: TrainingExample, limit: int) -> Prompt:
         """Returns what the model reads."""
         passages = [
             Passage(f"d{number}", 0, len(text), text, title=title or None)
-            for number, (title, text) in enumerate(lesson.passages)
+            for number, (title, text) in enumerate(example.passages)
         ]
         params = GenerationParams(max_new_tokens=4 * limit, prior="none")
-        return self.builder.build([{"role": "user", "content": lesson.question}], passages, params)
+        return self.builder.build([{"role": "user", "content": example.question}], passages, params)
 
-    def completion(self, lesson: Lesson, prompt: Prompt) -> list[int] | None:
+    def completion(self, example: TrainingExample, prompt: Prompt) -> list[int] | None:
         """Returns the ids of thinking and answer, or None where a quote can't be shown."""
         ids: list[int] = []
         spec = prompt.spec
         if spec.think_close is not None:
-            if not self._say(ids, lesson.thinking, prompt):
+            if not self._say(ids, example.thinking, prompt):
                 return None
             ids += spec.think_close.ids
-        if not self._say(ids, self._answer(lesson), prompt):
+        if not self._say(ids, self._answer(example), prompt):
             return None
         if not spec.eos:
             raise CheckpointError("the tokenizer names no end-of-sequence token; set eos_token")
         return [*ids, spec.eos[0]]
 
-    def _answer(self, lesson: Lesson) -> list[Part]:
+    def _answer(self, example: TrainingExample) -> list[Part]:
         lead = "\n\n" if self.recipe.answer_prefix else ""
-        parts: list[Part] = [lead + (f"{lesson.reason}\n" if lesson.reason else "")]
+        parts: list[Part] = [lead + (f"{example.reason}\n" if example.reason else "")]
         if self.recipe.answer_prefix:
             parts.append(f"{self.recipe.answer_prefix} ")
-        if lesson.answer is None:
+        if example.answer is None:
             parts.append(self.recipe.abstain[0])
-        elif lesson.answer_at is not None and self.quote_answer:
-            parts.append(lesson.answer_at)
+        elif example.answer_at is not None and self.quote_answer:
+            parts.append(example.answer_at)
         else:
-            parts.append(lesson.answer)
-        return _merged(parts)
+            parts.append(example.answer)
+        return _merge(parts)
 
     def _say(self, ids: list[int], parts: Sequence[Part], prompt: Prompt) -> bool:
         """Appends words and quotes; False where a quote can't be shown."""
-        for part in _merged(parts):
+        for part in _merge(parts):
             if isinstance(part, str):
                 ids += self.tokenizer.encode_plain(part).ids.tolist()
                 continue
@@ -144,7 +144,7 @@ class RowMaker:
         return True
 
 
-def _merged(parts: Sequence[Part]) -> list[Part]:
+def _merge(parts: Sequence[Part]) -> list[Part]:
     """Joins neighbouring words: they are encoded together, as a model would write them."""
     out: list[Part] = []
     for part in parts:

@@ -103,13 +103,13 @@ def is_boundary(text: str, at: int) -> bool:
     if before.isalnum() and after.isalnum():
         return False
     if before.isalnum() and at + 1 < len(text):
-        return not _joined(before, after, text[at + 1])
+        return not _is_joined(before, after, text[at + 1])
     if after.isalnum() and at >= 2:
-        return not _joined(text[at - 2], before, after)
+        return not _is_joined(text[at - 2], before, after)
     return True
 
 
-def _joined(before: str, middle: str, after: str) -> bool:
+def _is_joined(before: str, middle: str, after: str) -> bool:
     if before.isdigit() and after.isdigit():
         return middle in _JOINS_DIGITS
     return before.isalnum() and after.isalnum() and middle in _JOINS_LETTERS
@@ -354,7 +354,7 @@ class Copying:
             (run.ids[at[at < len(run.ids)]], mass[at < len(run.ids)])
             for run, at, mass in zip(self.runs, self.alive, self.mass, strict=True)
         ]
-        tokens, total = _summed(
+        tokens, total = _sum(
             np.concatenate([ids for ids, _ in pairs]), np.concatenate([m for _, m in pairs])
         )
         tilt = np.log(np.maximum(total, 1e-12) / max(float(total.sum()), 1e-12))
@@ -380,7 +380,7 @@ class Copying:
             self.mass[number] = self.mass[number][keep]
 
 
-def _summed(tokens: Ids, values: npt.NDArray[np.float64]) -> tuple[Ids, npt.NDArray[np.float64]]:
+def _sum(tokens: Ids, values: npt.NDArray[np.float64]) -> tuple[Ids, npt.NDArray[np.float64]]:
     """Returns the distinct tokens and the sums of their values."""
     distinct, inverse = np.unique(tokens, return_inverse=True)
     sums = np.bincount(inverse, weights=values, minlength=len(distinct))

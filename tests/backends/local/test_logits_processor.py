@@ -131,6 +131,38 @@ def test_what_is_legal_depends_on_the_ids_alone(kit: Any, case: Any) -> None:
         assert torch.equal(shared(full, scores), fresh(full, scores))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_may_become_each_other_in_a_buffer_that_is_written_over(
+    kit: Any, case: Any, seed: int
+) -> None:
+    prompts, rules = case
+    ids = torch.tensor(prompts[2])[None]
+    shared = RecallLogitsProcessor(rules[2], ids)
+    source = np.random.default_rng(seed)
+    buffer = torch.cat([ids.repeat(4, 1), torch.zeros(4, 40, dtype=torch.long)], dim=1)
+    rows: list[list[int]] = [[], [], [], []]
+    opened = 0
+    for length in range(40):
+        width = ids.shape[1] + length
+        buffer[:, ids.shape[1] : width] = torch.tensor(rows)
+        scores = torch.randn(4, kit.vocab)
+        expected = RecallLogitsProcessor(rules[2], ids)(buffer[:, :width], scores)
+        assert torch.equal(shared(buffer[:, :width], scores), expected)
+        legal = torch.isfinite(expected)
+        parents = source.integers(0, 4, 4) if source.random() < 0.7 else np.arange(4)
+        rows = [[*rows[p], _drawn(kit, legal[p], source)] for p in parents.tolist()]
+        opened += sum(row[-1] == kit.open for row in rows)
+    assert opened
+
+
+def _drawn(kit: Any, legal: torch.Tensor, source: np.random.Generator) -> int:
+    """A legal token; marks more often than chance has them."""
+    marks = [mark for mark in (kit.open, kit.close) if legal[mark]]
+    if marks and source.random() < 0.3:
+        return marks[0]
+    return int(source.choice(np.flatnonzero(legal.numpy())))
+
+
 def test_misuse_is_named(kit: Any, case: Any) -> None:
     prompts, rules = case
     ids = torch.tensor(prompts[0])[None]

@@ -10,18 +10,18 @@ import pytest
 
 from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.loop_thread import LoopThread
-from recallm_core.backends.vllm.wire import Piece
+from recallm_core.backends.vllm.wire import OutputChunk
 from recallm_core.errors import GenerationCancelledError, GenerationError
 
 
 class Scripted(RemoteBackend):
-    """Gives the pieces of a script, on a loop of its own."""
+    """Gives the chunks of a script, on a loop of its own."""
 
     where, fix = "a script", "mend the script"
 
-    def __init__(self, vocab: int, *pieces: Piece | Exception) -> None:
+    def __init__(self, vocab: int, *chunks: OutputChunk | Exception) -> None:
         super().__init__(window=4096, vocab_size=vocab)
-        self._script = pieces
+        self._script = chunks
         self._thread = LoopThread("remote-of-a-test", self._last, patience=10)
 
     async def _last(self) -> None:
@@ -33,11 +33,11 @@ class Scripted(RemoteBackend):
     def prepared(self, *args: Any, **more: Any) -> None:
         pass
 
-    async def pieces(self, asked: None) -> AsyncGenerator[Piece, None]:
-        for piece in self._script:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
+    async def chunks(self, asked: None) -> AsyncGenerator[OutputChunk, None]:
+        for chunk in self._script:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
 
     def close(self) -> None:
         self._thread.stop()
@@ -67,8 +67,8 @@ def test_work_that_never_began_is_a_cancelled_answer(kit: Any) -> None:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ([Piece((5,))], "doesn't say which prompt"),
-        ([Piece((5,), prompt=(1, 2))], "continued another prompt"),
+        ([OutputChunk((5,))], "doesn't say which prompt"),
+        ([OutputChunk((5,), prompt=(1, 2))], "continued another prompt"),
         ([ValueError("odd")], "reading the answer failed: ValueError: odd"),
         ([GenerationError("gone")], "gone"),
     ],
@@ -82,12 +82,15 @@ def test_what_cannot_be_trusted_is_an_error(kit: Any, script: Any, said: str) ->
 
 def test_no_more_and_no_less_than_asked_for(kit: Any) -> None:
     ids = kit.prompt(20, 1)
-    first = Piece((3, 4), prompt=tuple(ids.tolist()))
+    first = OutputChunk((3, 4), prompt=tuple(ids.tolist()))
     request = kit.request(ids, max_new_tokens=3)
-    backend = Scripted(kit.vocab, first, Piece((5,), finish_reason="length"))
+    backend = Scripted(kit.vocab, first, OutputChunk((5,), finish_reason="length"))
     assert read(backend, request) == [3, 4, 5]
     backend.close()
-    for last, said in ((Piece((5, 6)), "more tokens than"), (Piece((5,)), "gave the request up")):
+    for last, said in (
+        (OutputChunk((5, 6)), "more tokens than"),
+        (OutputChunk((5,)), "gave the request up"),
+    ):
         backend = Scripted(kit.vocab, first, last)
         with pytest.raises(GenerationError, match=said):
             read(backend, request)

@@ -397,6 +397,16 @@ def test_small_files_that_would_take_for_ever_don_t(
     assert expected in shown[0]
 
 
+def test_what_no_browser_shows_of_a_part_is_left_out_and_reported(tmp_path: Path) -> None:
+    page = b"Content-Type: text/html\n\n<p>shown<div hidden>secret</div>"
+    (tmp_path / "a.eml").write_bytes(b"Subject: Fees\nMIME-Version: 1.0\n" + page)
+    loaded = load_documents(tmp_path)
+    assert loaded.documents[0].text == "Subject: Fees\n\nshown"
+    assert [note.text for note in loaded.notes] == [
+        "part 1: 6 characters that no browser shows were left out"
+    ]
+
+
 def test_a_place_is_text_whatever_a_key_is(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"\\ud800": "The fee is due."}')
     (document,) = load_documents(tmp_path)

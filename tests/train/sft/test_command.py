@@ -102,9 +102,9 @@ def assert_quotes(folder: Path) -> None:
     llm = RecaLLM.load(folder)
     cited = 0
     for seed in range(10):
-        lesson = key_value(random.Random(-1 - seed), size=200)
-        document = Document(lesson.passages[0][1], id="table")
-        answer = llm.answer(lesson.question, [document])
+        example = key_value(random.Random(-1 - seed), size=200)
+        document = Document(example.passages[0][1], id="table")
+        answer = llm.answer(example.question, [document])
         for citation in answer.citations:
             assert document.text[citation.start : citation.end] == citation.text
         cited += bool(answer.citations)

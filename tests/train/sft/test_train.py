@@ -234,7 +234,7 @@ def test_rows_follow_from_seed_and_number(checkpoints: Checkpoints, tmp_path: Pa
     assert not any(row in ids[0] for row in watched)
 
 
-def test_lessons_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_examples_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path) -> None:
     from recallm_core.train.sft.train import open_run
 
     run = open_run(settings(checkpoints["qwen2"], max_tokens=90), tmp_path)
@@ -242,7 +242,7 @@ def test_lessons_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path
         _ = run.train[0]
 
 
-def test_own_texts_and_lessons_are_used(
+def test_own_texts_and_examples_are_used(
     checkpoints: Checkpoints, tmp_path: Path, make_page_text: Callable[[int], str]
 ) -> None:
     from recallm_core.train.sft.train import open_run

@@ -1,4 +1,4 @@
-"""No source of lessons shares a question, or twelve words in a row, with evaluation rows."""
+"""No source of examples shares a question, or twelve words in a row, with evaluation rows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 
 from recallm_core.train.tasks.curriculum import FROM_DATA, FROM_TEXT, GENERATED, Curriculum
 from recallm_core.train.tasks.datasets import TRAINING_FILES, LeakCheck, data_folder, read_pool
-from recallm_core.train.tasks.lesson import Lesson
+from recallm_core.train.tasks.training_example import TrainingExample
 
 EVALUATION = ("nq_multidoc_eval", "hotpotqa_dev", "quotesum_dev", "clapnq_dev")
 SOURCES = (*GENERATED, *FROM_TEXT, *FROM_DATA)
 SECRET = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
 
-def leaking(lesson: Lesson, check: LeakCheck) -> bool:
-    return check.leaks(lesson.question, [text for _, text in lesson.passages])
+def leaking(example: TrainingExample, check: LeakCheck) -> bool:
+    return check.leaks(example.question, [text for _, text in example.passages])
 
 
 @pytest.mark.slow
@@ -33,8 +33,8 @@ def test_no_source_shares_anything_with_the_real_evaluation_rows() -> None:
     for name in SOURCES:
         source = Curriculum({name: 1.0}, pool=pool)
         for seed in range(150):
-            lesson = source.draw(random.Random(seed), 2500)
-            assert not leaking(lesson, check), (name, lesson.question)
+            example = source.draw(random.Random(seed), 2500)
+            assert not leaking(example, check), (name, example.question)
 
 
 def write(folder: Path, name: str, *rows: dict[str, Any]) -> None:
@@ -72,11 +72,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "hops"])
-def test_what_evaluation_uses_reaches_no_lesson(folder: Path, name: str) -> None:
+def test_what_evaluation_uses_reaches_no_example(folder: Path, name: str) -> None:
     check = LeakCheck(folder)
     source = Curriculum({name: 1.0}, pool=read_pool(folder))
     for seed in range(40):
-        lesson = source.draw(random.Random(seed), 600)
-        assert not leaking(lesson, check)
+        example = source.draw(random.Random(seed), 600)
+        assert not leaking(example, check)
     assert check.leaks("who won", [])
     assert check.leaks("", [f"and {SECRET}"])

@@ -15,11 +15,11 @@ from recallm_core.testing import ByteTokenizer
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.tasks.facts import absent, one_fact, two_hop
 from recallm_core.train.tasks.keyed import compute_then_retrieve, key_value, multi_needle
-from recallm_core.train.tasks.lesson import Lesson, Quote
 from recallm_core.train.tasks.tokenized import IGNORED, RowMaker, placed
+from recallm_core.train.tasks.training_example import Quote, TrainingExample
 
 FAMILIES = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "unigram", "wordpiece")
-MAKERS: tuple[Callable[..., Lesson], ...] = (
+MAKERS: tuple[Callable[..., TrainingExample], ...] = (
     one_fact,
     two_hop,
     absent,
@@ -49,12 +49,12 @@ def test_the_constraint_accepts_every_token_of_a_row(
     row_maker: Callable[..., RowMaker], name: str, seed: int, quote_answer: bool
 ) -> None:
     rng = random.Random(seed)
-    lesson = rng.choice(MAKERS)(rng, size=rng.choice([100, 600]))
+    example = rng.choice(MAKERS)(rng, size=rng.choice([100, 600]))
     maker = row_maker(name, quote_answer=quote_answer)
-    row = maker.row(lesson, limit=LIMIT)
+    row = maker.row(example, limit=LIMIT)
     if row is None:
         return
-    prompt = maker.prompt(lesson, LIMIT)
+    prompt = maker.prompt(example, LIMIT)
     assert row.ids[: row.prompt_length].tolist() == prompt.token_ids.tolist()
     constraint = Constraint(prompt.rules)
     legal = dict(zip(row.choices, row.supports, strict=True))
@@ -71,9 +71,9 @@ def test_the_constraint_accepts_every_token_of_a_row(
         else:
             assert row.labels[place] == token
     assert constraint.done
-    wanted = [lesson.text(q) for q in lesson.evidence]
-    if quote_answer and lesson.answer_at is not None:
-        wanted.append(lesson.text(lesson.answer_at))
+    wanted = [example.text(q) for q in example.evidence]
+    if quote_answer and example.answer_at is not None:
+        wanted.append(example.text(example.answer_at))
     assert len(constraint.spans) == len(wanted)
     for span, text in zip(constraint.spans, wanted, strict=True):
         run, position = span.occurrences[0]
@@ -82,12 +82,12 @@ def test_the_constraint_accepts_every_token_of_a_row(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_most_lessons_become_rows(row_maker: Callable[..., RowMaker], name: str) -> None:
+def test_most_examples_become_rows(row_maker: Callable[..., RowMaker], name: str) -> None:
     rng = random.Random(7)
-    lessons = [make(rng, size=300) for make in MAKERS for _ in range(20)]
-    rows = [row_maker(name).row(lesson, limit=LIMIT) for lesson in lessons]
+    examples = [make(rng, size=300) for make in MAKERS for _ in range(20)]
+    rows = [row_maker(name).row(example, limit=LIMIT) for example in examples]
     share = 0.4 if name == "wordpiece" else 0.8  # it has no token for some characters of tables
-    assert sum(row is not None for row in rows) > share * len(lessons)
+    assert sum(row is not None for row in rows) > share * len(examples)
 
 
 def byte_maker(**changes: Any) -> RowMaker:
@@ -95,7 +95,7 @@ def byte_maker(**changes: Any) -> RowMaker:
     return RowMaker(tokenizer, trained_recipe(**changes), vocab_size=tokenizer.vocab_size)
 
 
-LESSON = Lesson(
+EXAMPLE = TrainingExample(
     (("Ferry", "Boats are red. The ferry leaves at 9:30. It rains."),),
     "When does the ferry leave?",
     ("I look it up:", Quote(0, 15, 40), "\nClear."),
@@ -108,7 +108,7 @@ LESSON = Lesson(
 
 def test_a_row_reads_as_the_model_would_write_it() -> None:
     maker = byte_maker()
-    row = maker.row(LESSON, limit=LIMIT)
+    row = maker.row(EXAMPLE, limit=LIMIT)
     assert row is not None
     shown = maker.tokenizer.detokenizer()
     said = "".join(shown.feed(int(t)) for t in row.ids[row.prompt_length :]) + shown.flush()
@@ -118,7 +118,7 @@ def test_a_row_reads_as_the_model_would_write_it() -> None:
 
 
 def test_what_is_forced_is_not_learnt() -> None:
-    row = byte_maker().row(LESSON, limit=LIMIT)
+    row = byte_maker().row(EXAMPLE, limit=LIMIT)
     assert row is not None
     forced = (row.labels == IGNORED).sum()
     assert 5 < forced < len(row.labels)
@@ -126,16 +126,16 @@ def test_what_is_forced_is_not_learnt() -> None:
 
 
 def test_rows_over_the_limit_are_refused() -> None:
-    row = byte_maker().row(LESSON, limit=LIMIT)
+    row = byte_maker().row(EXAMPLE, limit=LIMIT)
     assert row is not None
-    assert byte_maker().row(LESSON, limit=len(row.ids)) is not None
-    assert byte_maker().row(LESSON, limit=len(row.ids) - 1) is None
-    assert byte_maker().row(LESSON, limit=10) is None
+    assert byte_maker().row(EXAMPLE, limit=len(row.ids)) is not None
+    assert byte_maker().row(EXAMPLE, limit=len(row.ids) - 1) is None
+    assert byte_maker().row(EXAMPLE, limit=10) is None
 
 
 def test_quotes_grow_to_whole_words_and_too_long_ones_are_refused() -> None:
     maker = byte_maker()
-    prompt = maker.prompt(LESSON, LIMIT)
+    prompt = maker.prompt(EXAMPLE, LIMIT)
     found = placed(prompt, Quote(0, 36, 38))  # amid 9:30
     assert found is not None
     first, end = found
@@ -143,7 +143,7 @@ def test_quotes_grow_to_whole_words_and_too_long_ones_are_refused() -> None:
     assert run.starts[first - run.first] in (34, 35)
     assert run.ends[end - 1 - run.first] == 39
     text = "word " * 200
-    long = Lesson((("", text),), "q", (Quote(0, 0, 900),), None, "own")
+    long = TrainingExample((("", text),), "q", (Quote(0, 0, 900),), None, "own")
     assert maker.row(long, limit=LIMIT) is None
 
 

@@ -1,4 +1,4 @@
-"""One lesson: documents, a question, thinking with quotes in it, and the answer.
+"""One training example: documents, a question, thinking with quotes in it, and the answer.
 
 This is the one format that every source of training data comes in: generated tasks, readers of the
 data folder, and a user's own JSON lines. Token ids are made of it by ``rows``, for any model.
@@ -16,7 +16,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.train.tasks.traces import Example
 
 Split = Literal["train", "held-out"]
-"""``held-out``: entities, templates and relations that no ``train`` lesson ever uses."""
+"""``held-out``: entities, templates and relations that no ``train`` example ever uses."""
 
 SPLITS: tuple[Split, ...] = ("train", "held-out")
 
@@ -34,7 +34,7 @@ Part = str | Quote
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingExample:
     """What one training row is made of.
 
     Attributes:
@@ -42,7 +42,7 @@ class Lesson:
         question: The question.
         thinking: Own words and quotes, in order.
         answer: The short answer in words; None: the documents don't hold it.
-        task: Where the lesson comes from.
+        task: Where the example comes from.
         answer_at: Where the answer stands word for word, if it does.
         reason: A sentence or two that justify the answer, said before it.
     """
@@ -87,7 +87,7 @@ class Lesson:
         return self.passages[quote.passage][1][quote.start : quote.end]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the lesson as plain JSON values; ``from_dict`` takes them back."""
+        """Returns the example as plain JSON values; ``from_dict`` takes them back."""
         plain: dict[str, Any] = {
             "documents": [{"title": title, "text": text} for title, text in self.passages],
             "question": self.question,
@@ -107,8 +107,8 @@ class Lesson:
         return {"document": quote.passage, "start": quote.start, "quote": self.text(quote)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Lesson:
-        """Builds a lesson from plain values; a quote without ``start`` is its first occurrence.
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainingExample:
+        """Builds an example from plain values; a quote without ``start`` is its first occurrence.
 
         Raises:
             ValueError: Something is missing, unknown, or not word for word in its document.
@@ -126,7 +126,7 @@ class Lesson:
             where = None if at is None else _quote(at, passages)
             answer, question = data["answer"], data["question"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a lesson, {type(error).__name__}: {error}") from error
+            raise ValueError(f"not an example, {type(error).__name__}: {error}") from error
         if not isinstance(question, str) or not (answer is None or isinstance(answer, str)):
             raise ValueError("question must be a string, answer a string or null")
         task, reason = str(data.get("task", "own")), str(data.get("reason", ""))
@@ -144,11 +144,11 @@ def _quote(data: Mapping[str, Any], passages: tuple[tuple[str, str], ...]) -> Qu
     return Quote(number, start, start + len(words))
 
 
-def read_lessons(path: Path) -> Iterator[Lesson]:
-    """Yields the lessons of a JSON-lines file.
+def read_examples(path: Path) -> Iterator[TrainingExample]:
+    """Yields the examples of a JSON-lines file.
 
     Raises:
-        RecallmError: It can't be read, or a line isn't a lesson; the message says which and why.
+        RecallmError: It can't be read, or a line isn't an example; the message says which and why.
     """
     try:
         with path.open(encoding="utf-8") as lines:
@@ -156,15 +156,15 @@ def read_lessons(path: Path) -> Iterator[Lesson]:
                 if line.strip():
                     yield _read_line(line, f"{path}, line {number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecallmError(f"can't read lessons from {path}: {error}") from error
+        raise RecallmError(f"can't read examples from {path}: {error}") from error
 
 
-def _read_line(line: str, where: str) -> Lesson:
+def _read_line(line: str, where: str) -> TrainingExample:
     try:
         data = json.loads(line)
         if not isinstance(data, dict):
-            raise ValueError(f"a lesson is an object, got {type(data).__name__}")
-        return Lesson.from_dict(data)
+            raise ValueError(f"an example is an object, got {type(data).__name__}")
+        return TrainingExample.from_dict(data)
     except ValueError as error:
         raise RecallmError(f"{where}: {error}") from error
 
@@ -174,7 +174,7 @@ _NEXT = ("Next I need:", "And then:", "From there:")
 _NEAREST = ("The closest passage is:", "What comes nearest:", "The documents only say:")
 
 
-def from_example(example: Example, *, seed: int = 0) -> Lesson:
+def from_example(example: Example, *, seed: int = 0) -> TrainingExample:
     """Returns an example of the mini's mixture with thinking written around its evidence."""
     quotes = [Quote(*span) for span in example.evidence]
     restated = f"The question is: {example.question}\n"
@@ -185,8 +185,10 @@ def from_example(example: Example, *, seed: int = 0) -> Lesson:
         parts += [choices[(seed + number) % len(choices)], quote, "\n"]
     if example.answer is None:
         parts.append("That doesn't answer the question.")
-        return Lesson(example.passages, example.question, tuple(parts), None, example.task)
+        return TrainingExample(example.passages, example.question, tuple(parts), None, example.task)
     at = Quote(*example.answer)
     answer = example.passages[at.passage][1][at.start : at.end]
     parts.append(f"So the answer is {answer}.")
-    return Lesson(example.passages, example.question, tuple(parts), answer, example.task, at)
+    return TrainingExample(
+        example.passages, example.question, tuple(parts), answer, example.task, at
+    )

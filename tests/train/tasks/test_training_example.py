@@ -16,10 +16,16 @@ from recallm_core.train.tasks.chains import hops
 from recallm_core.train.tasks.facts import absent, one_fact, two_hop
 from recallm_core.train.tasks.invented import VALUES, entity
 from recallm_core.train.tasks.keyed import SHAPES, compute_then_retrieve, key_value, multi_needle
-from recallm_core.train.tasks.lesson import SPLITS, Lesson, Quote, Split, read_lessons
 from recallm_core.train.tasks.templates import make_page, relations
+from recallm_core.train.tasks.training_example import (
+    SPLITS,
+    Quote,
+    Split,
+    TrainingExample,
+    read_examples,
+)
 
-MAKERS: dict[str, Callable[..., Lesson]] = {
+MAKERS: dict[str, Callable[..., TrainingExample]] = {
     "one_fact": one_fact,
     "two_hop": two_hop,
     "absent": absent,
@@ -33,9 +39,9 @@ PAGES = [make_page(random.Random(n), 12) for n in range(40)]
 PASSAGES = [(page.title, page.text) for page in PAGES]
 
 
-def names(lesson: Lesson) -> set[str]:
+def names(example: TrainingExample) -> set[str]:
     """Invented words: capitalised, and not at the beginning of a sentence only."""
-    text = " ".join(text for _, text in lesson.passages)
+    text = " ".join(text for _, text in example.passages)
     return set(re.findall(r"[A-Z][a-z]{3,}", text))
 
 
@@ -43,100 +49,100 @@ def names(lesson: Lesson) -> set[str]:
 @pytest.mark.parametrize("task", sorted(MAKERS))
 @given(seed=SEEDS, size=SIZES)
 def test_the_evidence_holds_the_answer(task: str, split: Split, seed: int, size: int) -> None:
-    lesson = MAKERS[task](random.Random(seed), size=size, split=split)
-    assert lesson == MAKERS[task](random.Random(seed), size=size, split=split)
-    assert lesson.evidence
-    assert all(lesson.text(quote).strip() for quote in lesson.evidence)
-    if lesson.answer is None:
+    example = MAKERS[task](random.Random(seed), size=size, split=split)
+    assert example == MAKERS[task](random.Random(seed), size=size, split=split)
+    assert example.evidence
+    assert all(example.text(quote).strip() for quote in example.evidence)
+    if example.answer is None:
         assert task == "absent"
         return
-    recalled = " ".join(lesson.text(quote) for quote in lesson.evidence)
-    assert all(part in recalled for part in lesson.answer.split(", "))
-    if lesson.answer_at is not None:
-        last = lesson.evidence[-1]
-        assert last.passage == lesson.answer_at.passage
-        assert last.start <= lesson.answer_at.start < lesson.answer_at.end <= last.end
+    recalled = " ".join(example.text(quote) for quote in example.evidence)
+    assert all(part in recalled for part in example.answer.split(", "))
+    if example.answer_at is not None:
+        last = example.evidence[-1]
+        assert last.passage == example.answer_at.passage
+        assert last.start <= example.answer_at.start < example.answer_at.end <= last.end
 
 
 @given(seed=SEEDS, size=SIZES)
 def test_lengths_follow_the_size(seed: int, size: int) -> None:
     for make in (key_value, multi_needle, one_fact):
-        lesson = make(random.Random(seed), size=size)
-        shown = sum(len(text) for _, text in lesson.passages)
+        example = make(random.Random(seed), size=size)
+        shown = sum(len(text) for _, text in example.passages)
         assert shown < 2.5 * size + 2500
         assert shown > 0.4 * size - 200
 
 
 @given(seed=SEEDS)
 def test_a_computed_key_is_right(seed: int) -> None:
-    lesson = compute_then_retrieve(random.Random(seed), size=700)
-    line = lesson.text(lesson.evidence[0])
+    example = compute_then_retrieve(random.Random(seed), size=700)
+    line = example.text(example.evidence[0])
     key = int(re.findall(r"-?\d+", line)[0])
-    equation = re.search(r"(-?\d+)\*x ([+-] \d+) = (-?\d+)\*x ([+-] \d+)", lesson.question)
+    equation = re.search(r"(-?\d+)\*x ([+-] \d+) = (-?\d+)\*x ([+-] \d+)", example.question)
     if equation:
         a, b, c, d = (int(part.replace(" ", "")) for part in equation.groups())
         assert a * key + b == c * key + d
         assert a != c
     else:
-        found = re.search(r"-?\d+ \* \(?-?\d+\)? [+-] \d+ [+-] \d+", lesson.question)
+        found = re.search(r"-?\d+ \* \(?-?\d+\)? [+-] \d+ [+-] \d+", example.question)
         assert found
         a, b, c, d = (
             int(p.replace(" ", "").strip("()"))
             for p in re.findall(r"^-?\d+|\(?-?\d+\)?(?= [+-])|[+-] \d+", found.group())
         )
         assert a * b + c + d == key
-    assert str(key) in " ".join(p for p in lesson.thinking if isinstance(p, str))
+    assert str(key) in " ".join(p for p in example.thinking if isinstance(p, str))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pairs", [1, 75, 140])
 def test_keys_are_laid_out_as_asked(shape: str, pairs: int) -> None:
-    lesson = key_value(random.Random(1), pairs=pairs, shape=shape)
-    text = lesson.passages[0][1]
+    example = key_value(random.Random(1), pairs=pairs, shape=shape)
+    text = example.passages[0][1]
     if shape == "json":
         found = json.loads(text)
     else:
         rows = [re.split(": |,", line) for line in text.splitlines()]
         found = dict(rows[1:] if shape == "csv" else rows)
     assert len(found) == pairs
-    assert lesson.answer in found.values()
-    assert lesson.answer_at is not None
-    assert lesson.text(lesson.answer_at) == lesson.answer
+    assert example.answer in found.values()
+    assert example.answer_at is not None
+    assert example.text(example.answer_at) == example.answer
 
 
 @given(seed=SEEDS, size=SIZES)
 @example(seed=223905, size=100)  # "red" is the answer, somebody "scored" in the first sentence
 def test_two_hops_need_the_bridge(seed: int, size: int) -> None:
     for split in SPLITS:
-        lesson = two_hop(random.Random(seed), size=size, split=split)
-        first, second = (lesson.text(quote) for quote in lesson.evidence)
-        assert lesson.answer is not None
-        assert lesson.answer in second
-        word = re.compile(rf"(?<!\w){re.escape(lesson.answer)}(?!\w)")
+        example = two_hop(random.Random(seed), size=size, split=split)
+        first, second = (example.text(quote) for quote in example.evidence)
+        assert example.answer is not None
+        assert example.answer in second
+        word = re.compile(rf"(?<!\w){re.escape(example.answer)}(?!\w)")
         assert not word.search(first)
-        assert not word.search(lesson.question)
+        assert not word.search(example.question)
         bridge = set(re.findall(r"[A-Z]\w+", first)) & set(re.findall(r"[A-Z]\w+", second))
-        assert bridge - set(re.findall(r"\w+", lesson.question))
+        assert bridge - set(re.findall(r"\w+", example.question))
 
 
 @given(seed=SEEDS)
-def test_an_example_of_a_lesson_has_the_same_ranges(seed: int) -> None:
+def test_what_the_mini_learns_from_has_the_same_ranges(seed: int) -> None:
     for make in (one_fact, two_hop, absent):
-        lesson = make(random.Random(seed), size=300)
-        example = lesson.example()
-        assert [Quote(*span) for span in example.evidence] == list(lesson.evidence)
-        assert (example.answer is None) == (lesson.answer is None)
-        if example.answer is not None:
-            assert lesson.text(Quote(*example.answer)) == lesson.answer
+        example = make(random.Random(seed), size=300)
+        mini = example.example()
+        assert [Quote(*span) for span in mini.evidence] == list(example.evidence)
+        assert (mini.answer is None) == (example.answer is None)
+        if mini.answer is not None:
+            assert example.text(Quote(*mini.answer)) == example.answer
 
 
 @given(seed=SEEDS)
 def test_absent_things_are_named_nowhere(seed: int) -> None:
-    lesson = absent(random.Random(seed), size=900, split="held-out")
-    asked = set(re.findall(r"[A-Z][a-z]{4,}", lesson.question))
+    example = absent(random.Random(seed), size=900, split="held-out")
+    asked = set(re.findall(r"[A-Z][a-z]{4,}", example.question))
     places = asked & {*held_out.PLACES}
-    everything = " ".join(text for _, text in lesson.passages)
-    named = [p for p in places if f"the {p} vineyard" in lesson.question]
+    everything = " ".join(text for _, text in example.passages)
+    named = [p for p in places if f"the {p} vineyard" in example.question]
     assert not any(f"{p} vineyard" in everything for p in named)
 
 
@@ -200,25 +206,25 @@ def test_two_hop_templates_are_whole_and_differ() -> None:
 @given(seed=SEEDS, size=SIZES)
 def test_plain_text_teaches_where_words_stand(seed: int, size: int) -> None:
     for make in (plain_text.cloze, plain_text.sentence_with, plain_text.next_sentence):
-        lesson = make(random.Random(seed), PASSAGES, size=size)
-        if lesson is None:
+        example = make(random.Random(seed), PASSAGES, size=size)
+        if example is None:
             continue
-        assert lesson.answer_at is not None
-        assert lesson.text(lesson.answer_at) == lesson.answer
-        assert lesson.evidence[-1].passage == lesson.answer_at.passage
+        assert example.answer_at is not None
+        assert example.text(example.answer_at) == example.answer
+        assert example.evidence[-1].passage == example.answer_at.passage
 
 
-def test_plain_text_lessons_are_common() -> None:
+def test_plain_text_examples_are_common() -> None:
     for make in (plain_text.cloze, plain_text.sentence_with, plain_text.next_sentence):
         made = [make(random.Random(n), PASSAGES, size=900) for n in range(60)]
-        assert sum(lesson is not None for lesson in made) > 20
+        assert sum(example is not None for example in made) > 20
 
 
 @pytest.mark.parametrize("task", sorted(MAKERS))
 @given(seed=SEEDS)
-def test_lessons_survive_json(task: str, seed: int) -> None:
-    lesson = MAKERS[task](random.Random(seed), size=300)
-    assert Lesson.from_dict(json.loads(json.dumps(lesson.to_dict()))) == lesson
+def test_examples_survive_json(task: str, seed: int) -> None:
+    example = MAKERS[task](random.Random(seed), size=300)
+    assert TrainingExample.from_dict(json.loads(json.dumps(example.to_dict()))) == example
 
 
 LINE = {
@@ -229,12 +235,12 @@ LINE = {
 }
 
 
-def test_own_lessons_are_read(tmp_path: Path) -> None:
+def test_own_examples_are_read(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(LINE) + "\n\n", encoding="utf-8")
-    (lesson,) = read_lessons(path)
-    assert lesson.evidence == (Quote(0, 10, 24),)
-    assert lesson.task == "own"
+    (example,) = read_examples(path)
+    assert example.evidence == (Quote(0, 10, 24),)
+    assert example.task == "own"
 
 
 @pytest.mark.parametrize(
@@ -244,22 +250,22 @@ def test_own_lessons_are_read(tmp_path: Path) -> None:
         ({"thinking": [{"document": 3, "quote": "x"}]}, "document 3 of 1"),
         ({"thinking": [{"document": 0, "quote": ""}]}, "isn't word for word"),
         ({"answers": []}, "unknown fields"),
-        ({"documents": "text"}, "not a lesson"),
+        ({"documents": "text"}, "not an example"),
         ({"answer": 9}, "answer a string or null"),
     ],
 )
-def test_broken_lessons_name_their_line(tmp_path: Path, change: object, said: str) -> None:
+def test_broken_examples_name_their_line(tmp_path: Path, change: object, said: str) -> None:
     assert isinstance(change, dict)
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(LINE) + "\n" + json.dumps(LINE | change), encoding="utf-8")
     with pytest.raises(RecallmError, match=f"line 2: .*{said}"):
-        list(read_lessons(path))
+        list(read_examples(path))
 
 
 def test_text_that_is_no_json_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("{", encoding="utf-8")
     with pytest.raises(RecallmError, match="line 1"):
-        list(read_lessons(path))
-    with pytest.raises(RecallmError, match="can't read lessons"):
-        list(read_lessons(tmp_path / "none.jsonl"))
+        list(read_examples(path))
+    with pytest.raises(RecallmError, match="can't read examples"):
+        list(read_examples(tmp_path / "none.jsonl"))

@@ -1,0 +1,103 @@
+"""Text of one section on its way out: what is certain is let through, the rest held back."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TextFlow:
+    """Text of one section on its way out: outer white space and a prefix dropped, stops found.
+
+    What may still turn out to be trailing white space, the prefix of a line or a stop string is
+    held back. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps them
+    apart from the words around them.
+    """
+
+    prefix: str = ""
+    stop: tuple[str, ...] = ()
+    spaced: bool = False
+    length: int = 0  # characters let through, quotes included
+    held: str = ""
+    begun: bool = False
+    stopped: bool = False
+    last: str = ""  # the last character let through, quotes not included
+    quoted: bool = False  # whether a quote came after it
+
+    def text(self, piece: str) -> str:
+        """Takes a piece of the model's own words and returns what can be let through."""
+        if self.stopped:
+            return ""
+        self.held += piece
+        if not self.begun:
+            self.held = self.held.lstrip()
+        self._find_stop()
+        if self.stopped:
+            return self._let_out(self._without_prefix().rstrip())
+        settled = self._settled()
+        if not settled:
+            return ""
+        rest, self.held = self.held[settled:], self.held[:settled]
+        out = self._let_out(self._without_prefix())
+        self.held = rest
+        return out
+
+    def _let_out(self, text: str) -> str:
+        self.held = ""
+        if self.spaced and self.quoted and text[:1].isalnum() and _is_spaced(text[0]):
+            text = f" {text}"
+        if text:
+            self.begun, self.quoted, self.last = True, False, text[-1]
+        self.length += len(text)
+        return text
+
+    def _without_prefix(self) -> str:
+        """What is held, less the prefix at the beginnings of its lines."""
+        if not self.prefix or self.prefix not in self.held:
+            return self.held
+        at = r"\n[ \t]*" if self.begun else r"(?:\A|\n)[ \t]*"
+        pattern = rf"({at}){re.escape(self.prefix)}\s*"
+        text = re.sub(pattern, lambda match: match[1], self.held)
+        return text if self.begun else text.lstrip()
+
+    def _find_stop(self) -> None:
+        places = [at for at in (self.held.find(s) for s in self.stop) if at >= 0]
+        if places:
+            self.held = self.held[: min(places)]
+            self.stopped = True
+
+    def _settled(self) -> int:
+        """How much of what is held is certain."""
+        size = len(self.held.rstrip())
+        for stop in self.stop:
+            for length in range(min(len(stop) - 1, len(self.held)), 0, -1):
+                if stop.startswith(self.held[-length:]):
+                    size = min(size, len(self.held) - length)
+                    break
+        full = self.held.rstrip()
+        newline = full.rfind("\n")
+        if newline >= 0 or not self.begun:
+            line = full[newline + 1 :].strip()
+            if self.prefix.startswith(line):  # it may become the prefix, or nothing follows it yet
+                size = min(size, newline + 1)
+        return len(self.held[:size].rstrip())
+
+    def before_quote(self) -> str:
+        """Lets through what was held, for a quote follows; only leading space is lost."""
+        out = self._let_out(self._without_prefix())
+        apart = " " if self.spaced and not self.quoted and _is_spaced(self.last) else ""
+        self.length += len(apart)
+        self.begun = self.quoted = True
+        return out + apart
+
+    def end(self) -> str:
+        """Lets through what was held at the end, but for trailing white space."""
+        return self._let_out("" if self.stopped else self._without_prefix().rstrip())
+
+
+def _is_spaced(character: str) -> bool:
+    """Whether a space belongs between this character and a quote; wide scripts have none."""
+    ends = character.isalnum() or character in tuple(".!?:;,\u2026")
+    return ends and unicodedata.east_asian_width(character) not in ("W", "F")

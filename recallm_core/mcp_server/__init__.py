@@ -1,0 +1,1 @@
+"""A server of the Model Context Protocol: cited answers, quotes and checks for any agent."""
