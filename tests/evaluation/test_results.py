@@ -18,6 +18,7 @@ from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
+FROM_ROWS = ("cited.md", "long_contexts.md")
 NAMES = {
     "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
     "SmolLM2-135M-Instruct": "smollm2-135m-instruct",
@@ -37,7 +38,7 @@ def readme() -> str:
 @pytest.mark.parametrize("page", sorted(path.name for path in RESULTS.glob("*.md")))
 def test_every_table_is_what_its_rows_say(page: str) -> None:
     text = (RESULTS / page).read_text("utf-8")
-    assert "<!-- end -->" in text
+    assert "<!-- end -->" in text or page not in FROM_ROWS
     assert refreshed(text, RESULTS) == text
 
 
