@@ -38,11 +38,17 @@ def compact(row: Row) -> Row:
         small["facts"] = {name: fact for name, fact in row["facts"].items() if name not in _LONG}
     scores = row.get("scores") or {name: row[name] for name in _SCORES if name in row}
     rounded = {name: round(float(score), _DIGITS) for name, score in scores.items()}
-    return small | {"scores": rounded} | _rounded(row)
+    return small | {"scores": rounded} | _counted(row)
 
 
-def _rounded(row: Row) -> Row:
-    return {"cpu_seconds": round(row["cpu_seconds"], 2)} if "cpu_seconds" in row else {}
+def _counted(row: Row) -> Row:
+    """Its spans, how many of them are verbatim, and its time."""
+    counts: Row = {}
+    if row.get("quoted"):
+        counts = {"spans": len(row["quoted"]), "verbatim": row["verbatim"]}
+    if "cpu_seconds" in row:
+        counts["cpu_seconds"] = round(row["cpu_seconds"], 2)
+    return counts
 
 
 def pack(runs: Iterable[Path], file: Path) -> int:
