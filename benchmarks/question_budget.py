@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from retrieval_recall import DATA, Corpus, hops, recall, rows
+from retrieval_recall import DATA, HEADER, Corpus, hops, recall, rows
 
 from recallm_core import RecaLLM
 from recallm_core.documents.document import Document, Location
@@ -42,6 +42,7 @@ class Setting(NamedTuple):
     again: int
 
 
+BUDGETS = (2048, 3072, 4096, 8192)
 SETTINGS = (
     Setting(3072, 12, 6),
     Setting(3072, 12, 12),
@@ -105,6 +106,27 @@ def outcome(llm: RecaLLM, index: CorpusIndex, asked: Asked, setting: Setting) ->
     return Outcome(packed, word_f1(answer.text, [asked.answer]), seconds)
 
 
+def packs(index: CorpusIndex, kinds: dict[str, list[Asked]], llm: RecaLLM) -> None:
+    """Prints how often the evidence is in the pack, by budget."""
+    print("| gold in the pack | " + " | ".join(f"{budget:,}" for budget in BUDGETS) + " |")
+    print("|---" * (len(BUDGETS) + 1) + "|")
+    for kind, questions in kinds.items():
+        shares = [
+            statistics.mean(
+                recall(
+                    index.pack_report(
+                        each.text, budget, llm.count_tokens, overhead=HEADER
+                    ).passages,
+                    index.documents,
+                    each.gold,
+                )
+                for each in questions
+            )
+            for budget in BUDGETS
+        ]
+        print(f"| {kind}, {len(questions)} | " + " | ".join(f"{s:.3f}" for s in shares) + " |")
+
+
 def table(name: str, results: dict[Setting, list[Outcome]]) -> None:
     """Prints the means of each setting, and the differences to the first."""
     print(f"\n{name}, {len(results[SETTINGS[0]])} questions\n")
@@ -124,6 +146,7 @@ def main() -> int:
     """Prints a table for each kind of question."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--questions", type=int, default=12, help="of each kind")
+    parser.add_argument("--packs", type=int, default=100, help="of each kind that are only packed")
     parser.add_argument("--seconds", type=int, default=600, help="no question begins after them")
     options = parser.parse_args()
     if not (DATA / "squad2.jsonl.gz").exists():
@@ -134,15 +157,13 @@ def main() -> int:
     documents: list[Document] = list(corpus.documents.values())
     index = CorpusIndex.build(documents)
     results = {kind: {setting: list[Outcome]() for setting in SETTINGS} for kind in kinds}
-    picked = {
-        kind: random.Random(5).sample(questions, options.questions)
-        for kind, questions in kinds.items()
-    }
+    asked = {kind: random.Random(5).sample(qs, len(qs)) for kind, qs in kinds.items()}
     with RecaLLM.load("recallm-mini") as llm:
+        packs(index, {kind: questions[: options.packs] for kind, questions in asked.items()}, llm)
         llm.answer("How tall is it?", ["It is 90 cm tall."])
         deadline = time.monotonic() + options.seconds
         for number in range(options.questions):
-            for kind, questions in picked.items():
+            for kind, questions in asked.items():
                 if time.monotonic() < deadline:
                     for setting in SETTINGS:
                         found = outcome(llm, index, questions[number], setting)

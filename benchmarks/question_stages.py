@@ -95,7 +95,8 @@ def write_files(folder: Path) -> None:
     with gzip.open(DATA / "docs_peps.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            (folder / f"{row['id'].replace('/', '_')}.txt").write_text(row["text"], encoding="utf-8")
+            name = row["id"].replace("/", "_")
+            (folder / f"{name}.txt").write_text(row["text"], encoding="utf-8")
 
 
 def of_checkout(checkout: Path, files: Path, saved: Path, threads: int) -> dict[str, float]:
