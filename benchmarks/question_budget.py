@@ -74,11 +74,11 @@ def paragraphs(corpus: Corpus) -> Iterator[Asked]:
     """Yields the answerable questions of squad2."""
     for row in rows("squad2"):
         document = corpus.add(row["title"], row["context"])
-        for each in row["qas"]:
-            for answer in [] if each["impossible"] else each["answers"][:1]:
+        for item in row["qas"]:
+            for answer in [] if item["impossible"] else item["answers"][:1]:
                 start, end = answer["start"], answer["start"] + len(answer["text"])
                 gold = (Location(document.id, start, end),)
-                yield Asked(each["question"], gold, answer["text"])
+                yield Asked(item["question"], gold, answer["text"])
 
 
 def two_hops(corpus: Corpus) -> Iterator[Asked]:
@@ -90,20 +90,20 @@ def two_hops(corpus: Corpus) -> Iterator[Asked]:
             yield Asked(question.text, question.gold, answer)
 
 
-def outcome(llm: RecaLLM, index: CorpusIndex, asked: Asked, setting: Setting) -> Outcome:
+def outcome(llm: RecaLLM, index: CorpusIndex, sample: Asked, setting: Setting) -> Outcome:
     """Returns what a question gives under a setting."""
     reader_bias.READ_WINDOWS, reader_bias.READ_AGAIN = setting.windows, setting.again
     llm.backend.prefix_cache.clear()
     recipe = replace(llm.recipe, pack_tokens=setting.packed)
     fresh = RecaLLM(llm.tokenizer, llm.backend, recipe)
     begun = time.process_time()
-    answer = fresh.answer(asked.text, index)
+    answer = fresh.answer(sample.text, index)
     seconds = time.process_time() - begun
     prompt, _ = fresh._preparer.prepare(  # what it made is remembered
-        [{"role": "user", "content": asked.text}], index, GenerationParams()
+        [{"role": "user", "content": sample.text}], index, GenerationParams()
     )
-    packed = recall(prompt.passages, index.documents, asked.gold)
-    return Outcome(packed, word_f1(answer.text, [asked.answer]), seconds)
+    packed = recall(prompt.passages, index.documents, sample.gold)
+    return Outcome(packed, word_f1(answer.text, [sample.answer]), seconds)
 
 
 def packs(index: CorpusIndex, kinds: dict[str, list[Asked]], llm: RecaLLM) -> None:
@@ -115,12 +115,12 @@ def packs(index: CorpusIndex, kinds: dict[str, list[Asked]], llm: RecaLLM) -> No
             statistics.mean(
                 recall(
                     index.pack_report(
-                        each.text, budget, llm.count_tokens, overhead=HEADER
+                        item.text, budget, llm.count_tokens, overhead=HEADER
                     ).passages,
                     index.documents,
-                    each.gold,
+                    item.gold,
                 )
-                for each in questions
+                for item in questions
             )
             for budget in BUDGETS
         ]
@@ -132,10 +132,10 @@ def table(name: str, results: dict[Setting, list[Outcome]]) -> None:
     print(f"\n{name}, {len(results[SETTINGS[0]])} questions\n")
     print("| packed | windows | again | gold in the pack | F1 | F1, difference (95 %) | CPU s |")
     print("|---|---|---|---|---|---|---|")
-    for setting, found in results.items():
-        gains = [a.f1 - b.f1 for a, b in zip(found, results[SETTINGS[0]], strict=True)]
+    for setting, outcomes in results.items():
+        gains = [a.f1 - b.f1 for a, b in zip(outcomes, results[SETTINGS[0]], strict=True)]
         spread = 1.96 * statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-        means = [statistics.mean(column) for column in zip(*found, strict=True)]
+        means = [statistics.mean(column) for column in zip(*outcomes, strict=True)]
         print(
             f"| {setting.packed:,} | {setting.windows} | {setting.again} | {means[0]:.2f} | "
             f"{means[1]:.2f} | {statistics.mean(gains):+.2f} ± {spread:.2f} | {means[2]:.1f} |"
@@ -157,17 +157,17 @@ def main() -> int:
     documents: list[Document] = list(corpus.documents.values())
     index = CorpusIndex.build(documents)
     results = {kind: {setting: list[Outcome]() for setting in SETTINGS} for kind in kinds}
-    asked = {kind: random.Random(5).sample(qs, len(qs)) for kind, qs in kinds.items()}
+    samples = {kind: random.Random(5).sample(qs, len(qs)) for kind, qs in kinds.items()}
     with RecaLLM.load("recallm-mini") as llm:
-        packs(index, {kind: questions[: options.packs] for kind, questions in asked.items()}, llm)
+        packs(index, {kind: questions[: options.packs] for kind, questions in samples.items()}, llm)
         llm.answer("How tall is it?", ["It is 90 cm tall."])
         deadline = time.monotonic() + options.seconds
         for number in range(options.questions):
-            for kind, questions in asked.items():
+            for kind, questions in samples.items():
                 if time.monotonic() < deadline:
                     for setting in SETTINGS:
-                        found = outcome(llm, index, questions[number], setting)
-                        results[kind][setting].append(found)
+                        result = outcome(llm, index, questions[number], setting)
+                        results[kind][setting].append(result)
                     print(kind, number, flush=True, file=sys.stderr)
     for kind, measured in results.items():
         if measured[SETTINGS[0]]:

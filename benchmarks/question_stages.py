@@ -46,11 +46,11 @@ class Watch:
 def ask(llm: Any, question: str, index: Any, watch: Watch, name: str) -> None:
     """Asks a question and books its stages."""
 
-    def told(done: int, total: int) -> None:
+    def lap_when_read(done: int, total: int) -> None:
         if done == total:
             watch.lap(f"{name}: read the prompt")
 
-    llm.backend.on_prefill = told
+    llm.backend.on_prefill = lap_when_read
     with llm.stream(question, index) as stream:
         watch.lap(f"{name}: pack and score")
         answer = stream.result()
@@ -68,8 +68,8 @@ def measure(folder: Path, saved: Path) -> dict[str, float]:
     documents = load_documents([str(folder)]).documents
     watch.lap("read the files")
     with ExitStack() as stack:
-        kept = _long_lived(stack)
-        with kept():
+        loading = _long_lived(stack)
+        with loading():
             from recallm_core import RecaLLM
 
             llm = stack.enter_context(RecaLLM.load("recallm-mini"))
