@@ -12,7 +12,9 @@ from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.handshake import check_processor
 from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
+from recallm_core.models.gguf_files import gguf_file
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from recallm_core.backends.vllm.in_process import VllmBackend
 
 MODES = ("auto", "trained", "prompted")
-BACKENDS = ("transformers", "vllm")
+BACKENDS = ("auto", "transformers", "vllm", "llama_cpp")
 
 
 class Parts(NamedTuple):
@@ -46,50 +48,60 @@ def load(
     *,
     mode: str = "auto",
     recipe: Recipe | None = None,
-    backend: str = "transformers",
+    backend: str = "auto",
     tokenizer: str | Path | None = None,
+    gguf: str | None = None,
     **options: Any,
 ) -> Parts:
     """Loads the parts of a model; see ``RecaLLM.load``.
 
     Args:
-        model: ``recallm-mini``, a local folder, a hub id, or the address of a server that
-            ``recallm serve`` started.
+        model: ``recallm-mini``, a local folder, a hub id, a GGUF file, ``ollama:NAME``, or the
+            address of a server that ``recallm serve`` started.
         mode: ``trained`` wants the four tokens in the tokenizer, ``prompted`` drives any instruct
             or reasoning model by text marks, ``auto`` looks.
         recipe: Overrides the one saved beside the checkpoint.
-        backend: ``transformers``, or ``vllm`` for vLLM's engine.
+        backend: ``transformers``, ``vllm`` for vLLM's engine, or ``llama_cpp`` for a GGUF file;
+            ``auto`` takes ``llama_cpp`` for those and ``transformers`` for all else.
         tokenizer: A folder or hub id to take the tokenizer from instead.
+        gguf: Which GGUF file of a folder or hub id, as a pattern such as ``*Q4_K_M*``.
         options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
             ``model_kwargs`` and so on), or for a server to ``models.served.connect`` (``api_key``,
             ``timeout``, ``max_retries``).
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
-        MissingExtraError: ``vllm``, or what a server needs, isn't installed.
+        MissingExtraError: vLLM, llama.cpp, or what a server needs, isn't installed.
         ServerError: The server can't be reached, or isn't set up for recall.
         ValueError: An argument is of the wrong kind.
     """
     model = _name(model)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if recipe is not None and not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
-            "Recipe.load(folder)"
-        )
+    _check_choices(mode, backend, recipe)
     if model.startswith(("http://", "https://")):
         from recallm_core.backends.vllm.connect import connect
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
         return Parts(*served, name=served[1].model)
-    from recallm_core.models.checkpoint import find_folder
-
+    hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
+    if shipped(model) is None and (file := gguf_file(model, gguf, **hub)) is not None:
+        return _of_gguf(
+            file,
+            backend,
+            Path(model).name,
+            mode=mode,
+            recipe=recipe,
+            tokenizer=tokenizer,
+            **options,
+        )
+    if backend == "llama_cpp" or gguf is not None:
+        raise CheckpointError(
+            f"{model!r} is no GGUF file; give one, a folder or hub id that holds some with "
+            "gguf='*Q4_K_M*', or ollama:NAME"
+        )
     if backend == "vllm":
         check_installed()
-    hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
+    with needs("local", "a model in this process"):
+        from recallm_core.models.checkpoint import find_folder
     path = find_folder(shipped(model) or model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
@@ -100,6 +112,34 @@ def load(
         engine.close()
         raise
     return Parts(found, engine, chosen, Path(model).name)
+
+
+def _check_choices(mode: str, backend: str, recipe: Recipe | None) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
+            "Recipe.load(folder)"
+        )
+
+
+def _of_gguf(file: Path, backend: str, name: str, **options: Any) -> Parts:
+    """The parts of a GGUF file, which llama.cpp runs.
+
+    Raises:
+        ValueError: Another backend is to run it.
+    """
+    if backend not in ("auto", "llama_cpp"):
+        raise ValueError(
+            f"backend={backend!r} can't run the GGUF file {file}; leave backend out, or give the "
+            "model's safetensors folder"
+        )
+    from recallm_core.backends.load_gguf import load_gguf
+
+    return Parts(*load_gguf(file, **options), name=name)
 
 
 def _engine(

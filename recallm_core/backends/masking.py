@@ -23,7 +23,7 @@ _FEW = 8  # logits that are looked at one by one
 _LARGE = 4096  # legal ids; such a row, inside a grammar's string, gains nothing from company
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made anew for each row of each step: freezing it takes a microsecond
 class RowMask:
     """What is legal in one row.
 
@@ -83,24 +83,25 @@ def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
     """The same memory as an array; None on a device, or for a type of numbers arrays don't have."""
     if logits.device.type != "cpu" or logits.dtype is torch.bfloat16:
         return None
-    rows: NDArray[Any] = logits.detach().numpy()
+    rows: NDArray[Any] = (logits.detach() if logits.requires_grad else logits).numpy()
     return rows
 
 
 def _write_row(row: NDArray[Any], row_mask: RowMask, source: NDArray[Any] | None = None) -> None:
     """One row on the host; legal logits are those of the source, by default its own."""
     mask = row_mask.mask
-    if mask.only is None:
+    only = mask.only
+    if only is None:
         row[mask.forbid] = -np.inf
         row[row_mask.vocab_size :] = -np.inf
         return
-    legal = (row if source is None else source)[mask.only]
+    legal = (row if source is None else source).take(only)
     if mask.bias is not None:
         legal = legal + mask.bias.astype(legal.dtype)
     if not _any_finite(legal):
         legal = np.zeros_like(legal)
     row.fill(-np.inf)
-    row[mask.only] = legal
+    row[only] = legal
 
 
 def _any_finite(values: NDArray[Any]) -> bool:

@@ -23,7 +23,7 @@ from recallm_core.decoding.quote_form import QuotePhase
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import LoneMasks, SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
 from recallm_core.decoding.state import (
     ClosedSpan,
@@ -79,7 +79,7 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
-        self.lone_masks = LoneMasks(spec.close.ids[0])
+        self.sole_masks = SoleMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
@@ -156,8 +156,6 @@ class Constraint:
     equal rules and equal tokens give equal masks, however a place was reached (rolled back to,
     copied, replayed), and that an illegal token raises and changes nothing.
     """
-
-    __slots__ = ("_cursor", "_history", "_mask", "_phases", "_span", "rules")
 
     def __init__(self, rules: ConstraintRules, prior: Prior | None = None) -> None:
         self.rules = rules

@@ -23,6 +23,7 @@ SENTINEL = 0  # the letter that stands where nothing can be copied
 _DENSE_FLOOR = 2048  # below this many live copies a list of slots is always cheaper
 _DENSE_SHARE = 12  # above 1/12 of the slots bits are cheaper; no word of prose is so frequent
 _COUNTED = 8  # bits are counted once in so many tokens; counting costs as much as a token
+_SELECTIVE = 4  # tokens within which nearly all copies of prose have parted
 _FEW = 64  # letters that a set tells apart sooner than a table
 _DISTINCT_TRIES = 4  # letters looked for among bits before they are unrolled
 _DRAFT_ROWS = 64  # live copies that a draft compares; with more there is rarely one choice
@@ -56,15 +57,17 @@ class Listed:
 
     slots: Ints
     following: Letters | None = None  # the letters there
-    distinct: list[int] | None = None
+    distinct: list[int] | Ints | None = None
     uniform: bool = False  # whether they are one letter, and none has ended
 
-    def letters(self, index: Slots) -> list[int]:
+    def letters(self, index: Slots) -> list[int] | Ints:
         """The distinct letters that may come next, ascending, without the sentinel."""
         if self.distinct is None:
             following = self._following(index)
-            self.distinct = _distinct(following, len(index.alphabet))
-            self.uniform = len(self.distinct) == 1 and bool(following.all())
+            first = int(following[0])
+            self.uniform = first != SENTINEL and bool((following == first).all())
+            size = len(index.alphabet)
+            self.distinct = [first] if self.uniform else _distinct(following, size)
         return self.distinct
 
     def _following(self, index: Slots) -> Letters:
@@ -74,12 +77,14 @@ class Listed:
 
     def after(self, index: Slots, letter: int, length: int) -> State | None:
         """What is alive once a letter was copied as the ``length``-th; None: nothing."""
-        if self.uniform and self.distinct == [letter]:
+        if self.uniform and self.distinct is not None and self.distinct[0] == letter:
             return Listed(self.slots + 1)
         return listed(self.slots[self._following(index) == letter] + 1)
 
     def ends(self, index: Slots, flag: int) -> bool:
         """Whether a copy has a flag at its last token."""
+        if index.flags[self.slots[0] - 1] & flag:
+            return True
         return bool((index.flags[self.slots - 1] & flag).any())
 
     def live(self) -> Ints:
@@ -109,16 +114,16 @@ class Dense:
     """Live copies as a bit for each slot of what comes next, the first slot lowest."""
 
     bits: int
-    distinct: list[int] | None = None
+    distinct: list[int] | Ints | None = None
     ahead: tuple[int, int] | None = None  # a letter, and the slots that hold it
 
-    def letters(self, index: Slots) -> list[int]:
+    def letters(self, index: Slots) -> list[int] | Ints:
         """The distinct letters that may come next, ascending, without the sentinel."""
         if self.distinct is None:
             self.distinct = self._by_elimination(index)
         return self.distinct
 
-    def _by_elimination(self, index: Slots) -> list[int]:
+    def _by_elimination(self, index: Slots) -> list[int] | Ints:
         """In repetitive text there are one or two, found one after the other."""
         letters: list[int] = []
         rest = self.bits ^ (self.bits & index.bits_of(SENTINEL))
@@ -128,6 +133,8 @@ class Dense:
             self.ahead = (letter, going)
             letters.append(letter)
             rest ^= going
+            if rest and going.bit_count() < rest.bit_count():
+                break  # prose after a very frequent word: there are many
         if rest:
             return _distinct(index.letters[slots_of_bits(self.bits)], len(index.alphabet))
         return sorted(letters)
@@ -140,7 +147,8 @@ class Dense:
             hits = self.bits & index.bits_of(letter)
         if not hits:
             return None
-        if length % _COUNTED or is_dense(hits.bit_count(), len(index.letters)):
+        counted = length <= _SELECTIVE or length % _COUNTED == 0
+        if not counted or is_dense(hits.bit_count(), len(index.letters)):
             return Dense(hits << 1)
         return listed(slots_of_bits(hits << 1))
 
@@ -192,17 +200,14 @@ def slots_of_bits(bits: int) -> Ints:
     return np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little"))
 
 
-def _distinct(letters: Letters, size: int) -> list[int]:
+def _distinct(letters: Letters, size: int) -> list[int] | Ints:
     """Letters without repetitions and the sentinel, ascending; ``size`` is the alphabet's."""
     if len(letters) <= _FEW:
         return sorted({*letters.tolist()} - {SENTINEL})
-    if letters[0] != SENTINEL and bool((letters == letters[0]).all()):
-        return [int(letters[0])]
     table = np.zeros(size, dtype=np.bool_)
     table[letters] = True
     table[SENTINEL] = False
-    letters_there: list[int] = np.flatnonzero(table).tolist()
-    return letters_there
+    return np.flatnonzero(table)
 
 
 def _forced(table: Letters) -> Ints:

@@ -27,6 +27,7 @@ from recallm_core.decoding.live_copies import (
     bits_of_slots,
     is_dense,
     listed,
+    slots_of_bits,
 )
 from recallm_core.decoding.occurrences import Occurrences
 from recallm_core.decoding.recall_matcher import RecallMatcher
@@ -158,11 +159,6 @@ class RecallIndex:
         starts: Bools = (self.flags & START) != 0
         return starts
 
-    def slots_of(self, letter: int) -> Ints:
-        """The slots that hold a letter, ascending."""
-        low, high = self._bounds[letter : letter + 2].tolist()
-        return self._order[low:high].astype(np.int64)
-
     def begun(self, letter: int, starts: Bools | None) -> State | None:
         """What is alive once a letter was copied where a span may begin; None: nothing.
 
@@ -170,16 +166,26 @@ class RecallIndex:
             letter: Of the first token.
             starts: Where this span may begin; None: wherever one may.
         """
-        slots = self.slots_of(letter)
+        low, high = self._bounds[letter : letter + 2].tolist()
+        if is_dense(high - low, len(self.letters)):
+            return self._begun_densely(letter, starts)
+        slots = self._order[low:high].astype(np.int64)
         if starts is not None:
             slots = slots[starts[slots]]
         elif not self._start_anywhere:
             slots = slots[(self.flags[slots] & START) != 0]
-        if is_dense(len(slots), len(self.letters)):
-            table = np.zeros(len(self.letters), dtype=np.bool_)
-            table[slots] = True
-            return Dense(bits_of_slots(table) << 1)
         return listed(slots + 1)
+
+    def _begun_densely(self, letter: int, starts: Bools | None) -> State | None:
+        """The same for a letter that stands in very many slots."""
+        bits = self.bits_of(letter)
+        if starts is not None:
+            bits &= bits_of_slots(starts)
+        elif not self._start_anywhere:
+            bits &= self.bits_behind(START) >> 1
+        if is_dense(bits.bit_count(), len(self.letters)):
+            return Dense(bits << 1)
+        return listed(slots_of_bits(bits << 1))
 
     @property
     def copyable(self) -> bool:

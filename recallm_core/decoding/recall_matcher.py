@@ -90,7 +90,7 @@ class RecallMatcher:
             return _EMPTY
         return self._index.alphabet[self._following()]
 
-    def _following(self) -> list[int]:
+    def _following(self) -> list[int] | Ints:
         """The letters that come next, without the soft limit."""
         state = self._state()
         if isinstance(state, int):
@@ -98,18 +98,22 @@ class RecallMatcher:
             return [letter] if letter else []
         return state.letters(self._index)
 
-    def lone(self) -> tuple[int, bool] | None:
-        """What the only live copy goes on with, and whether it may end before; in one look.
+    def sole_choice(self) -> tuple[int, bool] | None:
+        """The one token that goes on with the copy, and whether it may end before; in one look.
 
-        None: more copies are alive, or it has to end.
+        None: there are several, or none.
         """
         state = self._states[-1] if self._states else None
-        if type(state) is not int:
+        if state is None:
             return None
-        letter, length = self._letters[state], len(self._tokens)
-        flag = END if length < 2 * self._max else END | HARD_END
-        closes = self._flags[state - 1] & flag != 0
-        if not letter or (closes and length >= self._max):
+        if type(state) is int:  # the commonest case by far: no arrays for it
+            letter, length = self._letters[state], len(self._tokens)
+            flag = END if length < 2 * self._max else END | HARD_END
+            closes = self._flags[state - 1] & flag != 0
+        else:
+            letters = self._following()
+            letter, closes = letters[0] if len(letters) == 1 else SENTINEL, self.can_close
+        if not letter or (closes and len(self._tokens) >= self._max):
             return None
         return self._ids[letter], closes
 

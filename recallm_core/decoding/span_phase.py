@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _REMEMBERED = 8192  # masks; each takes about 300 bytes
 
 
-class LoneMasks:
-    """The masks of spans with one live copy, which depend on little: shared by all sequences."""
+class SoleMasks:
+    """The masks of copies with one way on, which depend on little: shared by all sequences."""
 
     def __init__(self, closing: int) -> None:
         self._closing = closing
@@ -68,12 +68,12 @@ class SpanPhase:
     def mask(self, cursor: Cursor, length: int) -> Mask:
         """What goes on with the copy, and the closing mark where it may end."""
         matcher = _matcher(cursor)
-        lone = None if cursor.closing else matcher.lone()
-        if lone is None or lone[0] == self._first or self._must_close(cursor, matcher, length):
+        sole = None if cursor.closing else matcher.sole_choice()
+        if sole is None or sole[0] == self._first or self._must_close(cursor, matcher, length):
             return self._mask_of_many(cursor, matcher, length)
-        token, closes = lone
+        token, closes = sole
         if not closes or not matcher.has_odds:
-            return self._rules.lone_masks.mask(token, closes)
+            return self._rules.sole_masks.mask(token, closes)
         tilt = matcher.close_tilt() * self._rules.spec.prior_weight
         ids = np.array([token, self._first], dtype=np.int64)
         return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
@@ -85,7 +85,7 @@ class SpanPhase:
         return self._thinking.spent(cursor, length) and matcher.can_close
 
     def _mask_of_many(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Mask:
-        """The same where more than one copy is alive, or closing has begun."""
+        """The same where there are several ways on, or closing has begun."""
         mark = self._mark
         if cursor.copied is not None:
             return only_mask(mark[cursor.closing])

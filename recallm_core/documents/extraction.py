@@ -36,8 +36,11 @@ _ATTRIBUTE = re.compile(
     r"(?:\s*=\s*(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\s\"'>]+)))?"
 )
 _HIDING = re.compile(
-    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse))(?:!important)?(?:;|$)"
+    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse)|content-visibility:hidden"
+    r"|opacity:0*\.?0+%?|font-size:0*\.?0+(?:px|pt|r?em|%)?)(?:!important)?(?:;|$)"
 )
+_UNSHOWN = frozenset({"datalist", "audio", "video", "rp"})  # what is in them stands for something
+_STYLE_NOTE = re.compile(r"/\*.*?\*/", re.DOTALL)
 _LONGEST_TAG = 10_000  # characters of a tag whose attributes are looked at
 _DEEPEST_HIDDEN = 200  # elements that a closing tag in a hidden one can end at once
 _VOID = frozenset(
@@ -259,9 +262,10 @@ class _Page:
         if self._keep_hidden or name in _VOID or len(tag) > _LONGEST_TAG:
             return False
         found = dict(_attributes(tag))
-        style = "".join(found.get("style", "").lower().split())
+        style = "".join(_STYLE_NOTE.sub("", found.get("style", "")).lower().split())
         return (
-            ("hidden" in found and found["hidden"].lower() != "until-found")
+            name in _UNSHOWN
+            or ("hidden" in found and found["hidden"].lower() != "until-found")
             or (name == "dialog" and "open" not in found)
             or found.get("aria-hidden", "").strip().lower() == "true"
             or _HIDING.search(style) is not None

@@ -109,9 +109,12 @@ def wrapped(scale: Scale) -> Iterator[Item]:
 
 
 def _wrapped(text: str, width: int, prefix: str) -> str:
-    """A text with lines of at most so many columns, each after a prefix."""
-    lines = (textwrap.wrap(line, width, break_on_hyphens=False) for line in text.split("\n"))
-    return "\n".join(prefix + line for found in lines for line in found or [""])
+    """A text with lines of at most so many columns, each after a prefix; a table's rows stay."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        is_row = not line or line.startswith("|")
+        lines += [line] if is_row else textwrap.wrap(line, width, break_on_hyphens=False)
+    return "\n".join(prefix + line for line in lines)
 
 
 def hops(scale: Scale) -> Iterator[Item]:
@@ -185,7 +188,7 @@ _SUITES = (
           60, lambda scale: handbook("question"), free=True),
     Suite("paraphrased", "paraphrased questions", "The same 60 questions in other words than the page's.",
           60, lambda scale: handbook("paraphrase")),
-    Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `.",
+    Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `; rows of tables stay whole.",
           480, wrapped, baselines=False, all_priors=False),
     Suite("handbook-18f", "18F handbook", datasets.HANDBOOK_18F, 60, _data(datasets.handbook_18f)),
     Suite("nq", "Natural Questions, gold + 2", "`nq_multidoc_eval`: the gold passage and two BM25 distractors; the gold passage is first, in the middle and last in turn.",

@@ -32,6 +32,8 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(copies, "_DENSE_FLOOR", 1)
         monkeypatch.setattr(copies, "_DENSE_SHARE", 10_000)
         monkeypatch.setattr(copies, "_COUNTED", 3)
+        monkeypatch.setattr(copies, "_SELECTIVE", 1)
+        monkeypatch.setattr(copies, "_FEW", 2)
         monkeypatch.setattr(matchers, "_SNAPSHOTS", 2)
 
 
@@ -42,10 +44,10 @@ def test_a_token_extends_the_copy_exactly_where_it_is_allowed(
     matcher = index.matcher(limit)
     for _ in range(12):
         allowed = matcher.allowed_tokens().tolist()
-        lone = matcher.lone()
-        if lone is not None:
-            assert (allowed, matcher.can_close) == ([lone[0]], lone[1])
-            assert len(matcher.occurrences) == 1
+        sole = matcher.sole_choice()
+        assert (sole is not None) == (len(allowed) == 1 and matcher.length > 0)
+        if sole is not None:
+            assert (allowed, matcher.can_close) == ([sole[0]], sole[1])
         for token in range(-1, 10):
             twin = matcher.copy()
             assert twin.extend(token) == (token in allowed)

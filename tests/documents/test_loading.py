@@ -763,6 +763,10 @@ def test_the_child_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         "<details><summary>shown<details><summary>shown</summary>SECRET</details></summary>SECRET"
         "</details>",
         "<template><details>SECRET</details></template>",
+        "<p style='display:/* */none'>SECRET</p><p style='opacity: 0'>SECRET</p>",
+        "<p style='opacity:0.5'>shown</p><span style='font-size:0px'>SECRET</span>",
+        "<datalist><option>SECRET</datalist><video>SECRET</video>",
+        "<p style='font-size:0.9em'>shown<p style='content-visibility:hidden'>SECRET</p>",
     ],
 )
 def test_what_a_browser_does_not_show_is_left_out(hidden: str) -> None:

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from recallm_core.backends import FinishReason
+from recallm_core.backends.local.protocol import Slot
 from recallm_core.backends.local.rescoring import Bias, NotScoredError
-from recallm_core.backends.local.runner import Slot
 from recallm_core.backends.local.sampling import Best, Chooser, Scores
 from recallm_core.backends.stream import Job
 from recallm_core.decoding.constraint import Constraint, Mask
@@ -87,7 +87,8 @@ class Running:
         remaining = iter(scores)
         for place, mask in enumerate(plan.masks):
             forced = only_choice(mask)
-            tokens.append(forced[0] if forced else self.chooser.pick(next(remaining)))
+            chooser = self.chooser
+            tokens.append(chooser.forced(forced[0]) if forced else chooser.pick(next(remaining)))
             if place == len(plan.draft) or tokens[-1] != plan.draft[place]:
                 self.constraint.rollback(len(plan.draft) - place)
                 self.consume(tokens[-1])
