@@ -225,9 +225,9 @@ def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:
     """
     lines: list[_Line] = []
     for start, end in paragraph:
-        found = _MARK.match(text, start, end) if text[start] in _MARKING else None
-        mark = "".join(found.group().split()) if found else ""
-        lines.append(_Line(text, start, end, found.end() if found else start, mark))
+        match = _MARK.match(text, start, end) if text[start] in _MARKING else None
+        mark = "".join(match.group().split()) if match else ""
+        lines.append(_Line(text, start, end, match.end() if match else start, mark))
     first = 0
     for mark, group in groupby(lines, key=lambda line: line.mark):
         run = list(group)
@@ -252,9 +252,9 @@ def _kind(words: str) -> str | None:
         return "cue"
     if _ITEM.match(head):
         return "item"
-    found = _RECORD.match(head)
-    if found:
-        return found.lastgroup
+    record = _RECORD.match(head)
+    if record:
+        return record.lastgroup
     if has_values or (has_gaps and _COLUMNS.search(head)):
         return "columns"
     return "code" if _CODE.search(words[-_LOOK_AHEAD:]) else None
@@ -287,12 +287,12 @@ def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
 
 def _item_numbers(lines: Sequence[_Line]) -> set[int]:
     """Which lines begin an item of a list; a lone dash in the midst of wrapped prose doesn't."""
-    found = {number for number, line in enumerate(lines) if line.kind == "item"}
-    if len(found) == 1 and 0 not in found:
-        before = lines[min(found) - 1]
+    numbers = {number for number, line in enumerate(lines) if line.kind == "item"}
+    if len(numbers) == 1 and 0 not in numbers:
+        before = lines[min(numbers) - 1]
         if before.words and not before.is_finished and _is_wrapped(lines):
             return set()
-    return found
+    return numbers
 
 
 def _is_wrapped(run: Sequence[_Line]) -> bool:
@@ -338,10 +338,10 @@ def _joins(run: Sequence[_Line]) -> list[bool]:
 def _records(run: Sequence[_Line]) -> set[str]:
     """The kinds that at least half of the lines have, and not just one."""
     kinds = Counter(line.kind for line in run if line.kind)
-    found = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
+    common = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
     if len(run) > 2 and all(line.first == run[0].first for line in run):
-        found.add("table")
-    return found
+        common.add("table")
+    return common
 
 
 def _is_list(run: Sequence[_Line], widest: int, is_wrapped: bool) -> bool:
@@ -389,22 +389,22 @@ def _joined_cues(text: str, blocks: list[Range], marks: list[Range]) -> list[Ran
     A sentence that goes on in the next subtitle is one block.
     """
     joined: list[Range] = []
-    held: list[Range] = []  # the number and the time before a subtitle
+    head: list[Range] = []  # the number and the time before a subtitle
     for start, end in blocks:
         words = text[start:end].strip()
         is_time = _CUE_TIME.match(words) is not None
-        if is_time or (words.isdecimal() and not held):
-            held.append((start, end))
+        if is_time or (words.isdecimal() and not head):
+            head.append((start, end))
             continue
-        if len(held) in (1, 2) and _CUE_TIME.match(text[slice(*held[-1])]):
-            marks.extend(held)
-            start = held[0][0]
+        if len(head) in (1, 2) and _CUE_TIME.match(text[slice(*head[-1])]):
+            marks.extend(head)
+            start = head[0][0]
             if joined and _goes_on_after(text, joined[-1], words):
                 start = joined.pop()[0]
-            held = []
-        joined += [*held, (start, end)]
-        held = []
-    return joined + held
+            head = []
+        joined += [*head, (start, end)]
+        head = []
+    return joined + head
 
 
 def _goes_on_after(text: str, block: Range, following: str) -> bool:
