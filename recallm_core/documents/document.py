@@ -259,11 +259,11 @@ def collect(documents: Iterable[Document | str]) -> DocumentSet:
             "pass its values, or make Document(text, id) of each item"
         )
     by_id: dict[str, list[Document]] = {}
-    for place, given in enumerate(documents):
-        document = Document(given) if isinstance(given, str) else given
+    for place, item in enumerate(documents):
+        document = Document(item) if isinstance(item, str) else item
         if not isinstance(document, Document):
             raise DocumentError(
-                f"document {place} must be a Document or a str, got {type(given).__name__}"
+                f"document {place} must be a Document or a str, got {type(item).__name__}"
             )
         same = by_id.setdefault(document.id, [])
         if same and same[0].text != document.text:

@@ -252,22 +252,22 @@ class _Page:
                 end += name == "pre" and source.startswith("\n", end)
             return end
         if source.startswith("<!--", at):
-            found = source.find("-->", at + 2)
-            return len(source) if found < 0 else found + 3
-        found = source.find(">", at)
-        return len(source) if found < 0 else found + 1
+            stop = source.find("-->", at + 2)
+            return len(source) if stop < 0 else stop + 3
+        stop = source.find(">", at)
+        return len(source) if stop < 0 else stop + 1
 
     def _is_hidden(self, name: str, tag: str) -> bool:
         """Whether a browser wouldn't show an element that a tag begins."""
         if self._keep_hidden or name in _VOID or len(tag) > _LONGEST_TAG:
             return False
-        found = dict(_attributes(tag))
-        style = "".join(_STYLE_NOTE.sub("", found.get("style", "")).lower().split())
+        attributes = dict(_attributes(tag))
+        style = "".join(_STYLE_NOTE.sub("", attributes.get("style", "")).lower().split())
         return (
             name in _UNSHOWN
-            or ("hidden" in found and found["hidden"].lower() != "until-found")
-            or (name == "dialog" and "open" not in found)
-            or found.get("aria-hidden", "").strip().lower() == "true"
+            or ("hidden" in attributes and attributes["hidden"].lower() != "until-found")
+            or (name == "dialog" and "open" not in attributes)
+            or attributes.get("aria-hidden", "").strip().lower() == "true"
             or _HIDING.search(style) is not None
         )
 
@@ -410,12 +410,12 @@ def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Ext
         DocumentError: The file is malformed or encrypted, it has no text, or it takes too much
             memory or time: it is read in a process of its own, where there can be one.
     """
-    found = pdf_process.read(data, max_chars)
-    if found is None:
+    answer = pdf_process.read(data, max_chars)
+    if answer is None:
         return read_pdf(data, origin, max_chars=max_chars)
     try:
-        fields = {name: _as_tuples(value) for name, value in found.items()}
-        stretches = {name: _as_tuples(value) for name, value in found["source_map"].items()}
+        fields = {name: _as_tuples(value) for name, value in answer.items()}
+        stretches = {name: _as_tuples(value) for name, value in answer["source_map"].items()}
         source_map = SourceMap(**stretches | {"origin": origin})
         return Extracted(**fields | {"source_map": source_map})
     except (TypeError, KeyError, AttributeError) as error:
@@ -471,7 +471,7 @@ def _pages(document: Any, max_chars: int) -> tuple[list[str], list[int]]:
     """The text of each page, and the numbers of those whose order is doubtful."""
     pages: list[str] = []
     doubtful: list[int] = []
-    left = max_chars
+    room = max_chars
     for number in range(len(document)):
         page = document[number]
         text_page = page.get_textpage()
@@ -483,8 +483,8 @@ def _pages(document: Any, max_chars: int) -> tuple[list[str], list[int]]:
         pages.append(text.encode("utf-8", "replace").decode("utf-8"))
         if is_doubtful:
             doubtful.append(number + 1)
-        left -= len(text) + 1
-        if left < 0:
+        room -= len(text) + 1
+        if room < 0:
             raise DocumentError(f"the PDF has more than {max_chars:,} characters of text")
     return pages, doubtful
 
