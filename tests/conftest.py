@@ -38,6 +38,20 @@ def family() -> Callable[[str], Any]:
     return functools.cache(lambda name: module.FAMILIES[name]())
 
 
+@pytest.fixture(scope="session")
+def tiny_gguf() -> Any:
+    """Writes small GGUF files (see tiny_gguf.py); tests that need it skip without the package."""
+    pytest.importorskip("gguf", reason="needs the package gguf: pip install gguf")
+    return _beside("tiny_gguf")
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Any:
+    """llama.cpp's bindings; tests that need them skip where they aren't installed."""
+    reason = "needs llama.cpp: pip install 'recallm-core[llama-cpp]' (builds it, some 13 minutes)"
+    return pytest.importorskip("llama_cpp", reason=reason)
+
+
 @pytest.fixture
 def fake_server(socket_enabled: None) -> Iterator[Callable[..., Any]]:
     """Starts stand-ins for a vLLM server (see fake_server.py) on loopback; ended with the test."""

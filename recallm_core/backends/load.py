@@ -13,6 +13,7 @@ from recallm_core.backends.vllm.handshake import check_processor
 from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
 from recallm_core.models import shipped
+from recallm_core.models.gguf_files import gguf_file
 from recallm_core.models.recipes import choose_recipe, fitted
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from recallm_core.backends.vllm.in_process import VllmBackend
 
 MODES = ("auto", "trained", "prompted")
-BACKENDS = ("transformers", "vllm")
+BACKENDS = ("auto", "transformers", "vllm", "llama_cpp")
 
 
 class Parts(NamedTuple):
@@ -46,27 +47,30 @@ def load(
     *,
     mode: str = "auto",
     recipe: Recipe | None = None,
-    backend: str = "transformers",
+    backend: str = "auto",
     tokenizer: str | Path | None = None,
+    gguf: str | None = None,
     **options: Any,
 ) -> Parts:
     """Loads the parts of a model; see ``RecaLLM.load``.
 
     Args:
-        model: ``recallm-mini``, a local folder, a hub id, or the address of a server that
-            ``recallm serve`` started.
+        model: ``recallm-mini``, a local folder, a hub id, a GGUF file, ``ollama:NAME``, or the
+            address of a server that ``recallm serve`` started.
         mode: ``trained`` wants the four tokens in the tokenizer, ``prompted`` drives any instruct
             or reasoning model by text marks, ``auto`` looks.
         recipe: Overrides the one saved beside the checkpoint.
-        backend: ``transformers``, or ``vllm`` for vLLM's engine.
+        backend: ``transformers``, ``vllm`` for vLLM's engine, or ``llama_cpp`` for a GGUF file;
+            ``auto`` takes ``llama_cpp`` for those and ``transformers`` for all else.
         tokenizer: A folder or hub id to take the tokenizer from instead.
+        gguf: Which GGUF file of a folder or hub id, as a pattern such as ``*Q4_K_M*``.
         options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
             ``model_kwargs`` and so on), or for a server to ``models.served.connect`` (``api_key``,
             ``timeout``, ``max_retries``).
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
-        MissingExtraError: ``vllm``, or what a server needs, isn't installed.
+        MissingExtraError: vLLM, llama.cpp, or what a server needs, isn't installed.
         ServerError: The server can't be reached, or isn't set up for recall.
         ValueError: An argument is of the wrong kind.
     """
@@ -85,11 +89,26 @@ def load(
 
         served = connect(model, mode=mode, recipe=recipe, tokenizer=tokenizer, **options)
         return Parts(*served, name=served[1].model)
+    hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
+    if shipped(model) is None and (file := gguf_file(model, gguf, **hub)) is not None:
+        return _of_gguf(
+            file,
+            backend,
+            Path(model).name,
+            mode=mode,
+            recipe=recipe,
+            tokenizer=tokenizer,
+            **options,
+        )
+    if backend == "llama_cpp" or gguf is not None:
+        raise CheckpointError(
+            f"{model!r} is no GGUF file; give one, a folder or hub id that holds some with "
+            "gguf='*Q4_K_M*', or ollama:NAME"
+        )
     from recallm_core.models.checkpoint import find_folder
 
     if backend == "vllm":
         check_installed()
-    hub = {k: options.pop(k) for k in ("revision", "local_files_only") if k in options}
     path = find_folder(shipped(model) or model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
@@ -100,6 +119,22 @@ def load(
         engine.close()
         raise
     return Parts(found, engine, chosen, Path(model).name)
+
+
+def _of_gguf(file: Path, backend: str, name: str, **options: Any) -> Parts:
+    """The parts of a GGUF file, which llama.cpp runs.
+
+    Raises:
+        ValueError: Another backend is to run it.
+    """
+    if backend not in ("auto", "llama_cpp"):
+        raise ValueError(
+            f"backend={backend!r} can't run the GGUF file {file}; leave backend out, or give the "
+            "model's safetensors folder"
+        )
+    from recallm_core.backends.load_gguf import load_gguf
+
+    return Parts(*load_gguf(file, **options), name=name)
 
 
 def _engine(

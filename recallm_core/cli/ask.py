@@ -60,7 +60,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ask.add_argument(
         "--model",
         default="recallm-mini",
-        help="a hub id (Qwen/Qwen3-1.7B), a folder or a server's address; the default, "
+        help="a hub id (Qwen/Qwen3-1.7B), a folder, a GGUF file, ollama:NAME or a server's "
+        "address; the default, "
         "recallm-mini, ships with the package and is good for short facts over a few pages",
     )
     shown = ask.add_mutually_exclusive_group()

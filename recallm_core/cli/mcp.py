@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recallm_core.inputs.arguments import whole_option
+
 if TYPE_CHECKING:
     from recallm_core.documents.document import Document
     from recallm_core.generator import RecaLLM
@@ -63,7 +65,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     mcp.add_argument("--http", action="store_true", help="serve over HTTP instead")
     mcp.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    mcp.add_argument("--port", type=int, default=8765, help="port to listen on (%(default)s)")
+    mcp.add_argument(
+        "--port", type=whole_option(1, 65_535), default=8765, help="port to listen on (%(default)s)"
+    )
     mcp.add_argument(
         "--api-key-file",
         metavar="FILE",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recallm_core.errors import MissingExtraError
+from recallm_core.inputs.arguments import whole_option
 
 if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
@@ -32,16 +33,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ui.set_defaults(run=run, parser=ui)
     ui.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or an index to open")
     ui.add_argument("--model", default="recallm-mini", help="a name, a folder or an address")
-    ui.add_argument("--port", type=_port, default=0, help="on 127.0.0.1 (any free one)")
+    ui.add_argument(
+        "--port", type=whole_option(0, 65_535), default=0, help="on 127.0.0.1 (any free one)"
+    )
     ui.add_argument("--no-browser", action="store_true", help="only print the address")
     ui.add_argument("--debug", action="store_true", help="show where an error comes from")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 65535, got {port}")
-    return port
 
 
 def run(args: argparse.Namespace) -> int:

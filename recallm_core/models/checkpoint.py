@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.memory import memory_bytes
 from recallm_core.inputs.model_files import check_file_sizes, read_json
 from recallm_core.models.weight_sizes import brief, check_sizes
 
@@ -328,11 +329,3 @@ def auto_dtype(device: torch.device, parameters: int) -> torch.dtype | str:
     if device.type == "cpu" and 4 * parameters < memory_bytes() // 2:
         return torch.float32
     return "auto"
-
-
-def memory_bytes() -> int:
-    """Returns this machine's physical memory; 8 GiB where the system doesn't tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 8 << 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,45 @@ def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe
     saved = Recipe.load(path)
     if saved is not None and mode in ("auto", saved.mode):
         return saved
+    return recipe_for(tokenizer, _config(Path(path)), mode, path)
+
+
+def recipe_for(
+    tokenizer: HFTokenizer, config: Mapping[str, Any], mode: str, place: str | Path
+) -> Recipe:
+    """Returns the recipe that fits a tokenizer: by its marks, or by its model's family.
+
+    Args:
+        tokenizer: The model's.
+        config: Where ``model_type`` is read.
+        mode: ``auto``, ``trained`` or ``prompted``.
+        place: Where the model is, for the error.
+
+    Raises:
+        CheckpointError: The mode doesn't suit it.
+    """
     base = trained_recipe()
     has_marks = all(tokenizer.control_id(mark) is not None for mark in (base.open, base.close))
     if mode == "trained" and not has_marks:
         raise CheckpointError(
-            f"{path} can't be driven in trained mode: its tokenizer lacks {base.open} and "
+            f"{place} can't be driven in trained mode: its tokenizer lacks {base.open} and "
             f"{base.close}; use mode='prompted', or add and train them (recallm model create)"
         )
     if mode != "prompted" and has_marks:
         return base
-    return recipe_of(family_of(tokenizer, _config(Path(path))))
+    return recipe_of(family_of(tokenizer, config))
 
 
 def fitted(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
     """Returns the tokenizer as a recipe wants it: a prompted model's renders as its family does."""
+    return fitted_to(_config(Path(path)), recipe, tokenizer)
+
+
+def fitted_to(config: Mapping[str, Any], recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
+    """``fitted`` for a model whose config was read."""
     if recipe.mode == "trained":
         return tokenizer
-    return driven(tokenizer, family_of(tokenizer, _config(Path(path))))
+    return driven(tokenizer, family_of(tokenizer, config))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_an_index_can_be_asked(docs: Path, capsys: pytest.CaptureFixture[str]) -
         (["ask", "", "--docs", "."], "the question is empty"),
         (["ask", " \n", "--docs", "."], "the question is empty"),
         (["ask", "q", "--docs", ".", "--temperature", "-1"], "temperature must be"),
-        (["ask", "q", "--docs", ".", "--seed", "x"], "invalid int value"),
+        (["ask", "q", "--docs", ".", "--seed", "x"], "must be a whole number"),
     ],
 )
 def test_wrong_usage(argv: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 
 from recallm_core.backends import FinishReason, GenerationRequest
 from recallm_core.backends.checks import FORKED
 from recallm_core.backends.local.prefix_cache import PrefixCache
+from recallm_core.backends.local.protocol import Runner
 from recallm_core.backends.local.rescoring import Rescoring
-from recallm_core.backends.local.runner import Runner
-from recallm_core.backends.local.sampling import Best, Chooser, Scores, legal_scores
+from recallm_core.backends.local.sampling import Best, Chooser, Scores
 from recallm_core.backends.local.sequences import Plan, Reading, Running
 from recallm_core.backends.stream import Job
 from recallm_core.decoding.constraint import Constraint
@@ -102,7 +101,9 @@ class Engine:
             self._stopped = True
             self._wake.notify_all()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None:
+            self._runner.clear()  # otherwise the worker does, when it ends
+        elif thread is not threading.current_thread():
             thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
@@ -110,7 +111,7 @@ class Engine:
             "the backend was closed before the answer was complete"
         )
         try:
-            with torch.inference_mode():
+            with self._runner.session():
                 while self._wait():
                     self._round()
         except BaseException as failure:  # a fault of this library: nobody must wait for ever
@@ -289,7 +290,7 @@ class Engine:
 
     def _fit_width(self, plans: Mapping[Running, Plan]) -> None:
         """Shortens drafts where the rows beside them would pay more than the drafts save."""
-        if len(plans) > 1:
+        if len(plans) > 1 and not self._runner.ragged:
             width = self._cost.best_width([len(plan.masks) for plan in plans.values()])
             for running, plan in plans.items():
                 plan.cut(running.constraint, width - 1)
@@ -307,7 +308,7 @@ class Engine:
             for place in places
         ]
         greedy = [r.chooser.greedy for r, places in zip(plans, wanted, strict=True) for _ in places]
-        scores = iter(legal_scores(logits, masks, greedy) if masks else ())
+        scores = iter(self._runner.score(logits, masks, greedy) if masks else ())
         return [[next(scores) for _ in places] for places in wanted]
 
     def _commit(self, running: Running, plan: Plan, scores: list[Scores | Best]) -> None:

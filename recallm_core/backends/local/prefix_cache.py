@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recallm_core.locks import ForkSafeLock
 
+if TYPE_CHECKING:
+    import torch
+
 BLOCK = 64
 
-Block = Sequence[torch.Tensor]
+Block: TypeAlias = "Sequence[torch.Tensor]"
 
 
 @dataclass(slots=True, eq=False)

@@ -4,83 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from recallm_core.backends.local.kv_buffers import KVRows, LayerShape
 from recallm_core.backends.local.prefix_cache import Block, PrefixCache
+from recallm_core.backends.local.protocol import Ids, Runner, Slot
+from recallm_core.backends.local.sampling import Best, Scores
+from recallm_core.backends.local.torch_scores import legal_scores
+from recallm_core.decoding.constraint import Mask
 from recallm_core.models.checkpoint import rope_of
 
 _ALIKE = 0.05  # relative distance of logits above which batching would change the model
 _MASK_CELLS = 1 << 26  # cells of an attention mask at most: prefill chunks shrink beyond
 _PROBE = (7, 3, 9, 1, 8, 2, 6)  # token ids (modulo the vocabulary) that a new model is tried with
-
-Ids = NDArray[np.int32]
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """One sequence inside a runner.
-
-    Attributes:
-        length: Tokens whose keys and values are valid.
-        row: Its row of the batch buffers.
-        state: The cache object of a one-by-one runner.
-        seen: Its tokens, for models that keep nothing between calls.
-    """
-
-    length: int = 0
-    row: int = -1
-    state: Any = None
-    seen: list[int] = field(default_factory=list)
-
-
-class Runner(Protocol):
-    """What the engine needs of a model. At most one slot at a time is open but not active."""
-
-    can_rollback: bool
-    token_bytes: int
-
-    def open(self, token_ids: Ids, cache: PrefixCache) -> Slot:
-        """Starts a sequence with what the cache holds of its tokens."""
-
-    def prefill(self, slot: Slot, token_ids: Ids, chunk: int) -> int:
-        """Reads the next tokens of a prompt, about ``chunk`` at most; returns how many."""
-
-    def remember(self, slot: Slot, token_ids: Ids, cache: PrefixCache) -> None:
-        """Puts the beginning of a sequence into the cache."""
-
-    def activate(self, slot: Slot) -> None:
-        """Lets a sequence whose prompt is read take part in ``step``."""
-
-    def step(
-        self,
-        slots: Sequence[Slot],
-        tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
-    ) -> torch.Tensor:
-        """Reads tokens of active sequences; returns the logits at the wanted places, stacked.
-
-        What was read becomes valid only with ``keep``. Active sequences that aren't named stay as
-        they are.
-        """
-
-    def keep(self, slot: Slot, count: int) -> None:
-        """Makes the first ``count`` tokens of the last step valid; the others never were."""
-
-    def close(self, slot: Slot) -> None:
-        """Forgets a sequence; never between a step and the ``keep`` of its sequences."""
-
-    def release(self, spare_bytes: int) -> None:
-        """Frees what no sequence uses, unless it is smaller than ``spare_bytes``."""
-
-    def clear(self) -> None:
-        """Forgets all sequences and frees everything."""
 
 
 class _Forward:
@@ -112,7 +53,23 @@ class _Forward:
         return torch.as_tensor(np.asarray(rows, dtype=np.int64)).to(self.device)
 
 
-class BatchRunner:
+class _TorchRunner:
+    """What both runners have of torch."""
+
+    ragged = False
+
+    def session(self) -> AbstractContextManager[Any]:
+        """Torch without gradients."""
+        return torch.inference_mode()
+
+    def score(
+        self, logits: torch.Tensor, masks: Sequence[Mask], greedy: Sequence[bool]
+    ) -> list[Scores | Best]:
+        """Takes what a choice needs off the device, in one transfer per kind."""
+        return legal_scores(logits, masks, greedy)
+
+
+class BatchRunner(_TorchRunner):
     """All sequences in one batch of ragged rows; tokens can be taken back at no cost."""
 
     can_rollback = True
@@ -243,7 +200,7 @@ class BatchRunner:
         self._rows.release()
 
 
-class SingleRunner:
+class SingleRunner(_TorchRunner):
     """One sequence at a time, with the cache that the model's own config asks for.
 
     For models that forget (sliding windows, recurrent layers), that place tokens by the padding

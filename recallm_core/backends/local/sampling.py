@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.masking import host_rows
-from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_ONE_BY_ONE = 4  # rows up to which no arrays are made of them together
-_LARGE = 1024  # legal ids, as at the beginning of a span
-_TOP = 256  # logits looked at before the whole row is sorted
+TOP = 256  # logits looked at before the whole row is sorted
 
 
 class Chooser:
@@ -63,6 +57,18 @@ class _Nucleus:
     sums: Floats
 
 
+class Row(Protocol):
+    """The logits of a whole vocabulary, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    def log_sum(self, temperature: float) -> float:
+        """The logarithm of the sum of all shares."""
+
+    def values(self) -> Floats:
+        """All of them, copied here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """The logits of one position that matter for a choice.
@@ -70,22 +76,22 @@ class Scores:
     Attributes:
         ids: Token ids.
         values: Their logits, the tilt of a prior included.
-        row: The whole row on its device where ``ids`` are only its largest; None: they are all.
+        row: The whole row where ``ids`` are only its largest; None: they are all.
     """
 
     ids: Ints
     values: Floats
-    row: torch.Tensor | None = None
+    row: Row | None = None
 
     def nucleus(self, temperature: float, top_p: float) -> _Nucleus:
         """Returns the most likely ids that together reach ``top_p``, likeliest first."""
         if self.row is None:
             order = np.argsort(-self.values, kind="stable")
             ids, scaled = self.ids[order], self.values[order] / temperature
-            total = _log_sum(scaled)
+            total = log_sum(scaled)
         else:
             ids, scaled = self.ids, self.values / temperature
-            total = float(torch.logsumexp(self.row.float() / temperature, dim=-1))
+            total = self.row.log_sum(temperature)
         sums = np.cumsum(np.exp(scaled - total))
         if self.row is not None and (sums[-1] < top_p or top_p >= 1) and len(ids) < len(self.row):
             return self._whole().nucleus(temperature, top_p)
@@ -94,15 +100,11 @@ class Scores:
 
     def _whole(self) -> Scores:
         assert self.row is not None
-        return Scores(np.arange(len(self.row), dtype=np.int64), _host(self.row))
+        return Scores(np.arange(len(self.row), dtype=np.int64), self.row.values())
 
 
-def _host(values: torch.Tensor) -> Floats:
-    """Copies logits here; by way of float32, since some accelerators know no float64."""
-    return values.float().cpu().numpy().astype(np.float64)
-
-
-def _log_sum(values: Floats) -> float:
+def log_sum(values: Floats) -> float:
+    """The logarithm of the sum of the exponentials of some values."""
     top = float(values.max())
     return top + math.log(float(np.exp(values - top).sum()))
 
@@ -113,105 +115,3 @@ def _check(total: float) -> None:
             "the model's logits aren't finite; it overflowed, as float16 models do: load it with "
             "dtype='bfloat16' or dtype='float32'"
         )
-
-
-def legal_scores(
-    logits: torch.Tensor, masks: Sequence[Mask], greedy: Sequence[bool]
-) -> list[Scores | Best]:
-    """Reduces rows of logits to what a choice under each mask needs, in one transfer per kind.
-
-    Args:
-        logits: One row per mask, the width of the vocabulary; never changed.
-        masks: What is legal in each row.
-        greedy: Whether each row needs its best legal token only.
-    """
-    outside = [i for i, mask in enumerate(masks) if mask.only is None]
-    if not outside:
-        return _candidates(logits, masks, range(len(masks)), greedy)
-    inside = [i for i, mask in enumerate(masks) if mask.only is not None]
-    scores: dict[int, Scores | Best] = {}
-    if inside:
-        few = _candidates(logits, [masks[i] for i in inside], inside, [greedy[i] for i in inside])
-        scores |= zip(inside, few, strict=True)
-    rows = logits[outside] if inside else logits.clone()
-    _forbid(rows, [masks[i] for i in outside])
-    best = all(greedy[i] for i in outside)
-    scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
-    return [scores[i] for i in range(len(masks))]
-
-
-def _candidates(
-    logits: torch.Tensor, masks: Sequence[Mask], rows: Sequence[int], greedy: Sequence[bool]
-) -> list[Scores | Best]:
-    """Inside a span: the logits of the few legal ids, and nothing else."""
-    array = host_rows(logits) if all(greedy) else None
-    if array is not None and (len(masks) <= _ONE_BY_ONE or any(map(_is_large, masks))):
-        return [_best_of_row(array[row], mask) for row, mask in zip(rows, masks, strict=True)]
-    several = [mask.only for mask in masks if mask.only is not None]
-    sizes = np.array([len(only) for only in several])
-    ids = np.concatenate(several)
-    values = _picked(logits, np.repeat(np.asarray(rows), sizes), ids)
-    if any(mask.bias is not None for mask in masks):
-        zeros = (np.zeros(size) for size in sizes.tolist())
-        parts = (z if m.bias is None else m.bias for z, m in zip(zeros, masks, strict=True))
-        values = values + np.concatenate(list(parts))
-    if all(greedy) and sizes.all():
-        return _best_of_each(ids, values, sizes)
-    parts_of_rows = zip(several, np.split(values, np.cumsum(sizes)[:-1]), strict=True)
-    return [Scores(only, part) for only, part in parts_of_rows]
-
-
-def _is_large(mask: Mask) -> bool:
-    """Whether a mask leaves so much that arrays of all rows' ids cost more than they save."""
-    return mask.only is not None and len(mask.only) > _LARGE
-
-
-def _best_of_row(row: NDArray[Any], mask: Mask) -> Scores | Best:
-    """The first of the best of one row's legal ids, or one that isn't a number."""
-    assert mask.only is not None
-    values = row[mask.only]
-    if mask.bias is not None or not len(values):
-        values = values.astype(np.float64)
-        return Scores(mask.only, values if mask.bias is None else values + mask.bias)
-    at = values.argmax()
-    return Best(int(mask.only[at]), float(values[at]))
-
-
-def _picked(logits: torch.Tensor, rows: Ints, ids: Ints) -> Floats:
-    """Some logits, as numbers of 64 bits."""
-    array = host_rows(logits)
-    if array is not None:
-        return array[rows, ids].astype(np.float64)
-    device = logits.device
-    return _host(logits[torch.from_numpy(rows).to(device), torch.from_numpy(ids).to(device)])
-
-
-def _best_of_each(ids: Ints, values: Floats, sizes: Ints) -> list[Scores | Best]:
-    """The first of the best of each row's candidates, which stand one row after the other."""
-    firsts = np.cumsum(sizes) - sizes
-    best = np.maximum.reduceat(values, firsts)
-    places = np.flatnonzero((values == np.repeat(best, sizes)) | np.isnan(values))
-    tokens = ids[places[np.searchsorted(places, firsts)]]
-    return [Best(t, v) for t, v in zip(tokens.tolist(), best.tolist(), strict=True)]
-
-
-def _forbid(rows: torch.Tensor, masks: Sequence[Mask]) -> None:
-    """Puts the illegal ids of each row at minus infinity; the others keep their bits."""
-    ids = [mask.forbid for mask in masks if mask.forbid is not None]
-    sizes = [len(i) for i in ids]
-    if sum(sizes):
-        flat = torch.from_numpy(np.concatenate(ids)).to(rows.device)
-        places = torch.from_numpy(np.repeat(np.arange(len(ids)), sizes)).to(rows.device)
-        rows[places, flat] = -torch.inf
-
-
-def _best(rows: torch.Tensor) -> list[Scores | Best]:
-    values, ids = rows.max(dim=-1)
-    return [Best(i, v) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
-
-
-def _largest(rows: torch.Tensor) -> list[Scores | Best]:
-    values, ids = rows.topk(min(_TOP, rows.shape[-1]), dim=-1)
-    ids_host = ids.cpu().numpy()
-    values_host = _host(values)
-    return [Scores(ids_host[i], values_host[i], row=rows[i]) for i in range(len(ids_host))]

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from recallm_core.backends import FinishReason
+from recallm_core.backends.local.protocol import Slot
 from recallm_core.backends.local.rescoring import Bias, NotScoredError
-from recallm_core.backends.local.runner import Slot
 from recallm_core.backends.local.sampling import Best, Chooser, Scores
 from recallm_core.backends.stream import Job
 from recallm_core.decoding.constraint import Constraint, Mask

@@ -20,11 +20,11 @@ from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.kernels import bound_kernels
+from recallm_core.inputs.memory import memory_bytes
 from recallm_core.models.checkpoint import (
     choose_device,
     find_folder,
     load_model,
-    memory_bytes,
     window_of,
 )
 

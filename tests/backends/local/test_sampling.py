@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.local.sampling import Chooser, legal_scores
+from recallm_core.backends.local.sampling import Chooser
+from recallm_core.backends.local.torch_scores import legal_scores
 from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
 
@@ -92,9 +93,9 @@ def test_allowed_logits_keep_their_bits_in_every_type() -> None:
         scores = legal_scores(logits, [Mask(None, forbid=ids(3))] * 2, [False, False])
         for row, found in zip(logits, scores, strict=True):
             assert found.row is not None
-            assert found.row[3] == -torch.inf
+            assert found.row.logits[3] == -torch.inf
             kept = np.delete(np.arange(VOCAB), 3)
-            assert torch.equal(found.row[kept], row[kept])
+            assert torch.equal(found.row.logits[kept], row[kept])
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

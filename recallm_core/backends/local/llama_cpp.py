@@ -1,0 +1,202 @@
+"""Runs GGUF files by llama.cpp in this process: batched, streamed, cancellable, prefix-cached."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recallm_core.backends import GenerationRequest
+from recallm_core.backends.checks import check_request
+from recallm_core.backends.local.engine import Engine, OnPrefill
+from recallm_core.backends.local.llama_cpp_library import KV_TYPES, Model
+from recallm_core.backends.local.llama_cpp_runner import LlamaRunner
+from recallm_core.backends.local.prefix_cache import PrefixCache
+from recallm_core.backends.stream import EngineStream, Job
+from recallm_core.errors import CheckpointError
+from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.inputs.gguf_header import GgufHeader, read_header
+from recallm_core.inputs.memory import memory_bytes
+from recallm_core.tokenization.gguf_vocabulary import NORMAL
+
+DRAFT_TOKENS = 16
+_MOST_BATCH = 64
+_MOST_THREADS = 8  # more seldom pay for one model
+_PREFILL_CHUNK = 512
+
+
+class LlamaCppBackend:
+    """A GGUF model behind one worker thread; safe to call from many threads.
+
+    Args:
+        path: The file; of a split model its first.
+        window: Tokens that the model is to attend to; None: as many as its makers say.
+        max_batch: Sequences generated at once; further requests wait.
+        max_kv_bytes: Bytes of keys and values that running sequences may take together; None: a
+            quarter of the machine's memory. They are taken as they are needed.
+        prefix_cache_bytes: Bytes kept of prompts that were read, for later ones that begin alike;
+            0 turns it off, None: half of what running sequences may take.
+        prefill_chunk: Prompt tokens read at once, at most; pieces take about a second.
+        draft_tokens: Tokens proposed at once inside a copy; 0 turns drafting off.
+        threads: Threads of a pass; None: ``OMP_NUM_THREADS``, or half of the processors that this
+            process may use, eight at most. More than there are free cores makes passes slower.
+        kv_type: What keys and values are kept in: ``f16``, ``q8_0`` (half the memory, nearly the
+            same words) or ``f32``.
+        gpu_layers: Layers that an accelerator takes, where llama.cpp was built for one.
+
+    Raises:
+        CheckpointError: The file is damaged, or of a kind that can't be run.
+        MissingExtraError: llama.cpp isn't installed.
+        ValueError: A setting is out of range.
+    """
+
+    in_process = True
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window: int | None = None,
+        max_batch: int = 8,
+        max_kv_bytes: int | None = None,
+        prefix_cache_bytes: int | None = None,
+        prefill_chunk: int = _PREFILL_CHUNK,
+        draft_tokens: int = DRAFT_TOKENS,
+        threads: int | None = None,
+        kv_type: str = "f16",
+        gpu_layers: int = -1,
+    ) -> None:
+        window = None if window is None else whole_number("window", window, 2, 1 << 24)
+        max_batch = whole_number("max_batch", max_batch, 1, _MOST_BATCH)
+        prefill_chunk = whole_number("prefill_chunk", prefill_chunk, 1, 1 << 13)
+        draft_tokens = whole_number("draft_tokens", draft_tokens, 0, 256)
+        gpu_layers = whole_number("gpu_layers", gpu_layers, -1, 1 << 14)
+        threads = _threads() if threads is None else whole_number("threads", threads, 1, 512)
+        if kv_type not in KV_TYPES:
+            raise ValueError(f"kv_type must be one of {sorted(KV_TYPES)}, got {shown(kv_type)}")
+        kv_bytes = _bytes("max_kv_bytes", max_kv_bytes, memory_bytes() // 4)
+        cache_bytes = _bytes("prefix_cache_bytes", prefix_cache_bytes, kv_bytes // 2)
+        self.header: GgufHeader = read_header(path)
+        self.model = Model(path, gpu_layers=gpu_layers)
+        self.window: int = window or self.model.window
+        self.vocab_size: int = self.model.vocab_size
+
+        def most_cells(token_bytes: int) -> int:
+            """The running sequences, one of them whole at least, and the newest beginning."""
+            return self.window + (kv_bytes + cache_bytes) // max(token_bytes, 1)
+
+        try:
+            self._check_tokens()
+            runner = LlamaRunner(
+                self.model,
+                rows=max_batch,
+                step_tokens=draft_tokens + 1,
+                prefill_chunk=prefill_chunk,
+                threads=threads,
+                kv_type=kv_type,
+                kept_bytes=cache_bytes,
+                most_cells=most_cells,
+            )
+        except BaseException:
+            self.model.close()
+            raise
+        self.batched: bool = runner.can_rollback
+        self._engine = Engine(
+            runner,
+            PrefixCache(0),  # the runner has its own
+            max_batch=max_batch,
+            max_bytes=kv_bytes,
+            prefill_chunk=prefill_chunk,
+            draft_tokens=draft_tokens,
+        )
+        self._stop = weakref.finalize(self, self._engine.stop)
+
+    def _check_tokens(self) -> None:
+        tokens = len(self.header.texts("tokenizer.ggml.tokens"))
+        if tokens != self.vocab_size:
+            raise CheckpointError(
+                f"{self.header.path} lists {tokens:,} tokens, but llama.cpp counts "
+                f"{self.vocab_size:,}; download it again"
+            )
+
+    @property
+    def control_ids(self) -> list[int]:
+        """Ids that text can't produce, as llama.cpp has them."""
+        return self.model.controls()
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an output, but for those that llama.cpp only takes for such by spelling."""
+        kinds = self.header.numbers("tokenizer.ggml.token_type")
+        plain = kinds == NORMAL if len(kinds) else []
+        return tuple(i for i in self.model.ends() if not (len(plain) and plain[i]))
+
+    @property
+    def on_prefill(self) -> OnPrefill | None:
+        """Called by the worker while it reads a prompt, with the tokens read and their total."""
+        return self._engine.on_prefill
+
+    @on_prefill.setter
+    def on_prefill(self, callback: OnPrefill | None) -> None:
+        self._engine.on_prefill = callback
+
+    def generate(self, request: GenerationRequest) -> EngineStream:
+        """Queues a request and returns its stream at once.
+
+        Raises:
+            ContextOverflowError: Prompt and output don't fit the window.
+            ConstraintError: The request's rules were made for another vocabulary or prompt.
+            ValueError: The prompt is empty, or a sampling value is out of range.
+        """
+        check_request(request, vocab_size=self.vocab_size, window=self.window)
+        job = Job(request)
+        stream = EngineStream(job, self)
+        self._engine.submit(job)
+        return stream
+
+    def close(self) -> None:
+        """Ends all streams and frees the model; safe to call twice."""
+        self._stop()
+
+
+def _bytes(name: str, value: int | None, usual: int) -> int:
+    return usual if value is None else whole_number(name, value)
+
+
+def _threads() -> int:
+    """Threads that are likely to have a core of their own on a machine that does other work too."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    usable = getattr(os, "sched_getaffinity", None)
+    processors = len(usable(0)) if usable else os.cpu_count() or 1
+    return max(1, min(processors // 2, _MOST_THREADS))
+
+
+def load(path: Path, **settings: Any) -> LlamaCppBackend:
+    """Loads a GGUF file; its header is checked before llama.cpp sees it.
+
+    Args:
+        path: The file.
+        settings: Arguments of ``LlamaCppBackend``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of an unknown kind.
+        MissingExtraError: llama.cpp isn't installed.
+        TypeError: A setting isn't known.
+    """
+    _check_settings(settings)
+    return LlamaCppBackend(path, **settings)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    known = inspect.signature(LlamaCppBackend).parameters.keys() - {"path"}
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        raise TypeError(
+            f"unknown options {unknown} for a GGUF file; known: {sorted(known)}. device and dtype "
+            "are what the file and the build of llama.cpp say"
+        )

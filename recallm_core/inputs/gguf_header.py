@@ -1,0 +1,368 @@
+"""The header of a GGUF file, checked whole before any other program parses it.
+
+A GGUF file says how long everything in it is. llama.cpp reads it in C++, and some of what it takes
+for granted ends the process where it doesn't hold. So every length is held against the file's own
+size before anything is made of it, and so is what llama.cpp asserts of names, tables and tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import IO, Any
+
+import numpy as np
+
+from recallm_core.errors import CheckpointError
+from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.model_files import MOST_IDS
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+_MOST_HEADER = 1 << 28  # bytes; the largest vocabularies take some 20 MB
+_MOST_KEYS = 1 << 16
+_MOST_TENSORS = 1 << 17
+_MOST_KEY = 1 << 16  # bytes of a key
+_MOST_NAME = 63  # bytes of a tensor's name
+_MOST_AXES = 4
+_MOST_PARTS = 16_384  # layers, heads or experts
+_MOST_NUMBER = 1 << 40  # of anything else
+_MOST_SPLITS = 10_000
+_BLOCK = 1 << 22  # bytes read at once
+_ALIGNMENT = 32
+
+_STRING, _ARRAY = 8, 9
+_KINDS = {  # numbers by their GGUF type
+    **{0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?"},
+    **{10: "<u8", 11: "<i8", 12: "<f8"},
+}
+_BLOCKS: Mapping[int, tuple[int, int]] = {  # ggml's types: elements and bytes of a block
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},
+    **{9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210)},
+    **{15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18)},
+    **{21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4)},
+    **{27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66)},
+    **{39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)},
+}
+_U32, _U64 = Struct("<I"), Struct("<Q")
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of the table.
+
+    Attributes:
+        shape: Elements along each axis, the innermost first, as GGUF has it.
+        kind: ggml's number of its type.
+        size: Bytes.
+    """
+
+    shape: tuple[int, ...]
+    kind: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GgufHeader:
+    """What a GGUF file says of itself, checked against the file.
+
+    Attributes:
+        path: The file; of a split model its first.
+        metadata: By key; lists of texts are tuples, lists of numbers arrays.
+        tensors: By name.
+        size: Bytes of the file.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    size: int
+
+    @property
+    def architecture(self) -> str:
+        """The name that llama.cpp has for the kind of model."""
+        return str(self.metadata.get("general.architecture", ""))
+
+    @property
+    def model_type(self) -> str:
+        """The same as transformers spells it."""
+        return _MODEL_TYPES.get(self.architecture, self.architecture)
+
+    def text(self, key: str) -> str | None:
+        """A text, or None where there is none of that key."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> int | None:
+        """A whole number, or None where there is none of that key."""
+        value = self.metadata.get(key)
+        return value if type(value) is int else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty where there is none of that key."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, tuple) else ()
+
+    def numbers(self, key: str) -> np.ndarray[Any, Any]:
+        """A list of numbers; empty where there is none of that key."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, np.ndarray) else np.empty(0)
+
+
+_MODEL_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}
+
+
+class _DamageError(ValueError):
+    """What is wrong with the file; its name is still to be added."""
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Reads and checks the header of a model, of all its files where it is split.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, cut off, or no model that llama.cpp takes.
+    """
+    first, *others = split_files(path)
+    header = _read(first)
+    try:
+        _check_model(header, len(others) + 1)
+        for number, other in enumerate(others, start=1):
+            _check_split(_read(other), number, len(others) + 1)
+    except _DamageError as error:
+        raise CheckpointError(f"{path} can't be used: {error}") from error
+    return header
+
+
+def split_files(path: Path) -> tuple[Path, ...]:
+    """The files of a model: the file itself, or all of a split one in order.
+
+    Raises:
+        CheckpointError: It isn't the first of its files, or says that there are too many.
+    """
+    split = _SPLIT.fullmatch(path.name)
+    if split is None:
+        return (path,)
+    stem, number, count = split[1], int(split[2]), int(split[3])
+    if number != 1 or not 1 <= count <= _MOST_SPLITS:
+        raise CheckpointError(f"{path} is one of {count:,} files of a model; give the first")
+    return tuple(path.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
+
+
+def _read(path: Path) -> GgufHeader:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path} isn't a regular file; expected a GGUF file")
+        with path.open("rb") as file:
+            return _Reader(file, path).header()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}; expected a GGUF file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
+    except _DamageError as error:
+        raise CheckpointError(
+            f"{path} is no whole GGUF file: {error}; download it again"
+        ) from error
+
+
+class _Reader:
+    """A cursor over the beginning of a file, which is read as far as the header goes."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._size = path.stat().st_size
+        self._data = b""
+        self._at = 0
+
+    def header(self) -> GgufHeader:
+        """The whole header."""
+        if self._take(4) != MAGIC:
+            raise _DamageError(f"it begins with {self._data[:4]!r}, expected {MAGIC!r}")
+        version = self._u32()
+        if version not in VERSIONS:
+            raise _DamageError(f"it is of version {version:,}, expected one of {VERSIONS}")
+        tensors, keys = self._count(_MOST_TENSORS, 24), self._count(_MOST_KEYS, 13)
+        metadata = self._metadata(keys)
+        alignment = metadata.get("general.alignment", _ALIGNMENT)
+        if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):
+            raise _DamageError(f"its alignment is {shown(alignment)}, expected a power of two")
+        table = [self._tensor() for _ in range(tensors)]
+        begin = self._at + -self._at % alignment
+        self._check_places(table, begin, alignment)
+        named = {name: tensor for name, tensor, _ in table}
+        if len(named) < len(table):
+            raise _DamageError("two of its tensors have one name")
+        return GgufHeader(self._path, metadata, named, self._size)
+
+    def _check_places(
+        self, table: Iterable[tuple[str, Tensor, int]], begin: int, alignment: int
+    ) -> None:
+        """Tensors follow each other without a gap, as llama.cpp wants them, and end in the file."""
+        place = 0
+        for name, tensor, offset in table:
+            if offset != place:
+                raise _DamageError(f"tensor {name!r} lies at {offset:,}, expected {place:,}")
+            if begin + offset + tensor.size > self._size:
+                raise _DamageError(
+                    f"tensor {name!r} ends at byte {begin + offset + tensor.size:,}, but the file "
+                    f"has {self._size:,}"
+                )
+            place += tensor.size + -tensor.size % alignment
+
+    def _metadata(self, count: int) -> dict[str, Any]:
+        metadata: dict[str, Any] = {}
+        for _ in range(count):
+            key = self._string(_MOST_KEY)
+            if not key or key in metadata:
+                raise _DamageError(f"its key {key[:80]!r} is empty or stands there twice")
+            metadata[key] = self._value(key, self._u32())
+        return metadata
+
+    def _value(self, key: str, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string(self._size)
+        if kind == _ARRAY:
+            inner, count = self._u32(), self._u64()
+            return self._strings(count) if inner == _STRING else self._array(key, inner, count)
+        return self._array(key, kind, 1)[0].item()
+
+    def _array(self, key: str, kind: int, count: int) -> np.ndarray[Any, Any]:
+        if kind not in _KINDS:
+            raise _DamageError(f"{key[:80]!r} is of type {kind:,}, which GGUF doesn't have")
+        dtype = np.dtype(_KINDS[kind])
+        data = self._take(count * dtype.itemsize)
+        return np.frombuffer(data, dtype="u1" if kind == 7 else dtype).astype(dtype, copy=False)
+
+    def _tensor(self) -> tuple[str, Tensor, int]:
+        name = self._string(_MOST_NAME)
+        axes = self._u32()
+        if not 0 < axes <= _MOST_AXES:
+            raise _DamageError(f"tensor {name!r} has {axes:,} axes, expected 1 to {_MOST_AXES}")
+        shape = tuple(self._u64() for _ in range(axes))
+        kind = self._u32()
+        if kind not in _BLOCKS:
+            raise _DamageError(f"tensor {name!r} is of type {kind:,}, which llama.cpp can't read")
+        elements, size = _BLOCKS[kind]
+        if min(shape) < 1 or shape[0] % elements:
+            raise _DamageError(
+                f"tensor {name!r} has the shape {shape}; expected rows of whole blocks of "
+                f"{elements}"
+            )
+        return name, Tensor(shape, kind, math.prod(shape) // elements * size), self._u64()
+
+    def _count(self, most: int, least_bytes: int) -> int:
+        """A number of things that follow, each of some bytes at least."""
+        count = self._u64()
+        if count > most or count * least_bytes > self._size:
+            raise _DamageError(f"it says that {count:,} things follow, in a file of {self._size:,}")
+        return count
+
+    def _u32(self) -> int:
+        return int(_U32.unpack(self._take(4))[0])
+
+    def _u64(self) -> int:
+        return int(_U64.unpack(self._take(8))[0])
+
+    def _string(self, most: int) -> str:
+        size = self._u64()
+        if size > most:
+            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {most:,}")
+        return self._take(size).decode("utf-8", "replace")
+
+    def _strings(self, count: int) -> tuple[str, ...]:
+        if count * 8 > self._size:
+            raise _DamageError(f"it lists {count:,} texts, in a file of {self._size:,} bytes")
+        texts: list[str] = []
+        data, at, unpack = self._data, self._at, _U64.unpack_from
+        for _ in range(count):
+            if at + 8 > len(data):
+                data = self._reach(at + 8)
+            begin = at + 8
+            at = begin + unpack(data, at)[0]
+            if at > len(data):
+                data = self._reach(at)
+            texts.append(data[begin:at].decode("utf-8", "replace"))
+        self._at = at
+        return tuple(texts)
+
+    def _take(self, count: int) -> bytes:
+        end = self._at + count
+        data = self._reach(end)[self._at : end] if count else b""
+        self._at = end
+        return data
+
+    def _reach(self, end: int) -> bytes:
+        """What was read of the file, up to a place at least."""
+        if end > self._size:
+            raise _DamageError(f"it ends at byte {self._size:,}, within its header")
+        if end > _MOST_HEADER:
+            raise _DamageError(f"its header has more than {_MOST_HEADER:,} bytes")
+        if end > len(self._data):
+            self._data += self._file.read(max(_BLOCK, end - len(self._data)))
+            if end > len(self._data):
+                raise _DamageError(f"it ends at byte {len(self._data):,}, within its header")
+        return self._data
+
+
+def _check_split(header: GgufHeader, number: int, count: int) -> None:
+    place = (header.number("split.no"), header.number("split.count"))
+    if place != (number, count):
+        raise _DamageError(
+            f"{header.path.name} says that it is file {place[0]} of {place[1]}, expected {number} "
+            f"of {count}"
+        )
+
+
+def _check_model(header: GgufHeader, files: int) -> None:
+    """What llama.cpp takes for granted, or would work on for ever."""
+    if not _ARCHITECTURE.fullmatch(header.architecture):
+        raise _DamageError(
+            f"general.architecture is {shown(header.architecture)}, expected a name such as 'llama'"
+        )
+    if (header.number("split.count") or 1) != files:
+        raise _DamageError(
+            f"it says that the model has {header.number('split.count')} files; keep all of them in "
+            "one folder under the names that they were made with (…-00001-of-00002.gguf)"
+        )
+    _check_counts(header)
+    _check_tokens(header)
+
+
+def _check_counts(header: GgufHeader) -> None:
+    for key, value in header.metadata.items():
+        if not key.startswith(f"{header.architecture}.") or isinstance(value, str | tuple | float):
+            continue
+        counts = any(part in key for part in ("count", "block", "layer", "expert"))
+        most = _MOST_PARTS if counts else _MOST_NUMBER
+        highest = int(np.max(np.abs(np.asarray(value, dtype=np.float64)), initial=0))
+        if highest > most:
+            raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
+    for name in ("context_length", "embedding_length", "block_count"):
+        key = f"{header.architecture}.{name}"
+        if (header.number(key) or 0) < 1:
+            raise _DamageError(f"{key} is {shown(header.metadata.get(key))}, expected 1 or more")
+
+
+def _check_tokens(header: GgufHeader) -> None:
+    tokens = header.texts("tokenizer.ggml.tokens")
+    if not 0 < len(tokens) <= MOST_IDS:
+        raise _DamageError(f"it has {len(tokens):,} tokens, expected 1 to {MOST_IDS:,}")
+    if len(set(tokens)) < len(tokens):
+        raise _DamageError("two of its tokens are spelled alike")
+    for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
+        if key in header.metadata and len(header.numbers(key)) != len(tokens):
+            raise _DamageError(
+                f"{key} has {len(header.numbers(key)):,} entries for {len(tokens):,} tokens"
+            )
+    table = header.tensors.get("token_embd.weight")
+    if table is not None and table.shape[1:] != (len(tokens),):
+        raise _DamageError(
+            f"its table of tokens has the shape {table.shape}, but there are {len(tokens):,} tokens"
+        )
