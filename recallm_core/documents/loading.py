@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents.chunking import headings
-from recallm_core.documents.document import Document, SourceMap
-from recallm_core.documents.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.documents.document import Document
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.registry import READERS, reader_for
 from recallm_core.documents.limited_process import pdf_process
+from recallm_core.documents.pdf import extract_pdf
 from recallm_core.documents.plain_json import check_json
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.folders import Below, Folder

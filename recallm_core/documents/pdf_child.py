@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from recallm_core.documents.extraction import read_pdf
 from recallm_core.documents.limited_process import COPIES, HEAD, SPARE_BYTES
+from recallm_core.documents.pdf import read_pdf
 from recallm_core.errors import DocumentError
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from recallm_core.documents.extraction import Extracted, decode, extract_html
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.archives import Archive
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError

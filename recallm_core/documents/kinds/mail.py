@@ -10,7 +10,8 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from typing import Any
 
-from recallm_core.documents.extraction import Extracted, extract_html
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
 

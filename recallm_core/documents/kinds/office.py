@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.extracted import Extracted
 from recallm_core.documents.kinds.archives import Archive, nearest
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError

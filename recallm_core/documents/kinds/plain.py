@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from recallm_core.documents.document import SourceMap
-from recallm_core.documents.extraction import Extracted, decode
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
 from recallm_core.documents.kinds.pieces import Pieces
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 
 _DEEPEST = 100  # values within values
