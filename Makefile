@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip
 VENV_VLLM ?= .venv-vllm
 VLLM_PYTHON := $(abspath $(VENV_VLLM))/bin/python
 
-.PHONY: demo test check slow real llama-cpp vllm cookbooks site clean
+.PHONY: demo test check slow real llama-cpp vllm cookbooks site dist wheels clean
 
 # What a user needs, at the versions that constraints.txt records.
 $(VENV)/.stamp-user: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo]"
 	@touch $@
 
 # The same and what a developer needs.
@@ -68,6 +68,17 @@ cookbooks: $(VENV)/.stamp-dev
 # The documentation site, in build/site; a broken link or a missing page fails.
 site: $(VENV)/.stamp-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The three distributions, wheels and sources, in dist/; their one version is recallm_core/_version.py.
+dist: $(VENV)/.stamp-dev
+	rm -rf dist
+	for part in . integrations/langchain_recallm integrations/llama_index_recallm; do \
+	  (cd $$part && $(abspath $(BIN))/python -m hatchling build --directory $(CURDIR)/dist) || exit 1; \
+	done
+
+# Each wheel in an environment of its own: its README, the frameworks' standard tests, sizes.
+wheels: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -rs -m slow tests/distributions
 
 clean:
 	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -170,7 +170,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'recallm_core' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"recallm_core.{home}"), name)
+    from recallm_core.inputs.extras import needs
+
+    with needs("local", name):
+        return getattr(importlib.import_module(f"recallm_core.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -22,8 +22,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = "recallm_core"
-RUN = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/**/*.md"]
-READ = [*RUN, "*/README.md", "integrations/*/README.md", f"{OWN}/**/README.md"]
+RUN = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs/**/*.md",
+    "integrations/*/README.md",
+]
+READ = [*RUN, "*/README.md", f"{OWN}/**/README.md"]
 
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

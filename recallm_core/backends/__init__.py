@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,6 +43,8 @@ class GenerationRequest:
         prior: Recomputes the tilt of span starts in process; None: the static one of the spec.
         prefix_length: Tokens at the beginning of the prompt that other questions will share; a hint
             for a prefix cache.
+        log_probs: Called in process with the log-probability of each token as it is chosen, among
+            those that were legal; that of a forced token is 0. None: nobody asks.
     """
 
     token_ids: NDArray[np.int32]
@@ -50,6 +52,7 @@ class GenerationRequest:
     sampling: Sampling
     prior: Prior | None = None
     prefix_length: int = 0
+    log_probs: Callable[[float], None] | None = None
 
 
 class TokenStream(Protocol):

@@ -12,6 +12,7 @@ from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.handshake import check_processor
 from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
 from recallm_core.models.gguf_files import gguf_file
 from recallm_core.models.recipes import choose_recipe, fitted
@@ -75,15 +76,7 @@ def load(
         ValueError: An argument is of the wrong kind.
     """
     model = _name(model)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if recipe is not None and not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
-            "Recipe.load(folder)"
-        )
+    _check_choices(mode, backend, recipe)
     if model.startswith(("http://", "https://")):
         from recallm_core.backends.vllm.connect import connect
 
@@ -105,10 +98,10 @@ def load(
             f"{model!r} is no GGUF file; give one, a folder or hub id that holds some with "
             "gguf='*Q4_K_M*', or ollama:NAME"
         )
-    from recallm_core.models.checkpoint import find_folder
-
     if backend == "vllm":
         check_installed()
+    with needs("local", "a model in this process"):
+        from recallm_core.models.checkpoint import find_folder
     path = find_folder(shipped(model) or model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
@@ -119,6 +112,18 @@ def load(
         engine.close()
         raise
     return Parts(found, engine, chosen, Path(model).name)
+
+
+def _check_choices(mode: str, backend: str, recipe: Recipe | None) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
+            "Recipe.load(folder)"
+        )
 
 
 def _of_gguf(file: Path, backend: str, name: str, **options: Any) -> Parts:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 from recallm_core.cli import ask as ask_cli
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.extras import needs
 
 ERROR, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 
@@ -42,6 +43,7 @@ DELEGATES = {
     "train": "train a model to recall",
     "eval": "measure a model's answers and quotes",
 }
+_EXTRAS = {"serve": "vllm", "train": "train", "eval": "eval"}
 
 
 def exists(name: str) -> bool:
@@ -83,8 +85,9 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
 def _dispatch(arguments: list[str], load: ask_cli.Load | None) -> int:
     name = arguments[0] if arguments else ""
     if name in DELEGATES and exists(name):
-        delegate: Callable[[list[str]], int | None] = import_module(MODULES[name]).main
-        return delegate(arguments[1:]) or 0
+        with needs(_EXTRAS[name], f"recallm {name}"):
+            delegate: Callable[[list[str]], int | None] = import_module(MODULES[name]).main
+            return delegate(arguments[1:]) or 0
     args = parser().parse_args(arguments)
     if args.command == "ask":
         return ask_cli.run(args, load=load)

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     _add_base(mini)
     _add_reader(kinds)
     _add_sft(kinds)
+    _add_grpo(kinds)
+    _add_families(kinds)
     kinds.add_parser("configs", help="list the shipped settings, with their paths")
     return top
 
@@ -172,6 +174,79 @@ def _sft(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_grpo(kinds: Any) -> None:
+    grpo = kinds.add_parser(
+        "grpo",
+        help="reward a post-trained checkpoint for quoting what its answers rest on",
+        description="Reinforcement learning (GRPO) on the ten families, on TRL's trainer.",
+        epilog="Several GPUs: accelerate launch --config_file FILE -m recallm_core.train grpo ...",
+    )
+    grpo.add_argument("--config", default="grpo", help="a TOML file, or a shipped one's name")
+    grpo.add_argument("--model", help="a folder of recallm train sft (default: the config's)")
+    grpo.add_argument("--out", type=Path, help="run folder; a run there goes on")
+    grpo.add_argument(
+        "--check", action="store_true", help="try the settings, the shapes and one tiny step"
+    )
+
+
+def _grpo(arguments: argparse.Namespace) -> int:
+    for module in ("trl", "peft", "matplotlib"):
+        if find_spec(module) is None:
+            raise MissingExtraError(
+                f"recallm train grpo needs {module}: pip install 'recallm-core[grpo]'"
+            )
+    if arguments.out is None and not arguments.check:
+        raise RecallmError("say where the run goes with --out FOLDER (or look first: --check)")
+    from recallm_core.train.grpo.config import read_grpo_config, with_model
+
+    config = with_model(read_grpo_config(_grpo_config_path(arguments.config)), arguments.model)
+    if arguments.check:
+        from recallm_core.train.grpo.check import check
+
+        sys.stdout.write(check(config))
+        return 0
+    from recallm_core.train.grpo.train import open_run, train
+    from recallm_core.train.sft.trainer import InterruptedRunError
+
+    try:
+        model = train(open_run(config, arguments.out))
+    except InterruptedRunError as stopped:
+        sys.stderr.write(f"recallm train: {stopped}\n")
+        return INTERRUPTED
+    sys.stdout.write(f"model in {model}; curves in {arguments.out / 'curve.png'}\n")
+    return 0
+
+
+def _grpo_config_path(name: str) -> Path:
+    """A model's shipped settings for GRPO stand beside those for SFT."""
+    shipped = _CONFIGS / f"grpo-{name}.toml"
+    return shipped if shipped.is_file() else _config_path(name)
+
+
+def _add_families(kinds: Any) -> None:
+    show = kinds.add_parser("show", help="print a problem of a family, its gold marked")
+    show.add_argument("family", help="one of those that recallm train families lists")
+    families = kinds.add_parser("families", help="list the families of problems, with figures")
+    families.add_argument("--count", type=int, default=20, help="problems of each (default: 20)")
+    for parser in (show, families):
+        parser.add_argument("--seed", type=int, default=1, help="of the problems (default: 1)")
+        parser.add_argument("--size", type=int, default=4000, help="characters (default: 4,000)")
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from recallm_core.train.tasks.families.shown import shown_problem
+
+    sys.stdout.write(shown_problem(arguments.family, arguments.seed, arguments.size))
+    return 0
+
+
+def _families(arguments: argparse.Namespace) -> int:
+    from recallm_core.train.tasks.families.shown import families_table
+
+    sys.stdout.write(families_table(arguments.count, arguments.seed, arguments.size))
+    return 0
+
+
 def _config_path(name: str) -> Path:
     shipped = _CONFIGS / f"{name}.toml"
     return shipped if shipped.is_file() else Path(name)
@@ -183,4 +258,12 @@ def _configs(_: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"mini": _mini, "reader": _reader, "sft": _sft, "configs": _configs}
+_COMMANDS = {
+    "mini": _mini,
+    "reader": _reader,
+    "sft": _sft,
+    "grpo": _grpo,
+    "show": _show,
+    "families": _families,
+    "configs": _configs,
+}

@@ -157,8 +157,6 @@ class Constraint:
     copied, replayed), and that an illegal token raises and changes nothing.
     """
 
-    __slots__ = ("_cursor", "_history", "_mask", "_phases", "_span", "rules")
-
     def __init__(self, rules: ConstraintRules, prior: Prior | None = None) -> None:
         self.rules = rules
         self._phases = _Phases(rules, prior)

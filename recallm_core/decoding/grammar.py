@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from recallm_core.documents.document import check_text
 from recallm_core.documents.plain_json import check_json
-from recallm_core.errors import ConstraintError, MissingExtraError
+from recallm_core.errors import ConstraintError
 from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.extras import needs
 from recallm_core.locks import ForkSafeLock
 from recallm_core.tokenization.tokenizer import Tokenizer
 
@@ -217,14 +218,8 @@ def _checked(lark: str, what: str) -> str:
 
 
 def _llguidance() -> Any:
-    try:
+    with needs("local", "a tool or a response schema"):
         import llguidance
-    except ModuleNotFoundError as error:
-        if error.name != "llguidance":
-            raise
-        raise MissingExtraError(
-            "tools and response schemas need llguidance; run: pip install llguidance"
-        ) from error
     return llguidance
 
 

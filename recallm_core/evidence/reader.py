@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.errors import CheckpointError
+from recallm_core.evidence.array_encoder import ArrayEncoder, Floats32, Shape, shapes
 from recallm_core.evidence.reader_windows import RowMaker, Rows, Window, cut
+from recallm_core.inputs.extras import needs
 from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.model_files import read_json, usable_file, whole_tokenizer
 from recallm_core.locks import ForkSafeLock
@@ -99,7 +102,8 @@ class EvidenceReader:
                 f"the reader's tokenizer has {self.tokenizer.get_vocab_size():,} pieces but its "
                 f"config says {config['vocab_size']:,}; the folder mixes two models"
             )
-        self._model = _model(config, reader_file(self._folder, "model.safetensors"))
+        weights = reader_file(self._folder, "model.safetensors")
+        self._model = _model(config, weights) if has_torch() else _array_model(config, weights)
 
     def windows(self, texts: Sequence[str]) -> list[Window]:
         """Returns the windows of some passages, in order."""
@@ -129,11 +133,13 @@ class EvidenceReader:
         return [reading for reading in readings if reading is not None]
 
     def _logits(self, rows: Rows, part: Sequence[int]) -> list[Floats]:
+        ids, kinds = [rows.ids[n] for n in part], [rows.kinds[n] for n in part]
+        if isinstance(self._model, ArrayEncoder):
+            return self._model.logits(ids, kinds)
         import torch
 
-        batch = padded([rows.ids[n] for n in part], [rows.kinds[n] for n in part])
         with self._turn, torch.inference_mode():
-            out = self._model(**batch).logits
+            out = self._model(**padded(ids, kinds)).logits
         return list(out.double().numpy())
 
 
@@ -194,6 +200,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return {name: sizes[name] for name in SIZE_LIMITS}
 
 
+def has_torch() -> bool:
+    """Whether torch is installed; nothing of it is imported."""
+    return find_spec("torch") is not None
+
+
+def _array_model(config: dict[str, Any], weights: Path) -> ArrayEncoder:
+    return ArrayEncoder(config, _read_arrays(weights, shapes(config)))
+
+
 def _model(config: dict[str, Any], weights: Path) -> Any:
     import torch
     from transformers import BertConfig, BertForTokenClassification
@@ -224,41 +239,50 @@ def _computes_in_16_bits() -> bool:
         return False
 
 
-def read_weights(path: Path, shapes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads int8 matrices with a scale per row, and the rest as they are, as 32-bit floats.
 
     Args:
         path: A file as ``recallm train reader`` writes it.
-        shapes: Tensors by name, whose shapes the file's must have.
+        like: Tensors by name, whose shapes the file's must have.
 
     Raises:
         CheckpointError: A tensor is missing, or has another shape or type.
     """
-    from safetensors import SafetensorError, safe_open
+    import torch
 
+    arrays = _read_arrays(path, {name: tuple(tensor.shape) for name, tensor in like.items()})
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _read_arrays(path: Path, expected: Mapping[str, Shape]) -> dict[str, Floats32]:
+    with needs("server", "the evidence reader"):
+        from safetensors import SafetensorError, safe_open
     try:
-        with safe_open(str(path), framework="pt") as tensors:
-            return {name: _weight(tensors, path, name, like) for name, like in shapes.items()}
+        with safe_open(str(path), framework="numpy") as arrays:
+            return {name: _array(arrays, path, name, shape) for name, shape in expected.items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
 
 
-def _weight(tensors: Any, path: Path, name: str, like: torch.Tensor) -> torch.Tensor:
-    """One tensor, its shape and type checked before it is read."""
-    scale, names, shape = f"{name}.scale", set(tensors.keys()), list(like.shape)
-    is_matrix = like.ndim == 2
+def _array(arrays: Any, path: Path, name: str, expected: Shape) -> Floats32:
+    """One array, its shape and type checked before it is read."""
+    scale, names, shape = f"{name}.scale", set(arrays.keys()), list(expected)
+    is_matrix = len(shape) == 2
     if name not in names or is_matrix != (scale in names):
         raise CheckpointError(f"{path} has no usable {name}")
-    part, types = tensors.get_slice(name), ("I8",) if is_matrix else ("F16", "F32")
+    part, types = arrays.get_slice(name), ("I8",) if is_matrix else ("F16", "F32")
     if part.get_dtype() not in types or part.get_shape() != shape:
         raise CheckpointError(
             f"{name} in {path} should be {types} {shape}, but is {part.get_dtype()} "
             f"{part.get_shape()}"
         )
-    if is_matrix and tensors.get_slice(scale).get_shape() != shape[:1]:
+    if is_matrix and arrays.get_slice(scale).get_shape() != shape[:1]:
         raise CheckpointError(f"{scale} in {path} should have a scale per row")
-    value: torch.Tensor = tensors.get_tensor(name).float()
-    return value * tensors.get_tensor(scale).float()[:, None] if is_matrix else value
+    value: Floats32 = arrays.get_tensor(name).astype(np.float32)
+    if is_matrix:
+        value *= arrays.get_tensor(scale).astype(np.float32)[:, None]
+    return value
 
 
 _LOADING = ForkSafeLock()

@@ -7,8 +7,10 @@ know a text it has to say so, and leave the choice to words and the model.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _SAMPLE = 4000  # characters of a text that are looked at
 _LATIN = 0.7  # share of Latin letters that a text in English has

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -130,8 +131,8 @@ def whole_tokenizer(path: Path) -> Tokenizer:
     Raises:
         CheckpointError: The file is no tokenizer.
     """
-    from tokenizers import Tokenizer
-
+    with needs("index", "search or scoring by meaning"):
+        from tokenizers import Tokenizer
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions

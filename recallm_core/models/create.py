@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 
 MODEL_TYPES = ("qwen2", "qwen3", "llama")
@@ -54,8 +55,9 @@ def create(
     target = Path(out)
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} exists; choose another folder or pass overwrite=True")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    with needs("local", "a new checkpoint"):
+        import torch  # noqa: F401
+        from transformers import AutoModelForCausalLM, AutoTokenizer
     options = {"trust_remote_code": False, "revision": revision}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(base), use_fast=True, **options)

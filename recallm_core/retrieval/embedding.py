@@ -16,6 +16,7 @@ import numpy.typing as npt
 from recallm_core.documents.document import check_text
 from recallm_core.errors import CheckpointError, MissingExtraError
 from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.inputs.extras import needs
 
 Floats = npt.NDArray[np.float32]
 
@@ -114,7 +115,8 @@ def default_embedder() -> StaticEmbedder:
 
 def _rows(path: Path, pieces: int) -> Floats:
     """Reads an int8 table with one scale per row; shapes are checked before anything is read."""
-    from safetensors import SafetensorError, safe_open
+    with needs("index", "the embedder that ships"):
+        from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as tensors:

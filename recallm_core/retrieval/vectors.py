@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recallm_core.inputs.extras import needs
 from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.embedding import Floats
 
@@ -54,12 +55,18 @@ class Coarse:
     lists: npt.NDArray[np.int32]
 
 
+def _faiss() -> Any:
+    with needs("index", "search by meaning"):
+        import faiss
+    return faiss
+
+
 def train(vectors: npt.NDArray[np.float16], search: VectorSearch = DEFAULT_SEARCH) -> Coarse | None:
     """Returns what an approximate search over some vectors needs; None: they are few enough.
 
     Repeatable: the clustering starts from a fixed seed.
     """
-    import faiss
+    faiss = _faiss()
 
     count, dim = vectors.shape
     if count <= search.exact_up_to:
@@ -112,7 +119,7 @@ class NearestVectors:
             k: How many; fewer come where there are fewer.
             allowed: Which rows may come; None: all.
         """
-        import faiss
+        faiss = _faiss()
 
         k = min(k, len(self) if allowed is None else int(allowed.sum()))
         if k == 0:
@@ -137,7 +144,7 @@ class NearestVectors:
             return self._index
 
     def _build(self) -> Any:
-        import faiss
+        faiss = _faiss()
 
         count, dim = self._vectors.shape
         index: Any
@@ -157,7 +164,7 @@ class NearestVectors:
 
     def _approximate(self, coarse: Coarse) -> Any:
         """An empty index over the trained lists."""
-        import faiss
+        faiss = _faiss()
 
         lists, dim = coarse.centroids.shape
         nearest = faiss.IndexFlatIP(dim)

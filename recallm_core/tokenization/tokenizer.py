@@ -12,11 +12,13 @@ import codecs
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from recallm_core.errors import RecallmError, TokenizerError
+from recallm_core.inputs.extras import needs
 from recallm_core.inputs.model_files import MOST_IDS, check_file_sizes, check_ids
 from recallm_core.tokenization.chat_template import render
 from recallm_core.tokenization.plain_encoder import PlainEncoder
@@ -204,8 +206,9 @@ class HFTokenizer:
             TokenizerError: There is none, or one that can't be used.
             CheckpointError: A file of the folder is larger than any model's.
         """
-        from transformers import AutoTokenizer
-
+        logging.getLogger("transformers").addFilter(_asks_for_no_torch)
+        with needs("server", "a model's tokenizer"):
+            from transformers import AutoTokenizer
         if Path(path).is_dir():
             check_file_sizes(Path(path))
             check_ids(Path(path))
@@ -307,6 +310,11 @@ def encode_all(tokenizer: Tokenizer, texts: Sequence[str]) -> list[PlainTokens]:
     if isinstance(tokenizer, HFTokenizer):
         return tokenizer.encode_many(texts)
     return [tokenizer.encode_plain(text) for text in texts]
+
+
+def _asks_for_no_torch(record: logging.LogRecord) -> bool:
+    """Whether transformers says anything else than that it would rather have torch beside it."""
+    return "PyTorch was not found" not in record.getMessage()
 
 
 def _control_names(tokenizer: Any) -> dict[str, int]:

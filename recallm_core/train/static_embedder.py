@@ -29,7 +29,7 @@ import torch
 from safetensors.numpy import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.errors import CheckpointError
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,11 +75,9 @@ class Teacher:
 
     def __init__(self, folder: Path) -> None:
         verify_teacher(folder)
-        try:
-            from tokenizers import Tokenizer
-            from transformers import BertModel
-        except ModuleNotFoundError as error:  # pragma: no cover - both are dependencies
-            raise MissingExtraError("training needs pip install 'recallm-core[train]'") from error
+        from tokenizers import Tokenizer
+        from transformers import BertModel
+
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()

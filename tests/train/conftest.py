@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -21,15 +19,10 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
-    """Writes a tiny trainable checkpoint of a real class (see tiny.py)."""
-    path = Path(__file__).with_name("tiny.py")
-    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Callable[..., Path] = module.make_checkpoint
-    return made
+    """Writes a tiny trainable checkpoint of a real class."""
+    from recallm_core.train.grpo.tiny import make_checkpoint
+
+    return make_checkpoint
 
 
 @pytest.fixture(scope="session")

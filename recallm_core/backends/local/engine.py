@@ -238,7 +238,7 @@ class Engine:
                 job=reading.job,
                 slot=reading.slot,
                 constraint=reading.constraint,
-                chooser=Chooser(request.sampling),
+                chooser=Chooser(request.sampling, request.log_probs),
                 newest=int(request.token_ids[-1]),
                 left=request.sampling.max_new_tokens,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +22,11 @@ TOP = 256  # logits looked at before the whole row is sorted
 class Chooser:
     """One sequence's choices; its random numbers depend on its seed and its choices alone."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(
+        self, sampling: Sampling, log_probs: Callable[[float], None] | None = None
+    ) -> None:
         self.greedy = sampling.temperature == 0
+        self._log_probs = log_probs
         self.temperature = sampling.temperature
         self.top_p = sampling.top_p
         seed = None if sampling.seed is None else sampling.seed % 2**64
@@ -39,8 +43,16 @@ class Chooser:
             return int(scores.ids[best])
         nucleus = scores.nucleus(self.temperature, self.top_p)
         draw = self._random.random() * nucleus.sums[-1]
-        place = int(np.searchsorted(nucleus.sums, draw, "right"))
-        return int(nucleus.ids[min(place, len(nucleus.ids) - 1)])
+        place = min(int(np.searchsorted(nucleus.sums, draw, "right")), len(nucleus.ids) - 1)
+        if self._log_probs is not None:
+            self._log_probs(float(nucleus.log_probs[place]) - math.log(nucleus.sums[-1]))
+        return int(nucleus.ids[place])
+
+    def forced(self, token: int) -> int:
+        """Returns the only legal token; nothing is drawn for it."""
+        if self._log_probs is not None:
+            self._log_probs(0.0)
+        return token
 
 
 @dataclass(slots=True)
@@ -54,6 +66,7 @@ class Best:
 @dataclass(frozen=True, slots=True)
 class _Nucleus:
     ids: Ints
+    log_probs: Floats
     sums: Floats
 
 
@@ -92,11 +105,12 @@ class Scores:
         else:
             ids, scaled = self.ids, self.values / temperature
             total = self.row.log_sum(temperature)
-        sums = np.cumsum(np.exp(scaled - total))
+        log_probs = scaled - total
+        sums = np.cumsum(np.exp(log_probs))
         if self.row is not None and (sums[-1] < top_p or top_p >= 1) and len(ids) < len(self.row):
             return self._whole().nucleus(temperature, top_p)
         count = int(np.searchsorted(sums, top_p, "left")) + 1 if top_p < 1 else len(ids)
-        return _Nucleus(ids[:count], sums[:count])
+        return _Nucleus(ids[:count], log_probs[:count], sums[:count])
 
     def _whole(self) -> Scores:
         assert self.row is not None

@@ -87,7 +87,8 @@ class Running:
         remaining = iter(scores)
         for place, mask in enumerate(plan.masks):
             forced = only_choice(mask)
-            tokens.append(forced[0] if forced else self.chooser.pick(next(remaining)))
+            chooser = self.chooser
+            tokens.append(chooser.forced(forced[0]) if forced else chooser.pick(next(remaining)))
             if place == len(plan.draft) or tokens[-1] != plan.draft[place]:
                 self.constraint.rollback(len(plan.draft) - place)
                 self.consume(tokens[-1])

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from recallm_core.backends.vllm.loop_thread import LoopThread
-from recallm_core.errors import GenerationCancelledError, MissingExtraError, ServerError
+from recallm_core.errors import GenerationCancelledError, ServerError
 from recallm_core.inputs.arguments import real_number, whole_number, without_password
+from recallm_core.inputs.extras import needs
 from recallm_core.locks import ForkSafeLock
 
 T = TypeVar("T")
@@ -308,14 +309,8 @@ _MEANINGS = {
 
 
 def _httpx2() -> Any:
-    try:
+    with needs("server", "a served model"):
         import httpx2
-    except ModuleNotFoundError as error:
-        if error.name != "httpx2":
-            raise
-        raise MissingExtraError(
-            "served models need httpx2; run: pip install 'recallm-core[server]'"
-        ) from error
     return httpx2
 
 

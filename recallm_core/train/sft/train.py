@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,12 +79,12 @@ def open_run(config: SftConfig, folder: Path) -> Run:
     Raises:
         RecallmError: The base isn't a checkpoint that can be trained, or a source is missing.
     """
-    base = _checked_base(config.model)
+    base = checked_base(config.model)
     recipe = Recipe.load(base)
     if recipe is None:
         raise CheckpointError(f"{base} has no recallm.json; {_CREATE}")
     described = json.loads((base / "config.json").read_text("utf-8"))
-    tokenizer = HFTokenizer.from_folder(base, eos_ids=_eos(described))
+    tokenizer = HFTokenizer.from_folder(base, eos_ids=end_ids(described))
     maker = RowMaker(
         tokenizer,
         recipe,
@@ -111,7 +111,12 @@ def open_run(config: SftConfig, folder: Path) -> Run:
 _CREATE = "make one with recallm model create BASE OUT, and give OUT as --model"
 
 
-def _checked_base(model: str) -> Path:
+def checked_base(model: str) -> Path:
+    """Returns the folder of the checkpoint that a run starts from.
+
+    Raises:
+        RecallmError: None is named, or there is none.
+    """
     if not model:
         raise RecallmError(f"the config names no model; {_CREATE}")
     base = Path(model)
@@ -120,7 +125,8 @@ def _checked_base(model: str) -> Path:
     return base
 
 
-def _eos(described: dict[str, Any]) -> list[int]:
+def end_ids(described: dict[str, Any]) -> list[int]:
+    """Returns the ids that end an output, as a model's config names them."""
     ids = described.get("eos_token_id")
     return [ids] if isinstance(ids, int) else list(ids or ())
 
@@ -143,19 +149,32 @@ def train(run: Run, stages: tuple[StageName, ...] = STAGES) -> Path | None:
 
 
 def _same_config(run: Run) -> None:
-    """Keeps the config beside the run, and refuses another one's folder."""
-    path, now = run.folder / _CONFIG, run.config.to_dict()
+    free = ("workers", "save_every", "log_every", "device_batch", "gradient_checkpointing")
+    keep_config(run.folder, run.config.to_dict(), free)
+
+
+def keep_config(folder: Path, now: dict[str, Any], free: Collection[str]) -> None:
+    """Keeps the config beside a run, and refuses another one's folder.
+
+    Args:
+        folder: The run's.
+        now: The config as plain values.
+        free: What may differ when a run goes on.
+
+    Raises:
+        RecallmError: The folder holds a run of another config.
+    """
+    path = folder / _CONFIG
     if path.is_file():
         before = json.loads(path.read_text("utf-8"))
-        free = ("workers", "save_every", "log_every", "device_batch", "gradient_checkpointing")
         changed = sorted(k for k in {*before, *now} - {*free} if before.get(k) != now.get(k))
         if changed:
             raise RecallmError(
-                f"{run.folder} holds a run whose {', '.join(changed)} differ; take another --out, "
+                f"{folder} holds a run whose {', '.join(changed)} differ; take another --out, "
                 "or the config that it began with"
             )
     elif _main_process():
-        run.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
         aside.replace(path)

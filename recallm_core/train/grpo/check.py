@@ -1,0 +1,161 @@
+"""``recallm train grpo --check``: what of a config can be tried without its model or its GPUs.
+
+The settings are parsed and handed to TRL, the model's class is built in its real shape without
+memory, and one step is taken on a tiny checkpoint of the same class.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from recallm_core.errors import RecallmError
+from recallm_core.train.grpo.config import GrpoConfig
+from recallm_core.train.grpo.exactness import refuse_inexact
+from recallm_core.train.grpo.tiny import make_checkpoint
+from recallm_core.train.grpo.train import make_trainer, open_run, trl_settings
+from recallm_core.train.tasks.families.registry import FAMILIES
+
+_KIND = "model_type"
+_SMALL: dict[str, Any] = {
+    "steps": 1,
+    "prompts": 2,
+    "rollouts": 2,
+    "device_batch": 2,
+    "problems": 0,
+    "prompt_tokens": (16, 500),
+    "response_tokens": 32,
+    "thinking_tokens": 8,
+    "precision": "fp32",
+}
+
+
+def check(config: GrpoConfig) -> str:
+    """Returns a report on a config.
+
+    Raises:
+        RecallmError: Something of it can't work; the message says what.
+    """
+    refuse_inexact(config.trl)
+    shape = _shape(config)
+    lines = [_batch(config), *_sizes(config, shape)]
+    with TemporaryDirectory(prefix="recallm-check-") as folder:
+        lines.append(_one_step(config, str(shape[_KIND]), Path(folder)))
+    return "\n".join(lines) + "\n"
+
+
+def _shape(config: GrpoConfig) -> dict[str, Any]:
+    """What the model's config says, else what the run's config says of it."""
+    file = Path(config.model) / "config.json"
+    shape = json.loads(file.read_text("utf-8")) if file.is_file() else dict(config.shape)
+    if config.model and file.is_file():
+        differing = sorted(k for k, v in config.shape.items() if k in shape and shape[k] != v)
+        if differing:
+            raise RecallmError(
+                f"[shape] and {file} differ in {', '.join(differing)}; the model isn't the one "
+                "that the config was written for"
+            )
+    if shape.get(_KIND) not in CONFIG_MAPPING:
+        raise RecallmError(
+            f"there is no model at {config.model!r} and [shape] names no {_KIND} that transformers "
+            f"knows, got {shape.get(_KIND)!r}; give --model, or the sizes in [shape]"
+        )
+    return shape
+
+
+def _batch(config: GrpoConfig) -> str:
+    with TemporaryDirectory(prefix="recallm-check-") as folder:
+        cpu = replace(config, precision="fp32")
+        settings = trl_settings(cpu, Path(folder))
+    families = ", ".join(f"{name} {share:g}" for name, share in sorted(config.families.items()))
+    return (
+        f"settings     TRL takes them: {config.steps} steps of {config.prompts} problems, "
+        f"{config.rollouts} attempts each, {settings.gradient_accumulation_steps} passes of "
+        f"{config.device_batch}\nfamilies     {families}"
+    )
+
+
+def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
+    """The model in its real shape, on no device."""
+    described = CONFIG_MAPPING[shape[_KIND]](**{k: v for k, v in shape.items() if k != _KIND})
+    window = described.max_position_embeddings
+    longest = config.prompt_tokens[1] + config.response_tokens
+    if longest > window:
+        raise RecallmError(
+            f"prompt and attempt may take {longest:,} tokens and the model attends to {window:,}; "
+            "lower prompt_tokens or response_tokens"
+        )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(described)
+    weights = sum(p.numel() for p in model.parameters())
+    learnt = _adapter_weights(model, config.adapter_rank) if config.adapter_rank else weights
+    plain = 2 if config.adapter_rank else 4
+    memory = plain * weights + 16 * learnt if config.adapter_rank else 16 * weights
+    memory += plain * weights if config.beta and not config.adapter_rank else 0
+    return [
+        f"model        {type(model).__name__}, {weights / 1e9:.2f} billion weights, "
+        f"{learnt / 1e6:,.0f} million learn; window {window:,}, longest row {longest:,}",
+        f"memory       about {math.ceil(memory / 1e9)} GB a device for weights and optimizer, and "
+        f"{4 * config.response_tokens * described.vocab_size / 1e9:.1f} GB for an attempt's logits",
+    ]
+
+
+def _adapter_weights(model: torch.nn.Module, rank: int) -> int:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+
+
+class _Seen(TrainerCallback):  # type: ignore[misc] # transformers has no types
+    """Keeps what the one step logged."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.logs = {**self.logs, **(logs or {})}
+
+
+def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
+    with _quiet():
+        base = make_checkpoint(folder, kind, tied=bool(config.shape.get("tie_word_embeddings")))
+        generated = {n: s for n, s in config.families.items() if not FAMILIES[n].needs}
+        small = replace(
+            config,
+            model=str(base),
+            adapter_rank=min(4, config.adapter_rank),
+            families=generated or {"recall": 1.0},
+            **_SMALL,
+        )
+        run, seen = open_run(small, folder / "run"), _Seen()
+        run.folder.mkdir()
+        trainer = make_trainer(run, [seen])
+        trainer.train()
+    moved = seen.logs.get("grad_norm")
+    return (
+        f"one step     {kind}, tiny: loss {seen.logs.get('train_loss', 0):.3g}, "
+        f"KL {seen.logs.get('kl', 0):.3g}, gradient {moved:.3g}, largest difference of "
+        f"log-probabilities {seen.logs.get('log_prob_gap', 0):.1e}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
