@@ -32,7 +32,8 @@ from recallm_core.cli import main
 from recallm_core.cli import serve as cli_serve
 from recallm_core.cli import train as cli_train
 from recallm_core.documents.chunking import chunk, split
-from recallm_core.documents.document import ScoredChunk, SourceMap
+from recallm_core.documents.document import ScoredChunk
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import RecallmError
 from recallm_core.inputs.arguments import real_number, whole_number, without_password
 from recallm_core.packing import pack

@@ -257,10 +257,10 @@ class _Reader:
             )
         return name, Tensor(shape, kind, math.prod(shape) // elements * size), self._u64()
 
-    def _count(self, most: int, least_bytes: int) -> int:
+    def _count(self, limit: int, least_bytes: int) -> int:
         """A number of things that follow, each of some bytes at least."""
         count = self._u64()
-        if count > most or count * least_bytes > self._size:
+        if count > limit or count * least_bytes > self._size:
             raise _DamageError(f"it says that {count:,} things follow, in a file of {self._size:,}")
         return count
 
@@ -270,10 +270,10 @@ class _Reader:
     def _u64(self) -> int:
         return int(_U64.unpack(self._take(8))[0])
 
-    def _string(self, most: int) -> str:
+    def _string(self, max_bytes: int) -> str:
         size = self._u64()
-        if size > most:
-            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {most:,}")
+        if size > max_bytes:
+            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {max_bytes:,}")
         return self._take(size).decode("utf-8", "replace")
 
     def _strings(self, count: int) -> tuple[str, ...]:
@@ -340,10 +340,10 @@ def _check_counts(header: GgufHeader) -> None:
         if not key.startswith(f"{header.architecture}.") or isinstance(value, str | tuple | float):
             continue
         counts = any(part in key for part in ("count", "block", "layer", "expert"))
-        most = _MOST_PARTS if counts else _MOST_NUMBER
+        limit = _MOST_PARTS if counts else _MOST_NUMBER
         highest = int(np.max(np.abs(np.asarray(value, dtype=np.float64)), initial=0))
-        if highest > most:
-            raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
+        if highest > limit:
+            raise _DamageError(f"{key} is {highest:,}, more than any model has ({limit:,} at most)")
     for name in ("context_length", "embedding_length", "block_count"):
         key = f"{header.architecture}.{name}"
         if (header.number(key) or 0) < 1:

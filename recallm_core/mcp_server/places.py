@@ -44,12 +44,14 @@ def quoted(
             "once, or read the document's resource"
         )
     others = [other for other in documents if other.id != document.id]
-    passages = [Passage(each.id, 0, len(each.text), each.text) for each in (document, *others)]
+    passages = [
+        Passage(source.id, 0, len(source.text), source.text) for source in (document, *others)
+    ]
     citation = cite(
         Location(document.id, start, end),
         0,
         passages,
-        {each.id: each for each in (document, *others)},
+        {source.id: source for source in (document, *others)},
         text=document.text[start:end],
         basis="pointed",
     )

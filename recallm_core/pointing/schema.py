@@ -87,13 +87,13 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _array(items: dict[str, Any], most: int, limits: SchemaLimits) -> dict[str, Any]:
-    least = {"minItems": 1} if limits.least_items else {}
+def _array(items: dict[str, Any], max_items: int, limits: SchemaLimits) -> dict[str, Any]:
+    minimum = {"minItems": 1} if limits.least_items else {}
     return {
         "type": "array",
         "items": items,
-        **least,
-        **({"maxItems": most} if limits.most_items else {}),
+        **minimum,
+        **({"maxItems": max_items} if limits.most_items else {}),
     }
 
 

@@ -158,9 +158,9 @@ class _Api:
             events = self._session.ask(llm, messages)
             async with aclosing(events):
                 async for event in events:
-                    told = writer.write(event)
-                    if told is not None:
-                        yield _sent(told)
+                    data = writer.write(event)
+                    if data is not None:
+                        yield _sent(data)
         except (RecallmError, ValueError, OSError) as error:
             yield _sent({"type": "error", "text": visible(str(error))})
         except Exception:
@@ -235,8 +235,8 @@ def _messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
-def _sent(told: dict[str, Any]) -> str:
-    return f"data: {json.dumps(told)}\n\n"
+def _sent(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from recallm_core import Document, RecaLLM
-from recallm_core.documents.document import SourceMap
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CheckpointError, DocumentError
 from recallm_core.testing import scripted_llm
 from recallm_core.ui.app import make_app
