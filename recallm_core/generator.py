@@ -65,8 +65,8 @@ class RecaLLM:
         """Loads a model.
 
         Args:
-            model: ``recallm-mini`` (shipped), a local folder, a hub id, a GGUF file, ``ollama:NAME``,
-                or the address of a server (``recallm serve``).
+            model: ``recallm-mini`` (shipped), a local folder, a hub id, a GGUF file,
+                ``ollama:NAME``, or the address of a server (``recallm serve``).
             options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``backend``
                 (``auto``, ``transformers``, ``vllm`` or ``llama_cpp``), ``gguf`` (which file of a
                 folder or hub id), ``device``, ``dtype`` and what else the backend's ``load`` takes.

@@ -75,15 +75,7 @@ def load(
         ValueError: An argument is of the wrong kind.
     """
     model = _name(model)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if recipe is not None and not isinstance(recipe, Recipe):
-        raise ValueError(
-            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
-            "Recipe.load(folder)"
-        )
+    _check_choices(mode, backend, recipe)
     if model.startswith(("http://", "https://")):
         from recallm_core.backends.vllm.connect import connect
 
@@ -119,6 +111,23 @@ def load(
         engine.close()
         raise
     return Parts(found, engine, chosen, Path(model).name)
+
+
+def _check_choices(mode: str, backend: str, recipe: object) -> None:
+    """Refuses what isn't one of the choices.
+
+    Raises:
+        ValueError: One isn't.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"recipe must be a Recipe, got {type(recipe).__name__}; a recallm.json is read with "
+            "Recipe.load(folder)"
+        )
 
 
 def _of_gguf(file: Path, backend: str, name: str, **options: Any) -> Parts:
