@@ -1,4 +1,4 @@
-"""Rows of numpy give the choices that rows of torch give, which test_sampling.py holds to theory."""
+"""Rows of numpy give the choices that rows of torch give, which test_sampling.py checks."""
 
 from __future__ import annotations
 
