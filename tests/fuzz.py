@@ -34,7 +34,7 @@ from recallm_core.backends.vllm.manifest import Manifest
 from recallm_core.backends.vllm.wire import read_event
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.documents.chunking import chunk
-from recallm_core.documents.extraction import extract_html
+from recallm_core.documents.html_page import extract_html
 from recallm_core.errors import (
     CheckpointError,
     ConstraintError,
@@ -307,7 +307,7 @@ def files() -> dict[str, bytes]:
     made = {f".{name.rpartition('.')[2]}": content for name, content in kinds.items()}
     plain = b"# Title\n\nThe fee is two hundred euros.\n\n> quoted\n> lines\n"
     lines = b'{"text": "a b", "id": "x", "metadata": {"n": 1}}\n{"text": "c"}\n'
-    pdf = importlib.import_module("tests.documents.test_loading").pdf(["The fee is due."])
+    pdf = importlib.import_module("tests.documents.conftest").pdf_file(["The fee is due."])
     return made | {".html": PAGE, ".txt": plain, ".md": plain, ".jsonl": lines, ".pdf": pdf}
 
 

@@ -124,6 +124,11 @@ def _folder(model: str, **hub: Any) -> Path:
 
 
 def _check_choices(mode: str, backend: str, recipe: Recipe | None) -> None:
+    """Refuses what isn't one of the choices.
+
+    Raises:
+        ValueError: One isn't.
+    """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     if backend not in BACKENDS:

@@ -152,13 +152,13 @@ class Aligner:
 
     def _counterpart(self, rest: Sequence[Word], way: _Way, seen: int, reach: int) -> int:
         """How many of the document's words the quote's last words stand for."""
-        most, size = max(0, reach - seen), len(rest)
-        least = max(0, size - _SPLIT) if size <= _TAIL else most + 1
-        counts = range(least, min(most, size + _SPLIT) + 1)
+        longest, size = max(0, reach - seen), len(rest)
+        shortest = max(0, size - _SPLIT) if size <= _TAIL else longest + 1
+        counts = range(shortest, min(longest, size + _SPLIT) + 1)
         places = {count: way.theirs(seen, seen + count) for count in counts}
         same = (n for n, at in places.items() if same_letters(rest, self.words(*at)))
         alike = (n for n, at in places.items() if self.change(rest, *at) is None)
-        return next(same, next(alike, min(most, size)))
+        return next(same, next(alike, min(longest, size)))
 
 
 def _placed(origin: int, step: int, i: int, j: int) -> tuple[int, int]:
@@ -171,22 +171,22 @@ def _parted(ours: list[int], theirs: list[int]) -> tuple[list[Group], int, int]:
     They go together as long as what they share outweighs what parts them.
     """
     groups: list[Group] = []
-    kept = done = seen = score = best = 0
+    settled = done = seen = score = best = 0
     for step in Levenshtein.opcodes(ours, theirs):
         i, j, a, b = step.src_start, step.src_end, step.dest_start, step.dest_end
         if step.tag != "equal":
             score -= max(j - i, b - a)
-            _add(groups, (i, j, a, b), kept)
+            _add(groups, (i, j, a, b), settled)
             continue
         score += j - i
         if score >= best:
-            best, done, seen, kept = score, j, b, len(groups)
-    return groups[:kept], done, seen
+            best, done, seen, settled = score, j, b, len(groups)
+    return groups[:settled], done, seen
 
 
-def _add(groups: list[Group], group: Group, kept: int) -> None:
+def _add(groups: list[Group], group: Group, settled: int) -> None:
     """Adds what differs, joined to what differs right before it."""
-    if len(groups) > kept and groups[-1][1] == group[0] and groups[-1][3] == group[2]:
+    if len(groups) > settled and groups[-1][1] == group[0] and groups[-1][3] == group[2]:
         first = groups.pop()
         group = (first[0], group[1], first[2], group[3])
     groups.append(group)

@@ -64,11 +64,11 @@ def fences(text: str) -> Iterator[Fence]:
         mark = opening["fence"]
         closing = re.compile(rf"^[ ]{{0,3}}{mark[0]}{{{len(mark)},}}[ \t]*$", re.MULTILINE)
         body = min(opening.end() + 1, len(text))
-        found = closing.search(text, body)
-        end = found.end() if found else len(text)
-        stop = found.start() if found else len(text)
+        match = closing.search(text, body)
+        end = match.end() if match else len(text)
+        stop = match.start() if match else len(text)
         info = opening["info"].strip().lower()
-        yield Fence(opening.start(), end, (body, max(body, stop)), info, found is not None)
+        yield Fence(opening.start(), end, (body, max(body, stop)), info, match is not None)
         at = max(end, opening.end())
 
 
@@ -84,8 +84,8 @@ def tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written 
             barren[name] = limit
             continue
         view = unescaped(text, at, closing.start())
-        beside = reference(text, opening.start(), closing.end())
-        claim = _attributed(opening["attributes"]) or beside
+        nearby = reference(text, opening.start(), closing.end())
+        claim = _attributed(opening["attributes"]) or nearby
         a, b = _without_marks(view.text)
         yield opening.start(), closing.end(), view.written(a, b, "tag", claim)
         at = closing.end()
@@ -178,9 +178,9 @@ def _block(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, 
     body, numbers = last_reference(view.text[:body])
     a, b = _without_marks(view.text[:body])
     claim = Claim(numbers) if numbers else claim or reference(text, *whole)
-    found = view.written(a, b, "block", claim)
-    if found is not None:
-        yield *whole, found
+    quote = view.written(a, b, "block", claim)
+    if quote is not None:
+        yield *whole, quote
 
 
 def _by_line(text: str) -> re.Match[str] | None:

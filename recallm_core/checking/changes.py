@@ -49,7 +49,7 @@ class Change:
     found: str
 
 
-def change(written: Sequence[Word], found: Sequence[Word]) -> Change | None:
+def change(written: Sequence[Word], source: Sequence[Word]) -> Change | None:
     """Returns how two stretches of words differ in what they say; None where only in writing.
 
     Words divided otherwise (``guaran-`` ``tee``) and another article, or one more or less, are no
@@ -58,23 +58,23 @@ def change(written: Sequence[Word], found: Sequence[Word]) -> Change | None:
 
     Args:
         written: The quote's words.
-        found: The document's words in their place.
+        source: The document's words in their place.
     """
-    if _numbers(written) == _numbers(found) and (
-        same_letters(written, found) or same_letters(_spoken(written), _spoken(found))
+    if _numbers(written) == _numbers(source) and (
+        same_letters(written, source) or same_letters(_spoken(written), _spoken(source))
     ):
         return None
-    return Change(_kind(written, found), _text(written), _text(found))
+    return Change(_kind(written, source), _text(written), _text(source))
 
 
-def same_letters(written: Sequence[Word], found: Sequence[Word]) -> bool:
+def same_letters(written: Sequence[Word], source: Sequence[Word]) -> bool:
     """Whether two stretches of words are the same, but for where words are divided.
 
     ``not able`` isn't ``notable``.
     """
-    if _run_together(written) != _run_together(found):
+    if _run_together(written) != _run_together(source):
         return False
-    return _noes(written) == _noes(found)
+    return _noes(written) == _noes(source)
 
 
 def is_negation(key: str) -> bool:
@@ -112,12 +112,12 @@ def _run_together(words: Sequence[Word]) -> str:
     return "".join(word.key for word in words)
 
 
-def _kind(written: Sequence[Word], found: Sequence[Word]) -> Kind:
-    if _numbers(written) != _numbers(found):
+def _kind(written: Sequence[Word], source: Sequence[Word]) -> Kind:
+    if _numbers(written) != _numbers(source):
         return "number"
-    if _noes(written) != _noes(found):
+    if _noes(written) != _noes(source):
         return "negation"
-    names = [[word.key for word in words if _is_name(word)] for words in (written, found)]
+    names = [[word.key for word in words if _is_name(word)] for words in (written, source)]
     return "name" if names[0] != names[1] else "words"
 
 

@@ -43,8 +43,8 @@ def check_quotes(
         DocumentError: Something in ``documents`` is no document, or two share an id.
     """
     reading = read_any(text)
-    given = reading.documents if documents is None else documents
-    judge = Judge(given, repair=repair, min_words=min_words)
+    sources = reading.documents if documents is None else documents
+    judge = Judge(sources, repair=repair, min_words=min_words)
     quotes = tuple(judge.judge_all(reading.quotes))
     looked_up: tuple[Claim, ...] = ()
     if claims:

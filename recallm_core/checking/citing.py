@@ -80,12 +80,12 @@ class Citer:
         places = corpus.occurrences(corpus.ids[first:past].tolist())
         begins = corpus.starts[places] - lead
         numbers = corpus.documents_at(places)
-        found = []
+        locations = []
         for number in np.unique(numbers).tolist():
             other = corpus.documents[number]
             inside = _holding(text, other.text, begins[numbers == number].tolist())
-            found += [Location(other.id, begin, begin + len(text)) for begin in inside]
-        return tuple(found)
+            locations += [Location(other.id, begin, begin + len(text)) for begin in inside]
+        return tuple(locations)
 
     def _encoded(
         self, document: Document, start: int, end: int, encoding: str, unit: int

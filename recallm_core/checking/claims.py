@@ -41,14 +41,17 @@ class Claim:
 def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) -> tuple[Claim, ...]:
     """Returns the sentences of a text that say something without a quote, in order."""
     quoted = [(q.start, q.end) for q in quotes if q.start is not None and q.end is not None]
-    passages = [Passage(each.id, 0, len(each.text), each.text, each.title) for each in documents]
-    matcher = Matcher(passages, {each.id: each for each in documents})
-    found = {
+    passages = [
+        Passage(document.id, 0, len(document.text), document.text, document.title)
+        for document in documents
+    ]
+    matcher = Matcher(passages, {document.id: document for document in documents})
+    citations = {
         (citation.answer_start, citation.answer_end): citation
         for citation in matcher.match(text, covered=quoted)
     }
     return tuple(
-        _claim(text, start, end, found.get((start, end)))
+        _claim(text, start, end, citations.get((start, end)))
         for start, end in sentences(text)
         if _says_something(text[start:end]) and not any(start < b and a < end for a, b in quoted)
     )
@@ -60,6 +63,6 @@ def _says_something(sentence: str) -> bool:
 
 
 def _claim(text: str, start: int, end: int, citation: Citation | None) -> Claim:
-    said = set(terms(text[start:end]))
-    held = said.intersection(terms(citation.text)) if citation else set()
-    return Claim(text[start:end], start, end, citation, round(len(held) / len(said), 4))
+    stems = set(terms(text[start:end]))
+    shared = stems.intersection(terms(citation.text)) if citation else set()
+    return Claim(text[start:end], start, end, citation, round(len(shared) / len(stems), 4))

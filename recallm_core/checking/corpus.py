@@ -68,9 +68,9 @@ class Corpus:
         counts = np.bincount(self.ids[self._order], minlength=len(self._ids))
         self._edges = np.append(0, np.cumsum(counts))
 
-    def ids_of(self, wanted: Sequence[str]) -> list[int]:
+    def ids_of(self, keys: Sequence[str]) -> list[int]:
         """Returns the number of each key; ``UNKNOWN`` for a word that no document holds."""
-        return [self._ids.get(key, UNKNOWN) for key in wanted]
+        return [self._ids.get(key, UNKNOWN) for key in keys]
 
     def key_at(self, place: int) -> str:
         """Returns the key of a word of the corpus."""
@@ -82,57 +82,57 @@ class Corpus:
             return self._order[:0]
         return self._order[self._edges[word] : self._edges[word + 1]]
 
-    def occurrences(self, wanted: Sequence[int]) -> Ints:
+    def occurrences(self, ids: Sequence[int]) -> Ints:
         """Returns every place where the words stand one after another."""
-        if not wanted or UNKNOWN in wanted:
+        if not ids or UNKNOWN in ids:
             return self._order[:0]
-        counts = [self._edges[word + 1] - self._edges[word] for word in wanted]
-        order = sorted(range(len(wanted)), key=counts.__getitem__)
-        found = self.places(wanted[order[0]]) - order[0]
-        found = found[(found >= 0) & (found + len(wanted) <= len(self.ids))]
+        counts = [self._edges[word + 1] - self._edges[word] for word in ids]
+        order = sorted(range(len(ids)), key=counts.__getitem__)
+        places = self.places(ids[order[0]]) - order[0]
+        places = places[(places >= 0) & (places + len(ids) <= len(self.ids))]
         spent = 0
         for at in order[1:]:
-            if not found.size:
+            if not places.size:
                 break
             if (
                 spent > _BUDGET and len(self.keys) < _LETTERS
             ):  # many words that stand in many places: the text repeats itself
-                return self._row_places(wanted)
-            spent += found.size
-            found = found[self.ids[found + at] == wanted[at]]
-        return found
+                return self._row_places(ids)
+            spent += places.size
+            places = places[self.ids[places + at] == ids[at]]
+        return places
 
-    def _row_places(self, wanted: Sequence[int]) -> Ints:
+    def _row_places(self, ids: Sequence[int]) -> Ints:
         """As ``occurrences``, in time linear in the corpus whatever repeats."""
-        places = find_all(_spelled(np.array(wanted)), _spelled(self.ids))
+        places = find_all(_spelled(np.array(ids)), _spelled(self.ids))
         return np.fromiter(places, dtype=np.int64)
 
-    def runs(self, wanted: Sequence[int]) -> list[Run]:
+    def runs(self, ids: Sequence[int]) -> list[Run]:
         """Divides a quote into the longest stretches that the documents hold, from the left.
 
         Words that no document holds are in no run. Each run is as long as it can be from where
         it begins.
         """
-        found = []
+        runs = []
         at = 0
         heads: dict[tuple[int, ...], Ints] = {}
-        while at < len(wanted):
-            run = self._longest(wanted, at, heads)
+        while at < len(ids):
+            run = self._longest(ids, at, heads)
             if run.size:
-                found.append(run)
+                runs.append(run)
             at += max(1, run.size)
-        return found
+        return runs
 
-    def _longest(self, wanted: Sequence[int], at: int, heads: dict[tuple[int, ...], Ints]) -> Run:
-        places = self.places(wanted[at])
+    def _longest(self, ids: Sequence[int], at: int, heads: dict[tuple[int, ...], Ints]) -> Run:
+        places = self.places(ids[at])
         size = 1 if places.size else 0
-        while size and at + size < len(wanted) and wanted[at + size] != UNKNOWN:
+        while size and at + size < len(ids) and ids[at + size] != UNKNOWN:
             if size >= _HEAD:
-                longer = self._followed(places[:_FOLLOWED], size, wanted[at + size])
+                longer = self._followed(places[:_FOLLOWED], size, ids[at + size])
             elif places.size < _MANY:
-                longer = self._followed(places, size, wanted[at + size])
+                longer = self._followed(places, size, ids[at + size])
             else:
-                head = tuple(wanted[at : at + size + 1])
+                head = tuple(ids[at : at + size + 1])
                 if head not in heads:
                     heads[head] = self._followed(places, size, head[-1])
                 longer = heads[head]
@@ -192,8 +192,8 @@ def between_words(text: str, offset: int) -> bool:
     if _surely_between(text[offset - 1 : offset], text[offset : offset + 1]):
         return True
     begin = max(0, offset - _AROUND)
-    around = text[begin : offset + _AROUND]
-    return bool(word_boundaries(around)[offset - begin])
+    excerpt = text[begin : offset + _AROUND]
+    return bool(word_boundaries(excerpt)[offset - begin])
 
 
 def _surely_between(before: str, after: str) -> bool:

@@ -53,13 +53,13 @@ class Elider:
 
     def _added(self, text: str) -> list[Change]:
         """Figures and negations that stand in brackets as if they only explained."""
-        found = []
+        changes = []
         for match in _ASIDE.finditer(text):
             inside = self._finder.sought(match.group()).words
             differs = change(inside, ())
             if differs is not None and differs.kind in ("number", "negation"):
-                found.append(differs)
-        return found
+                changes.append(differs)
+        return changes
 
     def _find_parts(
         self, quotes: Sequence[Sought], claimed: Claimed | None, added: Sequence[Change]
@@ -77,8 +77,8 @@ class Elider:
         stretches = tuple(stretch for _, stretch in pairs if stretch is not None)
         if len(stretches) < len(pairs):
             return ABSENT
-        own = [each for _, changes in choices for each in changes]
-        changes = (*own, *added, *self._silenced(stretches))
+        inner = [difference for _, changes in choices for difference in changes]
+        changes = (*inner, *added, *self._silenced(stretches))
         exact = all(equal for equal, _ in pairs)
         verdict: Found = "altered" if changes else "exact" if exact else "drift"
         return Finding(verdict, stretches, changes, 1.0)
@@ -91,7 +91,7 @@ class Elider:
         near = self._finder.nearly(quote, claimed)
         if near.verdict not in ("drift", "altered"):
             return np.zeros((0, 2), dtype=np.int64), ()
-        rows = sorted((each.first, each.past) for each in near.stretches)
+        rows = sorted((stretch.first, stretch.past) for stretch in near.stretches)
         return np.array(rows, dtype=np.int64), near.changes
 
     def _chain(self, choices: Sequence[Ints], claimed: Claimed | None) -> list[Place] | None:

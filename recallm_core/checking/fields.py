@@ -64,9 +64,9 @@ def in_fields(text: str, start: int, end: int) -> Iterator[Written]:
     for value in list(_values(text, start, end)):  # all of them first: a source may come later
         if value.key in FIELDS:
             size = len(value.view.text)
-            found = value.view.written(0, size, "field", _claim(value.level))
-            if found is not None:
-                yield found
+            quote = value.view.written(0, size, "field", _claim(value.level))
+            if quote is not None:
+                yield quote
         else:
             yield from in_marks(value.view)
 

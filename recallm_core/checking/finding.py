@@ -40,13 +40,13 @@ class Finder:
 
     def sought(self, text: str) -> Sought:
         """Returns a text ready to be looked for."""
-        found = words(text)
-        if not found.raw:
+        row = words(text)
+        if not row.raw:
             return Sought(text)
-        folded = keys(found.raw)
-        spoken = tuple(map(Word, found.raw, folded))
+        folded = keys(row.raw)
+        spoken = tuple(map(Word, row.raw, folded))
         ids = tuple(self.corpus.ids_of(folded))
-        return Sought(text, spoken, ids, int(found.starts[0]), int(found.ends[-1]))
+        return Sought(text, spoken, ids, int(row.starts[0]), int(row.ends[-1]))
 
     def find(self, quote: Sought, claimed: Claimed | None = None) -> Finding:
         """Returns the best place of a quote as one piece.
@@ -106,8 +106,8 @@ class Finder:
         source = self.corpus.documents[self.corpus.document_at(first)].text
         start, end = self.corpus.span(first, past)
         equal = source[start:end] == quote.text[quote.start : quote.end]
-        around = source[max(0, start - len(quote.before)) : start]
-        head = _common_start(quote.before[::-1], around[::-1])
+        lead = source[max(0, start - len(quote.before)) : start]
+        head = _common_start(quote.before[::-1], lead[::-1])
         tail = _common_start(quote.after, source[end : end + len(quote.after)])
         rest = quote.before[: len(quote.before) - head] + quote.after[tail:]
         wide = _trimmed(source, start - head, end + tail)
@@ -123,9 +123,9 @@ class Finder:
         weights = [weight(word) for word in quote.words]
         best: Alignment | None = None
         for run, place in self._anchors(runs, weights, claimed):
-            found = self.aligner.align(quote, weights, run, place)
-            if best is None or found.rank > best.rank:
-                best = found
+            alignment = self.aligner.align(quote, weights, run, place)
+            if best is None or alignment.rank > best.rank:
+                best = alignment
             if not best.changes:
                 break
         near = self._judged(quote, best) if best else ABSENT
@@ -140,10 +140,10 @@ class Finder:
     def _word_by_word(self, quote: Sought, places: Sequence[int]) -> Finding | None:
         """The first place with the quote's very characters, else the first that reads like it."""
         tried = (self._place(quote, place) for place in self._verbatim(quote, places))
-        exact = next((found for found in tried if found and found.verdict == "exact"), None)
+        exact = next((finding for finding in tried if finding and finding.verdict == "exact"), None)
         if exact:
             return exact
-        return next((found for place in places if (found := self._place(quote, place))), None)
+        return next((finding for place in places if (finding := self._place(quote, place))), None)
 
     def _verbatim(self, quote: Sought, places: Sequence[int]) -> Iterator[int]:
         """The places where the characters are the quote's from the first word to the last."""
@@ -172,8 +172,8 @@ class Finder:
         heavy = sorted(usable, key=lambda run: -_heft(run, weights))[:_RUNS]
         if not heavy or _heft(heavy[0], weights) < min(1.0, sum(weights) / 2):
             return
-        least = _TELLING * _heft(heavy[0], weights)
-        heavy = [run for run in heavy if _heft(run, weights) >= least]
+        threshold = _TELLING * _heft(heavy[0], weights)
+        heavy = [run for run in heavy if _heft(run, weights) >= threshold]
         origins = np.concatenate([run.places - run.first for run in heavy])
         votes = np.concatenate([np.full(run.places.size, _heft(run, weights)) for run in heavy])
         owners = np.concatenate([np.full(run.places.size, n) for n, run in enumerate(heavy)])
@@ -189,20 +189,22 @@ class Finder:
             run = heavy[int(owners[member])]
             yield run, int(origins[member]) + run.first
 
-    def _judged(self, quote: Sought, found: Alignment) -> Finding:
+    def _judged(self, quote: Sought, alignment: Alignment) -> Finding:
         """What an alignment means."""
-        if found.score < ALIKE:
-            return Finding("absent", score=found.score)
-        first, past, gained = self._whole_words(found.first, found.past)
+        if alignment.score < ALIKE:
+            return Finding("absent", score=alignment.score)
+        first, past, gained = self._whole_words(alignment.first, alignment.past)
         _, stretch = self.compared(quote, first, past)
         if stretch is None:
-            return Finding("absent", score=found.score)
-        changes = (*found.changes, *gained)
+            return Finding("absent", score=alignment.score)
+        changes = (*alignment.changes, *gained)
         if not changes:
             return Finding("drift", (stretch,), (), 1.0)
-        if len(found.cuts) == len(changes):
-            return Finding("stitched", self._divided(stretch, found.cuts), changes, found.score)
-        return Finding("altered", (stretch,), changes, found.score)
+        if len(alignment.cuts) == len(changes):
+            return Finding(
+                "stitched", self._divided(stretch, alignment.cuts), changes, alignment.score
+            )
+        return Finding("altered", (stretch,), changes, alignment.score)
 
     def _whole_words(self, first: int, past: int) -> tuple[int, int, tuple[Change, ...]]:
         """Widens a stretch that begins or ends inside a word, and says what it gained."""
@@ -216,7 +218,7 @@ class Finder:
         while b < high and not between_words(source, widened(source, *corpus.span(a, b))[1]):
             b += 1
         gained = [self.aligner.change((), *pair) for pair in ((a, first), (past, b))]
-        return a, b, tuple(each for each in gained if each is not None)
+        return a, b, tuple(change for change in gained if change is not None)
 
     def _divided(self, whole: Stretch, cuts: Iterable[tuple[int, int]]) -> tuple[Stretch, ...]:
         """A stretch without what was left out of it."""
@@ -235,8 +237,8 @@ class Finder:
         if not 2 <= len(pieces) <= _PIECES or covered < _COVERED:
             return None
         firsts = [(int(run.places[0]), run.size) for run in pieces]
-        found = tuple(self.stretch(first, first + size) for first, size in firsts)
-        return Finding("stitched", found, (), covered)
+        stretches = tuple(self.stretch(first, first + size) for first, size in firsts)
+        return Finding("stitched", stretches, (), covered)
 
 
 def _telling(run: Run) -> Run | None:

@@ -77,14 +77,14 @@ class Judge:
         verdict: Verdict = finding.verdict
         if verdict in SOUND and claimed is not None and self._is_elsewhere(finding, claimed):
             verdict = "misattributed"
-        found = finding.stretches
+        stretches = finding.stretches
         citation: Citation | None = None
         pieces: tuple[Citation, ...] = ()
         if verdict == "stitched":
-            pieces = tuple(self._citer.cite([stretch]) for stretch in found)
+            pieces = tuple(self._citer.cite([stretch]) for stretch in stretches)
             citation = max(pieces, key=lambda piece: len(piece.text))
-        elif found:
-            citation = self._citer.cite(found)
+        elif stretches:
+            citation = self._citer.cite(stretches)
         mended = None
         if self._repair and verdict == "drift" and citation:
             mended = replacement(written, [part.text for part in citation.parts or (citation,)])

@@ -37,9 +37,9 @@ def in_marks(view: View) -> Iterator[Written]:
     for pair in pairs(view.text):
         claim = reference(view.text, pair.start, pair.end + 1) if pair.closed else None
         close = CLOSES[view.text[pair.start]]
-        found = view.written(pair.start + 1, pair.end, "marks", claim, close)
-        if found is not None:
-            yield found
+        quote = view.written(pair.start + 1, pair.end, "marks", claim, close)
+        if quote is not None:
+            yield quote
 
 
 def is_passed(text: str, end: int) -> bool:
@@ -53,18 +53,18 @@ def reference(text: str, start: int, end: int) -> Claim | None:
     if numbers:
         return Claim(numbers)
     name = _NAME.match(text, end) or _ATTRIBUTION.match(text, end)
-    names = tuple(found.strip() for found in name.groups() if found) if name else ()
+    names = tuple(part.strip() for part in name.groups() if part) if name else ()
     return Claim(names=names, loose=True) if names else None
 
 
 def last_reference(text: str) -> tuple[int, tuple[int, ...]]:
     """Returns where the words of a text end before the numbers that close it, and the numbers."""
-    found: list[int] = []
+    numbers: list[int] = []
     end = len(text.rstrip())
     while match := _LAST.search(text, max(0, end - _BEFORE), end):
-        found = [*listed(_named(match)), *found]
+        numbers = [*listed(_named(match)), *numbers]
         end = len(text[: match.start()].rstrip())
-    return (end if found else len(text)), tuple(dict.fromkeys(found))
+    return (end if numbers else len(text)), tuple(dict.fromkeys(numbers))
 
 
 def listed(numbers: str) -> tuple[int, ...]:
@@ -76,16 +76,16 @@ def listed(numbers: str) -> tuple[int, ...]:
 
 
 def _numbers_after(text: str, end: int) -> tuple[int, ...]:
-    found: list[int] = []
+    numbers: list[int] = []
     at = end
     for _ in range(_MARKERS):
-        beside = _BESIDE.match(text, at)
-        match = _REFERENCE.match(text, beside.end() if beside else at)
+        gap = _BESIDE.match(text, at)
+        match = _REFERENCE.match(text, gap.end() if gap else at)
         if match is None:
             break
-        found += listed(_named(match))
+        numbers += listed(_named(match))
         at = match.end()
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(numbers))
 
 
 def _number_before(text: str, start: int) -> tuple[int, ...]:

@@ -62,24 +62,24 @@ class _Parts:
     names: list[tuple[str, ...]] = field(default_factory=list)  # of each node, by its number
 
 
-def read_any(given: Any) -> Reading:
+def read_any(message: Any) -> Reading:
     """Returns the words and quotes of a text or a message.
 
     Raises:
         MessageError: It is neither.
     """
-    if isinstance(given, str):
-        return Reading(given, read(given))
-    if isinstance(given, Answer):
-        return _own(given)
+    if isinstance(message, str):
+        return Reading(message, read(message))
+    if isinstance(message, Answer):
+        return _own(message)
     parts = _Parts()
-    if not _take(given, parts, _DEPTH):
+    if not _take(message, parts, _DEPTH):
         raise MessageError(
-            f"expected a text, or a message with content, got {type(given).__name__}; pass the "
+            f"expected a text, or a message with content, got {type(message).__name__}; pass the "
             "text itself, or the message or response as the provider or framework returned it"
         )
-    found = [_numbered(_attributed(written, parts.marks), parts) for written in read(parts.text)]
-    quotes = sorted([*found, *parts.quotes], key=_order)
+    inline = [_numbered(_attributed(written, parts.marks), parts) for written in read(parts.text)]
+    quotes = sorted([*inline, *parts.quotes], key=_order)
     return Reading(parts.text, tuple(quotes), tuple(parts.nodes))
 
 
@@ -107,20 +107,22 @@ def _get(value: Any, name: str) -> Any:
     return None if isinstance(value, str | list | tuple) else getattr(value, name, None)
 
 
-def _take(given: Any, parts: _Parts, depth: int) -> bool:
+def _take(message: Any, parts: _Parts, depth: int) -> bool:
     """Takes a message apart; whether it is one."""
-    if depth == 0 or given is None:
+    if depth == 0 or message is None:
         return False
-    if isinstance(given, list | tuple):
-        return bool(given) and _take(given[-1], parts, depth - 1)
-    _take_nodes(given, parts)
+    if isinstance(message, list | tuple):
+        return bool(message) and _take(message[-1], parts, depth - 1)
+    _take_nodes(message, parts)
     for name in ("blocks", "content", "answer", "response", "text"):
-        value = _get(given, name)
+        value = _get(message, name)
         if isinstance(value, str) or (isinstance(value, list | tuple) and name != "answer"):
             _take_content(value, parts, joint="\n" if name == "blocks" else "")
-            _take_beside(given, parts)
+            _take_beside(message, parts)
             return True
-    inner = (_get(given, name) for name in ("output", "choices", "message", "messages", "response"))
+    inner = (
+        _get(message, name) for name in ("output", "choices", "message", "messages", "response")
+    )
     return any(_take(_last(value), parts, depth - 1) for value in inner if value is not None)
 
 
@@ -153,10 +155,10 @@ def _take_content(value: str | Sequence[Any], parts: _Parts, *, joint: str) -> N
             _take_annotation(annotation, parts, start, len(parts.text))
 
 
-def _take_beside(given: Any, parts: _Parts) -> None:
+def _take_beside(message: Any, parts: _Parts) -> None:
     """Citations beside a message's words rather than in its blocks."""
-    extra = _get(given, "additional_kwargs")
-    for holder in (given, extra):
+    extra = _get(message, "additional_kwargs")
+    for holder in (message, extra):
         for name in ("citations", "annotations"):
             for annotation in _listed(_get(holder, name)):
                 _take_annotation(annotation, parts, 0, len(parts.text))
@@ -223,11 +225,11 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _take_nodes(given: Any, parts: _Parts) -> None:
+def _take_nodes(message: Any, parts: _Parts) -> None:
     """The texts that a framework's result was made from, in the order of their numbers."""
     for name in ("source_nodes", "context"):
-        for found in _listed(_get(given, name)):
-            node = _get(found, "node") or found
+        for entry in _listed(_get(message, name)):
+            node = _get(entry, "node") or entry
             text = _get(node, "page_content") or _get(node, "text")
             if not isinstance(text, str):
                 continue

@@ -31,19 +31,19 @@ def read(text: str, *, whole: bool = True) -> tuple[Written, ...]:
     """
     if whole and looks_like_json(text, 0, len(text)):
         return tuple(in_fields(text, 0, len(text)))
-    found: list[Written] = []
-    for start, end in _prose(text, found):
-        found += _in_prose(text, start, end)
-    return tuple(sorted(found, key=lambda written: written.start or 0))
+    quotes: list[Written] = []
+    for start, end in _prose(text, quotes):
+        quotes += _in_prose(text, start, end)
+    return tuple(sorted(quotes, key=lambda written: written.start or 0))
 
 
-def _prose(text: str, found: list[Written]) -> Iterator[Range]:
+def _prose(text: str, quotes: list[Written]) -> Iterator[Range]:
     """Yields what lies between blocks of code; those that are JSON are read."""
     at = 0
     for fence in fences(text):
         yield at, fence.start
         if fence.info in _JSON_INFO and looks_like_json(text, *fence.body):
-            found += in_fields(text, *fence.body)
+            quotes += in_fields(text, *fence.body)
         at = fence.end
     yield at, len(text)
 
@@ -81,14 +81,14 @@ def settled(text: str, *, whole: bool) -> tuple[list[Written], int]:
         The quotes, and a blank line before which nothing else is to be looked for.
     """
     limit = _open_from(text, whole=whole)
-    found = []
+    quotes = []
     for written in read(text, whole=whole):
         if (written.end or 0) >= limit or not _is_settled(text[:limit], written):
             limit = min(limit, written.start or 0)
             break
-        found.append(written)
+        quotes.append(written)
     past = _last_break(text, limit)
-    return found, past if text[:past].strip() else 0
+    return quotes, past if text[:past].strip() else 0
 
 
 def _is_settled(text: str, written: Written) -> bool:
@@ -117,8 +117,8 @@ def _open_from(text: str, *, whole: bool) -> int:
 
 def _last_break(text: str, limit: int) -> int:
     """One past the last blank line before a place that no block of code or tag holds."""
-    held = [(fence.start, fence.end) for fence in fences(text)]
-    held += [(a, b) for a, b, _ in tagged(text, 0, len(text))]
+    unbroken = [(fence.start, fence.end) for fence in fences(text)]
+    unbroken += [(a, b) for a, b, _ in tagged(text, 0, len(text))]
     ends = [match.end() for match in _BLANK.finditer(text, 0, limit)]
-    free = (end for end in reversed(ends) if not any(a < end < b for a, b in held))
+    free = (end for end in reversed(ends) if not any(a < end < b for a, b in unbroken))
     return next(free, 0)

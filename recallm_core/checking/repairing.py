@@ -27,8 +27,8 @@ def replacement(written: Written, slices: Sequence[str]) -> str | None:
         return None
     text = slices[0] + _stop(written.text, slices[0])
     if written.form == "marks":
-        held = not _PARAGRAPH.search(text) and not any(mark in text for mark in written.close)
-        return text if held else None
+        fits = not _PARAGRAPH.search(text) and not any(mark in text for mark in written.close)
+        return text if fits else None
     if written.form == "tag":
         return html.escape(text, quote=False)
     if written.form == "block":
@@ -36,9 +36,9 @@ def replacement(written: Written, slices: Sequence[str]) -> str | None:
     return encoded(text)
 
 
-def _stop(quote: str, found: str) -> str:
+def _stop(quote: str, source: str) -> str:
     """The full stop or comma that ends a quote within its marks, where the document has none."""
-    return quote[-1] if quote[-1:] in (".", ",") and found[-1:].isalnum() else ""
+    return quote[-1] if quote[-1:] in (".", ",") and source[-1:].isalnum() else ""
 
 
 def repaired(text: str, quotes: Sequence[Quote]) -> str:

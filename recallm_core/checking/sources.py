@@ -40,11 +40,11 @@ class Sources:
         return None if claim.loose else frozenset()
 
     def _named(self, name: str, *, loose: bool) -> set[int]:
-        wanted = _folded(name)
-        found = self._by_name.get(wanted)
-        if found is None and loose:
-            found = self._mentioned(wanted)
-        return found or set()
+        folded = _folded(name)
+        places = self._by_name.get(folded)
+        if places is None and loose:
+            places = self._mentioned(folded)
+        return places or set()
 
     def _mentioned(self, remark: str) -> set[int]:
         """The documents with the longest name that a remark holds as whole words."""
@@ -65,17 +65,17 @@ def listed(documents: Iterable[Document | str]) -> tuple[DocumentSet, list[int]]
         DocumentError: Something is no document, or two share an id.
     """
     single = isinstance(documents, str | bytes | Document | Mapping)
-    kept = documents if single or not isinstance(documents, Iterable) else list(documents)
-    given = collect(kept)
-    places = {document.id: place for place, document in enumerate(given)}
-    ids = (content_id(each) if isinstance(each, str) else each.id for each in kept)
-    return given, [places[document_id] for document_id in ids]
+    items = documents if single or not isinstance(documents, Iterable) else list(documents)
+    distinct = collect(items)
+    places = {document.id: place for place, document in enumerate(distinct)}
+    ids = (content_id(item) if isinstance(item, str) else item.id for item in items)
+    return distinct, [places[document_id] for document_id in ids]
 
 
 def _names(document: Document) -> Iterator[str]:
     origin = document.source_map.origin if document.source_map else None
-    given = document.metadata.get("source")
-    for name in (document.id, document.title, origin, given):
+    declared = document.metadata.get("source")
+    for name in (document.id, document.title, origin, declared):
         if isinstance(name, str) and name.strip():
             yield _folded(name)
             if "/" in name or "\\" in name:

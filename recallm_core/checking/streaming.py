@@ -48,10 +48,10 @@ class QuoteChecker:
         if len(self._rest) < self._due:
             return []
         base = len(self._text)
-        found, past = settled(self._rest, whole=base == 0)
-        quotes = self._judged(found[self._taken :], base)
-        gone = sum((written.start or 0) < past for written in found)
-        self._taken = max(self._taken, len(found)) - gone
+        complete, past = settled(self._rest, whole=base == 0)
+        quotes = self._judged(complete[self._taken :], base)
+        gone = sum((written.start or 0) < past for written in complete)
+        self._taken = max(self._taken, len(complete)) - gone
         self._text += self._rest[:past]
         self._rest = self._rest[past:]
         size = len(self._rest)
@@ -61,8 +61,8 @@ class QuoteChecker:
     def finish(self) -> list[Quote]:
         """Returns the quotes that are left, as the text is complete."""
         base = len(self._text)
-        left = read(self._rest, whole=base == 0)[self._taken :]
-        quotes = self._judged(left, base)
+        rest = read(self._rest, whole=base == 0)[self._taken :]
+        quotes = self._judged(rest, base)
         self._text += self._rest
         self._rest, self._taken, self._due = "", 0, 0
         return quotes
@@ -73,8 +73,8 @@ class QuoteChecker:
         text = self._text + self._rest
         return QuoteReport(text, tuple(self._quotes), (), self._judge.sources)
 
-    def _judged(self, found: Iterable[Written], base: int) -> list[Quote]:
-        quotes = list(self._judge.judge_all(_moved(written, base) for written in found))
+    def _judged(self, complete: Iterable[Written], base: int) -> list[Quote]:
+        quotes = list(self._judge.judge_all(_moved(written, base) for written in complete))
         self._quotes += quotes
         return quotes
 

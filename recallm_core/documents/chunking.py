@@ -120,10 +120,10 @@ def chunk(
             f"parent_tokens ({parent_tokens}) must be at least max_tokens ({max_tokens})"
         )
     text = document.text
-    found = list(headings(text))
-    heads = [heading.start for heading in found]
+    outline = list(headings(text))
+    heads = [heading.start for heading in outline]
     cuts = _split(text, heads, max_tokens, token_starts)
-    paths = _paths(found)
+    paths = _paths(outline)
     chunks = []
     for parent in pairwise(_parents(text, cuts, heads, parent_tokens, token_starts)):
         for i in range(bisect_left(cuts, parent[0]), bisect_left(cuts, parent[1])):
@@ -133,11 +133,11 @@ def chunk(
     return chunks
 
 
-def _paths(found: list[Heading]) -> list[tuple[str, ...]]:
+def _paths(outline: list[Heading]) -> list[tuple[str, ...]]:
     """Returns the headings above a place that has 0, 1, 2, ... headings before it."""
     paths: list[tuple[str, ...]] = [()]
     open_: list[Heading] = []
-    for heading in found:
+    for heading in outline:
         while open_ and open_[-1].level >= heading.level:
             open_.pop()
         open_.append(heading)
@@ -224,13 +224,13 @@ def _parents(
     bounds, size = [0], 0
     for start, end in pairwise(cuts):
         if token_starts is None:
-            own = len(text[start:end].encode("utf-8", "replace"))
+            length = len(text[start:end].encode("utf-8", "replace"))
         else:
-            own = bisect_left(token_starts, end) - bisect_left(token_starts, start)
+            length = bisect_left(token_starts, end) - bisect_left(token_starts, start)
         half_full = start in before_heading and 2 * size >= room
-        if size and (half_full or size + own > room):
+        if size and (half_full or size + length > room):
             bounds.append(start)
             size = 0
-        size += own
+        size += length
     bounds.append(len(text))
     return bounds

@@ -8,51 +8,14 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceMap:
-    """Where stretches of a document's text come from in the file it was read from.
-
-    Attributes:
-        origin: Path or URL of the file.
-        starts: Offsets in ``Document.text``, ascending, where a new stretch begins; first is 0.
-        lines: 1-based line of the file at which each stretch begins; None counts from the text.
-        pages: 1-based page of each stretch, for paged formats.
-        places: Where each stretch stands, for people, in formats with other parts than pages:
-            ``sheet Fees, row 12``.
-    """
-
-    origin: str
-    starts: tuple[int, ...] = (0,)
-    lines: tuple[int, ...] | None = None
-    pages: tuple[int, ...] | None = None
-    places: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        starts = self.starts
-        if not all(type(start) is int for start in starts):
-            raise DocumentError("a source map's starts must be whole numbers")
-        if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
-            raise DocumentError("a source map's starts must ascend from 0")
-        for name, numbers in (("lines", self.lines), ("pages", self.pages)):
-            if numbers is not None and not all(type(value) is int for value in numbers):
-                raise DocumentError(f"a source map's {name} must be whole numbers")
-        named = (("lines", self.lines), ("pages", self.pages), ("places", self.places))
-        for name, values in named:
-            if values is not None and len(values) != len(starts):
-                raise DocumentError(
-                    f"a source map needs one of its {name} for each of its {len(starts)} starts, "
-                    f"got {len(values)}"
-                )
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -259,11 +222,11 @@ def collect(documents: Iterable[Document | str]) -> DocumentSet:
             "pass its values, or make Document(text, id) of each item"
         )
     by_id: dict[str, list[Document]] = {}
-    for place, given in enumerate(documents):
-        document = Document(given) if isinstance(given, str) else given
+    for place, item in enumerate(documents):
+        document = Document(item) if isinstance(item, str) else item
         if not isinstance(document, Document):
             raise DocumentError(
-                f"document {place} must be a Document or a str, got {type(given).__name__}"
+                f"document {place} must be a Document or a str, got {type(item).__name__}"
             )
         same = by_id.setdefault(document.id, [])
         if same and same[0].text != document.text:

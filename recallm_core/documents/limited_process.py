@@ -109,36 +109,36 @@ class LimitedProcess:
         """The child's answer; None where it died, which it does beyond its limits."""
         assert child.stdin is not None
         assert child.stdout is not None
-        most = 16 * max_chars + (1 << 20)
-        found: bytes | None = None
+        max_bytes = 16 * max_chars + (1 << 20)
+        content: bytes | None = None
         try:
             with suppress(OSError), _killed_after(child, seconds):
                 child.stdin.write(HEAD.pack(len(data), max_chars))
                 child.stdin.write(data)
                 child.stdin.flush()
-                found = _answered(child.stdout, most)
+                content = _answered(child.stdout, max_bytes)
         finally:
-            if found is None:  # interrupted too: the next answer mustn't be this one's
+            if content is None:  # interrupted too: the next answer mustn't be this one's
                 self._child = None
                 _end(child)
-        return None if found is None else _object(found)
+        return None if content is None else _object(content)
 
 
-def _answered(stream: IO[bytes], most: int) -> bytes | None:
+def _answered(stream: IO[bytes], max_bytes: int) -> bytes | None:
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
     size, _ = HEAD.unpack(head)
-    body = stream.read(size) if size <= most else b""
+    body = stream.read(size) if size <= max_bytes else b""
     return body if len(body) == size else None
 
 
 def _object(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 class _killed_after:  # noqa: N801  (used like a function)

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents.chunking import headings
-from recallm_core.documents.document import Document, SourceMap
-from recallm_core.documents.extraction import Extracted, decode, extract_html, extract_pdf
+from recallm_core.documents.document import Document
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.registry import READERS, reader_for
 from recallm_core.documents.limited_process import pdf_process
+from recallm_core.documents.pdf import extract_pdf
 from recallm_core.documents.plain_json import check_json
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.folders import Below, Folder
@@ -130,29 +134,29 @@ def load_documents(
     Raises:
         DocumentError: A given path doesn't exist or can't be opened. Nothing was read then.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike | Folder) else paths
-    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+    sources = [paths] if isinstance(paths, str | os.PathLike | Folder) else paths
+    if not isinstance(sources, Iterable) or isinstance(sources, bytes | Mapping):
         raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
     max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
     loader = _Loader(max_bytes, on_skip, on_progress, keep_hidden)
-    return loader.load([_checked(path) for path in given])
+    return loader.load([_checked(path) for path in sources])
 
 
-def _checked(given: str | os.PathLike[str] | Folder) -> Path | Folder:
+def _checked(source: str | os.PathLike[str] | Folder) -> Path | Folder:
     """Returns a path that the caller named, or raises unless it can be read."""
-    if isinstance(given, Folder):
-        return given
-    if not isinstance(given, str | os.PathLike):
-        raise DocumentError(f"paths must be a path or a list of paths, got {shown(given)} in it")
-    path = Path(given)
+    if isinstance(source, Folder):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise DocumentError(f"paths must be a path or a list of paths, got {shown(source)} in it")
+    path = Path(source)
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise DocumentError(f"can't read {_shown(path)!r}: {_why(error)}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise DocumentError(f"{_shown(path)!r} is neither a file nor a folder")
-    wanted = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
-    if not os.access(path, wanted):
+    rights = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
+    if not os.access(path, rights):
         raise DocumentError(f"can't read {_shown(path)!r}: permission denied")
     return path
 
@@ -240,15 +244,15 @@ class _Loader:
 
     def _file_id(self, root: Path, path: Path) -> str:
         below = _shown(path.name if path == root else path.relative_to(root))
-        wanted = below
-        if wanted in self.file_ids:
+        candidate = below
+        if candidate in self.file_ids:
             above = root.resolve().parent if path == root else root.resolve()
-            wanted = f"{_shown(above.name)}/{below}"
-        base, number = wanted, 2
-        while wanted in self.file_ids:
-            wanted, number = f"{base} ({number})", number + 1
-        self.file_ids.add(wanted)
-        return wanted
+            candidate = f"{_shown(above.name)}/{below}"
+        base, number = candidate, 2
+        while candidate in self.file_ids:
+            candidate, number = f"{base} ({number})", number + 1
+        self.file_ids.add(candidate)
+        return candidate
 
     def _walk(self, folder: Folder) -> Iterator[Below]:
         """Yields the plain files below a folder, sorted, and reports everything else."""
@@ -264,7 +268,7 @@ class _Loader:
                 self.skip(_shown(folder.path.joinpath(*below)), f"can't be read: {_why(error)}")
                 continue
             inner = [(*below, name) for name in names if not name.startswith(".")]
-            waiting += [each for each in inner if self._is_wanted(folder, each)][::-1]
+            waiting += [entry for entry in inner if self._is_wanted(folder, entry)][::-1]
 
     def _is_wanted(self, folder: Folder, below: Below) -> bool:
         path = folder.path.joinpath(*below)
@@ -292,11 +296,11 @@ class _Loader:
         suffix = file.path.suffix.lower()
         reader = reader_for(data, suffix)
         if reader is not None:
-            found = reader(data, file.shown, self.max_bytes)
+            extracted = reader(data, file.shown, self.max_bytes)
         elif suffix == ".pdf" or data.startswith(b"%PDF-"):
-            found = extract_pdf(data, file.shown, max_chars=self.max_bytes)
+            extracted = extract_pdf(data, file.shown, max_chars=self.max_bytes)
         elif suffix in (".html", ".htm"):
-            found = extract_html(
+            extracted = extract_html(
                 decode(data, is_html=True), file.shown, keep_hidden=self.keep_hidden
             )
         elif suffix == ".jsonl":
@@ -305,20 +309,20 @@ class _Loader:
         else:
             text = decode(data)
             title = next(headings(text), None) if suffix in (".md", ".rst") else None
-            found = Extracted(text, title.title if title else None, SourceMap(file.shown))
-        if not found.text.strip():
+            extracted = Extracted(text, title.title if title else None, SourceMap(file.shown))
+        if not extracted.text.strip():
             raise _UnfitError("empty" if not data else "no text in it")
-        title_or_name = found.title or _shown(file.path.name)
-        self._add(Document(found.text, file.id, title_or_name, source_map=found.source_map))
-        self.notes.extend(Note(file.shown, note) for note in found.notes)
+        title_or_name = extracted.title or _shown(file.path.name)
+        self._add(Document(extracted.text, file.id, title_or_name, source_map=extracted.source_map))
+        self.notes.extend(Note(file.shown, note) for note in extracted.notes)
 
     def _bytes(self, file: _File) -> bytes:
         flags = os.O_RDONLY
         for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
             flags |= getattr(os, name, 0)
         folder = file.folder
-        found = os.open(file.path, flags) if folder is None else folder.open(file.below, flags)
-        with os.fdopen(found, "rb") as opened:
+        descriptor = os.open(file.path, flags) if folder is None else folder.open(file.below, flags)
+        with os.fdopen(descriptor, "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise _UnfitError("not a plain file")
             data = opened.read(self.max_bytes + 1)

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from recallm_core.documents.extraction import read_pdf
 from recallm_core.documents.limited_process import COPIES, HEAD, SPARE_BYTES
+from recallm_core.documents.pdf import read_pdf
 from recallm_core.errors import DocumentError
 
 
@@ -19,18 +19,18 @@ def serve() -> None:
     import pypdfium2
 
     pypdfium2.PdfDocument.new().close()  # loads the library before its memory is limited
-    asked = sys.stdin.buffer
+    requests = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # what else is printed doesn't go among the answers
         answers.write(b"+")
         answers.flush()
-        while len(head := asked.read(HEAD.size)) == HEAD.size:
-            _answer(asked, answers, *HEAD.unpack(head))
+        while len(head := requests.read(HEAD.size)) == HEAD.size:
+            _answer(requests, answers, *HEAD.unpack(head))
 
 
-def _answer(asked: IO[bytes], answers: IO[bytes], size: int, max_chars: int) -> None:
+def _answer(requests: IO[bytes], answers: IO[bytes], size: int, max_chars: int) -> None:
     limit_memory(SPARE_BYTES + COPIES * size)
-    answer = json.dumps(_read(asked.read(size), max_chars), ensure_ascii=False).encode()
+    answer = json.dumps(_read(requests.read(size), max_chars), ensure_ascii=False).encode()
     answers.write(HEAD.pack(len(answer), 0))
     answers.write(answer)
     answers.flush()
@@ -50,8 +50,8 @@ def limit_memory(more: int) -> None:
 
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = pages * resource.getpagesize() + more
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        total = pages * resource.getpagesize() + more
+        soft = total if hard == resource.RLIM_INFINITY else min(total, hard)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, OSError, ValueError):

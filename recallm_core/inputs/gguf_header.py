@@ -30,7 +30,8 @@ _MOST_TENSORS = 1 << 17
 _MOST_KEY = 1 << 16  # bytes of a key
 _MOST_NAME = 63  # bytes of a tensor's name
 _MOST_AXES = 4
-_MOST_PARTS = 16_384  # layers, heads or experts
+_MOST_LAYERS = 512  # llama.cpp ends the process above that
+_MOST_PARTS = 16_384  # heads or experts
 _MOST_NUMBER = 1 << 40  # of anything else
 _MOST_SPLITS = 10_000
 _BLOCK = 1 << 22  # bytes read at once
@@ -257,10 +258,10 @@ class _Reader:
             )
         return name, Tensor(shape, kind, math.prod(shape) // elements * size), self._u64()
 
-    def _count(self, most: int, least_bytes: int) -> int:
+    def _count(self, limit: int, least_bytes: int) -> int:
         """A number of things that follow, each of some bytes at least."""
         count = self._u64()
-        if count > most or count * least_bytes > self._size:
+        if count > limit or count * least_bytes > self._size:
             raise _DamageError(f"it says that {count:,} things follow, in a file of {self._size:,}")
         return count
 
@@ -270,10 +271,10 @@ class _Reader:
     def _u64(self) -> int:
         return int(_U64.unpack(self._take(8))[0])
 
-    def _string(self, most: int) -> str:
+    def _string(self, max_bytes: int) -> str:
         size = self._u64()
-        if size > most:
-            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {most:,}")
+        if size > max_bytes:
+            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {max_bytes:,}")
         return self._take(size).decode("utf-8", "replace")
 
     def _strings(self, count: int) -> tuple[str, ...]:
@@ -337,17 +338,26 @@ def _check_model(header: GgufHeader, files: int) -> None:
 
 def _check_counts(header: GgufHeader) -> None:
     for key, value in header.metadata.items():
-        if not key.startswith(f"{header.architecture}.") or isinstance(value, str | tuple | float):
-            continue
-        counts = any(part in key for part in ("count", "block", "layer", "expert"))
-        most = _MOST_PARTS if counts else _MOST_NUMBER
-        highest = int(np.max(np.abs(np.asarray(value, dtype=np.float64)), initial=0))
-        if highest > most:
-            raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
+        if key.startswith(f"{header.architecture}.") and not isinstance(value, str | tuple):
+            _check_number(key, np.asarray(value, dtype=np.float64))
     for name in ("context_length", "embedding_length", "block_count"):
         key = f"{header.architecture}.{name}"
         if (header.number(key) or 0) < 1:
             raise _DamageError(f"{key} is {shown(header.metadata.get(key))}, expected 1 or more")
+
+
+def _check_number(key: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuses numbers that no model has; llama.cpp works on with some and ends with others."""
+    if not np.isfinite(values).all() or (key.endswith("epsilon") and (values < 0).any()):
+        raise _DamageError(f"{key} is {shown(values.tolist())}, expected a finite number")
+    most = _MOST_NUMBER
+    if key.endswith(".block_count"):
+        most = _MOST_LAYERS
+    elif any(part in key for part in ("count", "block", "layer", "expert")):
+        most = _MOST_PARTS
+    highest = int(np.abs(values).max(initial=0))
+    if highest > most:
+        raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
 
 
 def _check_tokens(header: GgufHeader) -> None:

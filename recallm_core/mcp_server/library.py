@@ -165,12 +165,12 @@ class Shelf:
     def _named(self, path: str) -> list[Document]:
         if path in self.by_id:
             return [self.by_id[path]]
-        wanted = path.removeprefix("./").rstrip("/")
-        if wanted == ".":
+        name = path.removeprefix("./").rstrip("/")
+        if name == ".":
             return list(self.documents)
         pairs = zip(self.documents, self._names, strict=True)
-        documents = [document for document, names in pairs if wanted in names]
-        if not wanted or not documents:
+        documents = [document for document, names in pairs if name in names]
+        if not name or not documents:
             ids = ", ".join(repr(document_id) for document_id in list(self.by_id)[:_SHOWN])
             raise DocumentError(
                 f"no document or folder is called {shown(path)} here. The folders served are: "

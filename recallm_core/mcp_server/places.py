@@ -9,6 +9,7 @@ from typing import Any
 from recallm_core.answers.attribution import cite
 from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.arguments import MOST, whole_number
 from recallm_core.rendering.data import SCHEMA, citation_data
 
 MOST_QUOTED = 100_000  # characters
@@ -32,6 +33,8 @@ def quoted(
     Raises:
         DocumentError: It is no range of the document, or a very long one.
     """
+    for name, value in (("start", start), ("end", end)):
+        whole_number(name, value, -MOST, error=DocumentError)
     size = len(document.text)
     if not 0 <= start < end <= size:
         raise DocumentError(
@@ -44,12 +47,14 @@ def quoted(
             "once, or read the document's resource"
         )
     others = [other for other in documents if other.id != document.id]
-    passages = [Passage(each.id, 0, len(each.text), each.text) for each in (document, *others)]
+    passages = [
+        Passage(source.id, 0, len(source.text), source.text) for source in (document, *others)
+    ]
     citation = cite(
         Location(document.id, start, end),
         0,
         passages,
-        {each.id: each for each in (document, *others)},
+        {source.id: source for source in (document, *others)},
         text=document.text[start:end],
         basis="pointed",
     )

@@ -83,9 +83,9 @@ def _the_one(names: list[str], pattern: str | None, place: str) -> str:
     if len(firsts) == 1:
         return firsts[0]
     listed = ", ".join((firsts or names)[:_SHOWN]) or "none"
-    told = f"fit gguf={pattern!r}" if pattern else "are there"
+    problem = f"fit gguf={pattern!r}" if pattern else "are there"
     raise CheckpointError(
-        f"{len(firsts)} GGUF files {told} in {place}, expected one; say which with "
+        f"{len(firsts)} GGUF files {problem} in {place}, expected one; say which with "
         f"gguf='*Q4_K_M*' or the like: {listed}"
     )
 

@@ -72,9 +72,9 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _stores() -> list[Path]:
-    told = os.environ.get("OLLAMA_MODELS")
-    if told:
-        return [Path(told).expanduser()]
+    folder = os.environ.get("OLLAMA_MODELS")
+    if folder:
+        return [Path(folder).expanduser()]
     return [Path("~/.ollama/models").expanduser(), *map(Path, _SYSTEM_STORES)]
 
 

@@ -52,17 +52,17 @@ def numbered(passages: Sequence[Passage]) -> tuple[NumberedSentence, ...]:
     Raises:
         DocumentError: There are more than any model could be shown.
     """
-    found: list[NumberedSentence] = []
+    rows: list[NumberedSentence] = []
     for passage, shown in enumerate(passages):
         for start, end in _stretches(shown.text):
             text = shown.text[start:end]
-            found.append(NumberedSentence(len(found) + 1, passage, start, end, text))
-        if len(found) > MOST:
+            rows.append(NumberedSentence(len(rows) + 1, passage, start, end, text))
+        if len(rows) > MOST:
             raise DocumentError(
                 f"the documents have more than {MOST:,} sentences, too many to number; give "
                 "passages of a retriever, or build a CorpusIndex and give that"
             )
-    return tuple(found)
+    return tuple(rows)
 
 
 def lines(sentence_row: Sequence[NumberedSentence], passages: Sequence[Passage]) -> str:

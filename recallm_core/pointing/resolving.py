@@ -74,8 +74,8 @@ class Resolver:
 
     def _shares(self, words: str, pointers: Sequence[int]) -> bool:
         """Whether some words share one that matters with a sentence that is pointed at."""
-        wanted = set(terms(words))
-        return any(wanted.intersection(terms(self._sentences[n - 1].text)) for n in pointers)
+        stems = set(terms(words))
+        return any(stems.intersection(terms(self._sentences[n - 1].text)) for n in pointers)
 
     def pointed(self, numbers: Sequence[int]) -> tuple[Citation, ...]:
         """Returns the citations of whole sentences, for no part of an answer."""

@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.document import Document
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CorpusIndexError
 from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.files import damaged

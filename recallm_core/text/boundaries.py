@@ -210,12 +210,12 @@ def inside_numbers(text: str) -> Bools:
 
 def beside_digits(text: str) -> Bools:
     """Marks positions right before or after a digit; shaped like ``grapheme_boundaries``."""
-    beside = np.zeros(len(text) + 1, dtype=np.bool_)
+    marks = np.zeros(len(text) + 1, dtype=np.bool_)
     if text:
         digits = _table("word").classes(text) == _Word.DIGIT
-        beside[:-1] = digits
-        beside[1:] |= digits
-    return beside
+        marks[:-1] = digits
+        marks[1:] |= digits
+    return marks
 
 
 def _clustered(classes: NDArray[np.uint8]) -> Bools:
@@ -233,16 +233,16 @@ def _clustered(classes: NDArray[np.uint8]) -> Bools:
         tied |= ((before == g.HANGUL_LVT) | (before == g.HANGUL_T)) & tail
     if np.any(flags := classes == g.FLAG):
         tied |= _paired(flags)
-    if np.any(found := (before == g.JOINER) & (after == g.PICTOGRAPH)):
+    if np.any(candidates := (before == g.JOINER) & (after == g.PICTOGRAPH)):
         base = _last((classes < g.EXTEND) | (classes > g.LINKER))
-        at = np.flatnonzero(found)  # the joiners; what they follow decides
+        at = np.flatnonzero(candidates)  # the joiners; what they follow decides
         tied[at] |= (at > 0) & (base[at - 1] >= 0) & (classes[base[at - 1]] == g.PICTOGRAPH)
     links = classes == g.LINKER
     if np.any(
-        found := (before >= g.CONJUNCT_EXTEND) & (before <= g.JOINER) & (after == g.CONSONANT)
+        candidates := (before >= g.CONJUNCT_EXTEND) & (before <= g.JOINER) & (after == g.CONSONANT)
     ) and np.any(links):
         base = _last((classes < g.CONJUNCT_EXTEND) | (classes > g.JOINER))
-        at = np.flatnonzero(found)
+        at = np.flatnonzero(candidates)
         from_consonant = (base[at] >= 0) & (classes[base[at]] == g.CONSONANT)
         tied[at] |= from_consonant & (_last(links)[at] > base[at])
     return tied
@@ -260,8 +260,8 @@ def _joined(classes: NDArray[np.uint8]) -> Bools:
         joined |= _paired(flags)
     bridges = classes[1:-1]
     at = np.flatnonzero((bridges >= _Word.MID_LETTER) & (bridges <= _Word.DOUBLE_QUOTE)) + 1
-    left, middle, right = classes[at - 1], classes[at], classes[at + 1]
-    low, high = np.minimum(left, right), np.maximum(left, right)
+    before, middle, after = classes[at - 1], classes[at], classes[at + 1]
+    low, high = np.minimum(before, after), np.maximum(before, after)
     holds = (high <= _Word.HEBREW) & (middle <= _Word.QUOTE)
     digits = (low == _Word.DIGIT) & (high == _Word.DIGIT)
     holds |= digits & (middle >= _Word.COLON) & (middle <= _Word.SLASH)
@@ -304,12 +304,12 @@ class _Table:
         if text.isascii():
             return np.frombuffer(text.encode("ascii").translate(self._ascii), dtype=np.uint8)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        found = self._classes[codes]
-        missing = codes[found == _UNKNOWN]
+        classes = self._classes[codes]
+        missing = codes[classes == _UNKNOWN]
         if missing.size:
             self._fill(np.unique(missing))
-            found = self._classes[codes]
-        return found
+            classes = self._classes[codes]
+        return classes
 
     def _fill(self, codes: NDArray[np.integer]) -> None:
         for code in codes.tolist():

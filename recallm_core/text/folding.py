@@ -114,10 +114,10 @@ class Folded:
         Overlapping ones too; none begins or ends inside what one user-perceived character stands
         for. A needle without anything to compare is found nowhere. Linear time.
         """
-        wanted = fold(needle).text.strip()
-        for at in find_all(wanted, self.text) if wanted else ():
-            if self._whole(at) and self._whole(at + len(wanted)):
-                yield self.span(at, at + len(wanted))
+        folded = fold(needle).text.strip()
+        for at in find_all(folded, self.text) if folded else ():
+            if self._whole(at) and self._whole(at + len(folded)):
+                yield self.span(at, at + len(folded))
 
     def _whole(self, at: int) -> bool:
         """Whether a place of the folded text lies between two characters of the untouched one."""
@@ -151,12 +151,12 @@ def _folded_characters(text: str) -> tuple[str, Ints, Ints]:
         places = np.arange(len(text) + 1)
         return text.lower(), places[:-1], places[1:].copy()
     codes = _codes(text)
-    kept = _shown(text)
+    visible = _shown(text)
     graphemes = grapheme_boundaries(text)
-    cleaned = text if len(kept) == len(text) else _text(codes[kept])
-    heads = np.flatnonzero(_unit_heads(cleaned, kept, graphemes))
-    tails = np.append(heads, len(kept))[1:] - 1
-    plain = _plain_codes(codes[kept[heads]])
+    cleaned = text if len(visible) == len(text) else _text(codes[visible])
+    heads = np.flatnonzero(_unit_heads(cleaned, visible, graphemes))
+    tails = np.append(heads, len(visible))[1:] - 1
+    plain = _plain_codes(codes[visible[heads]])
     several = (heads != tails) | (plain == _SEVERAL)
     bounds = zip(heads[several].tolist(), tails[several].tolist(), strict=True)
     pieces = [_folded_unit(cleaned[head : tail + 1]) for head, tail in bounds]
@@ -166,8 +166,8 @@ def _folded_characters(text: str) -> tuple[str, Ints, Ints]:
     out = plain[unit]
     out[several[unit]] = _codes("".join(pieces)).astype(np.int32)
     edges = np.flatnonzero(graphemes)
-    starts = edges[np.searchsorted(edges, kept[heads], side="right") - 1]
-    ends = edges[np.searchsorted(edges, kept[tails] + 1, side="left")]
+    starts = edges[np.searchsorted(edges, visible[heads], side="right") - 1]
+    ends = edges[np.searchsorted(edges, visible[tails] + 1, side="left")]
     return _text(out), starts[unit], ends[unit]
 
 
@@ -179,19 +179,19 @@ def _shown(text: str) -> Ints:
     return np.flatnonzero(keep)
 
 
-def _unit_heads(cleaned: str, kept: Ints, graphemes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _unit_heads(cleaned: str, visible: Ints, graphemes: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which characters begin a grapheme, both of the untouched and of the cleaned text."""
     heads = grapheme_boundaries(cleaned)[:-1]
-    if len(kept) + 1 < len(graphemes):
-        before = np.cumsum(graphemes)[kept]
+    if len(visible) + 1 < len(graphemes):
+        before = np.cumsum(graphemes)[visible]
         heads[1:] &= before[1:] > before[:-1]
     return heads
 
 
 def _plain_codes(codes: NDArray[np.uint32]) -> NDArray[np.int32]:
     """Code points folded; ``_SEVERAL`` where one becomes none or several."""
-    found = _plain[codes]
-    for code in np.unique(codes[found == _UNKNOWN]).tolist():
+    plain = _plain[codes]
+    for code in np.unique(codes[plain == _UNKNOWN]).tolist():
         folded = _folded_unit(chr(code))
         _plain[code] = ord(folded) if len(folded) == 1 else _SEVERAL
     return _plain[codes]

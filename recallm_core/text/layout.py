@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from recallm_core.text.line import CODE, CUE_TIME, FINISHED, GOES_ON, LOOK_AHEAD, ODD, Line
+
 Range = tuple[int, int]
 
 _LINE = re.compile(r"[^\n\r\u2028\u2029\x0b\x0c\x85]+")
@@ -25,36 +27,6 @@ _MARK = re.compile(
 )
 _NOT_CODE = frozenset(">#/;%*-+([|<{\u2022\u2023\u25e6\u25aa\u2043")
 _MARKING = frozenset(" \t>/#;%-*")
-_ITEM = re.compile(
-    r"(?:[-+*\u2022\u2023\u25e6\u25aa\u2043]|\d{1,3}[.)]|[(\[]?[a-zA-Z]?\d{0,2}[)])\s"
-)
-_RECORD = re.compile(
-    r"""(?P<time>[\[(]?\d{4}[-/.]\d\d?[-/.]\d\d?\b|[\[(]?\d\d?[-/.]\d\d?[-/.]\d{2,4}\b
-        |[\[(]?\d\d?:\d\d\b|[A-Z][a-z]{2}[ ]{1,2}\d\d?[ ]\d\d:\d\d)
-    |(?P<level>\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL)\b)
-    |(?P<key>[^\s:=|,]{1,80}[ \t]{0,8}(?::\s|=))
-    |(?P<table>[|{}<])
-    |(?P<number>[(\[]?\d[\d.,]*\b)""",
-    re.VERBOSE,
-)
-_COLUMNS = re.compile(r"[^\s|][ ]*(?:\t|[ ]{2}[ ]|\|)[ ]*[^\s|]")
-_CODE = re.compile(
-    r"[;{}]$|[)\]]:$|\w\([^()\s]*\)?$|\w\.\w+\(|[-=]>|[!=<>+:-]=|\s=\s|::|^(?:@\w|import\s|def\s|\$\s)"
-)
-# A line that begins with a letter and has none of these is of no kind; this only saves time.
-_ODD = re.compile(r"[|{}<>=\t;@$:()]")
-_LOUD = re.compile(r"(?:import|def|[A-Z]{4,})\b")
-_FINISHED = re.compile(
-    r"""[.!?\u2026:\u3002\uff01\uff1f\u061f\u06d4\u0964]["'\u201d\u2019\xbb)\]*_]*$"""
-)
-_GOES_ON = re.compile(
-    r"""(?:[,\u2013\u2014(\[/\u3001\uff0c-]|\b(?:
-    a|an|the|of|to|in|on|at|by|for|from|with|and|or|but|that|which|is|are|was|were|be|has|have
-    |its|his|her|their|our|your|as|than|into
-    |der|die|das|des|dem|den|eine?|eine[rsmn]|und|oder|vo[nm]|mit|[ia]m|zu|zu[mr]|f\xfcr|auf|aus|bei
-    |de|la|le|les|du|et|el|los|las|y|en|une?|una|di|il|per|con))$""",
-    re.VERBOSE,
-)
 _OPENERS = frozenset(
     """
     The A An It This That These If When We You He She They There In On For To Der Die Das Ein Eine
@@ -62,11 +34,9 @@ _OPENERS = frozenset(
 """.split()  # noqa: SIM905
 )
 _CUE = re.compile(r"\d\d[.,]\d{3} --> ")
-_CUE_TIME = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d{3} --> ")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
 )
-_LOOK_AHEAD = 200  # characters of a line that are enough to tell what it is
 _LEAST_WIDTH = 18  # nobody wraps prose in narrower columns
 _LONG = 45  # columns: a line as long as that is no heading
 
@@ -84,41 +54,6 @@ class Layout:
 
     text: str
     blocks: list[Range]
-
-
-class _Line:
-    """A line: its range, where its words begin after the mark, and what they look like."""
-
-    __slots__ = ("at", "end", "first", "kind", "mark", "start", "width", "words")
-
-    def __init__(self, text: str, start: int, end: int, at: int, mark: str) -> None:
-        self.start, self.end, self.at, self.mark = start, end, at, mark
-        words = text[at:end].rstrip()
-        self.width = len(words)
-        self.words = words.lstrip()
-        self.first = self.words.split(None, 1)[0] if words else ""
-        self.kind = _kind(self.words)
-
-    @property
-    def indent(self) -> int:
-        """How far its words stand from the mark or the margin."""
-        return self.width - len(self.words)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether a sentence ends here, or a colon says that something follows."""
-        return _FINISHED.search(self.words[-_LOOK_AHEAD:]) is not None
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it can't end here: after a comma, an article or a preposition."""
-        return _GOES_ON.search(self.words[-_LOOK_AHEAD:]) is not None
-
-    @property
-    def begins_anew(self) -> bool:
-        """Whether it begins as a sentence or a record does."""
-        first = self.first.lstrip("\"'\u201c\u2018\xab([")[:1]
-        return first.isupper() or first.isdigit()
 
 
 def read_layout(text: str) -> Layout:
@@ -158,7 +93,7 @@ def _is_bare_line(text: str, paragraph: Sequence[Range]) -> bool:
 
 def _is_plainly_wrapped(text: str, paragraph: Sequence[Range]) -> bool:
     """Tells of most wrapped paragraphs that they are; the others need a closer look."""
-    if len(paragraph) < 3 or _ODD.search(text, paragraph[0][0], paragraph[-1][1]):
+    if len(paragraph) < 3 or ODD.search(text, paragraph[0][0], paragraph[-1][1]):
         return False
     lines = [text[start:end].rstrip() for start, end in paragraph]
     widest = max(map(len, lines))
@@ -180,7 +115,7 @@ def _is_plainly_code(text: str, paragraph: Sequence[Range]) -> bool:
     lines = [text[start:end].strip() for start, end in paragraph]
     if any(line[0] in _NOT_CODE or line[0].isdecimal() for line in lines):
         return False
-    codes = sum(_CODE.search(line[-_LOOK_AHEAD:]) is not None for line in lines)
+    codes = sum(CODE.search(line[-LOOK_AHEAD:]) is not None for line in lines)
     return codes >= max(2, len(lines) / 2)
 
 
@@ -213,54 +148,33 @@ def _read_paragraph(
             marks.extend((line.start, line.at) for line in run)
 
 
-def _is_common(mark: str, lines: Sequence[_Line]) -> bool:
+def _is_common(mark: str, lines: Sequence[Line]) -> bool:
     """Whether a mark stands before all lines of a paragraph; else a hash may be a heading's."""
     return len(lines) > 1 and all(line.mark == mark for line in lines)
 
 
-def _lines(text: str, paragraph: Sequence[Range]) -> list[_Line]:
+def _lines(text: str, paragraph: Sequence[Range]) -> list[Line]:
     """The lines described; a star is a comment's mark or a list's, as the lines around it say.
 
     A percent sign after a number is no mark.
     """
-    lines: list[_Line] = []
+    lines: list[Line] = []
     for start, end in paragraph:
-        found = _MARK.match(text, start, end) if text[start] in _MARKING else None
-        mark = "".join(found.group().split()) if found else ""
-        lines.append(_Line(text, start, end, found.end() if found else start, mark))
+        match = _MARK.match(text, start, end) if text[start] in _MARKING else None
+        mark = "".join(match.group().split()) if match else ""
+        lines.append(Line(text, start, end, match.end() if match else start, mark))
     first = 0
     for mark, group in groupby(lines, key=lambda line: line.mark):
         run = list(group)
         last = first + len(run)
         is_prose = mark == "%" and first > 0 and lines[first - 1].words[-1:].isdecimal()
         if is_prose or (mark == "*" and not _is_comment(lines, first, last)):
-            lines[first:last] = [_Line(text, line.start, line.end, line.start, "") for line in run]
+            lines[first:last] = [Line(text, line.start, line.end, line.start, "") for line in run]
         first = last
     return lines
 
 
-def _kind(words: str) -> str | None:
-    """What a line by itself may be, if it isn't prose; one such line makes no record."""
-    head = words[:_LOOK_AHEAD]
-    has_values = head.count(",") > head.count(", ") + 1
-    has_gaps = "   " in head or "\t" in head or "|" in head
-    if head[:1].isalpha() and not (
-        has_values or has_gaps or _ODD.search(head) or _LOUD.match(head)
-    ):
-        return None
-    if head[:1].isdecimal() and _CUE_TIME.match(head):
-        return "cue"
-    if _ITEM.match(head):
-        return "item"
-    found = _RECORD.match(head)
-    if found:
-        return found.lastgroup
-    if has_values or (has_gaps and _COLUMNS.search(head)):
-        return "columns"
-    return "code" if _CODE.search(words[-_LOOK_AHEAD:]) else None
-
-
-def _is_comment(lines: Sequence[_Line], first: int, last: int) -> bool:
+def _is_comment(lines: Sequence[Line], first: int, last: int) -> bool:
     """Whether lines that begin with a star are wrapped prose and no list."""
     if first and lines[first - 1].words.startswith("/*"):
         return True
@@ -271,7 +185,7 @@ def _is_comment(lines: Sequence[_Line], first: int, last: int) -> bool:
     return is_cut and run[-1].is_finished and _is_wrapped(run)
 
 
-def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
+def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
     """Yields stretches of lines with one mark, a list's items and a subtitle's parts apart."""
     for _, group in groupby(lines, key=lambda line: (line.mark, not line.words)):
         part = list(group)
@@ -285,36 +199,36 @@ def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
         yield part[first:]
 
 
-def _item_numbers(lines: Sequence[_Line]) -> set[int]:
+def _item_numbers(lines: Sequence[Line]) -> set[int]:
     """Which lines begin an item of a list; a lone dash in the midst of wrapped prose doesn't."""
-    found = {number for number, line in enumerate(lines) if line.kind == "item"}
-    if len(found) == 1 and 0 not in found:
-        before = lines[min(found) - 1]
+    numbers = {number for number, line in enumerate(lines) if line.kind == "item"}
+    if len(numbers) == 1 and 0 not in numbers:
+        before = lines[min(numbers) - 1]
         if before.words and not before.is_finished and _is_wrapped(lines):
             return set()
-    return found
+    return numbers
 
 
-def _is_wrapped(run: Sequence[_Line]) -> bool:
+def _is_wrapped(run: Sequence[Line]) -> bool:
     """Whether no line had room for the first word of the next one, by the widest of them."""
     widest = max(line.width for line in run)
     return all(a.width + _room_for(a, b) > widest for a, b in pairwise(run))
 
 
-def _is_full(run: Sequence[_Line], number: int) -> bool:
+def _is_full(run: Sequence[Line], number: int) -> bool:
     """The same for one line, by the widest of those around it."""
     widest = max(line.width for line in run[max(0, number - 1) : number + 3])
     return run[number].width + _room_for(run[number], run[number + 1]) > widest
 
 
-def _room_for(line: _Line, following: _Line) -> int:
+def _room_for(line: Line, following: Line) -> int:
     """The room that the next line's first word would have taken."""
     if _UNSPACED.match(following.first):
         return 3  # a character, and one that may not begin a line
     return len(following.first) + (not line.words.endswith("-"))
 
 
-def _joins(run: Sequence[_Line]) -> list[bool]:
+def _joins(run: Sequence[Line]) -> list[bool]:
     """Tells for each line but the last whether it runs on in the next."""
     widest = max(line.width for line in run)
     records = _records(run)
@@ -335,16 +249,16 @@ def _joins(run: Sequence[_Line]) -> list[bool]:
     return joins
 
 
-def _records(run: Sequence[_Line]) -> set[str]:
+def _records(run: Sequence[Line]) -> set[str]:
     """The kinds that at least half of the lines have, and not just one."""
     kinds = Counter(line.kind for line in run if line.kind)
-    found = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
+    common = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
     if len(run) > 2 and all(line.first == run[0].first for line in run):
-        found.add("table")
-    return found
+        common.add("table")
+    return common
 
 
-def _is_list(run: Sequence[_Line], widest: int, is_wrapped: bool) -> bool:
+def _is_list(run: Sequence[Line], widest: int, is_wrapped: bool) -> bool:
     """Whether lines without marks are a list or verse: each begins anew, and none goes on."""
     if not all(line.begins_anew for line in run[1:]):
         return False
@@ -354,7 +268,7 @@ def _is_list(run: Sequence[_Line], widest: int, is_wrapped: bool) -> bool:
     return not is_open and (len(run) > 2 or widest < _LONG)
 
 
-def _is_heading(line: _Line, following: _Line) -> bool:
+def _is_heading(line: Line, following: Line) -> bool:
     """Whether the first line of a paragraph is a heading, or an item, of its own."""
     if line.goes_on or line.width >= _LONG:
         return False
@@ -363,7 +277,7 @@ def _is_heading(line: _Line, following: _Line) -> bool:
     return not line.is_finished and following.first in _OPENERS
 
 
-def _runs_on(run: Sequence[_Line], number: int) -> bool:
+def _runs_on(run: Sequence[Line], number: int) -> bool:
     """Whether a line of a paragraph that isn't wrapped throughout runs on in the next."""
     line, following = run[number], run[number + 1]
     if line.kind == "code" and following.indent > line.indent:
@@ -374,11 +288,11 @@ def _runs_on(run: Sequence[_Line], number: int) -> bool:
     return continues and not line.is_finished and _is_prose(line)
 
 
-def _is_unspaced(line: _Line, following: _Line) -> bool:
+def _is_unspaced(line: Line, following: Line) -> bool:
     return bool(_UNSPACED.match(line.words[-1:]) and _UNSPACED.match(following.first))
 
 
-def _is_prose(line: _Line) -> bool:
+def _is_prose(line: Line) -> bool:
     words = [word.strip("\"'(),") for word in line.words.split()]
     return len(words) > 2 and sum(word.isalpha() for word in words) > 0.7 * len(words)
 
@@ -389,27 +303,27 @@ def _joined_cues(text: str, blocks: list[Range], marks: list[Range]) -> list[Ran
     A sentence that goes on in the next subtitle is one block.
     """
     joined: list[Range] = []
-    held: list[Range] = []  # the number and the time before a subtitle
+    head: list[Range] = []  # the number and the time before a subtitle
     for start, end in blocks:
         words = text[start:end].strip()
-        is_time = _CUE_TIME.match(words) is not None
-        if is_time or (words.isdecimal() and not held):
-            held.append((start, end))
+        is_time = CUE_TIME.match(words) is not None
+        if is_time or (words.isdecimal() and not head):
+            head.append((start, end))
             continue
-        if len(held) in (1, 2) and _CUE_TIME.match(text[slice(*held[-1])]):
-            marks.extend(held)
-            start = held[0][0]
+        if len(head) in (1, 2) and CUE_TIME.match(text[slice(*head[-1])]):
+            marks.extend(head)
+            start = head[0][0]
             if joined and _goes_on_after(text, joined[-1], words):
                 start = joined.pop()[0]
-            held = []
-        joined += [*held, (start, end)]
-        held = []
-    return joined + held
+            head = []
+        joined += [*head, (start, end)]
+        head = []
+    return joined + head
 
 
 def _goes_on_after(text: str, block: Range, following: str) -> bool:
     """Whether a subtitle goes on in the next."""
-    tail = text[max(block[0], block[1] - _LOOK_AHEAD) : block[1]].rstrip()
-    if _FINISHED.search(tail) or not any(c.isalpha() for c in tail):
+    tail = text[max(block[0], block[1] - LOOK_AHEAD) : block[1]].rstrip()
+    if FINISHED.search(tail) or not any(c.isalpha() for c in tail):
         return False
-    return following[:1].islower() or _GOES_ON.search(tail) is not None
+    return following[:1].islower() or GOES_ON.search(tail) is not None

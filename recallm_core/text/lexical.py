@@ -67,29 +67,29 @@ def terms(text: str) -> list[str]:
     the end of a line, yields its parts and the word without hyphens. Linear in the length of the
     text.
     """
-    found: list[str] = []
+    stems: list[str] = []
     if not text.isascii():
         text = unicodedata.normalize("NFC", _HIDDEN.sub("", text))
     for word in _WORD.findall(text.casefold()):
         if word in _STOP_WORDS:
             continue
         if not word.isascii():
-            _add_other(word, found)
+            _add_other(word, stems)
         elif word.isalpha():
-            found.append(_stem(word))
+            stems.append(_stem(word))
         elif "-" in word:
-            _add_compound(word, found)
+            _add_compound(word, stems)
         else:
-            _add_mixed(word, found)
-    return found
+            _add_mixed(word, stems)
+    return stems
 
 
-def _add_compound(word: str, found: list[str]) -> None:
+def _add_compound(word: str, stems: list[str]) -> None:
     """Adds the parts of a word with hyphens, and the whole without them."""
     parts = _BETWEEN_PARTS.split(word)
     for part in parts:
-        found.extend(terms(part))
-    found.extend(terms("".join(parts)))
+        stems.extend(terms(part))
+    stems.extend(terms("".join(parts)))
 
 
 def _without_clitic(word: str) -> str:
@@ -104,37 +104,37 @@ def _plain_letters(word: str) -> str:
     return word if any(c.isdigit() and not c.isdecimal() for c in word) else plain
 
 
-def _add_mixed(word: str, found: list[str]) -> None:
+def _add_mixed(word: str, stems: list[str]) -> None:
     """Adds an ASCII word with digits or apostrophes."""
     if word[0].isdigit() and not word.isalnum():
-        found.append(word.replace(",", "") if "'" not in word else word)
+        stems.append(word.replace(",", "") if "'" not in word else word)
         return
     stem = _without_clitic(word)
     if stem.isalpha() or stem.isdigit():
         if stem not in _STOP_WORDS:
-            found.append(_stem(stem))
+            stems.append(_stem(stem))
         return
-    found.append(stem)
-    found.extend(_stem(part) for part in _PARTS.findall(stem))
+    stems.append(stem)
+    stems.extend(_stem(part) for part in _PARTS.findall(stem))
 
 
-def _add_other(word: str, found: list[str]) -> None:
+def _add_other(word: str, stems: list[str]) -> None:
     """Adds a word beyond ASCII; runs of an unspaced script become pairs of characters."""
     if _BETWEEN_PARTS.search(word):
-        _add_compound(word, found)
+        _add_compound(word, stems)
         return
     word = _without_clitic(_plain_letters(word).replace("\u2019", "'"))
     if not _UNSPACED_RUN.search(word):
         if word not in _STOP_WORDS:
-            found.append(_stem(word))
+            stems.append(_stem(word))
         return
     for part in _PARTS.findall(word):
         if not _UNSPACED_RUN.match(part):
-            found.append(_stem(part))
+            stems.append(_stem(part))
         elif len(part) == 1:
-            found.append(part)
+            stems.append(part)
         else:
-            found.extend(part[i : i + 2] for i in range(len(part) - 1))
+            stems.extend(part[i : i + 2] for i in range(len(part) - 1))
 
 
 class BM25:

@@ -56,13 +56,13 @@ def page_image(data: bytes, page: int, quote: str = "", near: int = 0) -> PageIm
     Raises:
         DocumentError: The file has no such page, or it can't be drawn within limits.
     """
-    asked = json.dumps({"page": page, "quote": quote, "near": near}).encode()
+    request = json.dumps({"page": page, "quote": quote, "near": near}).encode()
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
     known = {name: os.environ[name] for name in _KEPT if name in os.environ}  # no keys
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _CHILD],
-            input=_HEAD.pack(len(asked), len(data)) + asked + data,
+            input=_HEAD.pack(len(request), len(data)) + request + data,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**known, "PYTHONPATH": paths},
@@ -77,13 +77,13 @@ def page_image(data: bytes, page: int, quote: str = "", near: int = 0) -> PageIm
 def _answer(output: bytes) -> PageImage:
     try:
         size, _ = _HEAD.unpack_from(output)
-        told: dict[str, Any] = json.loads(output[_HEAD.size : _HEAD.size + size])
+        reply: dict[str, Any] = json.loads(output[_HEAD.size : _HEAD.size + size])
     except (struct.error, ValueError) as error:
         raise DocumentError("the page can't be drawn; its text is shown instead") from error
-    if "error" in told:
-        raise DocumentError(str(told["error"]))
-    boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in told["boxes"])
-    return PageImage(output[_HEAD.size + size :], boxes, int(told["pages"]))
+    if "error" in reply:
+        raise DocumentError(str(reply["error"]))
+    boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in reply["boxes"])
+    return PageImage(output[_HEAD.size + size :], boxes, int(reply["pages"]))
 
 
 # ------------------------------------------------------------------------------------ in the child
@@ -94,17 +94,17 @@ def child() -> None:
     from recallm_core.documents.pdf_child import limit_memory
 
     size, length = _HEAD.unpack(sys.stdin.buffer.read(_HEAD.size))
-    asked = json.loads(sys.stdin.buffer.read(size))
+    request = json.loads(sys.stdin.buffer.read(size))
     data = sys.stdin.buffer.read(length)
     import pypdfium2
 
     limit_memory(_SPARE_BYTES + 4 * length)
     png = b""
     try:
-        told, png = _drawn(pypdfium2, data, asked["page"], asked["quote"], asked["near"])
+        reply, png = _drawn(pypdfium2, data, request["page"], request["quote"], request["near"])
     except (pypdfium2.PdfiumError, IndexError, MemoryError) as error:
-        told = {"error": f"the page can't be drawn ({error or 'too large'})"}
-    head = json.dumps(told).encode()
+        reply = {"error": f"the page can't be drawn ({error or 'too large'})"}
+    head = json.dumps(reply).encode()
     sys.stdout.buffer.write(_HEAD.pack(len(head), len(png)) + head + png)
 
 
@@ -124,8 +124,8 @@ def _drawn(
 
 
 def _part(edges: tuple[float, ...], width: float, height: float) -> Box:
-    left, bottom, right, top = edges
-    return (left / width, 1 - top / height, (right - left) / width, (top - bottom) / height)
+    x0, bottom, x1, top = edges
+    return (x0 / width, 1 - top / height, (x1 - x0) / width, (top - bottom) / height)
 
 
 def _quoted(text_page: Any, quote: str, near: int) -> Iterator[tuple[float, ...]]:

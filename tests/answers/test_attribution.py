@@ -13,7 +13,6 @@ from recallm_core.answers.attribution import _longest_match, _words, resolve
 from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
 from recallm_core.documents.document import Document, Duplicate, Location, Member, Passage
 from recallm_core.errors import CitationError
-from recallm_core.text.places import find_all
 
 TEXT = "The tower was finished in 1889. It is 330 metres tall.\nGustave Eiffel's company built it."
 
@@ -105,18 +104,6 @@ def test_citations_come_in_the_order_of_the_answer_and_once_each() -> None:
     spans = [span("Gustave"), span("1889"), span("Gustave"), span("330 metres")]
     found = cite("330 metres, 1889, Gustave", *spans)
     assert [c.text for c in found] == ["330 metres", "1889", "Gustave"]
-
-
-@given(st.text("ab ", min_size=1, max_size=6), st.text("ab ", max_size=40))
-def test_all_places_equal_a_naive_scan(text: str, source: str) -> None:
-    naive = [i for i in range(len(source)) if source.startswith(text, i)]
-    assert list(find_all(text, source)) == naive
-
-
-def test_all_places_of_hostile_repeats_are_found_in_linear_time() -> None:
-    assert sum(1 for _ in find_all("a" * 5000, "a" * 400_000)) == 395_001
-    unit = "a" * 2000 + "b"
-    assert sum(1 for _ in find_all(unit * 2, unit * 200)) == 199
 
 
 def test_every_occurrence_is_listed_duplicates_too() -> None:

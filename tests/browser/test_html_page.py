@@ -15,7 +15,8 @@ import pytest
 
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Reasoning, Trace
-from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.document import Document
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.rendering import to_html, to_html_fragment, visible
 
 pytestmark = [

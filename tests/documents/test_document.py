@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.documents.document import Document, SourceMap, collect
+from recallm_core.documents.document import Document, collect
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 
 texts = st.text(st.sampled_from("ab é日👩\U0001f1e6\u0301\r\n\x00\x0b\u2028"), max_size=30)

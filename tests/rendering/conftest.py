@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
-from recallm_core.documents.document import Document, Location, SourceMap
+from recallm_core.documents.document import Document, Location
+from recallm_core.documents.source_map import SourceMap
 
 HOSTILE = [
     "<script>alert(1)</script>",

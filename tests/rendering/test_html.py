@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Trace
-from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.document import Document
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CitationError
 from recallm_core.rendering import quote_url, safe_url, to_html, to_html_fragment, visible
 from recallm_core.rendering.layout import cut, windows

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, ToolCall, Trace
-from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.document import Document
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.rendering import answer_schema, to_csl_json, to_web_annotations
 
 TEXT = "The fee is 5 euro. It is due in May."

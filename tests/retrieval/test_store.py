@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recallm_core.documents.document import Document, SourceMap
+from recallm_core.documents.document import Document
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import CorpusIndex, VectorSearch, store, token_counts
 from recallm_core.retrieval.embedding import FunctionEmbedder

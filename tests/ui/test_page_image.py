@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from recallm_core.documents.extraction import extract_pdf
+from recallm_core.documents.pdf import extract_pdf
 from recallm_core.errors import DocumentError
 from recallm_core.ui.page_image import encode_png, page_image
 

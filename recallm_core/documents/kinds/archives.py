@@ -27,15 +27,15 @@ class Archive:
         DocumentError: It is damaged, encrypted, or too large once unpacked.
     """
 
-    def __init__(self, data: bytes, most: int) -> None:
+    def __init__(self, data: bytes, limit: int) -> None:
         with _damage():
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         members = self._zip.infolist()
         size = sum(member.file_size for member in members)
-        if len(members) > _MOST_MEMBERS or size > _MOST_TIMES * most:
+        if len(members) > _MOST_MEMBERS or size > _MOST_TIMES * limit:
             raise DocumentError(
                 f"unpacked it has {len(members):,} parts and {size:,} bytes; more than "
-                f"{_MOST_MEMBERS:,} parts or {_MOST_TIMES * most:,} bytes aren't read"
+                f"{_MOST_MEMBERS:,} parts or {_MOST_TIMES * limit:,} bytes aren't read"
             )
         if any(member.flag_bits & 1 for member in members):
             raise DocumentError("it is encrypted; save a copy without a password")
@@ -73,12 +73,12 @@ class Archive:
         table = posixpath.join(folder, "_rels", f"{file}.rels")
         if table not in self:
             return {}
-        found = {}
+        parts = {}
         for relation in self.xml(table):
             target = relation.get("Target", "")
             whole = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
-            found[relation.get("Id", "")] = whole
-        return found
+            parts[relation.get("Id", "")] = whole
+        return parts
 
 
 def nearest(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:

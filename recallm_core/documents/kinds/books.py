@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
-from recallm_core.documents.extraction import Extracted, decode, extract_html
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.archives import Archive
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
@@ -18,15 +20,15 @@ _CONTAINER = "META-INF/container.xml"
 _ROOTFILE = "{urn:oasis:names:tc:opendocument:xmlns:container}rootfile"
 
 
-def read_book(data: bytes, origin: str, most: int) -> Extracted:
+def read_book(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the text of a book in reading order; each chapter's place is its file's name."""
-    archive = Archive(data, most)
+    archive = Archive(data, limit)
     if "META-INF/encryption.xml" in archive and "META-INF/rights.xml" in archive:
         raise DocumentError("the book is encrypted")
     root = archive.xml(_CONTAINER).find(f".//{_ROOTFILE}")
     main = root.get("full-path", "") if root is not None else ""
     package = archive.xml(main)
-    pieces = Pieces(most)
+    pieces = Pieces(limit)
     for name in dict.fromkeys(_chapters(package, posixpath.dirname(main))):
         if name in archive:
             page = extract_html(decode(archive.read(name), is_html=True), origin)

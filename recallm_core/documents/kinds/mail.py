@@ -10,7 +10,8 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from typing import Any
 
-from recallm_core.documents.extraction import Extracted, extract_html
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
 
@@ -38,7 +39,7 @@ class _Policy(email.policy.EmailPolicy):
             return value
 
 
-def read_mail(data: bytes, origin: str, most: int) -> Extracted:
+def read_mail(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the heads and the text of a mail; of two versions of a part the plain one.
 
     Attached text and mails are read, other attachments are named.
@@ -50,7 +51,7 @@ def read_mail(data: bytes, origin: str, most: int) -> Extracted:
         if data.count(b"\n--") > _MOST_BOUNDARIES:
             raise DocumentError(f"it has more than {_MOST_PARTS:,} parts")
         message: Any = email.message_from_bytes(data, policy=_Policy())
-        pieces = Pieces(most)
+        pieces = Pieces(limit)
         parts = _parts(message, "", 0)
         for number, (place, part) in enumerate(parts):
             if number >= _MOST_PARTS:

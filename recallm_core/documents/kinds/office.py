@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.extracted import Extracted
 from recallm_core.documents.kinds.archives import Archive, nearest
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
@@ -23,13 +23,13 @@ _MOST_COLUMNS = 1_000
 _MOST_ROWS = 1_048_576
 
 
-def read_word(data: bytes, origin: str, most: int) -> Extracted:
+def read_word(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the text of a Word document: paragraphs, tables by row, then the notes.
 
     Text that was deleted or is marked as hidden is left out.
     """
-    archive = Archive(data, most)
-    pieces = Pieces(most)
+    archive = Archive(data, limit)
+    pieces = Pieces(limit)
     body = archive.xml("word/document.xml").find(f"{_WORD}body")
     counters = {"paragraph": 0, "table": 0}
     for block in _blocks(body) if body is not None else ():
@@ -67,24 +67,24 @@ def _add_block(block: Element, pieces: Pieces, counters: dict[str, int]) -> None
 
 def _words(element: Element) -> str:
     """The text of an element, paragraphs on lines of their own."""
-    found: list[str] = []
+    pieces: list[str] = []
     waiting: list[Element | str] = [element]
     while waiting:
         node = waiting.pop()
         if isinstance(node, str):
-            found.append(node)
+            pieces.append(node)
             continue
         name = node.tag.rpartition("}")[2]
         if name in _UNSEEN or (name == "r" and _is_hidden(node)):
             continue
         if name == "t":
-            found.append(node.text or "")
+            pieces.append(node.text or "")
         elif name in _SIGNS:
-            found.append(_SIGNS[name])
+            pieces.append(_SIGNS[name])
         else:
             waiting += ["\n"] if name == "p" and node is not element else []
             waiting += reversed(node)
-    return "".join(found).strip("\n")
+    return "".join(pieces).strip("\n")
 
 
 def _is_hidden(run: Element) -> bool:
@@ -100,10 +100,10 @@ def _title(archive: Archive) -> str | None:
     return " ".join((title.text or "").split()) or None if title is not None else None
 
 
-def read_slides(data: bytes, origin: str, most: int) -> Extracted:
+def read_slides(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the text of a presentation, slide by slide, with the speaker's notes."""
-    archive = Archive(data, most)
-    pieces = Pieces(most)
+    archive = Archive(data, limit)
+    pieces = Pieces(limit)
     read = set[str]()
     for number, name in enumerate(dict.fromkeys(_slides(archive)), 1):
         _add_slide(archive, name, pieces, number)
@@ -142,10 +142,12 @@ def _add_slide(archive: Archive, name: str, pieces: Pieces, number: int) -> None
 
 
 def _paragraphs(element: Element) -> str:
-    return "\n".join(_words(found) for found in nearest(element, f"{_DRAWING}p")).strip("\n")
+    return "\n".join(_words(paragraph) for paragraph in nearest(element, f"{_DRAWING}p")).strip(
+        "\n"
+    )
 
 
-def read_workbook(data: bytes, origin: str, most: int) -> Extracted:
+def read_workbook(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the cells of a workbook, a row a line, each value after the heading of its column.
 
     The first row of a sheet with more than one value is taken for its headings if all are text.
@@ -155,13 +157,13 @@ def read_workbook(data: bytes, origin: str, most: int) -> Extracted:
         DocumentError: It is damaged, or openpyxl isn't installed.
     """
     openpyxl = _openpyxl()
-    archive = Archive(data, most)
+    archive = Archive(data, limit)
     for name in archive.names():
         if name.endswith((".xml", ".rels")) and b"<!" in archive.read(name)[:2_000]:
             raise DocumentError(f"{name} declares its own entities")
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        pieces = Pieces(most)
+        pieces = Pieces(limit)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
                 sheet.reset_dimensions()  # what the file says of its size is often wrong

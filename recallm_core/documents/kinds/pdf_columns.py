@@ -117,19 +117,19 @@ def _gutter(boxes: Sequence[_Box]) -> float | None:
     """The right edge of the gutter that divides some lines, if a plain one does."""
     if len(boxes) < 2 * _LEAST_LINES:
         return None
-    left, right = min(box.left for box in boxes), max(box.right for box in boxes)
-    low, high = (left + part * (right - left) for part in _MIDDLE)
+    x0, x1 = min(box.left for box in boxes), max(box.right for box in boxes)
+    low, high = (x0 + part * (x1 - x0) for part in _MIDDLE)
     begins = Counter(round(box.left) for box in boxes if low <= box.left <= high)
     best: tuple[int, int] | None = None
-    found: float | None = None
+    gutter: float | None = None
     for edge, times in begins.most_common(_MOST_EDGES):
         times += begins[edge - 1] + begins[edge + 1]
         across = sum(_is_across(box, edge) for box in boxes)
         before = sum(box.right <= edge - _GUTTER + 0.5 for box in boxes)
         is_plain = min(times, before) >= _LEAST_LINES and across <= _MOST_ACROSS * len(boxes)
         if is_plain and (best is None or (-across, times) > best):
-            best, found = (-across, times), edge
-    return found
+            best, gutter = (-across, times), edge
+    return gutter
 
 
 def _is_across(box: _Box, gutter: float) -> bool:

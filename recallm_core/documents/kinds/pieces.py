@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from recallm_core.documents.document import SourceMap
-from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 
 

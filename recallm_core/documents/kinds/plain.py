@@ -8,22 +8,23 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from recallm_core.documents.document import SourceMap
-from recallm_core.documents.extraction import Extracted, decode
+from recallm_core.documents.encodings import decode
+from recallm_core.documents.extracted import Extracted
 from recallm_core.documents.kinds.pieces import Pieces
+from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 
 _DEEPEST = 100  # values within values
 _NO_MORE = object()
 
 
-def read_json(data: bytes, origin: str, most: int) -> Extracted:
+def read_json(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the values of a JSON file, one a line, each after the way to it.
 
     ``{"offers": [{"name": "A"}]}`` reads ``offers[0].name: A``. Strings are decoded, so what is
     quoted is what the file says.
     """
-    pieces = Pieces(most)
+    pieces = Pieces(limit)
     for path, value in _leaves(_parsed(data)):
         shown = value if isinstance(value, str) else json.dumps(value)
         pieces.add(f"{path}: {shown}" if path else shown, path or "value")
@@ -62,13 +63,13 @@ def _parts(path: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, 
     return ((f"{path}[{number}]", part) for number, part in enumerate(value))
 
 
-def read_notebook(data: bytes, origin: str, most: int) -> Extracted:
+def read_notebook(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the cells of a notebook and the text that they printed."""
     notebook = _parsed(data)
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
         raise DocumentError('a notebook without a list of "cells"; save it in format 4')
-    pieces = Pieces(most)
+    pieces = Pieces(limit)
     for number, cell in enumerate(cells, 1):
         if not isinstance(cell, dict):
             continue
@@ -95,11 +96,11 @@ def _joined(lines: Any) -> str:
     return lines if isinstance(lines, str) else ""
 
 
-def read_values(data: bytes, origin: str, most: int) -> Extracted:
+def read_values(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns a table of values as it stands in the file; the place of each row is its number."""
     text = decode(data)
-    if len(text) > most:
-        raise DocumentError(f"it has more than {most:,} characters of text")
+    if len(text) > limit:
+        raise DocumentError(f"it has more than {limit:,} characters of text")
     starts, places = [0], ["row 1"]
     try:
         for number, place in enumerate(_row_starts(text), 1):
@@ -129,7 +130,7 @@ def _row_starts(text: str) -> Iterator[int]:
         start = at
 
 
-def read_rich_text(data: bytes, origin: str, most: int) -> Extracted:
+def read_rich_text(data: bytes, origin: str, limit: int) -> Extracted:
     """Returns the text of a Rich Text file.
 
     Raises:
@@ -141,8 +142,8 @@ def read_rich_text(data: bytes, origin: str, most: int) -> Extracted:
         raise DocumentError(
             "a Rich Text file, which needs striprtf: pip install 'recallm-core[files]'"
         ) from None
-    if len(data) > most:
-        raise DocumentError(f"larger than {most:,} bytes")
+    if len(data) > limit:
+        raise DocumentError(f"larger than {limit:,} bytes")
     try:
         text: str = rtf_to_text(data.decode("latin-1"), errors="replace")
     except Exception as error:  # striprtf raises whatever a damaged file leads to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from recallm_core.documents.extraction import Extracted
+from recallm_core.documents.extracted import Extracted
 from recallm_core.documents.kinds.archives import Archive
 from recallm_core.documents.kinds.books import read_book
 from recallm_core.documents.kinds.mail import read_mail

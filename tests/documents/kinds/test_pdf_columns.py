@@ -5,7 +5,7 @@ import textwrap
 import pypdfium2
 import pytest
 
-from recallm_core.documents.extraction import extract_pdf
+from recallm_core.documents.pdf import extract_pdf
 
 LEFT = (
     "The annual membership fee of the sailing club is two hundred and forty euros, and it is "

@@ -1,19 +1,13 @@
-"""The text of files: decoded bytes, HTML pages and PDF files, mapped back to lines and pages."""
+"""The text of an HTML page as a reader sees it, mapped back to the lines of its source."""
 
 from __future__ import annotations
 
-import codecs
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from recallm_core.documents.document import SourceMap
-from recallm_core.documents.kinds.pdf_columns import page_text
-from recallm_core.documents.limited_process import pdf_process
-from recallm_core.errors import DocumentError
-from recallm_core.locks import ForkSafeLock
+from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.source_map import SourceMap
 
 _UNREAD = frozenset({"nav", "template", "svg", "canvas", "object"})
 _RAW = frozenset({"script", "style", "iframe", "noembed", "noframes", "noscript", "title"})
@@ -71,87 +65,6 @@ _CLOSERS: dict[str, frozenset[str]] = {
     "main": frozenset({"p"}),
 }
 _BLANKS = re.compile(r"[ \t\n\r\f\v]+")
-
-_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_CHARSET = re.compile(
-    rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE
-)
-# Codecs of Python's that no page is written in: one reads escapes, one fails on everything.
-_NO_CHARSETS = frozenset({"utf-7", "idna", "punycode", "undefined", "mbcs", "oem"}) | {
-    "unicode-escape",
-    "raw-unicode-escape",
-}
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b\b"))
-
-_pdfium = ForkSafeLock()  # PDFium isn't thread-safe
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """The text of a file that isn't plain text.
-
-    Attributes:
-        text: The text.
-        title: The title that the file gives itself.
-        source_map: How the text maps to the file.
-        notes: What a reader of the text should know, for people: what was left out, and where the
-            order of the text is doubtful.
-    """
-
-    text: str
-    title: str | None
-    source_map: SourceMap
-    notes: tuple[str, ...] = ()
-
-
-def decode(data: bytes, *, is_html: bool = False) -> str:
-    """Decodes a text file: by its byte order mark, else UTF-8, else the charset of an HTML page.
-
-    Raises:
-        DocumentError: No encoding fits, or the bytes are no text.
-    """
-    encodings = [name for bom, name in _BOMS if data.startswith(bom)][:1]
-    if not encodings:
-        _refuse_binary(data)
-        declared = _CHARSET.search(data[:4096]) if is_html else None
-        encodings = _order("utf-8", declared[1].decode() if declared else None)
-    first: UnicodeDecodeError | None = None
-    for encoding in encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError as error:
-            first = first or error
-    byte = f"byte 0x{data[first.start]:02X} at {first.start:,}" if first else "nothing fits"
-    raise DocumentError(
-        f"not {' or '.join(encodings)} ({byte}); convert it, for instance with "
-        "iconv -f WINDOWS-1252 -t UTF-8"
-    )
-
-
-def _refuse_binary(data: bytes) -> None:
-    head = data[:65_536]
-    odd = len(head) - len(head.translate(None, _CONTROLS))
-    if odd * 20 > len(head) and odd > 3:
-        raise DocumentError("a binary file, or text in an encoding without its byte order mark")
-
-
-def _order(default: str, charset: str | None) -> list[str]:
-    """Returns the encodings to try; a charset that looks like ASCII when encoded goes first."""
-    try:
-        info = codecs.lookup(charset or default)
-    except LookupError:
-        return [default]
-    name = info.name.replace("_", "-")
-    if not info._is_text_encoding or name in _NO_CHARSETS or name == default:
-        return [default]
-    name = "cp1252" if info.name in ("iso8859-1", "ascii") else info.name  # as browsers do
-    return [name, default] if name.startswith(("iso2022", "hz")) else [default, name]
 
 
 def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> Extracted:
@@ -252,22 +165,22 @@ class _Page:
                 end += name == "pre" and source.startswith("\n", end)
             return end
         if source.startswith("<!--", at):
-            found = source.find("-->", at + 2)
-            return len(source) if found < 0 else found + 3
-        found = source.find(">", at)
-        return len(source) if found < 0 else found + 1
+            stop = source.find("-->", at + 2)
+            return len(source) if stop < 0 else stop + 3
+        stop = source.find(">", at)
+        return len(source) if stop < 0 else stop + 1
 
     def _is_hidden(self, name: str, tag: str) -> bool:
         """Whether a browser wouldn't show an element that a tag begins."""
         if self._keep_hidden or name in _VOID or len(tag) > _LONGEST_TAG:
             return False
-        found = dict(_attributes(tag))
-        style = "".join(_STYLE_NOTE.sub("", found.get("style", "")).lower().split())
+        attributes = dict(_attributes(tag))
+        style = "".join(_STYLE_NOTE.sub("", attributes.get("style", "")).lower().split())
         return (
             name in _UNSHOWN
-            or ("hidden" in found and found["hidden"].lower() != "until-found")
-            or (name == "dialog" and "open" not in found)
-            or found.get("aria-hidden", "").strip().lower() == "true"
+            or ("hidden" in attributes and attributes["hidden"].lower() != "until-found")
+            or (name == "dialog" and "open" not in attributes)
+            or attributes.get("aria-hidden", "").strip().lower() == "true"
             or _HIDING.search(style) is not None
         )
 
@@ -393,103 +306,3 @@ def _unescape(text: str) -> str:
         return html.unescape(text)
     except ValueError:  # a character reference with thousands of digits
         return text
-
-
-def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Extracted:
-    """Returns the text of a PDF file, pages joined with form feeds.
-
-    Line ends are LF; where the file breaks a word at the end of a line, its hyphen stays and the
-    line end goes. A page whose columns are stored row by row is read column by column.
-
-    Args:
-        data: The file.
-        origin: Path or URL, for the source map.
-        max_chars: Text beyond this is refused: small files can hold any number of pages.
-
-    Raises:
-        DocumentError: The file is malformed or encrypted, it has no text, or it takes too much
-            memory or time: it is read in a process of its own, where there can be one.
-    """
-    found = pdf_process.read(data, max_chars)
-    if found is None:
-        return read_pdf(data, origin, max_chars=max_chars)
-    try:
-        fields = {name: _as_tuples(value) for name, value in found.items()}
-        stretches = {name: _as_tuples(value) for name, value in found["source_map"].items()}
-        source_map = SourceMap(**stretches | {"origin": origin})
-        return Extracted(**fields | {"source_map": source_map})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise DocumentError(f"the reader of PDF files gave no text ({error})") from error
-
-
-def _as_tuples(value: Any) -> Any:
-    """What JSON has as lists."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
-
-
-def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
-    """Like ``extract_pdf``, in this process and without limits.
-
-    Args:
-        data: The file.
-        origin: Path or URL, for the source map.
-        max_chars: Text beyond this is refused.
-
-    Raises:
-        DocumentError: The file is malformed or encrypted, or it has no text.
-    """
-    import pypdfium2
-
-    with _pdfium:
-        try:
-            document = pypdfium2.PdfDocument(data)
-        except pypdfium2.PdfiumError as error:
-            raise DocumentError(_why_closed(error)) from None
-        try:
-            pages, doubtful = _pages(document, max_chars)
-        except pypdfium2.PdfiumError as error:
-            raise DocumentError(f"a page of the PDF can't be read ({error})") from None
-        finally:
-            document.close()
-    if not any(page.strip() for page in pages):
-        raise DocumentError(
-            f"the PDF has no text on its {len(pages)} pages; if they are scans, run OCR first"
-        )
-    starts = [0]
-    for page in pages[:-1]:
-        starts.append(starts[-1] + len(page) + 1)
-    numbers = tuple(range(1, len(pages) + 1))
-    source_map = SourceMap(origin, tuple(starts), pages=numbers)
-    return Extracted("\f".join(pages), None, source_map, tuple(map(_about_order, doubtful)))
-
-
-def _about_order(page: int) -> str:
-    return f"page {page}: its text stands in columns or a table, and its order is doubtful"
-
-
-def _pages(document: Any, max_chars: int) -> tuple[list[str], list[int]]:
-    """The text of each page, and the numbers of those whose order is doubtful."""
-    pages: list[str] = []
-    doubtful: list[int] = []
-    left = max_chars
-    for number in range(len(document)):
-        page = document[number]
-        text_page = page.get_textpage()
-        text, is_doubtful = page_text(text_page)
-        text_page.close()
-        page.close()
-        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
-        text = text.replace("\ufffe", "-")  # how PDFium writes a hyphen that breaks a word
-        pages.append(text.encode("utf-8", "replace").decode("utf-8"))
-        if is_doubtful:
-            doubtful.append(number + 1)
-        left -= len(text) + 1
-        if left < 0:
-            raise DocumentError(f"the PDF has more than {max_chars:,} characters of text")
-    return pages, doubtful
-
-
-def _why_closed(error: Any) -> str:
-    if getattr(error, "err_code", None) == 4:  # FPDF_ERR_PASSWORD
-        return "the PDF is encrypted; save a copy without a password"
-    return f"the PDF is malformed ({error})"
