@@ -41,6 +41,7 @@ WITH_EXTRAS = {
     f"{CORE}.backends.vllm.in_process": "vllm",
     f"{CORE}.backends.vllm_processor": "vllm",
     f"{CORE}.cli.eval": "eval",
+    f"{CORE}.evaluation.harness": "harness",
     f"{CORE}.evaluation": "eval",
     f"{CORE}.mcp_server": "mcp",
     f"{CORE}.models.checkpoint": "local",
@@ -150,7 +151,7 @@ def loaded(module: str) -> frozenset[str]:
         parent = name.rpartition(".")[0]
         waiting += [parent] if parent else []
         waiting += [found.module for found in imports(name) if not found.lazy]
-    return frozenset(outside - sys.stdlib_module_names)
+    return frozenset(outside - sys.stdlib_module_names - {CORE})
 
 
 # ------------------------------------------------------------------------------ what is declared
@@ -163,7 +164,12 @@ def project(folder: str = ".") -> dict[str, Any]:
 
 def modules_of(requirements: list[str]) -> set[str]:
     """The modules that requirements bring; those of our own extras are theirs."""
-    names = {"faiss-cpu": "faiss", "llama-cpp-python": "llama_cpp", "pystemmer": "Stemmer"}
+    names = {
+        "faiss-cpu": "faiss",
+        "llama-cpp-python": "llama_cpp",
+        "markdown-it-py": "markdown_it",
+        "pystemmer": "Stemmer",
+    }
     modules: set[str] = set()
     for requirement in requirements:
         name, extras = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?[^\[]*", requirement).groups()  # type: ignore[union-attr]

@@ -28,7 +28,15 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "safetensors",
     ),
     "train": ("accelerate", "matplotlib", "torch", "transformers", "tokenizers", "safetensors"),
-    "eval": ("matplotlib", "torch", "transformers", "tokenizers", "safetensors"),
+    "eval": (
+        "matplotlib",
+        "markdown_it",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+    ),
+    "harness": ("lm_eval", "torch", "transformers", "tokenizers", "safetensors"),
 }
 """By extra: the modules that are imported with its help."""
 
