@@ -113,6 +113,7 @@ class LlamaRunner:
 
     def open(self, token_ids: Ids, cache: PrefixCache) -> Slot:
         """Takes a row, and shares the cells of a beginning that is known."""
+        self._reserve(token_ids)
         taken = {slot.row for slot in self._slots}
         row = min(row for row in range(self._rows) if row not in taken)
         slot = Slot(row=row, state=token_ids)
@@ -123,6 +124,14 @@ class LlamaRunner:
             self.close(slot)
             raise
         return slot
+
+    def _reserve(self, ids: Ids) -> None:
+        """Moves before a long prompt is read, not within it: a move loses what windows forget."""
+        newest = [known.ids for known in self._beginnings if known.state is None]
+        more = sum(len(known) - _in_common(known, ids) for known in newest) + len(ids)
+        needed = _rounded(sum(slot.length for slot in self._slots) + more + _ROUND)
+        if self._sequences.cells < min(needed, self._most_cells):
+            self._move(min(max(needed, 2 * self._sequences.cells), self._most_cells))
 
     def _shared(self, row: int, ids: Ids) -> int:
         """Puts the longest known beginning of a prompt into its row; returns its length."""
