@@ -23,7 +23,7 @@ import numpy as np
 from scripted import Case, make_case, make_rules_for
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMPT, WORDS, SCRIPT, LONG = 256, 24, 90, 1024  # tokens
+PROMPT, WORDS, SCRIPT, LONG = 320, 24, 90, 1024  # tokens
 
 
 class Engine:

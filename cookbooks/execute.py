@@ -1,13 +1,16 @@
 """Runs every notebook from top to bottom; a cell that raises fails the run.
 
-``--write`` saves the outputs into the notebooks, for committing.
+``--write`` saves the outputs into the notebooks, for committing. A notebook whose metadata names a
+GGUF file (``recallm.needs``) is left out, with a word, where the file or llama.cpp isn't there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -35,6 +38,17 @@ def run(path: Path, *, write: bool) -> None:
         nbformat.write(notebook, path)
 
 
+def lacking(path: Path) -> str:
+    """What a notebook needs and this machine lacks; empty: nothing."""
+    needed = nbformat.read(path, as_version=4).metadata.get("recallm", {}).get("needs")
+    models = Path(os.environ.get("RECALLM_REAL_MODELS", "~/.cache/recallm-real")).expanduser()
+    if needed is None:
+        return ""
+    if find_spec("llama_cpp") is None:
+        return "llama.cpp (make llama-cpp)"
+    return "" if (models / needed).is_file() else f"{needed} in {models} (tests/real/bring.py)"
+
+
 def main() -> int:
     """Runs them all; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -44,6 +58,9 @@ def main() -> int:
     failed = 0
     for path in sorted(FOLDER.glob("*.ipynb")):
         if args.names and not any(name in path.name for name in args.names):
+            continue
+        if lack := lacking(path):
+            print(f"left out {path.name}: no {lack}")
             continue
         began = time.monotonic()
         try:

@@ -123,9 +123,9 @@ class RecaLLM:
         Args:
             question: What to find out.
             documents: Documents, plain strings, or a ``CorpusIndex``. All of it is read where it
-                fits the window; otherwise the passages that bear on the question are. Where there
-                is nothing to read (an empty list, a search that found nothing), the answer is an
-                abstention, and the model isn't asked.
+                fits the window and the recipe's ``pack_tokens``; otherwise the passages that bear
+                on the question are. Where there is nothing to read (an empty list, a search that
+                found nothing), the answer is an abstention, and the model isn't asked.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
 

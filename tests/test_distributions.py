@@ -47,6 +47,7 @@ WITH_EXTRAS = {
     f"{CORE}.models.weight_sizes": "local",
     f"{CORE}.serving.processor": "vllm",
     f"{CORE}.serving.slot_tokens": "vllm",
+    f"{CORE}.train.grpo": "grpo",
     f"{CORE}.train": "train",
     f"{CORE}.ui.app": "ui",
 }
@@ -61,6 +62,7 @@ WITHOUT_NEEDS = {
     (f"{CORE}.serving.grammar_check", "llguidance"),  # inside a server of vLLM
     (f"{CORE}.cli.mcp", "uvicorn"),  # asked for before with find_spec
     (f"{CORE}.cli.ui", "uvicorn"),
+    (f"{CORE}.tokenization.gguf_vocabulary", "tokenizers"),  # llama_cpp is asked for before
     (f"{CORE}.tokenization.plain_state", "tokenizers"),  # there is a tokenizer of it
 }
 # Brought by others: transformers and tokenizers need the hub; the last is the caller's own choice.
@@ -161,7 +163,7 @@ def project(folder: str = ".") -> dict[str, Any]:
 
 def modules_of(requirements: list[str]) -> set[str]:
     """The modules that requirements bring; those of our own extras are theirs."""
-    names = {"faiss-cpu": "faiss", "pystemmer": "Stemmer"}
+    names = {"faiss-cpu": "faiss", "llama-cpp-python": "llama_cpp", "pystemmer": "Stemmer"}
     modules: set[str] = set()
     for requirement in requirements:
         name, extras = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?[^\[]*", requirement).groups()  # type: ignore[union-attr]

@@ -20,8 +20,10 @@ from recallm_core import (
     CorpusIndex,
     Document,
     GenerationParams,
+    PointedPrompt,
     RecallIndex,
     RecaLLM,
+    SchemaLimits,
     cli,
     load_documents,
 )
@@ -36,6 +38,7 @@ from recallm_core.documents.document import ScoredChunk
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import RecallmError
 from recallm_core.inputs.arguments import real_number, whole_number, without_password
+from recallm_core.mcp_server.places import quoted
 from recallm_core.packing import pack
 from recallm_core.retrieval.embedding import FunctionEmbedder
 from recallm_core.testing import scripted_llm
@@ -49,6 +52,9 @@ BARE = re.compile(
     "|recursion|not callable|surrogates not allowed|unhashable|cannot unpack|must be real number"
     "|inhomogeneous|positional argument|cannot be interpreted|int\\(\\) argument"
 )
+NESTED: dict[str, Any] = {}
+for _ in range(3000):
+    NESTED = {"a": NESTED}
 NO_COUNT = [NAN, INF, -INF, -1, 1.5, HUGE, -HUGE, "5", None, [], {}, b"5", True, Decimal(5), DEEP]
 NO_NUMBER = [NAN, INF, -INF, HUGE, -HUGE, -1, Fraction(10**400), "1", [], {}, 1j, Decimal(1), True]
 NO_TEXT = [None, 5, NAN, b"x", [], {}, "\ud800", "a\udfff"]
@@ -58,6 +64,7 @@ NO_WHERE = [5, "x", NAN, [1], b"x"]
 llm = scripted_llm("</think>x")
 docs = [Document("The library opens at nine.", "d")]
 index = CorpusIndex.build(docs)
+pointed = PointedPrompt.of("q", docs)
 ask = [{"role": "user", "content": "q"}]
 
 
@@ -166,6 +173,31 @@ DOORS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "timeout": (lambda v: Connection("http://a", timeout=v), [*NO_NUMBER, 0, None]),
     "max_retries": (lambda v: Connection("http://a", max_retries=v), NO_COUNT),
     "max_connections": (lambda v: Connection("http://a", max_connections=v), [*NO_COUNT, 0]),
+    "pointed question": (
+        lambda v: PointedPrompt.of(v, docs),
+        [None, 5, NAN, b"x", {}, "\ud800", [5], [{}], [{"role": "user"}], [{"content": "q"}]],
+    ),
+    "pointed role": (lambda v: PointedPrompt.of([{"role": v, "content": "q"}], docs), NO_TEXT),
+    "pointed content": (
+        lambda v: PointedPrompt.of([{"role": "user", "content": v}], docs),
+        NO_TEXT,
+    ),
+    "pointed documents": (lambda v: PointedPrompt.of("q", v), [None, 5, "x", b"x", {}, [5], DEEP]),
+    "pointed schema": (pointed.schema, [5, "openai", {}, [], NAN]),
+    "pointed reply": (
+        pointed.answer,
+        [None, 5, NAN, [], {}, "", b"{}", DEEP, {1: 2}, {"answered": NAN}, object(), NESTED],
+    ),
+    "pointed outside": (lambda v: pointed.answer("{}", outside=v), [5, None, "x", [], {}]),
+    "pointed piece": (lambda v: pointed.reader().feed(v), [None, 5, [], b"x", {}]),
+    "pointed piece to match": (
+        lambda v: pointed.reader(outside="match").feed(v),
+        [None, 5, [], b"x", {}],
+    ),
+    "schema limits": (SchemaLimits, NO_COUNT),
+    "schema limits of": (SchemaLimits.of, [None, 5, [], b"x", NAN]),
+    "quoted start": (lambda v: quoted(docs[0], v, 5, docs), NO_COUNT),
+    "quoted end": (lambda v: quoted(docs[0], 0, v, docs), [*NO_COUNT, 0]),
     "load": (RecaLLM.load, [5, None, "", [], NAN, {}]),
     "load mode": (lambda v: RecaLLM.load(mode=v), [5, None, [], "x"]),
     "load backend": (lambda v: RecaLLM.load(backend=v), [5, None, [], "x"]),

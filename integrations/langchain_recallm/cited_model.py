@@ -133,6 +133,36 @@ class CitedChatModel(BaseChatModel):
         bound = {key: value for key, value in choices.items() if value is not None}
         return self.bind(tools=[convert_to_openai_tool(t) for t in tools], **bound, **kwargs)
 
+    def with_structured_output(self, schema: Any = None, **kwargs: Any) -> Any:
+        """Refuses: an object of another class has no place for citations.
+
+        Raises:
+            NotImplementedError: Always; it says what to do instead.
+        """
+        raise NotImplementedError(
+            "a cited answer can't be an object of another class: its citations would be lost, and "
+            "documents that hold no answer with them; ask the model itself for the object, or use "
+            "ChatRecaLLM, whose objects keep their citations"
+        )
+
+    # tokens are those of the model inside
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Returns the tokens of a text."""
+        return self.chat_model.get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has."""
+        return self.chat_model.get_num_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Returns how many tokens some messages have."""
+        if tools is None:
+            return self.chat_model.get_num_tokens_from_messages(messages)
+        return self.chat_model.get_num_tokens_from_messages(messages, tools)
+
     # one call
 
     def _call(

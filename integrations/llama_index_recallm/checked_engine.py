@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse
 from llama_index.core.prompts.mixin import PromptMixinType
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
 import recallm_core as recallm
 from llama_index_recallm import sources
@@ -19,6 +21,8 @@ from llama_index_recallm.sources import Originals
 
 QUOTES = "quotes"
 """Key of a response's metadata under which the verdicts stand."""
+
+_NOTHING = ("", "None", "Empty Response")  # what responses without a node say in LlamaIndex
 
 
 def check_response(
@@ -51,6 +55,8 @@ def check_response(
     ]
     report = recallm.check_quotes(str(response), texts, repair, claims=claims)
     evidence = Reader(readings, Originals(documents)).evidence(report.answer.to_dict())
+    if not nodes and str(response).strip() in _NOTHING:
+        evidence = replace(evidence, abstained=True, finish_reason="empty")
     metadata = dict(getattr(response, "metadata", None) or {})
     verdicts = report.to_dict()
     metadata[KEY] = {**plain(evidence), "left_out": []}
@@ -76,6 +82,9 @@ class QuoteCheckQueryEngine(BaseQueryEngine):
         documents: As for ``check_response``.
         repair: As for ``check_response``.
         claims: As for ``check_response``.
+
+    Raises:
+        TypeError: It is no query engine.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class QuoteCheckQueryEngine(BaseQueryEngine):
         repair: bool = True,
         claims: bool = False,
     ) -> None:
+        if not isinstance(engine, BaseQueryEngine):
+            raise TypeError(f"engine must be a query engine, got {type(engine).__name__}")
         super().__init__(engine.callback_manager)
         self._engine = engine
         self._options = {"documents": documents, "repair": repair, "claims": claims}
@@ -93,11 +104,37 @@ class QuoteCheckQueryEngine(BaseQueryEngine):
     def _get_prompt_modules(self) -> PromptMixinType:
         return {"engine": self._engine}
 
+    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Returns what the engine inside retrieves."""
+        return self._engine.retrieve(query_bundle)
+
+    def synthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """Returns what the engine inside makes of some nodes, checked."""
+        response = self._engine.synthesize(query_bundle, nodes, additional_source_nodes)
+        return check_response(response, **self._options)
+
+    async def asynthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """``synthesize`` without blocking the event loop."""
+        response = await self._engine.asynthesize(query_bundle, nodes, additional_source_nodes)
+        return await self._checked(response)
+
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         return check_response(self._engine.query(query_bundle), **self._options)
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        response: Any = await self._engine.aquery(query_bundle)
+        return await self._checked(await self._engine.aquery(query_bundle))
+
+    async def _checked(self, response: Any) -> CitedResponse:
         if isinstance(response, AsyncStreamingResponse):
             response = await response.get_response()
         return await asyncio.to_thread(check_response, response, **self._options)

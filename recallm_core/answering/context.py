@@ -64,6 +64,7 @@ class Preparer:
     ) -> None:
         self._tokenizer = tokenizer
         self._window = window
+        self._pack_tokens = recipe.pack_tokens or window
         self._builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
 
     def count_tokens(self, text: str) -> int:
@@ -100,7 +101,8 @@ class Preparer:
         params: GenerationParams,
         output: OutputRules | None,
     ) -> tuple[tuple[Passage, ...], Mapping[str, Document]]:
-        budget = self._budget(messages, params, output)
+        room = self._budget(messages, params, output)
+        budget = min(room, self._pack_tokens)
         if isinstance(documents, Packable):
             return self._packed(documents, messages, budget).passages, documents.documents
         collected = documents if isinstance(documents, DocumentSet) else collect(documents)
@@ -112,11 +114,11 @@ class Preparer:
             overhead=self._overhead,
         )
         if pack is None:
-            self._check_size(collected, budget)
+            self._check_size(collected, room)
             pack = self._packed(CorpusIndex.build(collected), messages, budget)
         return pack.passages, sources
 
-    def _check_size(self, documents: DocumentSet, budget: int) -> None:
+    def _check_size(self, documents: DocumentSet, room: int) -> None:
         """Refuses what takes too long to index for a single question.
 
         Raises:
@@ -126,10 +128,10 @@ class Preparer:
         if size > _MOST_AT_ONCE:
             sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
             tokens = size * self.count_tokens(sample) // len(sample)
-            raise ContextOverflowError(tokens + self._window - budget, 0, self._window)
+            raise ContextOverflowError(tokens + self._window - room, 0, self._window)
 
     def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
-        """The passages that bear on the last question, within what the window leaves."""
+        """The passages that bear on the last question, within a budget."""
         question = search_question(messages)
         budget = min(DEFAULT_BUDGET, budget)
         known = (

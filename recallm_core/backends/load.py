@@ -100,9 +100,7 @@ def load(
         )
     if backend == "vllm":
         check_installed()
-    with needs("local", "a model in this process"):
-        from recallm_core.models.checkpoint import find_folder
-    path = find_folder(shipped(model) or model, **hub)
+    path = _folder(model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
         found = _with_tokenizer(engine, tokenizer or path)
@@ -114,7 +112,23 @@ def load(
     return Parts(found, engine, chosen, Path(model).name)
 
 
+def _folder(model: str, **hub: Any) -> Path:
+    """The folder of a model that torch runs.
+
+    Raises:
+        MissingExtraError: torch or transformers isn't installed.
+    """
+    with needs("local", "a model in this process"):
+        from recallm_core.models.checkpoint import find_folder
+    return find_folder(shipped(model) or model, **hub)
+
+
 def _check_choices(mode: str, backend: str, recipe: Recipe | None) -> None:
+    """Refuses what isn't one of the choices.
+
+    Raises:
+        ValueError: One isn't.
+    """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     if backend not in BACKENDS:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recallm_core.cli.garbage import long_lived
 from recallm_core.cli.interactive import converse, question
 from recallm_core.inputs.arguments import MOST, MOST_TOKENS, whole_option
 
@@ -99,9 +100,10 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
     with ExitStack() as stack:
         steps = _Steps(args)
         documents = _documents(args, steps)
-        with steps.loading(args.model):
-            llm = stack.enter_context((load or _load)(args.model))
-        documents = _findable(args, llm, documents, steps)
+        with long_lived(stack):
+            with steps.loading(args.model):
+                llm = stack.enter_context((load or _load)(args.model))
+            documents = _findable(args, llm, documents, steps)
         if args.interactive:
             return converse(
                 args.question, lambda m: _answer(args, llm, m, documents, params, steps)
@@ -161,11 +163,11 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
 def _findable(
     args: argparse.Namespace, llm: RecaLLM, documents: Documents, steps: _Steps
 ) -> Documents:
-    """The documents, or where they exceed the window by far an index of them, kept between runs."""
+    """The documents, or where the model is given only parts of them an index, kept between runs."""
     if not isinstance(documents, tuple):
         return documents
     size = sum(len(document.text) for document in documents)
-    if size <= min(_READ_AT_ONCE, _ROOMY * llm.backend.window):
+    if size <= min(_READ_AT_ONCE, _ROOMY * (llm.recipe.pack_tokens or llm.backend.window)):
         return documents
     from recallm_core.cli import index_cache as ask_cache
 

@@ -37,8 +37,9 @@ class EvidencePhase:
         assert spec.evidence is not None
         opening, leading = spec.open.ids[0], spec.evidence.lead_in[0]
         only = np.array(sorted({opening, leading}), dtype=np.int64)
-        bias = self._openings.span_bias(cursor)
-        if bias is None or not bias.open_bias or opening == leading:
+        is_choice = opening != leading  # scoring the evidence may take an encoder a second
+        bias = self._openings.span_bias(cursor) if is_choice else None
+        if bias is None or not bias.open_bias:
             return Mask(only=only)
         return Mask(only=only, bias=(only == opening) * bias.open_bias * spec.prior_weight)
 

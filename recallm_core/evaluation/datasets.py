@@ -119,7 +119,7 @@ def handbook_18f() -> Iterator[Item]:
     rng = random.Random("evaluation:18f")
     rng.shuffle(pages)
     for number, (name, title, text) in enumerate(pages):
-        made = next(_questions(text, rng), None)
+        made = next(handbook_questions(text, rng), None)
         if made is None:
             continue
         question, answers, window = made
@@ -130,7 +130,7 @@ def handbook_18f() -> Iterator[Item]:
         yield Item(name, tuple(documents), question, answers, place)
 
 
-def _questions(text: str, rng: random.Random) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def handbook_questions(text: str, rng: random.Random) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Yields questions about sentences of a text, their answers, and the text around them."""
     units = sentences(text)
     rng.shuffle(units)

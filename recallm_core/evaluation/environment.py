@@ -26,6 +26,20 @@ _TOLD_ONLY = {
     "evaluation/cited/report.py",
     "evaluation/cited/plot.py",
     "evaluation/cited/command.py",
+    "evaluation/frame/compact.py",
+    "evaluation/frame/compare.py",
+    "evaluation/frame/page.py",
+    "evaluation/frame/report.py",
+    "evaluation/frame/results.py",
+    "evaluation/frame/statistics.py",
+    "evaluation/ruler/report.py",
+    "evaluation/ruler/plots.py",
+    "evaluation/positions/report.py",
+    "evaluation/positions/plots.py",
+    "evaluation/thought/report.py",
+    "evaluation/thought/plots.py",
+    "evaluation/helmet/report.py",
+    "evaluation/helmet/plots.py",
 }
 """What reads rows, and doesn't change them."""
 _ENDS = 1 << 20  # bytes hashed at both ends of a file of weights
@@ -97,17 +111,37 @@ def model_identity(model: str, llm: RecaLLM) -> dict[str, str]:
         "model": llm.name,
         "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
         "tokenizer": llm.tokenizer.fingerprint,
-        "weights": _weights(find_folder(shipped(model) or model)),
+        "weights": weights(model),
     }
 
 
-def _weights(folder: Path) -> str:
+def weights(model: str) -> str:
+    """Returns a hash of a model's weights: a folder's, a file's; of a server its address.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    if "://" in model:
+        return hashlib.sha256(model.encode()).hexdigest()[:16]
     whole = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        whole.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            whole.update(file.read(_ENDS))
-            file.seek(max(0, size - _ENDS))
-            whole.update(file.read(_ENDS))
+    for file in _files_of(model):
+        _hash_ends(file, whole)
     return whole.hexdigest()[:16]
+
+
+def _files_of(model: str) -> list[Path]:
+    path = Path(model)
+    if path.is_file():
+        return [path]
+    folder = find_folder(shipped(model) or model)
+    return [file for kind in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(kind))]
+
+
+def _hash_ends(path: Path, whole: hashlib._Hash) -> None:
+    """Adds a file's name, size and both ends to a hash."""
+    size = path.stat().st_size
+    whole.update(f"{path.name}:{size}".encode())
+    with path.open("rb") as file:
+        whole.update(file.read(_ENDS))
+        file.seek(max(0, size - _ENDS))
+        whole.update(file.read(_ENDS))

@@ -10,7 +10,7 @@ from recallm_core.evaluation.conditions import FREE, HEURISTIC, prior_alone, und
 from recallm_core.evaluation.metrics import Interval, auroc_interval, interval
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import Results
-from recallm_core.evaluation.thought import AFTER, DIRECT, OPENED
+from recallm_core.evaluation.thought.pairs import AFTER, DIRECT, OPENED
 
 MEASURES = ("em", "f1", "hit", "found")
 

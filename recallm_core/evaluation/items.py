@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from recallm_core.documents.document import Document
 
@@ -50,3 +51,7 @@ class Item:
         asked = [self.id, self.question, self.answers, self.gold, self.group]
         whole = [*asked, told, self.reasoning, self.opens]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
+
+    def more(self) -> dict[str, Any]:
+        """Returns what a row tells besides; nothing of a plain question."""
+        return {}

@@ -72,6 +72,7 @@ def head(place: Place) -> Row:
         "answerable": item.answerable,
         "question": item.question,
         "answers": list(item.answers),
+        **item.more(),
     }
 
 

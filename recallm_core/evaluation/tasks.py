@@ -14,7 +14,7 @@ from pathlib import Path
 from recallm_core.documents.document import Document
 from recallm_core.evaluation import datasets
 from recallm_core.evaluation.items import Item
-from recallm_core.evaluation.thought import thought
+from recallm_core.evaluation.thought.pairs import thought
 from recallm_core.train.tasks.facts import two_hop
 from recallm_core.train.tasks.templates import make_page
 

@@ -26,6 +26,7 @@ from recallm_core.tokenization.boundary_tables import Run
 Floats = NDArray[np.float64]
 
 READ_WINDOWS = 12  # beside one question: about 2,000 tokens, the likeliest by words and meaning
+READ_AGAIN = 6  # once something was recalled, beside the window that the first reading preferred
 WORDS_WEIGHT = 0.25  # log odds for a point of BM25
 STRENGTH = 4.0  # how much more the reader is heard than calibrated log odds say; see below
 SPREAD = 0.1  # how much less a later end counts, per token
@@ -143,19 +144,31 @@ class ReaderScorer:
 
     def _reading(self, question: str, recalled: tuple[str, ...]) -> _Read:
         totals = self._scorer.totals(question, recalled)
-        likeliest = self._likeliest(totals)
+        if recalled:
+            likeliest = self._to_read_again(question, totals)
+        else:
+            likeliest = self._likeliest(totals, READ_WINDOWS)
         readable = self._gate.reads(question)
         numbers = [n for n in likeliest if readable and self._knows_window(n)]
         windows = [self._windows[n] for n in numbers]
         readings = self._reader.read(question, windows, self._titles, recalled)
         return _Read(totals, numbers, readings, sorted({*likeliest} - {*numbers}))
 
-    def _likeliest(self, totals: Floats) -> list[int]:
-        """The numbers of the windows to read, ascending."""
-        if len(self._windows) <= READ_WINDOWS:
+    def _to_read_again(self, question: str, totals: Floats) -> list[int]:
+        """The windows to read once something was recalled, which the first reading found."""
+        likeliest = self._likeliest(totals, READ_AGAIN)
+        first = self._read(question, ())
+        if not first.readings:
+            return likeliest
+        preferred = int(np.argmax([reading.evidence.max() for reading in first.readings]))
+        return sorted({*likeliest, first.numbers[preferred]})
+
+    def _likeliest(self, totals: Floats, count: int) -> list[int]:
+        """The numbers of the windows that most likely hold the evidence, ascending."""
+        if len(self._windows) <= count:
             return list(range(len(self._windows)))
         best = np.array([totals[rows].max() for rows in self._rows])
-        return sorted(np.argsort(-best, kind="stable")[:READ_WINDOWS].tolist())
+        return sorted(np.argsort(-best, kind="stable")[:count].tolist())
 
 
 class ReaderEvidence:

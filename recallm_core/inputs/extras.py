@@ -15,6 +15,18 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mcp": ("mcp", "uvicorn", "anyio", "pydantic"),
     "files": ("openpyxl", "striprtf"),
     "ui": ("starlette", "uvicorn"),
+    "llama-cpp": ("llama_cpp", "faiss", "tokenizers", "safetensors", "llguidance"),
+    "grpo": (
+        "trl",
+        "peft",
+        "datasets",
+        "accelerate",
+        "matplotlib",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+    ),
     "train": ("accelerate", "matplotlib", "torch", "transformers", "tokenizers", "safetensors"),
     "eval": ("matplotlib", "torch", "transformers", "tokenizers", "safetensors"),
 }

@@ -30,7 +30,8 @@ _MOST_TENSORS = 1 << 17
 _MOST_KEY = 1 << 16  # bytes of a key
 _MOST_NAME = 63  # bytes of a tensor's name
 _MOST_AXES = 4
-_MOST_PARTS = 16_384  # layers, heads or experts
+_MOST_LAYERS = 512  # llama.cpp ends the process above that
+_MOST_PARTS = 16_384  # heads or experts
 _MOST_NUMBER = 1 << 40  # of anything else
 _MOST_SPLITS = 10_000
 _BLOCK = 1 << 22  # bytes read at once
@@ -337,17 +338,26 @@ def _check_model(header: GgufHeader, files: int) -> None:
 
 def _check_counts(header: GgufHeader) -> None:
     for key, value in header.metadata.items():
-        if not key.startswith(f"{header.architecture}.") or isinstance(value, str | tuple | float):
-            continue
-        counts = any(part in key for part in ("count", "block", "layer", "expert"))
-        limit = _MOST_PARTS if counts else _MOST_NUMBER
-        highest = int(np.max(np.abs(np.asarray(value, dtype=np.float64)), initial=0))
-        if highest > limit:
-            raise _DamageError(f"{key} is {highest:,}, more than any model has ({limit:,} at most)")
+        if key.startswith(f"{header.architecture}.") and not isinstance(value, str | tuple):
+            _check_number(key, np.asarray(value, dtype=np.float64))
     for name in ("context_length", "embedding_length", "block_count"):
         key = f"{header.architecture}.{name}"
         if (header.number(key) or 0) < 1:
             raise _DamageError(f"{key} is {shown(header.metadata.get(key))}, expected 1 or more")
+
+
+def _check_number(key: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuses numbers that no model has; llama.cpp works on with some and ends with others."""
+    if not np.isfinite(values).all() or (key.endswith("epsilon") and (values < 0).any()):
+        raise _DamageError(f"{key} is {shown(values.tolist())}, expected a finite number")
+    most = _MOST_NUMBER
+    if key.endswith(".block_count"):
+        most = _MOST_LAYERS
+    elif any(part in key for part in ("count", "block", "layer", "expert")):
+        most = _MOST_PARTS
+    highest = int(np.abs(values).max(initial=0))
+    if highest > most:
+        raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
 
 
 def _check_tokens(header: GgufHeader) -> None:

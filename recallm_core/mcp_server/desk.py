@@ -139,7 +139,7 @@ class Desk:
         if not isinstance(source, tuple):
             return source
         size = sum(len(document.text) for document in source)
-        if size <= min(_READ_AT_ONCE, _ROOMY * model.backend.window):
+        if size <= min(_READ_AT_ONCE, _ROOMY * (model.recipe.pack_tokens or model.backend.window)):
             return source
         return self.library.indexed(source, watch)
 

@@ -9,6 +9,7 @@ from typing import Any
 from recallm_core.answers.attribution import cite
 from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
 from recallm_core.errors import DocumentError
+from recallm_core.inputs.arguments import MOST, whole_number
 from recallm_core.rendering.data import SCHEMA, citation_data
 
 MOST_QUOTED = 100_000  # characters
@@ -32,6 +33,8 @@ def quoted(
     Raises:
         DocumentError: It is no range of the document, or a very long one.
     """
+    for name, value in (("start", start), ("end", end)):
+        whole_number(name, value, -MOST, error=DocumentError)
     size = len(document.text)
     if not 0 <= start < end <= size:
         raise DocumentError(

@@ -10,7 +10,9 @@ from typing import Any
 
 from recallm_core.answers.answer import Answer, Usage
 from recallm_core.answers.trace import Trace
-from recallm_core.documents.document import Document, Passage, collect
+from recallm_core.documents.document import Document, Passage, check_text, collect
+from recallm_core.errors import MessageError, ReplyError
+from recallm_core.inputs.arguments import shown
 from recallm_core.pointing.numbering import lines, numbered
 from recallm_core.pointing.reader import Outside, PointedReader
 from recallm_core.pointing.resolving import Resolver
@@ -53,6 +55,10 @@ class PointedPrompt:
         documents: Their texts by id.
         owes_evidence: Whether an answer without any citation is none.
 
+    Raises:
+        MessageError: The turns are no conversation.
+        DocumentError: A turn's content isn't text.
+
     Attributes:
         passages: What may be pointed at.
         documents: Their texts by id.
@@ -74,7 +80,7 @@ class PointedPrompt:
         )
         self.owes_evidence = owes_evidence
         self.sentences = numbered(self.passages)
-        self._turns = [dict(turn) for turn in turns]
+        self._turns = [_turn(turn, number) for number, turn in enumerate(_row(turns))]
         questions = [str(t["content"]) for t in self._turns if t["role"] == "user"]
         self.question = questions[-1] if questions else ""
 
@@ -89,8 +95,9 @@ class PointedPrompt:
         """Returns the prompt for a question, or a conversation, over whole documents.
 
         Raises:
-            DocumentError: Something is no document, two share an id, or there are too many
-                sentences.
+            DocumentError: Something is no document, two share an id, there are too many sentences,
+                or a turn's content isn't text.
+            MessageError: The question is neither text nor a conversation.
         """
         known = {document.id: document for document in collect(documents)}
         passages = [Passage(d.id, 0, len(d.text), d.text, d.title) for d in known.values()]
@@ -115,7 +122,7 @@ class PointedPrompt:
 
     def schema(self, limits: SchemaLimits | None = None) -> dict[str, Any]:
         """Returns the JSON schema of a reply, within what a provider's schemas may hold."""
-        return reply_schema(len(self.sentences), limits or SchemaLimits())
+        return reply_schema(len(self.sentences), SchemaLimits() if limits is None else limits)
 
     def reader(self, *, outside: Outside = "raise") -> PointedReader:
         """Returns what reads a reply that comes in pieces."""
@@ -146,7 +153,7 @@ class PointedPrompt:
             CitationError: A quote isn't the slice of its document that it claims to be.
         """
         reader = self.reader(outside=outside)
-        reader.feed(reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False))
+        reader.feed(reply if isinstance(reply, str) else _as_text(reply))
         return reader.finish(
             usage=usage, finish_reason=finish_reason, model=model, reasoning=reasoning
         )
@@ -169,3 +176,32 @@ class PointedPrompt:
     def resolver(self) -> Resolver:
         """What makes citations of sentences."""
         return Resolver(self.sentences, self.passages, self.documents)
+
+
+def _row(turns: Any) -> Sequence[Any]:
+    if not isinstance(turns, Sequence) or isinstance(turns, str | bytes):
+        raise MessageError(
+            f"a question must be a str, or turns such as {{'role': 'user', 'content': 'When?'}}, "
+            f"got {shown(turns)}"
+        )
+    return turns
+
+
+def _turn(turn: Any, number: int) -> dict[str, Any]:
+    """A turn of a conversation, of two texts."""
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
+        raise MessageError(f"turn {number} must have a role and a content, got {shown(turn)}")
+    for name in ("role", "content"):
+        check_text(turn[name], f"the {name} of turn {number}")
+    return dict(turn)
+
+
+def _as_text(reply: Any) -> str:
+    """The JSON of the arguments of a tool call."""
+    try:
+        return json.dumps(reply, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ReplyError(
+            f"a reply must be the model's text, or the arguments of its tool call as plain JSON, "
+            f"got {shown(reply)}"
+        ) from error

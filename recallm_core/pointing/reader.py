@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Reasoning, Trace
 from recallm_core.errors import ReplyError
-from recallm_core.pointing.reply import ReplyParser, Statement
+from recallm_core.pointing.reply import MOST_CHARACTERS, ReplyParser, Statement
 from recallm_core.pointing.resolving import Placed
 from recallm_core.prompting.recipe import ABSTAIN
 
@@ -45,6 +45,7 @@ class PointedReader:
         self._parser = ReplyParser(len(prompt.sentences), strict=outside == "raise")
         self._text = _Text()
         self._raw: list[str] = []
+        self._size = 0
         self._error: ReplyError | None = None
         self._shown = 0
 
@@ -53,8 +54,12 @@ class PointedReader:
 
         Raises:
             ReplyError: The reply is none that the schema allows, and ``outside`` is ``raise``.
+            TypeError: The piece is no text.
         """
-        self._raw.append(piece)
+        if not isinstance(piece, str):
+            raise TypeError(f"a piece of a reply must be a str, got {type(piece).__name__}")
+        self._raw.append(piece[: max(MOST_CHARACTERS - self._size, 0)])
+        self._size += len(piece)
         if self._error is None:
             try:
                 self._parser.feed(piece)
@@ -77,7 +82,8 @@ class PointedReader:
 
         Args:
             usage: Tokens spent.
-            finish_reason: Why the model stopped; a reply that breaks off counts as ``length``.
+            finish_reason: Why the model stopped; a reply that breaks off counts as ``length``, and
+                so does one of which only the first ``MOST_CHARACTERS`` were read.
             model: Which model replied.
             reasoning: What it thought, as far as it shows that.
 
@@ -91,10 +97,11 @@ class PointedReader:
         text, placed = self._text.finish(), self._text.placed
         if self._error is not None and not placed:
             text = _words("".join(self._raw))
-        cut = not self._parser.over and self._error is None
+        unfinished = not self._parser.over and self._error is None
+        cut = unfinished or self._size > MOST_CHARACTERS
         citations = self._prompt.resolver.resolve(text, placed, question=self._prompt.question)
         abstained = self._abstains(text, citations)
-        thoughts = (Reasoning(reasoning),) if reasoning else ()
+        thoughts = (Reasoning(_encodable(reasoning)),) if reasoning else ()
         return Answer(
             text=ABSTAIN if abstained else text,
             citations=() if abstained else citations,
@@ -131,7 +138,7 @@ class PointedReader:
         cut = finish_reason == "length"
         return ReplyError(
             f"the model's reply {'was cut off' if cut else 'ended'} before its first statement, "
-            f"after {sum(map(len, self._raw)):,} characters; expected JSON of the schema"
+            f"after {self._size:,} characters; expected JSON of the schema"
             + ("; raise the model's max_tokens" if cut else "")
         )
 
@@ -155,7 +162,12 @@ def _words(reply: str) -> str:
         texts = list(_strings(json.loads(reply)))
     except (ValueError, RecursionError):
         texts = [reply]
-    return " ".join(texts).strip().encode("utf-8", "replace").decode("utf-8")
+    return _encodable(" ".join(texts).strip())
+
+
+def _encodable(text: str) -> str:
+    """The text with halves of characters replaced; streams cut characters in two."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recallm_core.inputs.arguments import shown, whole_number
+
 MOST_STATEMENTS = 64
 MOST_POINTERS = 16  # sentences that one statement rests on
 
@@ -27,15 +29,19 @@ class SchemaLimits:
     most_items: bool = False
 
     def __post_init__(self) -> None:
-        if self.enum_values < 0:
-            raise ValueError(f"enum_values must not be negative, got {self.enum_values}")
+        whole_number("enum_values", self.enum_values)
 
     @classmethod
     def of(cls, provider: str) -> SchemaLimits:
         """Returns the limits of a provider, by the name that frameworks have for it.
 
         A provider that isn't known gets the keywords that every one knows.
+
+        Raises:
+            TypeError: It is no name.
         """
+        if not isinstance(provider, str):
+            raise TypeError(f"a provider is named by a str such as 'openai', got {shown(provider)}")
         name = provider.casefold()
         return next((limits for part, limits in _KNOWN.items() if part in name), cls())
 
@@ -60,7 +66,15 @@ def reply_schema(count: int, limits: SchemaLimits) -> dict[str, Any]:
     An object with ``answered``, then ``statements``: each the numbers of the sentences that it
     rests on, then its words. Every field is required and nothing else may be there, as strict modes
     want it. The evidence comes first, so that words can be shown while they are written.
+
+    Raises:
+        TypeError: The limits are none.
     """
+    if not isinstance(limits, SchemaLimits):
+        raise TypeError(
+            f"limits must be SchemaLimits, got {shown(limits)}; a provider's are "
+            "SchemaLimits.of('openai')"
+        )
     pointers = _array(_number(count, limits), MOST_POINTERS, limits)
     pointers["description"] = "The numbers of the sentences that this statement rests on."
     text = {"type": "string", "description": "The statement, in your own words."}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from recallm_core.errors import CheckpointError
 from recallm_core.evidence.registry import PRIORS
+from recallm_core.inputs.arguments import MOST_TOKENS
 from recallm_core.prompting.params import GenerationParams, Owed, PriorName
 
 FILE = "recallm.json"
@@ -83,6 +84,10 @@ class Recipe:
             ``sentence_scorer.support``, from 0 to 2: twice ``Answer.support``.
         min_answerable: The same for all other priors: the least ``Answer.support``. With
             ``reader``, that is the probability that the documents hold an answer.
+        pack_tokens: Tokens of documents that the model is given at most, though its window holds
+            more: longer documents are searched, and the best passages of so many tokens packed.
+            Small models answer worse from a full window than from less, and read it for longer.
+            0: as many as the window holds.
         sampling: Defaults for GenerationParams, by field name.
         advice: One line for people: what the model is good for, and what to use instead.
     """
@@ -108,6 +113,7 @@ class Recipe:
     prior_weight: float = 1.0
     min_support: float = 0.0
     min_answerable: float = 0.0
+    pack_tokens: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
     version: int = VERSION
@@ -131,6 +137,9 @@ class Recipe:
         _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
         fit = self.min_answerable
         _require(0 <= fit <= 1, "min_answerable", "a probability", fit)
+        limit = self.pack_tokens
+        bounded = 0 <= limit <= MOST_TOKENS
+        _require(bounded, "pack_tokens", "a number of tokens; 0: what the window holds", limit)
         try:
             GenerationParams().over(self.sampling)
         except ValueError as error:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recallm_core.documents.document import Document
+from recallm_core.documents.document import Document, check_text
 from recallm_core.errors import RecallmError
 from recallm_core.rendering.visible import visible
 from recallm_core.ui.page_image import PageImage, page_image
@@ -88,7 +88,7 @@ class _Guard:
             return
         refusal = self._refusal(scope) if scope["type"] == "http" else "only HTTP is spoken here"
         if refusal is not None:
-            await JSONResponse({"error": refusal}, 403, headers=_HEADERS)(scope, receive, send)
+            await _Told({"error": refusal}, 403, headers=_HEADERS)(scope, receive, send)
             return
 
         async def with_headers(message: Any) -> None:
@@ -122,27 +122,37 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
     return serve
 
 
+class _Told(JSONResponse):
+    """JSON of ASCII alone: names of files need not be text that UTF-8 can hold."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
 class _Api:
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def state(self, request: Request) -> Response:
-        return JSONResponse(self._session.state())
+        return _Told(self._session.state())
 
     async def open(self, request: Request) -> Response:
         body = await _body(request)
         paths = body.get("paths")
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise RequestError("paths must be a list of strings")
+        for path in paths:
+            check_text(path, "a path")
         await run_in_threadpool(self._session.open, paths)
-        return JSONResponse(self._session.state())
+        return _Told(self._session.state())
 
     async def use_model(self, request: Request) -> Response:
         name = (await _body(request)).get("model")
         if not isinstance(name, str) or not name.strip():
             raise RequestError("model must be a name")
+        check_text(name, "the model's name")
         await run_in_threadpool(self._session.use, name)
-        return JSONResponse(self._session.state())
+        return _Told(self._session.state())
 
     async def ask(self, request: Request) -> Response:
         messages = _messages((await _body(request)).get("messages"))
@@ -169,7 +179,7 @@ class _Api:
 
     async def source(self, request: Request) -> Response:
         document, start, end = self._place(await _body(request))
-        return JSONResponse(await run_in_threadpool(source_view, document, start, end))
+        return _Told(await run_in_threadpool(source_view, document, start, end))
 
     async def page(self, request: Request) -> Response:
         document, start, end = self._place(await _body(request))
@@ -240,7 +250,7 @@ def _sent(data: dict[str, Any]) -> str:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": visible(str(error))}, 400)
+    return _Told({"error": visible(str(error))}, 400)
 
 
 _HANDLERS: dict[Any, Any] = {

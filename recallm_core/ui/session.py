@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -18,6 +20,7 @@ from recallm_core.generator import RecaLLM
 
 _MOST_SOURCES = 2_000  # documents that answers quoted from, kept to be looked at
 _MOST_BYTES = 200_000_000  # of a PDF file that is shown
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,7 @@ class Session:
         if source is None or source.pages is None:
             raise DocumentError("this source has no pages")
         try:
-            path = Path(source.origin)
-            if path.stat().st_size > _MOST_BYTES:
-                raise DocumentError(f"{path.name} is too large to be shown as a page")
-            return path.read_bytes()
+            return _bytes_of(Path(source.origin))
         except OSError as error:
             raise DocumentError(
                 f"the file can't be read any more ({error.strerror}); its text is shown instead"
@@ -173,6 +173,17 @@ class Session:
                 self._sources.move_to_end(key)
             while len(self._sources) > _MOST_SOURCES:
                 self._sources.popitem(last=False)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The bytes of a regular file, judged by what was opened: it may be another by now."""
+    with open(os.open(path, _READ), "rb") as file:  # noqa: PTH123  (a pipe isn't waited for)
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DocumentError(f"{path.name} is no file any more; its text is shown instead")
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise DocumentError(f"{path.name} is too large to be shown as a page")
+    return data
 
 
 def _at_home(path: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recallm_core import RecaLLM, cli
-from recallm_core.cli import eval as commands
 from recallm_core.cli.eval import main
+from recallm_core.evaluation import command as commands
 from recallm_core.testing import scripted_llm
 
 SMALL = ("--suite", "easy,thought,missing", "--limit", "11", "--prior", "sentences,none")
@@ -29,6 +29,7 @@ def test_a_run_leaves_rows_figures_a_report_and_plots(tmp_path: Path) -> None:
         "rows.jsonl",
         "summary.json",
         "report.md",
+        "report.html",
         "scores.png",
         "verbatim.png",
         "separation.png",

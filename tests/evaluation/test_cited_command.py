@@ -15,7 +15,7 @@ from recallm_core.evaluation.cited.baseline import INSTRUCTION, ByPlainModel
 from recallm_core.evaluation.cited.policies import ByPolicy
 from recallm_core.evaluation.cited.report import markdown
 from recallm_core.evaluation.cited.run import Answers, Progress, ask_all, span
-from recallm_core.evaluation.cited.told import Cited, Told
+from recallm_core.evaluation.frame.told import Cited, Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import RunError
 from recallm_core.prompting.params import GenerationParams
@@ -137,7 +137,8 @@ def test_a_run_leaves_a_table_rows_figures_a_report_and_a_plot(
 ) -> None:
     out = tmp_path / "run"
     assert cli.main(["eval", *given(own, out)]) == 0
-    names = {"settings.json", "rows.jsonl", "summary.json", "report.md", "cited.png", "cited.svg"}
+    names = {"settings.json", "rows.jsonl", "summary.json", "report.md", "report.html"}
+    names |= {"cited.png", "cited.svg"}
     assert {path.name for path in out.iterdir()} == names
     shown = capsys.readouterr()
     assert "line 4 of own.jsonl is left out" in shown.err

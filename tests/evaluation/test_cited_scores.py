@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from recallm_core import Document
 from recallm_core.evaluation.cited import scores
-from recallm_core.evaluation.cited.told import Cited, Told
 from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
+from recallm_core.evaluation.frame.told import Cited, Told
 from recallm_core.evaluation.items import Item
 
 TEXT = "The mill opened in 1901. It is red."

@@ -8,7 +8,7 @@ from recallm_core.evaluation.conditions import FREE, HEURISTIC
 from recallm_core.evaluation.gates import Bar, Reader, bars, rates
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import Plan, Results
-from recallm_core.evaluation.thought import DIRECT, OPENED
+from recallm_core.evaluation.thought.pairs import DIRECT, OPENED
 
 MAIN, ALONE = "constraint, prior sentences", "prior sentences alone"
 

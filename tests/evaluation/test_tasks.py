@@ -8,7 +8,7 @@ import pytest
 from recallm_core.evaluation.datasets import MissingDataError, handbook_18f
 from recallm_core.evaluation.metrics import holds
 from recallm_core.evaluation.tasks import SUITES, Scale
-from recallm_core.evaluation.thought import AFTER, CONDITIONS, DIRECT, LINE, thought
+from recallm_core.evaluation.thought.pairs import AFTER, CONDITIONS, DIRECT, LINE, thought
 
 SCALE = Scale(lambda text: len(text) // 4, trained_tokens=400)
 GENERATED = (

@@ -232,3 +232,11 @@ def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) ->
     assert int(scores.argmax()) == 900
     scorer.scores("When does the ferry leave?")
     assert read == [12]  # read once, and not all of it
+    recalled = ["The ferry leaves at 9:30."]
+    scorer.scores("When does the ferry leave?", recalled)
+    scorer.readings("When does the ferry leave?", recalled)
+    assert len(read) == 2
+    assert read[1] in (6, 7)  # the likeliest then, and the one that was recalled from
+    windows = scorer.readings("When does the ferry leave?", recalled)
+    place = text.index(recalled[0])
+    assert any(w.window.starts[0] <= place < w.window.ends[-1] for w in windows)

@@ -131,7 +131,9 @@ def test_each_fault_is_named(data: bytes, tmp_path: Path) -> None:
     [
         ({"general__architecture": "../x"}, "general.architecture"),
         ({"llama__context_length": None}, "context_length is None"),
-        ({"llama__block_count": 1_000_000}, "more than any model has"),
+        ({"llama__block_count": 513}, "more than any model has"),
+        ({"llama__attention.layer_norm_rms_epsilon": -1e-6}, "expected a finite number"),
+        ({"llama__attention.layer_norm_rms_epsilon": float("nan")}, "expected a finite number"),
         ({"llama__attention.head_count": [4, 1 << 30]}, "more than any model has"),
         ({"tokenizer__ggml__tokens": None}, "it has 0 tokens"),
         ({"tokenizer__ggml__token_type": [1, 1]}, "2 entries for 300 tokens"),

@@ -398,3 +398,21 @@ async def test_tool_calls_stream_and_documents_in_messages_are_words_to_the_call
     (human,), options = inner.asked[-1]
     assert FERRY.page_content in human.content
     assert options["tool_choice"] == "auto"
+
+
+def test_tokens_are_counted_as_the_model_inside_does() -> None:
+    inner = Pointing(custom_get_token_ids=lambda text: list(text.encode()))
+    model = cited(inner)
+    assert model.get_num_tokens("four") == 4
+    assert model.get_token_ids("ab") == [97, 98]
+    messages = [HumanMessage("When does it leave?")]
+    expected = inner.get_num_tokens_from_messages(messages)
+    assert model.get_num_tokens_from_messages(messages) == expected > 18
+
+
+def test_an_object_of_another_class_is_refused_in_words() -> None:
+    with pytest.raises(NotImplementedError, match=r"ask the model itself .* or use ChatRecaLLM"):
+        cited(Pointing()).with_structured_output({"title": "Time", "type": "object"})
+    twice = cited(cited(Pointing(replies=[GOOD])))  # still no bare error
+    with pytest.raises(ReplyError):
+        twice.invoke(QUESTION, documents=DOCUMENTS)

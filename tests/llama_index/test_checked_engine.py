@@ -9,6 +9,7 @@ from llama_index.core.chat_engine.types import AgentChatResponse
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.response_synthesizers import CompactAndRefine
+from llama_index.core.schema import QueryBundle
 
 from llama_index_recallm import QuoteCheckQueryEngine, check_response
 
@@ -64,3 +65,27 @@ async def test_a_chats_response_is_checked_as_well(kit: Any) -> None:
         check_response(stream)
     with pytest.raises(TypeError, match="with source nodes"):
         check_response("text")
+
+
+async def test_the_engine_inside_retrieves_and_synthesizes(kit: Any) -> None:
+    retriever = kit.retriever(kit.nodes())
+    engine = QuoteCheckQueryEngine(RetrieverQueryEngine(retriever, CompactAndRefine(llm=Saying())))
+    bundle = QueryBundle("?")
+    nodes = engine.retrieve(bundle)
+    assert [node.node_id for node in nodes] == [node.node_id for node in kit.nodes()]
+    check(kit, engine.synthesize(bundle, nodes))
+    check(kit, await engine.asynthesize(bundle, nodes))
+    with pytest.raises(TypeError, match="must be a query engine, got str"):
+        QuoteCheckQueryEngine("engine")  # type: ignore[arg-type]
+
+
+async def test_an_engine_that_found_nothing_has_abstained(kit: Any) -> None:
+    inner = RetrieverQueryEngine(kit.retriever([]), CompactAndRefine(llm=Saying()))
+    engine = QuoteCheckQueryEngine(inner)
+    for response in (engine.query("?"), await engine.aquery("?")):
+        assert str(response) == "Empty Response"
+        assert response.abstained
+        assert response.metadata["recallm"]["abstained"] is True
+        assert response.metadata["recallm"]["finish_reason"] == "empty"
+    alone = AgentChatResponse(response="It leaves at nine.")  # words of its own are none
+    assert not check_response(alone).abstained

@@ -56,7 +56,9 @@ def test_a_tokenizer_of_another_model_is_refused(make_base: Base, tmp_path: Path
 def test_unknown_modes_servers_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mode must be one of"):
         RecaLLM.load(str(tmp_path), mode="magic")
-    with pytest.raises(ValueError, match=r"backend must be one of \('transformers', 'vllm'\)"):
+    with pytest.raises(
+        ValueError, match=r"backend must be one of \('auto', 'transformers', 'vllm', 'llama_cpp'\)"
+    ):
         RecaLLM.load(str(tmp_path), backend="gguf")
     with pytest.raises(CheckpointError):
         RecaLLM.load(str(tmp_path / "nowhere"))

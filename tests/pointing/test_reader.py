@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -144,3 +145,20 @@ def test_where_no_evidence_is_owed_words_alone_are_an_answer() -> None:
     reader = prompt.reader()
     assert reader.feed(reply(([], "Hello to you."))) == "Hello to you."
     assert not reader.finish().abstained
+
+
+def test_a_reply_without_end_is_read_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recallm_core.pointing.reader.MOST_CHARACTERS", 1000)
+    reader = PROMPT.reader(outside="match")
+    for _ in range(300):
+        reader.feed("Dogs travel free. ")
+    assert sum(map(len, reader._raw)) == 1000
+    answer = reader.finish()
+    assert (answer.finish_reason, len(answer.text) <= 1000) == ("length", True)
+    check(answer)
+
+
+def test_thinking_that_a_stream_cut_within_a_character_can_be_stored() -> None:
+    answer = PROMPT.answer(reply(([2], "Dogs go free.")), reasoning="So \ud83d")
+    assert answer.trace.reasoning == "So ?"
+    assert json.dumps(answer.to_dict(), ensure_ascii=False).encode()

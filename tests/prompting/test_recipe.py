@@ -35,6 +35,7 @@ def recipes(draw):
         prior_weight=draw(st.floats(0, 9)),
         prior=draw(st.sampled_from(["none", "sentences", "reader"])),
         min_answerable=draw(st.floats(0, 1)),
+        pack_tokens=draw(st.integers(0, 10_000_000)),
         sampling=draw(st.sampled_from([{}, {"temperature": 0.0}, {"stop": ["a"], "seed": 3}])),
         advice=draw(WORDING),
     )
@@ -85,6 +86,10 @@ def test_a_folder_may_have_none(tmp_path):
         b'{"prior_weight": true}',
         b'{"min_answerable": 1.5}',
         b'{"min_answerable": -0.1}',
+        b'{"pack_tokens": -1}',
+        b'{"pack_tokens": 3072.0}',
+        b'{"pack_tokens": true}',
+        b'{"pack_tokens": 10000001}',
         b'{"abstain": []}',
         b'{"abstain": [""]}',
         b'{"abstain": [" . "]}',

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ KEY, PORT = "k3y", 8123
 BASE = f"http://127.0.0.1:{PORT}"
 TEXT = "The mill is red.\nIt opened in 1901.\x1b[31m"
 SCRIPT = "<|start_recall|>It opened in 1901.<|end_recall|></think>It opened in 1901"
+JSON = {"Content-Type": "application/json"}
 AUTH = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -231,3 +233,35 @@ def test_sources_are_those_of_the_answers_alone(client: TestClient) -> None:
     assert client.post("/api/source", json=place).status_code == 200
     client.post("/api/open", json={"paths": ["docs"]})
     assert client.post("/api/source", json=place).status_code == 400
+
+
+def test_text_that_utf_8_cannot_hold_never_stays_in_the_way(
+    client: TestClient, session: Session
+) -> None:
+    for address, body in (("open", {"paths": ["a", "\ud800"]}), ("model", {"model": "\ud800"})):
+        response = client.post(f"/api/{address}", content=json.dumps(body), headers=JSON)
+        assert response.status_code == 400
+        assert "lone surrogate" in response.json()["error"]
+    assert client.get("/api/state").json()["paths"] == []
+    page = Document("It opened.", "page")  # names of files may be any bytes
+    session._read = lambda paths: Opened((page,), ("caf\udce9.txt",), ("\udcff: binary",))
+    assert client.post("/api/open", json={"paths": ["docs"]}).status_code == 200
+    state = client.get("/api/state").json()
+    assert (state["documents"], state["skipped"]) == (["caf\udce9.txt"], ["\udcff: binary"])
+
+
+@pytest.mark.parametrize("became", ["pipe", "folder", "large", "gone"])
+def test_the_file_of_a_page_is_judged_as_it_is_when_it_is_read(
+    became: str, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recallm_core.ui.session._MOST_BYTES", 10)
+    path = tmp_path / "a.pdf"
+    if became == "pipe":
+        os.mkfifo(path)
+    elif became == "folder":
+        path.mkdir()
+    elif became == "large":
+        path.write_bytes(b"x" * 11)
+    document = Document("x", "a", source_map=SourceMap(str(path), pages=(0,)))
+    with pytest.raises(DocumentError, match="shown"):
+        session.pdf(document)

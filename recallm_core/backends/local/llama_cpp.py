@@ -75,30 +75,23 @@ class LlamaCppBackend:
         draft_tokens = whole_number("draft_tokens", draft_tokens, 0, 256)
         gpu_layers = whole_number("gpu_layers", gpu_layers, -1, 1 << 14)
         threads = _threads() if threads is None else whole_number("threads", threads, 1, 512)
-        if kv_type not in KV_TYPES:
-            raise ValueError(f"kv_type must be one of {sorted(KV_TYPES)}, got {shown(kv_type)}")
+        _check_kv_type(kv_type)
         kv_bytes = _bytes("max_kv_bytes", max_kv_bytes, memory_bytes() // 4)
         cache_bytes = _bytes("prefix_cache_bytes", prefix_cache_bytes, kv_bytes // 2)
         self.header: GgufHeader = read_header(path)
         self.model = Model(path, gpu_layers=gpu_layers)
         self.window: int = window or self.model.window
         self.vocab_size: int = self.model.vocab_size
-
-        def most_cells(token_bytes: int) -> int:
-            """The running sequences, one of them whole at least, and the newest beginning."""
-            return self.window + (kv_bytes + cache_bytes) // max(token_bytes, 1)
-
         try:
             self._check_tokens()
-            runner = LlamaRunner(
-                self.model,
+            runner = self._runner(
+                kv_bytes + cache_bytes,
                 rows=max_batch,
                 step_tokens=draft_tokens + 1,
                 prefill_chunk=prefill_chunk,
                 threads=threads,
                 kv_type=kv_type,
                 kept_bytes=cache_bytes,
-                most_cells=most_cells,
             )
         except BaseException:
             self.model.close()
@@ -113,6 +106,13 @@ class LlamaCppBackend:
             draft_tokens=draft_tokens,
         )
         self._stop = weakref.finalize(self, self._engine.stop)
+
+    def _runner(self, most_bytes: int, **settings: Any) -> LlamaRunner:
+        def most_cells(token_bytes: int) -> int:
+            """The running sequences, one of them whole at least, and the newest beginning."""
+            return self.window + most_bytes // max(token_bytes, 1)
+
+        return LlamaRunner(self.model, most_cells=most_cells, **settings)
 
     def _check_tokens(self) -> None:
         tokens = len(self.header.texts("tokenizer.ggml.tokens"))
@@ -160,6 +160,11 @@ class LlamaCppBackend:
     def close(self) -> None:
         """Ends all streams and frees the model; safe to call twice."""
         self._stop()
+
+
+def _check_kv_type(kv_type: str) -> None:
+    if kv_type not in KV_TYPES:
+        raise ValueError(f"kv_type must be one of {sorted(KV_TYPES)}, got {shown(kv_type)}")
 
 
 def _bytes(name: str, value: int | None, usual: int) -> int:

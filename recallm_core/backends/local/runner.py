@@ -15,6 +15,7 @@ from recallm_core.backends.local.kv_buffers import KVRows, LayerShape
 from recallm_core.backends.local.prefix_cache import Block, PrefixCache
 from recallm_core.backends.local.protocol import Ids, Runner, Slot
 from recallm_core.backends.local.sampling import Best, Scores
+from recallm_core.backends.local.threads import fitting_threads
 from recallm_core.backends.local.torch_scores import legal_scores
 from recallm_core.decoding.constraint import Mask
 from recallm_core.models.checkpoint import rope_of
@@ -30,6 +31,7 @@ class _Forward:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.device: torch.device = model.get_input_embeddings().weight.device
+        self.weights = sum(weight.numel() for weight in model.parameters())
         known = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in known
         names = [name for name in ("past_key_values", "cache_params") if name in known]
@@ -156,7 +158,8 @@ class BatchRunner(_TorchRunner):
         for slot, row in zip(slots, tokens, strict=True):
             ids[slot.row - first, : len(row)] = row
         places = sorted({place for row in wanted for place in row}) or [ids.shape[1] - 1]
-        logits = self._pass(first, self._forward.tensor(ids), places)
+        with fitting_threads(self._forward.weights * ids.size, self._forward.device):
+            logits = self._pass(first, self._forward.tensor(ids), places)
         at = {place: number for number, place in enumerate(places)}
         rows = [slot.row - first for slot, row in zip(slots, wanted, strict=True) for _ in row]
         columns = [at[place] for row in wanted for place in row]
@@ -277,20 +280,33 @@ class SingleRunner(_TorchRunner):
         """Nothing to do: each sequence holds its own cache."""
 
 
-def choose_runner(model: Any, window: int) -> tuple[Runner, int]:
+def choose_runner(model: Any, window: int, *, batches: bool = False) -> tuple[Runner, int]:
     """Tries a model out and returns the fastest runner that doesn't change it.
+
+    Args:
+        model: The model.
+        window: Tokens that it can attend to.
+        batches: Whether it is known that batching doesn't change it, so that only the shapes of
+            its layers are to be found out.
 
     Returns:
         The runner, and the width of the logits.
     """
     ids = np.array(_PROBE, dtype=np.int32) % model.get_input_embeddings().weight.shape[0]
     forward = _Forward(model)
+    with fitting_threads(forward.weights * len(ids), forward.device):
+        return _chosen(model, forward, ids, window, batches=batches)
+
+
+def _chosen(
+    model: Any, forward: _Forward, ids: Ids, window: int, *, batches: bool
+) -> tuple[Runner, int]:
     cache = DynamicCache(config=model.config) if forward.cache_name else None
     kwargs = {} if cache is None else {forward.cache_name: cache, "use_cache": True}
     plain = forward(forward.tensor(ids[None]), range(len(ids)), **kwargs)[0]
     if forward.takes_positions and cache is not None and _is_plain(model, cache):
         runner = BatchRunner(model, [_shape(layer) for layer in cache.layers], window)
-        if _batches(runner, ids, plain):
+        if batches or _batches(runner, ids, plain):
             return runner, int(plain.shape[-1])
     return SingleRunner(model), int(plain.shape[-1])
 

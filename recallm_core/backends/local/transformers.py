@@ -21,6 +21,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.memory import memory_bytes
+from recallm_core.models import SHIPPED, shipped
 from recallm_core.models.checkpoint import (
     choose_device,
     find_folder,
@@ -44,6 +45,8 @@ class TransformersBackend:
             0 turns it off, None: half of what running sequences may take.
         prefill_chunk: Prompt tokens read at once; None: 512 on a CPU, 2048 elsewhere.
         draft_tokens: Tokens proposed at once inside a copy; 0 turns drafting off.
+        batches: Whether it is known that reading several sequences at once doesn't change the
+            model; otherwise that is tried.
 
     Raises:
         CheckpointError: The config names no window and none was given.
@@ -61,6 +64,7 @@ class TransformersBackend:
         prefix_cache_bytes: int | None = None,
         prefill_chunk: int | None = None,
         draft_tokens: int = DRAFT_TOKENS,
+        batches: bool = False,
     ) -> None:
         if window is not None:
             window = whole_number("window", window, 2, 1 << 40)
@@ -84,7 +88,7 @@ class TransformersBackend:
         device: torch.device = model.get_input_embeddings().weight.device
         bound_kernels()
         with torch.inference_mode():
-            runner, self.vocab_size = choose_runner(model, found)
+            runner, self.vocab_size = choose_runner(model, found, batches=batches)
         self.batched: bool = runner.can_rollback
         kv_bytes = _free_bytes(device) if max_kv_bytes is None else max_kv_bytes
         cache_bytes = kv_bytes // 2 if prefix_cache_bytes is None else prefix_cache_bytes
@@ -190,7 +194,15 @@ def load(
             raise ValueError(f"{name} can't be set: models load safely or not at all")
     folder: Path = find_folder(path_or_id, revision=revision, local_files_only=local_files_only)
     model = load_model(folder, device=choose_device(device), dtype=dtype, model_kwargs=kwargs)
+    if _known_to_batch(model, folder) and not kwargs:
+        settings = {"batches": True, **settings}
     return TransformersBackend(model, **settings)
+
+
+def _known_to_batch(model: Any, folder: Path) -> bool:
+    """Whether it is a shipped model as a test has tried it, so that nobody else has to."""
+    as_tried = model.dtype == torch.float32 and model.device.type == "cpu"
+    return as_tried and folder in map(shipped, SHIPPED)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

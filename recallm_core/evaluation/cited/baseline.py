@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.cited.items import UNSCORED
-from recallm_core.evaluation.cited.told import Told
+from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
 from recallm_core.tokenization.tokenizer import HFTokenizer

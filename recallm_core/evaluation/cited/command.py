@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +16,11 @@ from recallm_core.evaluation.cited.own import read_own
 from recallm_core.evaluation.cited.policies import ByPolicy
 from recallm_core.evaluation.cited.report import show, write_report
 from recallm_core.evaluation.cited.run import Answers, ask_all
-from recallm_core.evaluation.cited.told import Way
 from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.environment import commit, machine, model_identity, sources
+from recallm_core.evaluation.frame.arguments import add_model, names_of
+from recallm_core.evaluation.frame.page import write_page
+from recallm_core.evaluation.frame.told import Way
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
@@ -52,11 +53,10 @@ def add_parser(kinds: Any) -> None:
         "--resume.",
         epilog="suites: " + ", ".join(NAMES),
     )
-    parser.add_argument("--model", default="recallm-mini", help="recallm-mini, folder or hub id")
-    parser.add_argument("--mode", default="auto", help="auto, trained or prompted")
+    add_model(parser)
     parser.add_argument(
         "--policy",
-        type=_names_of("policy", (*POLICIES, *(f"{p}/{s}" for p in POLICIES for s in PRIORS))),
+        type=names_of("policy", (*POLICIES, *(f"{p}/{s}" for p in POLICIES for s in PRIORS))),
         default=_DEFAULT_POLICIES,
         help=f"of {', '.join(POLICIES)}, by commas ({','.join(_DEFAULT_POLICIES)}); a scorer of "
         f"evidence other than the model's own stands behind a slash ({', '.join(PRIORS)}): "
@@ -73,7 +73,7 @@ def add_parser(kinds: Any) -> None:
         help="chooses questions and distractors (0)",
     )
     parser.add_argument(
-        "--suites", type=_names_of("suite", NAMES), default=DEFAULT, help="names, by commas"
+        "--suites", type=names_of("suite", NAMES), default=DEFAULT, help="names, by commas"
     )
     parser.add_argument(
         "--data", type=Path, help="data folder (RECALLM_DATA), or JSON Lines of your own questions"
@@ -89,23 +89,6 @@ def add_parser(kinds: Any) -> None:
         default=_TOKENS,
         help="per answer (160)",
     )
-    parser.add_argument(
-        "--threads", type=whole_option(1, MOST_THREADS), default=2, help="of torch (2)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
-
-
-def _names_of(what: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns what reads names between commas."""
-
-    def names(text: str) -> tuple[str, ...]:
-        found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        unknown = [name for name in found if name not in known]
-        if unknown or not found:
-            raise argparse.ArgumentTypeError(f"no {what} {unknown}; there are {', '.join(known)}")
-        return found
-
-    return names
 
 
 def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say) -> None:
@@ -126,6 +109,7 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     answers.notes.extend(notes)
     about = settings | {"command": command, "commit": commit()}
     write_report(answers, about, folder, _plots(answers, folder))
+    write_page(folder, f"Cited answers of {llm.name}")
     show(answers, Console())
     say(f"report: {folder / 'report.md'}")
 
@@ -181,9 +165,3 @@ def _plots(answers: Answers, folder: Path) -> list[str] | None:
     from recallm_core.evaluation.cited.plot import draw
 
     return draw(answers, folder)
-
-
-def say(line: str) -> None:
-    """Tells how a run goes."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

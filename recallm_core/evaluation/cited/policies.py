@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from recallm_core.answers.answer import Answer
 from recallm_core.answers.trace import AnswerText
-from recallm_core.evaluation.cited.told import Cited, Told
+from recallm_core.evaluation.frame.told import Cited, Told
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.params import GenerationParams, with_settings
@@ -66,6 +66,8 @@ def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
         quotes=tuple(
             (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section != "thinking"
         ),
+        quoted=tuple(s.text for s in answer.trace.spans),
+        verbatim=_verbatim(answer),
         abstained=answer.abstained,
         prompt_tokens=answer.usage.prompt_tokens,
         output_tokens=answer.usage.output_tokens,
@@ -73,3 +75,9 @@ def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
         cpu_seconds=cpu_seconds,
         finish_reason=answer.finish_reason,
     )
+
+
+def _verbatim(answer: Answer) -> int:
+    """How many spans are the slice of their document that they say."""
+    sources = answer.sources
+    return sum(sources[s.document_id].text[s.start : s.end] == s.text for s in answer.trace.spans)

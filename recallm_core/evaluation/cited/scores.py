@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from recallm_core.evaluation.cited.items import UNSCORED
-from recallm_core.evaluation.cited.told import Cited, Told
 from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
+from recallm_core.evaluation.frame.told import Cited, Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.metrics import Interval, interval
 from recallm_core.text.lexical import sentences
@@ -120,6 +120,12 @@ def measures(*, answerable: bool, plain: bool) -> dict[str, Measure]:
         return found
     kept = {name: measure for name, measure in found.items() if name not in OURS}
     return kept | ({"nearest": nearest} if answerable else {})
+
+
+def measured(item: Item, told: Told) -> dict[str, float]:
+    """Returns the figures of one answer; of a model without the library too, as if it had cited."""
+    named = measures(answerable=kind(item) == "answerable", plain=False)
+    return {name: measure(item, told) for name, measure in named.items()}
 
 
 def kind(item: Item) -> str:

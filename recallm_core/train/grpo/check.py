@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +15,12 @@ from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, TrainerCallback
-from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import RecallmError
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.tiny import make_checkpoint
-from recallm_core.train.grpo.train import make_trainer, open_run, trl_settings
+from recallm_core.train.grpo.train import make_trainer, open_run, quiet, trl_settings
 from recallm_core.train.tasks.families.registry import FAMILIES
 
 _KIND = "model_type"
@@ -127,7 +124,7 @@ class _Seen(TrainerCallback):  # type: ignore[misc] # transformers has no types
 
 
 def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
-    with _quiet():
+    with quiet():
         base = make_checkpoint(folder, kind, tied=bool(config.shape.get("tie_word_embeddings")))
         generated = {n: s for n, s in config.families.items() if not FAMILIES[n].needs}
         small = replace(
@@ -147,15 +144,3 @@ def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
         f"KL {seen.logs.get('kl', 0):.3g}, gradient {moved:.3g}, largest difference of "
         f"log-probabilities {seen.logs.get('log_prob_gap', 0):.1e}"
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        transformers_logging.enable_progress_bar()

@@ -6,6 +6,9 @@ import json
 import math
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from recallm_core.train.sft.trainer import (
     Curve,
     Interrupt,
     InterruptedRunError,
+    checkpointing,
     drop_incomplete,
     last_complete,
 )
@@ -111,19 +115,33 @@ def train(run: GrpoRun) -> Path:
     if (target / "config.json").is_file():
         return target
     keep_config(run.folder, run.config.to_dict(), _FREE)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     interrupt, curve = Interrupt(), Curve(run.folder / "curve.jsonl", STAGE)
-    trainer = make_trainer(run, [curve, Complete(), interrupt])
-    _go_on(run, trainer, curve, interrupt)
+    with quiet():
+        trainer = make_trainer(run, [curve, Complete(), interrupt])
+        _go_on(run, trainer, curve, interrupt)
     if trainer.is_world_process_zero():
         _write_model(run, trainer, target)
     return target
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block, transformers shows no bars, and TRL's use of old names isn't told."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
+
+
 def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
     """Returns the trainer of a run, at its beginning."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     config = run.config
     count = config.problems or config.prompts * config.steps
     numbers = [str(n % count) for n in range(config.prompts * config.steps)]
@@ -203,7 +221,7 @@ def _own_settings(config: GrpoConfig, folder: Path, share: int) -> dict[str, Any
         "weight_decay": 0.0,
         "max_grad_norm": config.clip,
         "bf16": bf16 if config.precision == "auto" else config.precision == "bf16",
-        "gradient_checkpointing": config.gradient_checkpointing,
+        **checkpointing(config.gradient_checkpointing),
         "disable_dropout": True,
         "shuffle_dataset": False,
         "seed": config.seed,

@@ -75,6 +75,7 @@ def mini_recipe() -> Recipe:
         prior_weight=1.0,
         min_support=0.25,
         min_answerable=0.05,
+        pack_tokens=3072,
         sampling={
             "temperature": 0.0,
             "max_new_tokens": 512,

@@ -233,7 +233,7 @@ def arguments(config: SftConfig, stage: Stage, folder: Path, rows: int) -> Train
         weight_decay=0.0,
         max_grad_norm=config.clip,
         bf16=bf16(config),
-        **_checkpointing(config.gradient_checkpointing),
+        **checkpointing(config.gradient_checkpointing),
         seed=config.seed,
         data_seed=config.seed,
         logging_strategy="steps",
@@ -261,8 +261,8 @@ def arguments(config: SftConfig, stage: Stage, folder: Path, rows: int) -> Train
     return settings
 
 
-def _checkpointing(enabled: bool) -> dict[str, Any]:
-    """Gradient checkpointing by the name that this transformers has for it."""
+def checkpointing(enabled: bool) -> dict[str, Any]:
+    """Returns gradient checkpointing by the name that this transformers has for it."""
     known = {field.name for field in fields(TrainingArguments)}
     name = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in known)
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core.backends import Backend, TokenStream
+from recallm_core.backends.local import runner
+from recallm_core.backends.local.transformers import load
 from recallm_core.errors import ConstraintError, ContextOverflowError
+from recallm_core.models import shipped
 
 KINDS = ["qwen2", "llama", "qwen3", "gemma", "gpt_neox"]
 SINGLE = [
@@ -47,6 +50,18 @@ def test_models_that_batching_would_change_run_one_by_one(
     for request, stream in zip(requests, streams, strict=True):
         assert [t for tokens in stream for t in tokens] == kit.reference(model, request)
         assert stream.cached_tokens == 0
+
+
+def test_the_shipped_model_batches_and_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shipped("recallm-mini")
+    assert folder is not None
+    tried = load(folder, batches=False)
+    assert tried.batched
+    monkeypatch.setattr(runner, "_batches", lambda *_: False)
+    loaded = load(folder)
+    assert loaded.batched
+    assert loaded.vocab_size == tried.vocab_size
+    assert not load(folder, attention="eager").batched  # not as it was tried
 
 
 def test_eager_attention_batches_too(kit: Any, backend_of: Any) -> None:

@@ -41,6 +41,7 @@ def test_log_probs_are_those_of_the_legal_set_and_forced_tokens_have_none(
     logits = torch.randn(len(ids), vocab, generator=generator, requires_grad=True)
     logps, entropies = constrained_logps(logits, torch.tensor(ids), legal_places(prompt.rules, ids))
     logps.sum().backward()
+    logps = logps.detach()
     constraint, forced = Constraint(prompt.rules), 0
     for place, token in enumerate(ids):
         mask = constraint.mask()

@@ -42,6 +42,7 @@ def test_log_probs_of_attempts_and_trainer_agree_through_a_whole_run(
     points = lines(run.folder / "curve.jsonl")
     assert [point["step"] for point in points] == [1, 2, 3]
     assert all(point["log_prob_gap"] < 1e-4 for point in points)
+    assert any(point["grad_norm"] > 0 for point in points)
     assert points[0]["kl"] == pytest.approx(0, abs=1e-7)
     assert {"recall/retrieval", "recall/format", "all/total"} <= points[0].keys()
     assert (model / "recallm.json").is_file()
@@ -74,6 +75,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches(
         [{name: line[name] for name in names} for line in lines(run.folder / "attempts.jsonl")]
         for run in (whole, broken)
     ]
+    assert len({reward for line in batches[0][:2] for reward in line["rewards"]}) > 1  # it learns
     assert batches[0] == batches[1]
     assert len(batches[0]) == 3
 

@@ -29,6 +29,8 @@ class Told:
         words: What the model said in its own words; all of the text where that is nothing.
         citations: What the answer cites.
         quotes: The spans recalled for the answer or in it, as (document, start, end).
+        quoted: The texts of all spans, in the order of the output.
+        verbatim: How many of them stand in a document as they are.
         abstained: Whether it counts as "the documents hold no answer"; None: can't be told.
         prompt_tokens: Tokens read.
         output_tokens: Tokens written.
@@ -41,6 +43,8 @@ class Told:
     words: str
     citations: tuple[Cited, ...] = ()
     quotes: tuple[tuple[str, int, int], ...] = ()
+    quoted: tuple[str, ...] = ()
+    verbatim: int = 0
     abstained: bool | None = None
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -56,10 +60,11 @@ class Told:
             KeyError: A field is missing.
             TypeError: A field is of another kind.
         """
-        found = {field.name: row[field.name] for field in fields(cls)}
-        found["citations"] = tuple(Cited(**citation) for citation in row["citations"])
-        found["quotes"] = tuple((d, int(a), int(b)) for d, a, b in row["quotes"])
-        return cls(**found)
+        values = {field.name: row[field.name] for field in fields(cls)}
+        values["citations"] = tuple(Cited(**citation) for citation in row["citations"])
+        values["quotes"] = tuple((d, int(a), int(b)) for d, a, b in row["quotes"])
+        values["quoted"] = tuple(row["quoted"])
+        return cls(**values)
 
 
 class Way(Protocol):

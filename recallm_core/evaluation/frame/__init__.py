@@ -1,0 +1,1 @@
+"""What all suites share: samples, ways to answer, runs that can be killed, statistics, reports."""

@@ -1,0 +1,126 @@
+"""Pages of results: their tables are made from rows that stand beside them, and can be made anew.
+
+A page has blocks between ``<!-- SUITE: FILE FILE -->`` and ``<!-- end -->``; what stands between is
+written by ``refreshed``. ``python -m recallm_core.evaluation.frame.pages PAGE ...`` rewrites pages.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recallm_core.evaluation.frame.results import grouped, mean, read_run
+from recallm_core.evaluation.helmet import report as helmet
+from recallm_core.evaluation.metrics import Interval
+from recallm_core.evaluation.positions import report as positions
+from recallm_core.evaluation.report import table
+from recallm_core.evaluation.rows import Row, RunError
+from recallm_core.evaluation.ruler import report as ruler
+from recallm_core.evaluation.thought import report as thought
+
+_BLOCK = re.compile(
+    r"(<!-- (?P<kind>\w+): (?P<files>[^>]*?)(?:; (?P<about>[^>]*?))? -->\n).*?(<!-- end -->)",
+    re.DOTALL,
+)
+_CITED = {
+    "cited": "cited",
+    "quote holds the answer": "hit",
+    "answer's words right": "right",
+    "F1 of the words": "f1",
+    "counted as none": "abstained",
+}
+_PLAIN = {"words": "words", "CPU s": "cpu_seconds"}
+Runs = Sequence[tuple[str, list[Row]]]
+Make = Callable[[Runs, dict[str, Any]], str]
+
+
+def share(value: Interval | None) -> str:
+    """Returns a share as pages show it: ``0.91 (.84-.95)``."""
+    if value is None:
+        return "-"
+    low, high = (f"{bound:.2f}".removeprefix("0") for bound in (value.low, value.high))
+    return f"{value.mean:.2f} ({low}-{high})"
+
+
+def refreshed(text: str, folder: Path) -> str:
+    """Returns a page with all of its blocks made anew.
+
+    Args:
+        text: The page.
+        folder: Where its rows are.
+
+    Raises:
+        RunError: A block names rows that can't be read, or a suite that isn't there.
+    """
+    return _BLOCK.sub(lambda match: _block(match, folder), text)
+
+
+def _block(match: re.Match[str], folder: Path) -> str:
+    kind = match.group("kind")
+    if kind not in MAKERS:
+        raise RunError(f"no tables of {kind!r}; there are {', '.join(MAKERS)}")
+    files = match.group("files").split()
+    runs = [(_title(file), read_run(folder / file)) for file in files]
+    pairs = (pair.partition("=")[::2] for pair in (match.group("about") or "").split("; ") if pair)
+    body = MAKERS[kind](runs, dict(pairs))
+    return f"{match.group(1)}\n{body.strip()}\n\n{match.group(5)}"
+
+
+def _title(file: str) -> str:
+    """The model that a file of rows is named after: ``rows/ruler.recallm-mini.jsonl.gz``."""
+    return Path(file).name.removesuffix(".jsonl.gz").partition(".")[2]
+
+
+def _parts(parts: Callable[[Sequence[Row], dict[str, Any]], list[str]]) -> Make:
+    def make(runs: Runs, about: dict[str, Any]) -> str:
+        pages = []
+        for model, rows in runs:
+            text = "\n".join(part for part in parts(rows, about) if part)
+            pages.append(f"## {model}\n\n" + re.sub(r"^## ", "### ", text, flags=re.MULTILINE))
+        return "\n".join(pages)
+
+    return make
+
+
+def _cited(runs: Runs, about: dict[str, Any]) -> str:
+    """One table of all models: a line for each suite and way."""
+    body = [
+        [model, suite, way, str(len(rows)), *_cells(rows)]
+        for model, all_rows in runs
+        for (suite, way), rows in grouped(
+            all_rows, lambda row: (row["suite"], row["condition"])
+        ).items()
+    ]
+    return table(["model", "suite", "way", "n", *_CITED, *_PLAIN], body)
+
+
+def _cells(rows: Sequence[Row]) -> list[str]:
+    plain = [mean(rows, name) for name in _PLAIN.values()]
+    return [
+        *(share(mean(rows, name)) for name in _CITED.values()),
+        *("-" if value is None else f"{value.mean:.1f}" for value in plain),
+    ]
+
+
+MAKERS: dict[str, Make] = {
+    "cited": _cited,
+    "ruler": _parts(ruler.parts),
+    "positions": _parts(positions.parts),
+    "thought": _parts(thought.parts),
+    "helmet": _parts(helmet.parts),
+}
+
+
+def main(paths: Sequence[str]) -> int:
+    """Rewrites pages; returns the exit status."""
+    for name in paths:
+        path = Path(name)
+        path.write_text(refreshed(path.read_text("utf-8"), path.parent), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""HELMET-style tasks (rebuilt): recall, questions over passages, many-shot, ranking, citing."""

@@ -1,0 +1,425 @@
+"""HELMET-style tasks, rebuilt from its rules: what is asked, over which documents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recallm_core.documents.document import Document
+from recallm_core.evaluation.datasets import MissingDataError
+from recallm_core.evaluation.frame.lengths import Fitter, Meter
+from recallm_core.evaluation.frame.sample import Sample
+from recallm_core.evaluation.ruler import tasks as ruler
+from recallm_core.evaluation.ruler.questions import paragraphs
+from recallm_core.train.tasks.datasets import read_rows
+
+DEPTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+Text = tuple[str, str]
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task's data comes from.
+
+    Attributes:
+        data: The data folder.
+        released: HELMET's own files, for who has them; None: rebuilt from the data folder.
+    """
+
+    data: Path
+    released: Path | None = None
+
+
+Make = Callable[[random.Random, int, int, Place], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task.
+
+    Attributes:
+        name: As rows name it.
+        category: HELMET's category.
+        make: Makes sample ``number`` of a size from a generator of chance.
+        need: Files of the data folder that it reads.
+        metric: What judges it (``scores``).
+        fixed: Whether its documents are given, so that the length has no say.
+    """
+
+    name: str
+    category: str
+    make: Make
+    need: tuple[str, ...] = ()
+    metric: str = "substring"
+    fixed: bool = False
+
+
+@cache
+def rows_of(folder: Path, name: str) -> tuple[dict[str, Any], ...]:
+    """Returns the rows of a file of the data folder.
+
+    Raises:
+        MissingDataError: It isn't there.
+    """
+    if not (folder / f"{name}.jsonl.gz").is_file():
+        raise MissingDataError(f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA to its folder")
+    return tuple(read_rows(folder, name))
+
+
+# recall
+
+
+def json_kv(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+    """Returns a JSON object of ``size`` UUID pairs, the key at one of six depths."""
+    pairs = {_uuid(rng): _uuid(rng) for _ in range(max(4, size))}
+    keys = list(pairs)
+    depth = DEPTHS[number % len(DEPTHS)]
+    key = keys[round(depth * (len(keys) - 1))]
+    others = rng.sample([k for k in keys if k != key], 2)
+    text = "{" + ",\n ".join(f'"{k}": "{v}"' for k, v in pairs.items()) + "}"
+    shots = tuple((_asked_kv(k), pairs[k]) for k in others)
+    return Sample(
+        id="",
+        documents=(Document(text, "json", "JSON"),),
+        question=_asked_kv(key),
+        answers=(pairs[key],),
+        budget=100,
+        shots=shots,
+        facts={"depth": 100 * depth, "pairs": len(pairs)},
+    )
+
+
+def _uuid(rng: random.Random) -> str:
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+
+def _asked_kv(key: str) -> str:
+    return f'What is the value of the key "{key}"?'
+
+
+def _ruler(name: str) -> Make:
+    def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+        return ruler.TASKS[name].make(rng, size, 0, ruler.Texts(place.data))
+
+    return make
+
+
+# questions over passages
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with its gold passages and the distractors that stand beside them first."""
+
+    question: str
+    answers: tuple[str, ...]
+    gold: tuple[Text, ...]
+    near: tuple[Text, ...]
+    depth: float | None = None
+
+
+@cache
+def natural(place: Place) -> tuple[Asked, ...]:
+    """Returns Natural Questions with BM25's distractors."""
+    return tuple(
+        Asked(
+            row["question"].rstrip("?") + "?",
+            tuple(row["answers"]),
+            ((row["gold"]["title"], row["gold"]["text"]),),
+            tuple((d["title"], d["text"]) for d in row["distractors"]),
+        )
+        for row in rows_of(place.data, "nq_multidoc_eval")
+    )
+
+
+@cache
+def hotpot(place: Place) -> tuple[Asked, ...]:
+    """Returns HotpotQA's questions with their ten paragraphs."""
+    return tuple(_hotpot(row) for row in rows_of(place.data, "hotpotqa_dev"))
+
+
+def _hotpot(row: Mapping[str, Any]) -> Asked:
+    pairs = [(p["gold"], (p["title"], "".join(p["sentences"]).strip())) for p in row["paragraphs"]]
+    gold = tuple(pair for is_gold, pair in pairs if is_gold)
+    near = tuple(pair for is_gold, pair in pairs if not is_gold)
+    return Asked(row["question"], (row["answer"],), gold, near)
+
+
+@cache
+def released(folder: Path) -> tuple[Asked, ...]:
+    """Returns the questions of HELMET's own files, ``kilt/*.jsonl``; what isn't a row is an error.
+
+    Raises:
+        MissingDataError: There are none.
+    """
+    paths = sorted((folder / "kilt").glob("*.jsonl"))
+    if not paths:
+        raise MissingDataError(f"no kilt/*.jsonl in {folder}: HELMET's data isn't there")
+    return tuple(_kilt(path, line) for path in paths for line in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        yield from (line for line in file if line.strip())
+
+
+def _kilt(path: Path, line: str) -> Asked:
+    try:
+        row = json.loads(line)
+        texts = tuple((str(c["title"]), str(c["text"])) for c in row["ctxs"])
+        answers = row["answers"]
+        listed = tuple(map(str, [answers] if isinstance(answers, str) else answers))
+        return Asked(str(row["question"]), listed, texts[:1], texts[1:])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MissingDataError(
+            f"{path.name}: expected lines with question, answers and ctxs[title, text], got "
+            f"{line[:60]!r} ({error})"
+        ) from error
+
+
+def _passages(questions: Callable[[Place], Sequence[Asked]], kind: str) -> Make:
+    def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+        pool = released(place.released) if place.released else questions(place)
+        asked = pool[number % len(pool)]
+        fill = paragraphs(place.data, kind) if _has(place.data, "wiki_passages") else ()
+        return _among(asked, size, number, rng, fill)
+
+    return make
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.jsonl.gz").is_file()
+
+
+def _among(
+    asked: Asked, size: int, number: int, rng: random.Random, fill: Sequence[Text]
+) -> Sample:
+    """A question among ``size`` passages, its gold ones from one of six depths on."""
+    taken = {text for _, text in (*asked.gold, *asked.near)}
+    far = (pair for pair in rng.sample(fill, len(fill)) if pair[1] not in taken)
+    others = [*asked.near, *far][: max(0, size - len(asked.gold))]
+    rng.shuffle(others)
+    depth = DEPTHS[number % len(DEPTHS)]
+    at = round(depth * len(others))
+    texts = [*others[:at], *asked.gold, *others[at:]]
+    return Sample(
+        id="",
+        documents=tuple(Document(text, f"d{n}", title) for n, (title, text) in enumerate(texts)),
+        question=asked.question,
+        answers=asked.answers,
+        gold=at,
+        budget=20,
+        facts={"depth": 100 * depth, "documents": len(texts)},
+    )
+
+
+# many-shot classification
+
+
+def _icl(name: str) -> Make:
+    def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+        train, test, labels = _classes(place.data, name)
+        row = test[number % len(test)]
+        own = random.Random(hashlib.sha256(row["text"].encode()).hexdigest())
+        numbers = own.sample(range(len(labels)), len(labels))
+        codes = dict(zip(labels, map(str, numbers), strict=True))
+        shots = _balanced(own, train, max(size, 1))
+        text = "\n\n".join(f"{shot['text']}\nlabel: {codes[shot['label']]}" for shot in shots)
+        return Sample(
+            id="",
+            documents=(Document(text, "examples", "Examples"),),
+            question=f"Which label, by the examples, has this text: {row['text']}",
+            answers=(codes[row["label"]],),
+            budget=20,
+            facts={"shots": len(shots), "labels": len(labels)},
+        )
+
+    return make
+
+
+@cache
+def _classes(folder: Path, name: str) -> tuple[Rows, Rows, tuple[str, ...]]:
+    """Training rows, test rows balanced over the labels, and the labels."""
+    rows = rows_of(folder, name)
+    train = [row for row in rows if row["split"] == "train"]
+    tested: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["split"] == "test":
+            tested.setdefault(row["label"], []).append(row)
+    rng = random.Random(f"helmet:{name}")
+    order = rng.sample(sorted(tested), len(tested))
+    deepest = max(map(len, tested.values()), default=0)
+    test = [tested[label][n] for n in range(deepest) for label in order if n < len(tested[label])]
+    return train, test, tuple(sorted({row["label"] for row in rows}))
+
+
+def _balanced(rng: random.Random, rows: Rows, count: int) -> list[dict[str, Any]]:
+    """As many rows of each label as possible, in random order."""
+    by_label: dict[str, list[dict[str, Any]]] = {}
+    for row in rng.sample(rows, len(rows)):
+        by_label.setdefault(row["label"], []).append(row)
+    order = rng.sample(sorted(by_label), len(by_label))
+    rounds = range(max(map(len, by_label.values())))
+    drawn = [by_label[label][n] for n in rounds for label in order if n < len(by_label[label])]
+    return rng.sample(drawn[:count], min(count, len(drawn)))
+
+
+# ranking
+
+
+def rerank(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+    """Returns passages to be ranked for a SQuAD question: its own 2, of its article 1, others 0."""
+    rows = rows_of(place.data, "squad2")
+    row = rows[number * 7919 % len(rows)]
+    asked = [qa for qa in row["qas"] if not qa["impossible"] and qa["answers"]]
+    if not asked:
+        return rerank(rng, size, number + 1, place)
+    question = rng.choice(asked)["question"]
+    near = [r["context"] for r in rows if r["title"] == row["title"] and r is not row]
+    far = [r["context"] for r in rows if r["title"] != row["title"]]
+    texts = [(2, row["context"]), *((1, text) for text in near), *((0, t) for t in _some(rng, far))]
+    graded = texts[: max(3, size)]
+    rng.shuffle(graded)
+    grades = {str(n): grade for n, (grade, _) in enumerate(graded, start=1)}
+    documents = tuple(Document(text, str(n), f"ID {n}") for n, (_, text) in enumerate(graded, 1))
+    best = next(n for n, grade in grades.items() if grade == 2)
+    return Sample(
+        id="",
+        documents=documents,
+        question=f"{question} Rank the documents by how well they answer, best first, as "
+        "ID3 > ID1 > ID2.",
+        answers=(best,),
+        gold=int(best) - 1,
+        budget=200,
+        facts={"grades": grades},
+    )
+
+
+def _some(rng: random.Random, texts: Sequence[str]) -> list[str]:
+    return rng.sample(texts, len(texts))
+
+
+# cited answers
+
+
+def quotesum(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+    """Returns a question of QuoteSum over its sources; people's quotes are known."""
+    rows = rows_of(place.data, "quotesum_dev")
+    row = rows[number % len(rows)]
+    documents = tuple(Document(s["text"], f"s{s['n']}", s["title"]) for s in row["sources"])
+    quotes = [[f"s{q['n']}", q["text"]] for q in row["quotes"] if q["verbatim"]]
+    golds = [s["short_answer"] for s in row["sources"] if s.get("short_answer")]
+    return Sample(
+        id="",
+        documents=documents,
+        question=row["question"],
+        answers=tuple(dict.fromkeys(golds)),
+        budget=150,
+        facts={"quotes": quotes},
+    )
+
+
+def clapnq(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+    """Returns a question of ClapNQ, answerable or not in turn; people's sentences are known."""
+    rows = rows_of(place.data, "clapnq_dev")
+    kinds = [[r for r in rows if r["answerable"] is wanted] for wanted in (True, False)]
+    kind = kinds[number % 2]
+    row = kind[number // 2 % len(kind)]
+    documents = tuple(
+        Document(p["text"], f"p{n}", p["title"]) for n, p in enumerate(row["passages"])
+    )
+    chosen = (
+        [s for a in row["answers"] for s in a["selected_sentences"]] if row["answerable"] else []
+    )
+    quotes = [[d.id, text] for text in chosen for d in documents if text in d.text]
+    golds = tuple(a["answer"] for a in row["answers"]) if row["answerable"] else ()
+    return Sample(
+        id="",
+        documents=documents,
+        question=row["question"],
+        answers=golds,
+        gold=0 if golds else -1,
+        budget=150,
+        facts={"quotes": quotes},
+    )
+
+
+# long documents
+
+
+def long_document(rng: random.Random, size: int, number: int, place: Place) -> Sample:
+    """Returns a sentence of a page asked about with its number or name left out."""
+    from recallm_core.evaluation.datasets import handbook_questions
+
+    pages = [(row["title"], row["text"]) for row in rows_of(place.data, "docs_18f_handbook")]
+    order = random.Random(f"helmet:pages:{number}").sample(range(len(pages)), len(pages))
+    for index in order:
+        made = next(handbook_questions(pages[index][1], rng), None)
+        if made is None:
+            continue
+        question, answers, window = made
+        others = [p for n, p in enumerate(pages) if n != index and answers[0] not in p[1]]
+        texts = rng.sample(others, min(size, len(others)))
+        texts.insert(rng.randint(0, len(texts)), (pages[index][0], window))
+        gold = texts.index((pages[index][0], window))
+        return Sample(
+            id="",
+            documents=tuple(Document(t, f"d{n}", title) for n, (title, t) in enumerate(texts)),
+            question=question,
+            answers=answers,
+            gold=gold,
+            budget=50,
+            facts={"documents": len(texts)},
+        )
+    raise MissingDataError(f"no page of {place.data} has a sentence that can be asked about")
+
+
+_TASKS = (
+    Task("json_kv", "Recall", json_kv),
+    Task("ruler_niah_mk_2", "Recall", _ruler("niah_multikey_2"), metric="all"),
+    Task("ruler_niah_mk_3", "Recall", _ruler("niah_multikey_3"), metric="all"),
+    Task("ruler_niah_mv", "Recall", _ruler("niah_multivalue"), ("docs_18f_handbook",), "all"),
+    Task("nq", "RAG", _passages(natural, "squad"), ("nq_multidoc_eval", "squad2")),
+    Task("hotpotqa", "RAG", _passages(hotpot, "hotpot"), ("hotpotqa_dev",)),
+    Task("banking77", "ICL", _icl("banking77"), ("banking77",), "label"),
+    Task("clinc150", "ICL", _icl("clinc150"), ("clinc150",), "label"),
+    Task("rerank_squad", "Re-rank-like", rerank, ("squad2",), "ranking"),
+    Task("quotesum", "Cite-like", quotesum, ("quotesum_dev",), "quotes", fixed=True),
+    Task("clapnq", "Cite-like", clapnq, ("clapnq_dev",), "quotes", fixed=True),
+    Task("handbook", "LongQA-like", long_document, ("docs_18f_handbook",)),
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in _TASKS}
+
+
+def samples(
+    task: Task, length: int, n: int, *, seed: int, meter: Meter, place: Place
+) -> list[Sample]:
+    """Returns the samples of a task at a length, the same ones for the same seed.
+
+    Raises:
+        LengthError: The length is too short for the task.
+        MissingDataError: The task's data isn't there.
+    """
+    fitter = Fitter(meter)
+    return [_sample(task, length, number, seed, fitter, place) for number in range(n)]
+
+
+def _sample(
+    task: Task, length: int, number: int, seed: int, fitter: Fitter, place: Place
+) -> Sample:
+    name = f"{task.name}-{length}-{number}"
+
+    def make(size: int) -> Sample:
+        rng = random.Random(f"helmet:{seed}:{name}")
+        made = task.make(rng, size, number, place)
+        return replace(made, id=name, group=task.name, length=0 if task.fixed else length)
+
+    return fitter.whole(make(0)) if task.fixed else fitter.fitted(make, length)

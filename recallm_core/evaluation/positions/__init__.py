@@ -1,0 +1,1 @@
+"""Questions over many documents, the one that answers at every position."""

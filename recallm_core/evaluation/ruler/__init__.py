@@ -1,0 +1,1 @@
+"""RULER by its rules: thirteen tasks at lengths counted by the model's own tokenizer."""

@@ -1,0 +1,144 @@
+"""The pages of results and the README's figures, made anew from the rows that are stored."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from recallm_core.evaluation.frame.compact import compact, pack
+from recallm_core.evaluation.frame.pages import main, refreshed
+from recallm_core.evaluation.frame.results import mean, read_run, values
+from recallm_core.evaluation.rows import Row, RunError
+from recallm_core.evaluation.ruler.report import task_means
+from recallm_core.evaluation.ruler.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
+FROM_ROWS = ("cited.md", "long_contexts.md")
+NAMES = {
+    "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
+    "SmolLM2-135M-Instruct": "smollm2-135m-instruct",
+}
+SUITES = {"Natural Questions": "nq", "SQuAD 2.0": "squad2"}
+
+
+@cache
+def stored(name: str) -> list[Row]:
+    return read_run(RESULTS / "rows" / f"{name}.jsonl.gz")
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in RESULTS.glob("*.md")))
+def test_every_table_is_what_its_rows_say(page: str) -> None:
+    text = (RESULTS / page).read_text("utf-8")
+    assert "<!-- end -->" in text or page not in FROM_ROWS
+    assert refreshed(text, RESULTS) == text
+
+
+def test_every_file_of_rows_is_on_a_page() -> None:
+    pages = "".join(path.read_text("utf-8") for path in RESULTS.glob("*.md"))
+    for path in (RESULTS / "rows").iterdir():
+        assert f"rows/{path.name}" in pages
+        assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize(
+    ("model", "suite"),
+    [
+        ("Qwen2.5-Coder-0.5B-Instruct", "Natural Questions"),
+        ("Qwen2.5-Coder-0.5B-Instruct", "SQuAD 2.0"),
+        ("SmolLM2-135M-Instruct", "Natural Questions"),
+    ],
+)
+def test_the_readmes_table_of_cited_answers(model: str, suite: str) -> None:
+    rows = [r for r in stored(f"cited.{NAMES[model]}") if r["suite"] == SUITES[suite]]
+    ours, without = (
+        [row for row in rows if row["condition"] == way] for way in ("first", "without us")
+    )
+    figures = [mean(ours, "cited"), mean(ours, "hit"), mean(ours, "right"), mean(without, "right")]
+    cited, hit, right, plain = (f"{value.mean:.2f}" for value in figures if value is not None)
+    line = f"| {suite} | {cited} | {hit} | {right} / {plain} |"
+    table = readme().partition("Measured on 100 held-out questions")[2]
+    assert line in table[: table.index("\n\nSo ")]
+
+
+def test_the_readmes_line_of_ruler() -> None:
+    (line,) = (line for line in readme().splitlines() if "RULER's 13 tasks" in line)
+    single = [name for name in TASKS if name.startswith(("niah_single", "niah_multikey"))]
+    assert len(single) == 6
+    whole, alone = [], []
+    for length in (1024, 4096):
+        rows = [row for row in stored("ruler.recallm-mini") if row["length"] == length]
+        assert {row["task"] for row in rows} == set(TASKS)
+        assert len(rows) == 20 * len(TASKS)
+        needles = [row for row in rows if row["task"] in single]
+        whole.append(f"{100 * (task_means(rows) or 0):.0f}")
+        alone.append(f"{100 * (task_means(needles) or 0):.0f}")
+    assert f"| {' / '.join(whole)} of 100; {' / '.join(alone)} |" in line
+
+
+def test_what_the_page_says_of_the_run_of_ruler() -> None:
+    rows = stored("ruler.recallm-mini")
+    minutes = sum(values(rows, "cpu_seconds")) / 60
+    spans, verbatim = (int(sum(values(rows, name))) for name in ("spans", "verbatim"))
+    page = " ".join((RESULTS / "long_contexts.md").read_text("utf-8").split())
+    assert f"{minutes:.1f} minutes of CPU time" in page
+    assert f"{verbatim:,} of {spans:,} spans are verbatim" in page
+    assert verbatim == spans
+    assert min(values(rows, "fill")) >= 0.95
+
+
+def test_no_stored_citation_is_another_slice_than_it_says() -> None:
+    cited = [r for name in NAMES.values() for r in stored(f"cited.{name}")]
+    ours = [r for r in cited if r["condition"] == "first" and "unanswerable" not in r["suite"]]
+    page = (RESULTS / "cited.md").read_text("utf-8")
+    assert sum(values(ours, "wrong_slices")) == 0
+    assert f"0 in {len(ours)} answers" in page
+
+
+def test_rows_are_packed_without_texts_and_the_same_each_time(tmp_path: Path) -> None:
+    row = {"suite": "s", "condition": "c", "id": "i", "digest": "d", "text": "long", "answers": []}
+    row |= {"scores": {"score": 1 / 3}, "facts": {"depth": 1, "others": ["x"]}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    for name in ("a", "b"):
+        assert pack([tmp_path], tmp_path / f"{name}.jsonl.gz") == 1
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+    (small,) = read_run(tmp_path / "a.jsonl.gz")
+    assert small == compact(row)
+    assert small["scores"] == {"score": 0.3333}
+    assert small["facts"] == {"depth": 1}
+    assert "text" not in small
+
+
+def test_a_page_that_is_wrong_is_rewritten(tmp_path: Path) -> None:
+    source = RESULTS / "rows" / "cited.gemma-3-270m.jsonl.gz"
+    (tmp_path / "cited.gemma-3-270m.jsonl.gz").write_bytes(source.read_bytes())
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- cited: cited.gemma-3-270m.jsonl.gz -->\n| stale |\n<!-- end -->\n", "utf-8"
+    )
+    assert main([str(page)]) == 0
+    assert "| gemma-3-270m | nq | without us | 50 |" in page.read_text("utf-8")
+    assert "stale" not in page.read_text("utf-8")
+    with pytest.raises(RunError, match="no tables of 'x'"):
+        refreshed("<!-- x: a.jsonl.gz -->\n<!-- end -->", tmp_path)
+
+
+def test_rows_that_are_no_gzip_or_too_many_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(b"nothing")
+    with pytest.raises(RunError, match="can't be read"):
+        read_run(path)
+    monkeypatch.setattr("recallm_core.evaluation.frame.results._MOST", 100)
+    path.write_bytes(gzip.compress(b" " * 1000))
+    with pytest.raises(RunError, match="more than 100 bytes"):
+        read_run(path)
