@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,11 @@ from recallm_core import CorpusIndex, Document
 from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.decoding.grammar import GrammarEngine, schema_grammar
 from recallm_core.locks import ForkSafeLock
+from recallm_core.mcp_server.desk import Desk
+from recallm_core.mcp_server.library import Library
+from recallm_core.mcp_server.watching import Watch
 from recallm_core.testing import ByteTokenizer, scripted_llm
+from recallm_core.ui.session import Opened, Session
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 WAIT = 30.0
@@ -131,6 +136,27 @@ def test_a_grammar_whose_compiling_was_interrupted_is_compiled_again(
         with pytest.raises(KeyboardInterrupt):
             engine.matcher(grammar)
     assert len(engine.matcher(grammar).allowed_tokens())
+
+
+def test_what_serves_agents_and_the_page_works_in_a_child(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The library opens at nine.")
+    library = Library([tmp_path])
+    desk = Desk(library, lambda: scripted_llm("</think>x"))
+    session = Session(lambda _: scripted_llm("</think>x"), lambda _: Opened((), ()), model="m")
+    with held_elsewhere(library._lock):
+        assert in_child(lambda: len(library.documents(None, Watch("reading")))) == "1"
+    with held_elsewhere(desk._loading):
+        assert in_child(desk.close) == "None"
+    with held_elsewhere(session._lock), held_elsewhere(session._loading):
+        assert in_child(lambda: session.llm() is not None) == "True"
+        assert in_child(lambda: session.state()["model"]) == "m"
+
+
+def test_models_are_named_in_a_child() -> None:
+    engines = pytest.importorskip("langchain_recallm.engines")
+    llm = scripted_llm("</think>x")
+    with held_elsewhere(engines._NAMING):
+        assert len(in_child(lambda: engines.name_of(llm))) == 32
 
 
 @pytest.mark.slow

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+from recallm_core.adapting import ForkSafeLock
 
 if TYPE_CHECKING:
     from recallm_core import RecaLLM
 
 _NAMES: WeakKeyDictionary[RecaLLM, str] = WeakKeyDictionary()
-_NAMING = threading.Lock()
+_NAMING = ForkSafeLock()
 
 
 def name_of(engine: RecaLLM) -> str:

@@ -40,6 +40,7 @@ from recallm_core.backends.vllm.connection import KEY_VARIABLE
 from recallm_core.checking import QuoteReport
 from recallm_core.decoding.spec import RecallIn
 from recallm_core.documents.document import check_text, content_id
+from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead
 from recallm_core.prompting.params import (
     AbstainPolicy,
@@ -63,6 +64,7 @@ __all__ = [
     "Count",
     "Evidence",
     "Floats",
+    "ForkSafeLock",
     "GivenVectors",
     "MessageRange",
     "Order",

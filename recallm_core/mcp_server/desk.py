@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from recallm_core.checking import check_quotes
 from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.locks import ForkSafeLock
 from recallm_core.mcp_server.library import Library
 from recallm_core.mcp_server.places import passage_data, quoted
 from recallm_core.mcp_server.watching import Watch
@@ -39,7 +39,7 @@ class Desk:
         self.library = library
         self._load = load
         self._model: RecaLLM | None = None
-        self._loading = RLock()
+        self._loading = ForkSafeLock()
 
     def close(self) -> None:
         """Lets go of the model and of the folders."""

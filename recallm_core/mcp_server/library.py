@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import RLock
 
 from recallm_core.documents.document import Document
 from recallm_core.documents.loading import load_documents
 from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.folders import Below, Folder
+from recallm_core.locks import ForkSafeLock
 from recallm_core.mcp_server.watching import Watch
 from recallm_core.retrieval import CorpusIndex
 
@@ -50,7 +50,7 @@ class Library:
         for path in folders:
             self._folders.append(_opened(path))
         self._make_index = make_index or _in_memory
-        self._lock = RLock()
+        self._lock = ForkSafeLock()
         self._state: list[State] | None = None
         self._shelf = Shelf((), ())
         self._parts: dict[tuple[str, ...], CorpusIndex] = {}

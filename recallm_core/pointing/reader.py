@@ -97,8 +97,6 @@ class PointedReader:
         text, placed = self._text.finish(), self._text.placed
         if self._error is not None and not placed:
             text = _words("".join(self._raw))
-        unfinished = not self._parser.over and self._error is None
-        cut = unfinished or self._size > MOST_CHARACTERS
         citations = self._prompt.resolver.resolve(text, placed, question=self._prompt.question)
         abstained = self._abstains(text, citations)
         thoughts = (Reasoning(_encodable(reasoning)),) if reasoning else ()
@@ -108,7 +106,7 @@ class PointedReader:
             abstained=abstained,
             trace=Trace((*thoughts, *((AnswerText(text),) if text else ()))),
             usage=usage or Usage(),
-            finish_reason="length" if cut else finish_reason,
+            finish_reason="length" if self._was_cut() else finish_reason,
             question=self._prompt.question,
             model=model,
             sources=self._prompt.documents,
@@ -128,6 +126,11 @@ class PointedReader:
         return text
 
     # what it comes to
+
+    def _was_cut(self) -> bool:
+        """Whether there was more of the reply than was read."""
+        unfinished = not self._parser.over and self._error is None
+        return unfinished or self._size > MOST_CHARACTERS
 
     def _refuse(self, error: ReplyError) -> None:
         if self._outside == "raise":

@@ -190,6 +190,12 @@ _ABBREVIATIONS = frozenset(
     sra srta ud uds avda
 """.split()  # noqa: SIM905
 )
+# What a number follows, and names a part of a text by; elsewhere these may be whole words.
+_BEFORE_NUMBERS = frozenset(
+    "abb abbn anh anl anm bl bsp fn fol kap par pos randnr rdnr rn rz tab taf tbl ziff".split()  # noqa: SIM905
+)
+_NUMBERED = _ABBREVIATIONS | _BEFORE_NUMBERS
+_ELIDED = re.compile(r"^\w{1,2}['\u2019]")  # l'art. 5
 # A number before a full stop is a German ordinal after these words, and before those.
 _BEFORE_ORDINALS = frozenset(
     """
@@ -345,6 +351,8 @@ def _is_shortened(text: str, begin: int, stop: int, after: str) -> bool:
     length = len(text[begin:stop].lstrip()) if stop - begin < _LONGEST_ASIDE else stop - begin
     word = words[-1].lstrip("([\"'\u201c\u2018\u201e\xab").casefold()
     if word in _ABBREVIATIONS or _INITIALS.fullmatch(word):
+        return True
+    if after[:1].isdigit() and _ELIDED.sub("", word) in _NUMBERED:
         return True
     if len(word) == 1 and word.isalpha():
         return words[-1][-1].isupper() or after[1:2] == "."

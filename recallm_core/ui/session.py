@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from recallm_core.answering.stream import Event, Finished
 from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
 from recallm_core.generator import RecaLLM
+from recallm_core.locks import ForkSafeLock
 
 _MOST_SOURCES = 2_000  # documents that answers quoted from, kept to be looked at
 _MOST_BYTES = 200_000_000  # of a PDF file that is shown
@@ -54,8 +54,8 @@ class Session:
     def __init__(self, load: Load, read: Read, *, model: str) -> None:
         self._load = load
         self._read = read
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()
+        self._lock = ForkSafeLock()
+        self._loading = ForkSafeLock()
         self._model = model
         self._llm: RecaLLM | None = None
         self._opened = Opened((), ())

@@ -124,3 +124,22 @@ def test_bm25_equals_the_formula(texts: list[list[str]], query: list[str]) -> No
             score += idf * tf * 2.5 / (tf + 1.5 * (1 - 0.6 + 0.6 * len(text) / mean))
         expected.append(score)
     np.testing.assert_allclose(index.scores(query), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Siehe Abb. 3 und Tab. 2 dort.",
+        "Vgl. Kap. 4, Ziff. 12 und Rn. 7.",
+        "Voir l\u2019art. 5 du code.",
+        "Voir l'art. 5 du code.",
+    ],
+)
+def test_a_number_after_the_word_for_it_begins_no_sentence(sentence: str) -> None:
+    text = f"{sentence} Next."
+    assert [text[a:b] for a, b in sentences(text)] == [sentence, "Next."]
+
+
+def test_words_that_name_numbers_end_sentences_before_words() -> None:
+    text = "Then press Tab. Go on. He lives in the Anl. Then he left."
+    assert [text[a:b] for a, b in sentences(text)][:2] == ["Then press Tab.", "Go on."]
