@@ -132,6 +132,7 @@ def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
             model=str(base),
             adapter_rank=min(4, config.adapter_rank),
             families=generated or {"recall": 1.0},
+            reward=replace(config.reward, response_tokens=32, overlong_tokens=0),
             **_SMALL,
         )
         run, seen = open_run(small, folder / "run"), _Seen()

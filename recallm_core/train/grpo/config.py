@@ -130,6 +130,12 @@ def grpo_config(values: Mapping[str, Any]) -> GrpoConfig:
             f"prompts times rollouts ({config.attempts}) must be a multiple of device_batch "
             f"({config.device_batch})"
         )
+    if config.reward.overlong_tokens > config.response_tokens:
+        raise ValueError(
+            f"reward.overlong_tokens ({config.reward.overlong_tokens}) must be at most "
+            f"response_tokens ({config.response_tokens}), or every attempt counts as too long; 0 "
+            "turns it off"
+        )
     if not any(config.families.values()):
         raise ValueError(f"[families] must give a share to at least one of {sorted(FAMILIES)}")
     return replace(config, reward=replace(config.reward, response_tokens=config.response_tokens))

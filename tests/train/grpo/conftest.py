@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "save_every": 1,
     "families": {"recall": 1.0},
+    "reward": {"overlong_tokens": 0},
 }
 
 

@@ -41,6 +41,7 @@ def test_shipped_configs_are_read(name: str) -> None:
         ({"reward": {"overlap": 1}}, "true or false"),
         ({"reward": {"over": 1}}, "unknown names"),
         ({"trl": 3}, "a table"),
+        ({"response_tokens": 100}, "every attempt counts as too long"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_right(values: dict[str, Any], message: str) -> None:

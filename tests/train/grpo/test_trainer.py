@@ -116,5 +116,5 @@ def test_a_hundred_steps_raise_retrieval_and_no_learning_does_not(
         retrieval = [line["retrieval"] for line in lines(run.folder / "attempts.jsonl")]
         means = [sum(values) / len(values) for values in retrieval]
         gains.append(sum(means[-10:]) / 10 - sum(means[:10]) / 10)
-    assert gains[0] > 0.2
+    assert gains[0] > 0.15
     assert abs(gains[1]) < 0.1
