@@ -11,8 +11,9 @@ from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.frame.lengths import Meter
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.told import Cited
+from recallm_core.evaluation.helmet.places import Place
 from recallm_core.evaluation.helmet.scores import ndcg, normal, ranking, scored
-from recallm_core.evaluation.helmet.tasks import TASKS, Place, released, samples
+from recallm_core.evaluation.helmet.tasks import TASKS, released, samples
 from recallm_core.testing import scripted_llm
 from tests.evaluation.long_contexts import data_folder, told
 

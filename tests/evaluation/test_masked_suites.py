@@ -14,6 +14,7 @@ from recallm_core.evaluation.frame.lengths import Meter
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.ways import ByRecall
 from recallm_core.evaluation.helmet import tasks as helmet
+from recallm_core.evaluation.helmet.places import Place
 from recallm_core.evaluation.positions import items as positions
 from recallm_core.evaluation.ruler import tasks as ruler
 from recallm_core.prompting.params import GenerationParams
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def everything(folder: Path) -> list[Sample]:
     """A sample of every task of every suite; look-ups after thought have a test of their own."""
     meter = Meter(scripted_llm(""))
-    texts, place = ruler.Texts(folder), helmet.Place(folder)
+    texts, place = ruler.Texts(folder), Place(folder)
     rows = positions.questions(folder, 1, 0)
     made = positions.samples(rows, 10, 4, folder=folder, meter=meter)
     for name, task in ruler.TASKS.items():

@@ -24,8 +24,9 @@ from recallm_core.evaluation.frame.report import drawn, ending, pictures, write
 from recallm_core.evaluation.frame.results import read_run
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.helmet import report
+from recallm_core.evaluation.helmet.places import Place, rows_of
 from recallm_core.evaluation.helmet.scores import scored
-from recallm_core.evaluation.helmet.tasks import TASKS, Place, Task, released, rows_of, samples
+from recallm_core.evaluation.helmet.tasks import TASKS, Task, released, samples
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM

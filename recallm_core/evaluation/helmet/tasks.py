@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import uuid
@@ -16,29 +15,13 @@ from recallm_core.documents.document import Document
 from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.frame.lengths import Fitter, Meter
 from recallm_core.evaluation.frame.sample import Sample
+from recallm_core.evaluation.helmet.classification import many_shot
+from recallm_core.evaluation.helmet.places import Make, Place, rows_of
 from recallm_core.evaluation.ruler import tasks as ruler
 from recallm_core.evaluation.ruler.questions import paragraphs
-from recallm_core.train.tasks.datasets import read_rows
 
 DEPTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 Text = tuple[str, str]
-Rows = Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a task's data comes from.
-
-    Attributes:
-        data: The data folder.
-        released: HELMET's own files, for who has them; None: rebuilt from the data folder.
-    """
-
-    data: Path
-    released: Path | None = None
-
-
-Make = Callable[[random.Random, int, int, Place], Sample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +46,6 @@ class Task:
 
 
 @cache
-def rows_of(folder: Path, name: str) -> tuple[dict[str, Any], ...]:
-    """Returns the rows of a file of the data folder.
-
-    Raises:
-        MissingDataError: It isn't there.
-    """
-    if not (folder / f"{name}.jsonl.gz").is_file():
-        raise MissingDataError(f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA to its folder")
-    return tuple(read_rows(folder, name))
-
-
 # recall
 
 
@@ -221,57 +193,6 @@ def _among(
     )
 
 
-# many-shot classification
-
-
-def _icl(name: str) -> Make:
-    def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
-        train, test, labels = _classes(place.data, name)
-        row = test[number % len(test)]
-        own = random.Random(hashlib.sha256(row["text"].encode()).hexdigest())
-        numbers = own.sample(range(len(labels)), len(labels))
-        codes = dict(zip(labels, map(str, numbers), strict=True))
-        shots = _balanced(own, train, max(size, 1))
-        text = "\n\n".join(f"{shot['text']}\nlabel: {codes[shot['label']]}" for shot in shots)
-        return Sample(
-            id="",
-            documents=(Document(text, "examples", "Examples"),),
-            question=f"Which label, by the examples, has this text: {row['text']}",
-            answers=(codes[row["label"]],),
-            budget=20,
-            facts={"shots": len(shots), "labels": len(labels)},
-        )
-
-    return make
-
-
-@cache
-def _classes(folder: Path, name: str) -> tuple[Rows, Rows, tuple[str, ...]]:
-    """Training rows, test rows balanced over the labels, and the labels."""
-    rows = rows_of(folder, name)
-    train = [row for row in rows if row["split"] == "train"]
-    tested: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["split"] == "test":
-            tested.setdefault(row["label"], []).append(row)
-    rng = random.Random(f"helmet:{name}")
-    order = rng.sample(sorted(tested), len(tested))
-    deepest = max(map(len, tested.values()), default=0)
-    test = [tested[label][n] for n in range(deepest) for label in order if n < len(tested[label])]
-    return train, test, tuple(sorted({row["label"] for row in rows}))
-
-
-def _balanced(rng: random.Random, rows: Rows, count: int) -> list[dict[str, Any]]:
-    """As many rows of each label as possible, in random order."""
-    by_label: dict[str, list[dict[str, Any]]] = {}
-    for row in rng.sample(rows, len(rows)):
-        by_label.setdefault(row["label"], []).append(row)
-    order = rng.sample(sorted(by_label), len(by_label))
-    rounds = range(max(map(len, by_label.values())))
-    drawn = [by_label[label][n] for n in rounds for label in order if n < len(by_label[label])]
-    return rng.sample(drawn[:count], min(count, len(drawn)))
-
-
 # ranking
 
 
@@ -389,8 +310,8 @@ _TASKS = (
     Task("ruler_niah_mv", "Recall", _ruler("niah_multivalue"), ("docs_18f_handbook",), "all"),
     Task("nq", "RAG", _passages(natural, "squad"), ("nq_multidoc_eval", "squad2")),
     Task("hotpotqa", "RAG", _passages(hotpot, "hotpot"), ("hotpotqa_dev",)),
-    Task("banking77", "ICL", _icl("banking77"), ("banking77",), "label"),
-    Task("clinc150", "ICL", _icl("clinc150"), ("clinc150",), "label"),
+    Task("banking77", "ICL", many_shot("banking77"), ("banking77",), "label"),
+    Task("clinc150", "ICL", many_shot("clinc150"), ("clinc150",), "label"),
     Task("rerank_squad", "Re-rank-like", rerank, ("squad2",), "ranking"),
     Task("quotesum", "Cite-like", quotesum, ("quotesum_dev",), "quotes", fixed=True),
     Task("clapnq", "Cite-like", clapnq, ("clapnq_dev",), "quotes", fixed=True),
