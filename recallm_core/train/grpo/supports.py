@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,6 +151,6 @@ def _digest(ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=16).digest()
 
 
-def _cut(remembered: OrderedDict[bytes, object]) -> None:
+def _cut(remembered: OrderedDict[bytes, Any]) -> None:
     while len(remembered) > _REMEMBERED:
         remembered.popitem(last=False)
