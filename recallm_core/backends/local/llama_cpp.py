@@ -78,8 +78,7 @@ class LlamaCppBackend:
         _check_kv_type(kv_type)
         kv_bytes = _bytes("max_kv_bytes", max_kv_bytes, memory_bytes() // 4)
         cache_bytes = _bytes("prefix_cache_bytes", prefix_cache_bytes, kv_bytes // 2)
-        self.header: GgufHeader = read_header(path)
-        self.model = Model(path, gpu_layers=gpu_layers)
+        self.header, self.model = read_header(path), Model(path, gpu_layers=gpu_layers)
         self.window: int = window or self.model.window
         self.vocab_size: int = self.model.vocab_size
         try:

@@ -177,9 +177,8 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
                 logits_to_keep=logits_to_keep + 1,
                 use_cache=False,
             )
-        logits: Tensor = out.logits[:, -logits_to_keep - 1 : -1]
-        temperature: float = self.temperature
-        return logits / temperature
+        logits: Tensor = out.logits[:, -logits_to_keep - 1 : -1] / self._config.temperature
+        return logits
 
     def _row(self, ids: Tensor, mask: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """One row; its prompt is padded on the left, its completion on the right."""
