@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("trl", reason="needs the extra grpo")
-
 SETTINGS: dict[str, Any] = {
     "steps": 3,
     "prompts": 2,
@@ -30,6 +28,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture
 def open_tiny(checkpoints: dict[str, Path], tmp_path: Path) -> Callable[..., Any]:
     """Opens a run over a tiny checkpoint, in a folder of its own."""
+    pytest.importorskip("trl", reason="needs the extra grpo")
 
     def opened(kind: str = "qwen2", folder: str = "run", **changes: Any) -> Any:
         from recallm_core.train.grpo.config import grpo_config

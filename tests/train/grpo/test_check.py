@@ -10,6 +10,8 @@ import pytest
 
 from recallm_core.errors import RecallmError
 
+pytest.importorskip("trl", reason="needs the extra grpo")
+
 CONFIGS = Path(str(files("recallm_core") / "train" / "configs"))
 WEIGHTS = {"qwen2.5-7b": "7.62 billion", "llama-3.1-8b": "8.03 billion"}
 

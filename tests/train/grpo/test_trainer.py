@@ -12,6 +12,8 @@ import pytest
 
 from recallm_core.errors import RecallmError
 
+pytest.importorskip("trl", reason="needs the extra grpo")
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
