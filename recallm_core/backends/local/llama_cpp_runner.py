@@ -135,11 +135,11 @@ class LlamaRunner:
 
     def _shared(self, row: int, ids: Ids) -> int:
         """Puts the longest known beginning of a prompt into its row; returns its length."""
-        lengths = [_in_common(known.ids, ids) for known in self._beginnings]
-        length = max(lengths, default=0)
+        lengths = [(_in_common(k.ids, ids), k.state is None) for k in self._beginnings]
+        length, _ = best_match = max(lengths, default=(0, False))  # of equals the one in its row
         if length < _LEAST_SHARED:
             return 0
-        best = self._beginnings.pop(lengths.index(length))
+        best = self._beginnings.pop(lengths.index(best_match))
         self._beginnings.append(best)
         if not self._filled(row, best, length):
             self._sequences.drop(row)
