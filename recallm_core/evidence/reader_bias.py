@@ -219,8 +219,12 @@ class ReaderEvidence:
         return SpanBias(self._sentences.starts(section, spans), STRENGTH * self._ends, another)
 
     def fit(self, recalled: Sequence[Recall]) -> float | None:
-        """Returns how probable it is that there is an answer; None: it can't read the language."""
-        before = [quote.text for quote in recalled[:-1]]
+        """Returns how probable it is that there is an answer; None: it can't read the language.
+
+        Quotes that an output owes are pieces of one evidence: told some of them, the reader would
+        take any sentence beside them for the answer. Those that a model opens itself are hops.
+        """
+        before = [] if self._owes_quotes else [quote.text for quote in recalled[:-1]]
         if not self._scorer.knows(self._question, before):
             return None
         readings = self._scorer.readings(self._question, before)

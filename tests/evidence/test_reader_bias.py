@@ -14,8 +14,9 @@ from recallm_core import Document, GenerationParams, RecaLLM
 from recallm_core.decoding.constraint import Constraint, Effect, Prior, SpanBias
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import ConstraintError
-from recallm_core.evidence.protocol import Evidence
+from recallm_core.evidence.protocol import Evidence, Recall
 from recallm_core.evidence.reader_bias import ReaderScorer
+from recallm_core.evidence.registry import scorer_factory
 from recallm_core.prompting.prompt import Prompt
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
@@ -240,3 +241,15 @@ def test_only_the_likeliest_windows_are_read(monkeypatch: pytest.MonkeyPatch) ->
     windows = scorer.readings("When does the ferry leave?", recalled)
     place = text.index(recalled[0])
     assert any(w.window.starts[0] <= place < w.window.ends[-1] for w in windows)
+
+
+def test_owed_quotes_are_no_hops_to_an_answer() -> None:
+    """The reader, told of sentences that it chose itself, must not take the next for an answer."""
+    question = "Who won the chess championship?"
+    places = said(prepared([HOPS], question, prior="reader"))._places
+    scorer = scorer_factory("reader")(places.passages)
+    quotes = [Recall(0, "Ann Lee runs the harbour."), Recall(0, "Ann Lee lives in Oslo.")]
+    owed = scorer(question, places, 3)
+    assert owed.fit(quotes) == owed.fit([]) == scorer(question, places, None).fit([])
+    hops = scorer("Where does the person who runs the harbour live?", places, None)
+    assert hops.fit(quotes) != hops.fit([])
