@@ -27,7 +27,7 @@ demo: $(VENV)/.stamp-user
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -m "slow or browser"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from recallm_core import CorpusIndex, Document
 from recallm_core.backends.stream import EngineStream, Job
@@ -187,3 +188,16 @@ def test_a_stream_of_the_parent_is_refused_in_a_child() -> None:
     with held_elsewhere(job.changed):
         assert "forked" in in_child(lambda: next(stream))
         assert in_child(stream.close) == "None"
+
+
+def test_an_index_works_in_a_child_after_torch_used_its_threads() -> None:
+    """OpenMP's threads stay behind in the parent; a search in the child must not wait for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.nn.functional.softmax(torch.randn(2000, 2000), -1)
+        index = CorpusIndex.build([Document("The ferry leaves at ten.", "b")])
+        index.search("ferry", 1)
+        assert in_child(lambda: index.search("ferry", 1)[0].document_id) == "b"
+    finally:
+        torch.set_num_threads(threads)

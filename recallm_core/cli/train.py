@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import MissingExtraError, RecallmError
-from recallm_core.inputs.arguments import MOST_THREADS, whole_option
+from recallm_core.inputs.arguments import MOST, MOST_THREADS, whole_option
 
 if TYPE_CHECKING:
     from recallm_core.train.mini.loop import MiniConfig
@@ -227,10 +227,19 @@ def _add_families(kinds: Any) -> None:
     show = kinds.add_parser("show", help="print a problem of a family, its gold marked")
     show.add_argument("family", help="one of those that recallm train families lists")
     families = kinds.add_parser("families", help="list the families of problems, with figures")
-    families.add_argument("--count", type=int, default=20, help="problems of each (default: 20)")
+    families.add_argument(
+        "--count", type=whole_option(1, 100_000), default=20, help="problems of each (default: 20)"
+    )
     for parser in (show, families):
-        parser.add_argument("--seed", type=int, default=1, help="of the problems (default: 1)")
-        parser.add_argument("--size", type=int, default=4000, help="characters (default: 4,000)")
+        parser.add_argument(
+            "--seed", type=whole_option(-MOST, MOST), default=1, help="of the problems (default: 1)"
+        )
+        parser.add_argument(
+            "--size",
+            type=whole_option(1, 10_000_000),
+            default=4000,
+            help="characters (default: 4,000)",
+        )
 
 
 def _show(arguments: argparse.Namespace) -> int:

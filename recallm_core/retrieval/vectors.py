@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -55,9 +57,16 @@ class Coarse:
     lists: npt.NDArray[np.int32]
 
 
+@cache
 def _faiss() -> Any:
+    """FAISS; a forked child searches in one thread.
+
+    Threads of OpenMP that the parent had stay behind, and whoever counts on them waits for ever.
+    """
     with needs("index", "search by meaning"):
         import faiss
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(faiss.omp_set_num_threads, 1))
     return faiss
 
 

@@ -18,7 +18,7 @@ from recallm_core.backends.local.prefix_cache import PrefixCache
 from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
-from recallm_core.inputs.gguf_header import GgufHeader, read_header
+from recallm_core.inputs.gguf_header import read_header
 from recallm_core.inputs.memory import memory_bytes
 from recallm_core.tokenization.gguf_vocabulary import NORMAL
 
