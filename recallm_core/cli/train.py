@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     mini.add_argument("--export", type=Path, help="model folder to write (default: OUT/model)")
     mini.add_argument(
         "--workers",
-        type=whole_option(1, MOST_THREADS),
+        type=whole_option(0, MOST_THREADS),
         default=1,
         help="processes that prepare batches",
     )

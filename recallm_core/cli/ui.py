@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-import socket
-import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
         raise MissingExtraError(
             'recallm ui needs starlette and uvicorn: pip install "recallm-core[ui]"'
         )
+    import secrets
+    import socket
+
     import uvicorn
 
     from recallm_core.ui.app import make_app
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
 def _announce(address: str, *, open_it: bool) -> None:
     print(f"RecaLLM: {address}\nThe address holds a key; Ctrl-C ends the server.", flush=True)
     if open_it:
+        import webbrowser
+
         webbrowser.open(address)
 
 
