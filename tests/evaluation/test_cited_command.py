@@ -169,7 +169,7 @@ def test_a_folder_with_rows_wants_resume(
     assert capsys.readouterr().out == table
     assert (out / "rows.jsonl").read_bytes() == rows
     assert main(given(own, out, "--resume", "--max-new-tokens", "9")) == 1
-    assert "max_new_tokens: 160, now 9" in capsys.readouterr().err
+    assert "max_new_tokens: 256, now 9" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("scripted")

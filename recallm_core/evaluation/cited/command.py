@@ -37,7 +37,7 @@ from recallm_core.train.tasks.datasets import data_folder
 POLICIES = ("auto", "first", "required", "free")
 PRIORS = ("none", "sentences", "reader")
 _DEFAULT_POLICIES = ("first", "required", "free")
-_TOKENS = 160
+_TOKENS = 256
 Say = Callable[[str], None]
 Suites = dict[str, Sequence[Item]]
 
@@ -87,7 +87,7 @@ def add_parser(kinds: Any) -> None:
         "--max-new-tokens",
         type=whole_option(1, MOST_TOKENS),
         default=_TOKENS,
-        help="per answer (160)",
+        help="per answer (256)",
     )
 
 
