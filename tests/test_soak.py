@@ -94,8 +94,8 @@ def measured() -> dict[str, float]:
 def test_memory_is_flat_and_nothing_is_left() -> None:
     """In a process of its own, with one heap: what heaps of many threads hold is the allocator's.
 
-    After 400 questions it grows by 12 to 24 KB each: kernels of the evidence reader, whose texts are
-    of ever other lengths. Python's own objects stay (1 KB).
+    After 400 questions it grows by 12 to 24 KB each: kernels of the evidence reader, whose texts
+    are of ever other lengths. Python's own objects stay (1 KB).
     """
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
