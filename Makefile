@@ -30,7 +30,7 @@ test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -m "slow or browser"
+	$(BIN)/python -m pytest -n 2 -m "slow or browser"
 
 # A few minutes on a real model, brought from the package registry where it can be; the tests say so
 # and skip where it can't.
