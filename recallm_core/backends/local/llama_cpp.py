@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recallm_core.backends import GenerationRequest
-from recallm_core.backends.checks import check_request
-from recallm_core.backends.local.engine import Engine, OnPrefill
+from recallm_core.backends.local.engine import Engine
+from recallm_core.backends.local.engine_backend import EngineBackend
 from recallm_core.backends.local.llama_cpp_library import KV_TYPES, Model
 from recallm_core.backends.local.llama_cpp_runner import LlamaRunner
 from recallm_core.backends.local.prefix_cache import PrefixCache
-from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.gguf_header import read_header
@@ -28,7 +25,7 @@ _MOST_THREADS = 8  # more seldom pay for one model
 _PREFILL_CHUNK = 512
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(EngineBackend):
     """A GGUF model behind one worker thread; safe to call from many threads.
 
     Args:
@@ -52,8 +49,6 @@ class LlamaCppBackend:
         MissingExtraError: llama.cpp isn't installed.
         ValueError: A setting is out of range.
     """
-
-    in_process = True
 
     def __init__(
         self,
@@ -96,7 +91,7 @@ class LlamaCppBackend:
             self.model.close()
             raise
         self.batched: bool = runner.can_rollback
-        self._engine = Engine(
+        engine = Engine(
             runner,
             PrefixCache(0),  # the runner has its own
             max_batch=max_batch,
@@ -104,7 +99,7 @@ class LlamaCppBackend:
             prefill_chunk=prefill_chunk,
             draft_tokens=draft_tokens,
         )
-        self._stop = weakref.finalize(self, self._engine.stop)
+        self._run(engine)
 
     def _runner(self, most_bytes: int, **settings: Any) -> LlamaRunner:
         def most_cells(token_bytes: int) -> int:
@@ -132,33 +127,6 @@ class LlamaCppBackend:
         kinds = self.header.numbers("tokenizer.ggml.token_type")
         plain = kinds == NORMAL if len(kinds) else []
         return tuple(i for i in self.model.ends() if not (len(plain) and plain[i]))
-
-    @property
-    def on_prefill(self) -> OnPrefill | None:
-        """Called by the worker while it reads a prompt, with the tokens read and their total."""
-        return self._engine.on_prefill
-
-    @on_prefill.setter
-    def on_prefill(self, callback: OnPrefill | None) -> None:
-        self._engine.on_prefill = callback
-
-    def generate(self, request: GenerationRequest) -> EngineStream:
-        """Queues a request and returns its stream at once.
-
-        Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
-            ConstraintError: The request's rules were made for another vocabulary or prompt.
-            ValueError: The prompt is empty, or a sampling value is out of range.
-        """
-        check_request(request, vocab_size=self.vocab_size, window=self.window)
-        job = Job(request)
-        stream = EngineStream(job, self)
-        self._engine.submit(job)
-        return stream
-
-    def close(self) -> None:
-        """Ends all streams and frees the model; safe to call twice."""
-        self._stop()
 
 
 def _check_kv_type(kv_type: str) -> None:

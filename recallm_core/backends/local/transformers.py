@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from recallm_core.backends import GenerationRequest
-from recallm_core.backends.checks import check_request
-from recallm_core.backends.local.engine import Engine, OnPrefill
+from recallm_core.backends.local.engine import Engine
+from recallm_core.backends.local.engine_backend import EngineBackend
 from recallm_core.backends.local.prefix_cache import PrefixCache
 from recallm_core.backends.local.runner import choose_runner
-from recallm_core.backends.stream import EngineStream, Job
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.kernels import bound_kernels
@@ -32,7 +29,7 @@ from recallm_core.models.checkpoint import (
 DRAFT_TOKENS = 16
 
 
-class TransformersBackend:
+class TransformersBackend(EngineBackend):
     """A model of transformers behind one worker thread; safe to call from many threads.
 
     Args:
@@ -51,8 +48,6 @@ class TransformersBackend:
     Raises:
         CheckpointError: The config names no window and none was given.
     """
-
-    in_process = True
 
     def __init__(
         self,
@@ -93,7 +88,7 @@ class TransformersBackend:
         kv_bytes = _free_bytes(device) if max_kv_bytes is None else max_kv_bytes
         cache_bytes = kv_bytes // 2 if prefix_cache_bytes is None else prefix_cache_bytes
         self.prefix_cache = PrefixCache(cache_bytes if runner.can_rollback else 0)
-        self._engine = Engine(
+        engine = Engine(
             runner,
             self.prefix_cache,
             max_batch=max_batch,
@@ -101,7 +96,7 @@ class TransformersBackend:
             prefill_chunk=prefill_chunk or (512 if device.type == "cpu" else 2048),
             draft_tokens=draft_tokens,
         )
-        self._stop = weakref.finalize(self, self._engine.stop)
+        self._run(engine)
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -110,32 +105,9 @@ class TransformersBackend:
         listed = named if isinstance(named, list | tuple) else [named]
         return tuple(i for i in listed if type(i) is int and i >= 0)
 
-    @property
-    def on_prefill(self) -> OnPrefill | None:
-        """Called by the worker while it reads a prompt, with the tokens read and their total."""
-        return self._engine.on_prefill
-
-    @on_prefill.setter
-    def on_prefill(self, callback: OnPrefill | None) -> None:
-        self._engine.on_prefill = callback
-
-    def generate(self, request: GenerationRequest) -> EngineStream:
-        """Queues a request and returns its stream at once.
-
-        Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
-            ConstraintError: The request's rules were made for another vocabulary or prompt.
-            ValueError: The prompt is empty, or a sampling value is out of range.
-        """
-        check_request(request, vocab_size=self.vocab_size, window=self.window)
-        job = Job(request)
-        stream = EngineStream(job, self)
-        self._engine.submit(job)
-        return stream
-
     def close(self) -> None:
         """Ends all streams and frees the caches; safe to call twice."""
-        self._stop()
+        super().close()
         self.prefix_cache.clear()
 
 
