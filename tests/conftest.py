@@ -52,6 +52,13 @@ def llama_cpp() -> Any:
     return pytest.importorskip("llama_cpp", reason=reason)
 
 
+@pytest.fixture(scope="session")
+def pdf() -> Callable[..., bytes]:
+    """Makes a PDF file with lines of Helvetica on each page (see pdf_files.py)."""
+    make: Callable[..., bytes] = _beside("pdf_files").pdf_file
+    return make
+
+
 @pytest.fixture
 def fake_server(socket_enabled: None) -> Iterator[Callable[..., Any]]:
     """Starts stand-ins for a vLLM server (see fake_server.py) on loopback; ended with the test."""

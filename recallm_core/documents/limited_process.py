@@ -30,6 +30,13 @@ _CHILD = "from recallm_core.documents.pdf_child import serve; serve()"
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "LANG")
 
 
+def child_environment() -> dict[str, str]:
+    """Returns what a child that reads strangers' files is told: where modules are, and no keys."""
+    known = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
+    return known | {"PYTHONPATH": paths}
+
+
 class LimitedProcess:
     """Reads files in a child process, one at a time; safe to use from many threads."""
 
@@ -82,8 +89,6 @@ class LimitedProcess:
     def _new(self) -> subprocess.Popen[bytes] | None:
         if getattr(sys, "frozen", False) or not sys.executable:
             return None
-        known = {name: os.environ[name] for name in _KEPT if name in os.environ}  # no keys
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
         try:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-c", _CHILD],
@@ -91,7 +96,7 @@ class LimitedProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupted terminal interrupts this process only
-                env={**known, "PYTHONPATH": paths},
+                env=child_environment(),
             )
         except (OSError, ValueError):
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recallm_core.documents.limited_process import child_environment
 from recallm_core.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _MOST_PIXELS = 12_000_000
 _SECONDS = 30.0
 _SPARE_BYTES = 512 << 20
 _CHILD = "from recallm_core.ui.page_image import child; child()"
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "LANG")
 _HEAD = struct.Struct("!II")
 
 Box = tuple[float, float, float, float]
@@ -57,15 +56,13 @@ def page_image(data: bytes, page: int, quote: str = "", near: int = 0) -> PageIm
         DocumentError: The file has no such page, or it can't be drawn within limits.
     """
     request = json.dumps({"page": page, "quote": quote, "near": near}).encode()
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
-    known = {name: os.environ[name] for name in _KEPT if name in os.environ}  # no keys
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _CHILD],
             input=_HEAD.pack(len(request), len(data)) + request + data,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**known, "PYTHONPATH": paths},
+            env=child_environment(),
             timeout=_SECONDS,
             check=False,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,15 @@ ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, pdf: Callable[..., bytes]) -> Path:
     root = tmp_path_factory.mktemp("docs")
     leave = "Every employee has 27 days of paid leave a year.\nUnused days expire in March.\n"
     (root / "leave.md").write_text("# Leave\n\n" + leave)
     (root / "<img src=x onerror=alert(1)>.md").write_text(HOSTILE)
     (root / "fees.pdf").write_bytes(
-        _pdf("The yearly fee of the club is 45 euro.", "It is due in May.")
+        pdf(["The yearly fee of the club is 45 euro.\nIt is due in May."])
     )
     return root
-
-
-def _pdf(*lines: str) -> bytes:
-    shown = "".join(f"1 0 0 1 72 {700 - 20 * n} Tm ({line}) Tj " for n, line in enumerate(lines))
-    content = f"BT /F1 12 Tf {shown}ET"
-    objects = [
-        "<</Type/Catalog/Pages 2 0 R>>",
-        "<</Type/Pages/Count 1/Kids[4 0 R]>>",
-        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-        "<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 5 0 R"
-        "/Resources<</Font<</F1 3 0 R>>>>>>",
-        f"<</Length {len(content)}>>stream\n{content}\nendstream",
-    ]
-    out, offsets = "%PDF-1.4\n", []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n"
-    table = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
-    start = len(out)
-    out += f"xref\n0 6\n0000000000 65535 f \n{table}trailer<</Size 6/Root 1 0 R>>\n"
-    return f"{out}startxref\n{start}\n%%EOF\n".encode()
 
 
 @pytest.fixture(scope="module")

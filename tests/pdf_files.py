@@ -1,14 +1,6 @@
 """PDF files made by hand."""
 
-from collections.abc import Callable
-
-import pytest
-
-
-@pytest.fixture
-def pdf() -> Callable[..., bytes]:
-    """Makes a PDF file with one line of Helvetica on each page."""
-    return pdf_file
+from __future__ import annotations
 
 
 def pdf_file(pages: list[str], *, encrypted: bool = False) -> bytes:
