@@ -36,8 +36,8 @@ def quote_url(citation: Citation, document: Document | None = None) -> str | Non
         return None
     if citation.page is not None:
         return f"{urldefrag(address).url}#page={citation.page}"
-    directive = text_directive(citation, document)
-    if directive is None or not address.startswith("http"):
+    directive = text_directive(citation, document) if address.startswith("http") else None
+    if directive is None:
         return address
     base, fragment = urldefrag(address)
     return f"{base}#{fragment.partition(_DIRECTIVE)[0]}{_DIRECTIVE}{directive}"
