@@ -23,6 +23,8 @@ from recallm_core.tokenization.tokenizer import Tokenizer
 
 _MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
 _SAMPLE = 50_000
+_ROOMY = 8  # characters per token that few texts have
+_READ_AT_ONCE = 8_000_000  # characters; what is much larger is refused without an index
 
 Message = Mapping[str, str]
 
@@ -47,6 +49,20 @@ class Packable(Protocol):
 
 
 Documents = Iterable[Document | str] | DocumentSet | Packable
+
+
+def wants_index(documents: Iterable[Document], recipe: Recipe, window: int) -> bool:
+    """Returns whether documents hold much more than a model is given of them at once.
+
+    Whoever asks them more than once had better keep an index.
+
+    Args:
+        documents: The documents.
+        recipe: How the model is driven.
+        window: Tokens that it can attend to.
+    """
+    size = sum(len(document.text) for document in documents)
+    return size > min(_READ_AT_ONCE, _ROOMY * (recipe.pack_tokens or window))
 
 
 class Preparer:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 ANSWERED, ABSTAINED = 0, 3
 SKIPS_SHOWN = 20
-_ROOMY = 8  # characters per token that few texts have
-_READ_AT_ONCE = 8_000_000  # characters; what is much larger is refused without an index
 
 _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_new_tokens": (whole_option(1, MOST_TOKENS), "tokens to write at most, reasoning included"),
@@ -164,12 +162,13 @@ def _findable(
     args: argparse.Namespace, llm: RecaLLM, documents: Documents, steps: _Steps
 ) -> Documents:
     """The documents, or where the model is given only parts of them an index, kept between runs."""
-    if not isinstance(documents, tuple):
-        return documents
-    size = sum(len(document.text) for document in documents)
-    if size <= min(_READ_AT_ONCE, _ROOMY * (llm.recipe.pack_tokens or llm.backend.window)):
-        return documents
+    from recallm_core.answering.context import wants_index
     from recallm_core.cli import index_cache as ask_cache
+
+    if not isinstance(documents, tuple) or not wants_index(
+        documents, llm.recipe, llm.backend.window
+    ):
+        return documents
 
     root = None if args.no_cache else ask_cache.folder()
     with steps.count("Indexing") as progress:

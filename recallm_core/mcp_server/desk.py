@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 1_000_000  # of a text to check
 _LONGEST_QUESTION = 20_000
-_READ_AT_ONCE = 8_000_000  # characters; what is much larger is indexed
-_ROOMY = 8  # characters per token that few texts have
 
 
 class Desk:
@@ -136,12 +134,11 @@ class Desk:
 
     def _fitting(self, source: Source, model: RecaLLM, watch: Watch) -> Source:
         """The documents, or where they exceed the window by far an index of them."""
-        if not isinstance(source, tuple):
-            return source
-        size = sum(len(document.text) for document in source)
-        if size <= min(_READ_AT_ONCE, _ROOMY * (model.recipe.pack_tokens or model.backend.window)):
-            return source
-        return self.library.indexed(source, watch)
+        from recallm_core.answering.context import wants_index
+
+        if isinstance(source, tuple) and wants_index(source, model.recipe, model.backend.window):
+            return self.library.indexed(source, watch)
+        return source
 
     def _loaded(self) -> RecaLLM:
         with self._loading:
