@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from recallm_core.documents.document import Document
@@ -45,13 +46,21 @@ class MissingDataError(RecallmError):
     """A suite needs a file that isn't there; it is left out and the report says so."""
 
 
-def _rows(name: str) -> Iterator[dict[str, Any]]:
-    folder = data_folder()
+def rows_of(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a file of a data folder.
+
+    Raises:
+        MissingDataError: It isn't there.
+    """
     if not (folder / f"{name}.jsonl.gz").is_file():
         raise MissingDataError(
             f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA to the folder that has it"
         )
     return read_rows(folder, name)
+
+
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    return rows_of(data_folder(), name)
 
 
 def _placed(row: dict[str, Any], place: int) -> tuple[Document, ...]:

@@ -126,7 +126,7 @@ def test_released_files_are_read_and_others_are_refused(tmp_path: Path) -> None:
     (kilt / "nq.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     released.cache_clear()
     (asked,) = released(tmp_path)
-    assert (asked.gold, asked.near) == ((("T", "one"),), (("U", "two"),))
+    assert (asked.own, asked.near) == ((("T", "one"),), (("U", "two"),))
     (kilt / "bad.jsonl").write_text('{"question": 1}\n', "utf-8")
     released.cache_clear()
     with pytest.raises(MissingDataError, match=r"bad.jsonl: expected lines with question"):

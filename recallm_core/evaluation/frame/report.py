@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recallm_core.evaluation.frame.page import write_page
-from recallm_core.evaluation.frame.results import grouped, mean, unanswered, value
+from recallm_core.evaluation.frame.results import grouped, mean, read_run, unanswered, value
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.report import heading, table
 from recallm_core.evaluation.rows import Row
@@ -20,6 +21,17 @@ _EXAMPLES = 3  # of each way
 _SHOWN = 120  # characters of a text
 Draw = Callable[[Path], list[str]]
 Parts = Sequence[str]
+DrawRows = Callable[[Sequence[Row], Path], list[str]]
+
+
+class SuiteReport(Protocol):
+    """The module of a suite's report."""
+
+    def parts(self, rows: Sequence[Row], about: Mapping[str, Any], /) -> list[str]:
+        """Returns its parts, as Markdown."""
+
+    def data(self, rows: Sequence[Row], /) -> dict[str, Any]:
+        """Returns its figures as plain values."""
 
 
 def cell(value: Interval | None, *, scale: int = 100) -> str:
@@ -131,3 +143,21 @@ def write(
     write_page(folder, title)
     plain = json.dumps({"about": dict(about), **data}, indent=1, ensure_ascii=False)
     (folder / "summary.json").write_text(plain + "\n", "utf-8")
+
+
+def write_suite(
+    folder: Path, about: Mapping[str, Any], title: str, report: SuiteReport, draw: DrawRows
+) -> None:
+    """Writes a suite's report, with its pictures, from the rows of a folder.
+
+    Args:
+        folder: Of the run.
+        about: What the run was: model, command, settings.
+        title: The suite's.
+        report: The module that makes its parts and its figures.
+        draw: Draws its pictures.
+    """
+    rows = read_run(folder)
+    plots = drawn(partial(draw, rows), folder)
+    parts = [*report.parts(rows, about), *ending(folder, rows, about), pictures(plots)]
+    write(folder, f"{title}: {about.get('model', 'a model')}", about, parts, report.data(rows))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents.document import Document
+from recallm_core.evaluation.datasets import rows_of
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.helmet.places import Make, Place, Rows, rows_of
+from recallm_core.evaluation.helmet.places import Make, Place, Rows
 
 
 def many_shot(name: str) -> Make:
@@ -39,7 +40,7 @@ def many_shot(name: str) -> Make:
 @cache
 def _classes(folder: Path, name: str) -> tuple[Rows, Rows, tuple[str, ...]]:
     """Training rows, test rows balanced over the labels, and the labels."""
-    rows = rows_of(folder, name)
+    rows = list(rows_of(folder, name))
     train = [row for row in rows if row["split"] == "train"]
     tested: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import RecallmError
-from recallm_core.evaluation.datasets import MissingDataError
+from recallm_core.evaluation.datasets import MissingDataError, rows_of
 from recallm_core.evaluation.environment import commit
 from recallm_core.evaluation.frame.arguments import (
     add_suite,
@@ -20,11 +20,10 @@ from recallm_core.evaluation.frame.arguments import (
     ways_of,
 )
 from recallm_core.evaluation.frame.lengths import Meter, shown_length
-from recallm_core.evaluation.frame.report import drawn, ending, pictures, write
-from recallm_core.evaluation.frame.results import read_run
+from recallm_core.evaluation.frame.report import write_suite
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.helmet import report
-from recallm_core.evaluation.helmet.places import Place, rows_of
+from recallm_core.evaluation.helmet.places import Place
 from recallm_core.evaluation.helmet.scores import scored
 from recallm_core.evaluation.helmet.tasks import TASKS, Task, released, samples
 from recallm_core.evaluation.rows import Row
@@ -129,11 +128,7 @@ def _cell(
 
 def write_report(folder: Path, about: dict[str, Any]) -> None:
     """Writes report and plot from the rows of a folder."""
-    rows = read_run(folder)
-    plots = drawn(partial(_draw, rows), folder)
-    parts = [*report.parts(rows, about), *ending(folder, rows, about), pictures(plots)]
-    title = f"HELMET-style: {about.get('model', 'a model')}"
-    write(folder, title, about, parts, report.data(rows))
+    write_suite(folder, about, "HELMET-style", report, _draw)
 
 
 def _draw(rows: Sequence[Row], folder: Path) -> list[str]:

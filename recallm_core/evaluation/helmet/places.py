@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.train.tasks.datasets import read_rows
 
 Rows = Sequence[dict[str, Any]]
 
@@ -29,14 +27,3 @@ class Place:
 
 
 Make = Callable[[random.Random, int, int, Place], Sample]
-
-
-def rows_of(folder: Path, name: str) -> tuple[dict[str, Any], ...]:
-    """Returns the rows of a file of the data folder.
-
-    Raises:
-        MissingDataError: It isn't there.
-    """
-    if not (folder / f"{name}.jsonl.gz").is_file():
-        raise MissingDataError(f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA to its folder")
-    return tuple(read_rows(folder, name))

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from recallm_core.documents.document import Document
-from recallm_core.evaluation.datasets import MissingDataError
+from recallm_core.evaluation.datasets import MissingDataError, rows_of
 from recallm_core.evaluation.frame.lengths import Fitter, Meter
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.helmet.classification import many_shot
-from recallm_core.evaluation.helmet.places import Make, Place, rows_of
+from recallm_core.evaluation.helmet.places import Make, Place
 from recallm_core.evaluation.ruler import tasks as ruler
-from recallm_core.evaluation.ruler.questions import paragraphs
+from recallm_core.evaluation.ruler.questions import Asked, paragraphs
+from recallm_core.evaluation.ruler.questions import hotpot as ruler_hotpot
 
 DEPTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 Text = tuple[str, str]
@@ -87,17 +87,6 @@ def _ruler(name: str) -> Make:
 # questions over passages
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question with its gold passages and the distractors that stand beside them first."""
-
-    question: str
-    answers: tuple[str, ...]
-    gold: tuple[Text, ...]
-    near: tuple[Text, ...]
-    depth: float | None = None
-
-
 @cache
 def natural(place: Place) -> tuple[Asked, ...]:
     """Returns Natural Questions with BM25's distractors."""
@@ -112,17 +101,9 @@ def natural(place: Place) -> tuple[Asked, ...]:
     )
 
 
-@cache
 def hotpot(place: Place) -> tuple[Asked, ...]:
     """Returns HotpotQA's questions with their ten paragraphs."""
-    return tuple(_hotpot(row) for row in rows_of(place.data, "hotpotqa_dev"))
-
-
-def _hotpot(row: Mapping[str, Any]) -> Asked:
-    pairs = [(p["gold"], (p["title"], "".join(p["sentences"]).strip())) for p in row["paragraphs"]]
-    gold = tuple(pair for is_gold, pair in pairs if is_gold)
-    near = tuple(pair for is_gold, pair in pairs if not is_gold)
-    return Asked(row["question"], (row["answer"],), gold, near)
+    return ruler_hotpot(place.data)
 
 
 @cache
@@ -175,13 +156,13 @@ def _among(
     asked: Asked, size: int, number: int, rng: random.Random, fill: Sequence[Text]
 ) -> Sample:
     """A question among ``size`` passages, its gold ones from one of six depths on."""
-    taken = {text for _, text in (*asked.gold, *asked.near)}
+    taken = {text for _, text in (*asked.own, *asked.near)}
     far = (pair for pair in rng.sample(fill, len(fill)) if pair[1] not in taken)
-    others = [*asked.near, *far][: max(0, size - len(asked.gold))]
+    others = [*asked.near, *far][: max(0, size - len(asked.own))]
     rng.shuffle(others)
     depth = DEPTHS[number % len(DEPTHS)]
     at = round(depth * len(others))
-    texts = [*others[:at], *asked.gold, *others[at:]]
+    texts = [*others[:at], *asked.own, *others[at:]]
     return Sample(
         id="",
         documents=tuple(Document(text, f"d{n}", title) for n, (title, text) in enumerate(texts)),
@@ -198,7 +179,7 @@ def _among(
 
 def rerank(rng: random.Random, size: int, number: int, place: Place) -> Sample:
     """Returns passages to be ranked for a SQuAD question: its own 2, of its article 1, others 0."""
-    rows = rows_of(place.data, "squad2")
+    rows = list(rows_of(place.data, "squad2"))
     row = rows[number * 7919 % len(rows)]
     asked = [qa for qa in row["qas"] if not qa["impossible"] and qa["answers"]]
     if not asked:
@@ -233,7 +214,7 @@ def _some(rng: random.Random, texts: Sequence[str]) -> list[str]:
 
 def quotesum(rng: random.Random, size: int, number: int, place: Place) -> Sample:
     """Returns a question of QuoteSum over its sources; people's quotes are known."""
-    rows = rows_of(place.data, "quotesum_dev")
+    rows = list(rows_of(place.data, "quotesum_dev"))
     row = rows[number % len(rows)]
     documents = tuple(Document(s["text"], f"s{s['n']}", s["title"]) for s in row["sources"])
     quotes = [[f"s{q['n']}", q["text"]] for q in row["quotes"] if q["verbatim"]]
@@ -250,7 +231,7 @@ def quotesum(rng: random.Random, size: int, number: int, place: Place) -> Sample
 
 def clapnq(rng: random.Random, size: int, number: int, place: Place) -> Sample:
     """Returns a question of ClapNQ, answerable or not in turn; people's sentences are known."""
-    rows = rows_of(place.data, "clapnq_dev")
+    rows = list(rows_of(place.data, "clapnq_dev"))
     kinds = [[r for r in rows if r["answerable"] is wanted] for wanted in (True, False)]
     kind = kinds[number % 2]
     row = kind[number // 2 % len(kind)]

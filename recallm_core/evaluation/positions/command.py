@@ -12,8 +12,7 @@ from typing import Any
 from recallm_core.evaluation.environment import commit
 from recallm_core.evaluation.frame.arguments import add_suite, data_of, settings_of, ways_of
 from recallm_core.evaluation.frame.lengths import Meter
-from recallm_core.evaluation.frame.report import drawn, ending, pictures, write
-from recallm_core.evaluation.frame.results import read_run
+from recallm_core.evaluation.frame.report import write_suite
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.positions import report
 from recallm_core.evaluation.positions.items import (
@@ -97,11 +96,7 @@ def _cells(
 
 def write_report(folder: Path, about: dict[str, Any]) -> None:
     """Writes report and plot from the rows of a folder."""
-    rows = read_run(folder)
-    plots = drawn(partial(_draw, rows), folder)
-    parts = [*report.parts(rows, about), *ending(folder, rows, about), pictures(plots)]
-    title = f"Positions of the gold passage: {about.get('model', 'a model')}"
-    write(folder, title, about, parts, report.data(rows))
+    write_suite(folder, about, "Positions of the gold passage", report, _draw)
 
 
 def _draw(rows: Sequence[Row], folder: Path) -> list[str]:

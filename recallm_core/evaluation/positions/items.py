@@ -10,7 +10,7 @@ from typing import Any
 
 from recallm_core.documents.document import Document
 from recallm_core.evaluation.cited.words import contains
-from recallm_core.evaluation.datasets import MissingDataError
+from recallm_core.evaluation.datasets import MissingDataError, rows_of
 from recallm_core.evaluation.frame.lengths import LengthError, Meter
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.train.tasks.datasets import read_rows
@@ -41,9 +41,7 @@ def questions(folder: Path, n: int, seed: int) -> list[dict[str, Any]]:
     Raises:
         MissingDataError: The folder has no such file.
     """
-    if not (folder / f"{_FILE}.jsonl.gz").is_file():
-        raise MissingDataError(f"no {_FILE}.jsonl.gz in {folder}; set RECALLM_DATA to its folder")
-    rows = list(read_rows(folder, _FILE))
+    rows = list(rows_of(folder, _FILE))
     random.Random(f"positions:{seed}").shuffle(rows)
     return rows[:n]
 

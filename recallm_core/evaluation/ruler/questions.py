@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.documents.document import Document
-from recallm_core.evaluation.datasets import MissingDataError
+from recallm_core.evaluation.datasets import rows_of
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.train.tasks.datasets import read_rows
 
@@ -79,12 +79,6 @@ def _cut(pairs: Iterator[tuple[str, str]], words: int) -> Iterator[tuple[str, st
         words -= len(text.split())
 
 
-def _need(folder: Path, name: str) -> list[dict[str, Any]]:
-    if not (folder / f"{name}.jsonl.gz").is_file():
-        raise MissingDataError(f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA to its folder")
-    return list(read_rows(folder, name))
-
-
 @cache
 def squad(folder: Path) -> tuple[Asked, ...]:
     """Returns the answerable questions of SQuAD 2.0; paragraphs of their article come first.
@@ -92,7 +86,7 @@ def squad(folder: Path) -> tuple[Asked, ...]:
     Raises:
         MissingDataError: The folder has no such file.
     """
-    rows = _need(folder, "squad2")
+    rows = list(rows_of(folder, "squad2"))
     articles: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         articles.setdefault(row["title"], []).append((row["title"], row["context"]))
@@ -121,7 +115,7 @@ def hotpot(folder: Path) -> tuple[Asked, ...]:
     Raises:
         MissingDataError: The folder has no such file.
     """
-    return tuple(_hotpot(row) for row in _need(folder, "hotpotqa_dev"))
+    return tuple(_hotpot(row) for row in rows_of(folder, "hotpotqa_dev"))
 
 
 def _hotpot(row: dict[str, Any]) -> Asked:

@@ -19,8 +19,7 @@ from recallm_core.evaluation.frame.arguments import (
     ways_of,
 )
 from recallm_core.evaluation.frame.lengths import Meter, shown_length
-from recallm_core.evaluation.frame.report import drawn, ending, pictures, write
-from recallm_core.evaluation.frame.results import read_run
+from recallm_core.evaluation.frame.report import write_suite
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.frame.texts import NOISE, Haystack, haystack
@@ -168,11 +167,7 @@ def _samples(
 
 def write_report(folder: Path, about: dict[str, Any]) -> None:
     """Writes report and plots from the rows of a folder."""
-    rows = read_run(folder)
-    plots = drawn(partial(_draw, rows), folder)
-    parts = [*report.parts(rows, about), *ending(folder, rows, about), pictures(plots)]
-    title = f"Lost in thought: {about.get('model', 'a model')}"
-    write(folder, title, about, parts, report.data(rows))
+    write_suite(folder, about, "Lost in thought", report, _draw)
 
 
 def _draw(rows: Sequence[Row], folder: Path) -> list[str]:
