@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import MissingExtraError, RecallmError
 from recallm_core.inputs.arguments import MOST, MOST_THREADS, whole_option
+from recallm_core.inputs.extras import install
 
 if TYPE_CHECKING:
     from recallm_core.train.mini.loop import MiniConfig
@@ -128,6 +129,17 @@ def _train_reader(
     return 0
 
 
+def _require(kind: str, extra: str, *modules: str) -> None:
+    """Says what a kind of training lacks, before anything is read.
+
+    Raises:
+        MissingExtraError: A module isn't installed.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingExtraError(f"recallm train {kind} needs {module}: {install(extra)}")
+
+
 def _add_sft(kinds: Any) -> None:
     sft = kinds.add_parser(
         "sft",
@@ -146,11 +158,7 @@ def _add_sft(kinds: Any) -> None:
 
 
 def _sft(arguments: argparse.Namespace) -> int:
-    for module in ("accelerate", "matplotlib"):
-        if find_spec(module) is None:
-            raise MissingExtraError(
-                f"recallm train sft needs {module}: pip install 'recallm-core[train]'"
-            )
+    _require("sft", "train", "accelerate", "matplotlib")
     if arguments.out is None and not arguments.dry_run:
         raise RecallmError("say where the run goes with --out FOLDER (or look first: --dry-run)")
     from recallm_core.train.sft.config import read_sft_config, with_model
@@ -190,11 +198,7 @@ def _add_grpo(kinds: Any) -> None:
 
 
 def _grpo(arguments: argparse.Namespace) -> int:
-    for module in ("trl", "peft", "matplotlib"):
-        if find_spec(module) is None:
-            raise MissingExtraError(
-                f"recallm train grpo needs {module}: pip install 'recallm-core[grpo]'"
-            )
+    _require("grpo", "grpo", "trl", "peft", "matplotlib")
     if arguments.out is None and not arguments.check:
         raise RecallmError("say where the run goes with --out FOLDER (or look first: --check)")
     from recallm_core.train.grpo.config import read_grpo_config, with_model
