@@ -307,7 +307,7 @@ def files() -> dict[str, bytes]:
     made = {f".{name.rpartition('.')[2]}": content for name, content in kinds.items()}
     plain = b"# Title\n\nThe fee is two hundred euros.\n\n> quoted\n> lines\n"
     lines = b'{"text": "a b", "id": "x", "metadata": {"n": 1}}\n{"text": "c"}\n'
-    pdf = importlib.import_module("tests.documents.conftest").pdf_file(["The fee is due."])
+    pdf = importlib.import_module("tests.pdf_files").pdf_file(["The fee is due."])
     return made | {".html": PAGE, ".txt": plain, ".md": plain, ".jsonl": lines, ".pdf": pdf}
 
 
