@@ -120,3 +120,38 @@ def test_a_hundred_steps_raise_retrieval_and_no_learning_does_not(
         gains.append(sum(means[-10:]) / 10 - sum(means[:10]) / 10)
     assert gains[0] > 0.15
     assert abs(gains[1]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_steps_on_the_mini_leave_a_model_that_quotes(
+    open_tiny: Callable[..., Any],
+) -> None:
+    import recallm_core
+    from recallm_core import RecaLLM
+    from recallm_core.train.grpo.train import train
+
+    shipped = Path(recallm_core.__file__).parent / "models" / "recallm-mini"
+    run = open_tiny(
+        model=str(shipped),
+        steps=20,
+        device_batch=8,
+        prompt_tokens=[200, 700],
+        response_tokens=160,
+        thinking_tokens=64,
+        evidence="free",
+        lr=2e-5,
+        save_every=10,
+        families={"recall": 0.5, "citation_qa": 0.5},
+    )
+    trained = train(run)
+    points = lines(run.folder / "curve.jsonl")
+    assert [point["step"] for point in points] == list(range(1, 21))
+    assert all(point["log_prob_gap"] < 1e-4 for point in points)
+    assert max(point["all/retrieval"] for point in points) > 0.1  # the shipped weights quote
+    assert all(point["kl"] < 0.1 for point in points)
+    text = "The ferry to Skerry leaves at 9:40 from the north quay."
+    with RecaLLM.load(str(trained)) as model:
+        answer = model.answer("When does the ferry to Skerry leave?", [text])
+    assert answer.citations
+    assert all(text[c.start : c.end] == c.text for c in answer.citations)
