@@ -249,6 +249,14 @@ def test_a_run_makes_traces_once_and_leaves_a_report(
     assert not [r for r in rows if r["condition"] == "without us" and r["task"].endswith(OPENED)]
     assert cli.main([*words, "--resume"]) == 0
     assert len((out / "rows.jsonl").read_text("utf-8").splitlines()) == len(rows)
+    fewer = tmp_path / "fewer"
+    words[words.index(str(out))] = str(fewer)
+    assert cli.main([*words, "--skip-opened"]) == 0
+    lines = (fewer / "rows.jsonl").read_text("utf-8").splitlines()
+    ids = {(row["condition"], row["id"]) for row in map(json.loads, lines)}
+    expected = {(r["condition"], r["id"]) for r in rows if not r["task"].endswith(OPENED)}
+    assert ids == expected
+    assert len(expected) < len(rows)
 
 
 def test_samples_are_hidden_in_a_document_of_their_own() -> None:

@@ -29,6 +29,7 @@ from recallm_core.evaluation.thought import report
 from recallm_core.evaluation.thought.conditions import (
     ABSENT,
     CONDITIONS,
+    OPENED,
     SOLVE,
     Beginnings,
     dictionaries,
@@ -69,6 +70,11 @@ def add_parser(kinds: Any) -> None:
     )
     parser.add_argument(
         "--trace-tokens", type=at_least_0, default=256, help="of the model's own working (256)"
+    )
+    parser.add_argument(
+        "--skip-opened",
+        action="store_true",
+        help="not the conditions with a span opened: one that must quote first opens it anyway",
     )
 
 
@@ -137,18 +143,23 @@ def _traces(
 
 
 def _cells(arguments: argparse.Namespace, begin: Beginnings, meter: Meter) -> list[Cell]:
-    conditions = len(CONDITIONS) + len(arguments.doses)
+    single = (SOLVE, ABSENT)
+    paired = tuple(
+        name
+        for name in CONDITIONS
+        if name not in single and not (arguments.skip_opened and name.endswith(OPENED))
+    )
     return [
         Cell(
             NAME,
             f"{shown_length(length)}, {kind}",
-            arguments.n * (2 if kind == "solved" else conditions - 2),
+            arguments.n * count,
             partial(_samples, arguments, length, begin, meter, wanted),
         )
         for length in arguments.lengths
-        for kind, wanted in (
-            ("paired", tuple(name for name in CONDITIONS if name not in (SOLVE, ABSENT))),
-            ("solved", (SOLVE, ABSENT)),
+        for kind, wanted, count in (
+            ("paired", paired, len(paired) + len(arguments.doses)),
+            ("solved", single, len(single)),
         )
     ]
 
