@@ -1,6 +1,6 @@
 """How often evidence that is matched to an answer afterwards is the right one, and how often none.
 
-Run as ``python benchmarks/matching.py [--choose]``. It reads three sets of answers from the folder
+Run as ``python benchmarks/matching.py [--choose] [--rows FILE ...]``. It reads three sets of answers from the folder
 in RECALLM_DATA (default: ../shared/data), with what each of them is from: quotesum_dev (people's,
 made of quotes), clapnq_dev (people's, in their own words) and nq_multidoc_eval (short ones, as
 small models give them). Each answer is matched to its own passages among those of other questions;
@@ -12,9 +12,13 @@ is wrong: the rest of a passage often says the same in part.
 A question is in one half or the other. ``--choose`` prints the half that ``matching.THRESHOLD`` and
 the weights were chosen on, over a grid of thresholds; without it, the other half is printed.
 
+FILE is the ``rows.jsonl`` of ``recallm eval cited --baseline``: what a model wrote to three
+paragraphs without us. A sentence of it that holds the right answer is to be matched to the
+paragraph that answers.
+
 Right, for quotesum: the cited passage is one that the annotator's quotes in this sentence are from.
 For clapnq: the cited text overlaps a sentence that the annotator selected for the answer. For the
-short answers: the cited passage is the gold one.
+short answers and the models': the cited passage is the gold one.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from typing import Any
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.matching import THRESHOLD, Matcher
 from recallm_core.documents.document import Document, Passage
+from recallm_core.evaluation.cited.items import suite_items
+from recallm_core.evaluation.cited.words import contains
 from recallm_core.text.lexical import sentences
 
 DATA = Path(os.environ.get("RECALLM_DATA", "../shared/data"))
@@ -158,6 +164,31 @@ def short() -> Iterator[Case]:
         yield Case(row["id"], row["question"], answer, passages, ((0, len(answer), gold),))
 
 
+def written(path: Path) -> Iterator[Case]:
+    """What a model wrote: its sentences that hold the right answer."""
+    asked = {item.id: item for name in ("nq", "squad2") for item in suite_items(name, DATA, 100, 0)}
+    with path.open(encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    for row in lines:
+        item = asked.get(row["id"])
+        if item is None or row["condition"] != "without us":
+            continue
+        passages = tuple(
+            Passage(f"{item.id}/{n}", 0, len(d.text), d.text, title=d.title)
+            for n, d in enumerate(item.documents)
+        )
+        gold = passages[item.gold]
+        to_cite = frozenset({(gold.document_id, 0, gold.end)})
+        right = tuple(
+            (start, end, to_cite)
+            for start, end in sentences(row["text"])
+            if contains(row["text"][start:end], item.answers)
+        )
+        if right:
+            passages = (gold, *(p for p in passages if p is not gold))
+            yield Case(item.id, item.question, row["text"], passages, right)
+
+
 def is_right(citation: Citation, right: frozenset[tuple[str, int, int]]) -> bool:
     """Whether a citation overlaps what is right to cite."""
     return any(
@@ -201,7 +232,9 @@ def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--choose", action="store_true", help="the half to choose on, as a grid")
-    choose = parser.parse_args().choose
+    parser.add_argument("--rows", type=Path, nargs="+", default=[], help="of recallm eval cited")
+    args = parser.parse_args()
+    choose = args.choose
     heads = ("answers", "threshold", "sentences", "precision", "recall", "cited: all foreign")
     print(f"| {' | '.join(heads)} | right ones removed |")
     print("|---|---|---|---|---|---|---|")
@@ -210,6 +243,10 @@ def main() -> None:
         half = [case for case in every if zlib.crc32(case.key.encode()) % 2 != choose]
         for threshold in GRID if choose else (THRESHOLD,):
             print(f"| {name} | {threshold} | {measure(half, every, threshold).row()} |", flush=True)
+    foreign = list(short()) if args.rows else []
+    for path in args.rows:
+        counts = measure(list(written(path)), foreign, THRESHOLD)
+        print(f"| {path.parent.name} | {THRESHOLD} | {counts.row()} |", flush=True)
 
 
 if __name__ == "__main__":
