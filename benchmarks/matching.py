@@ -1,13 +1,13 @@
 """How often evidence that is matched to an answer afterwards is the right one, and how often none.
 
-Run as ``python benchmarks/matching.py [--choose] [--rows FILE ...]``. It reads three sets of answers from the folder
-in RECALLM_DATA (default: ../shared/data), with what each of them is from: quotesum_dev (people's,
-made of quotes), clapnq_dev (people's, in their own words) and nq_multidoc_eval (short ones, as
-small models give them). Each answer is matched to its own passages among those of other questions;
-then to those of other questions alone, where everything that is cited is wrong; then to what is
-left of its own without what is right to cite: other passages that were found for the same question,
-or the rest of the same passage (clapnq). That is the hardest case, and not all that is cited there
-is wrong: the rest of a passage often says the same in part.
+Run as ``python benchmarks/matching.py [--choose] [--rows FILE ...]``. It reads three sets of
+answers from the folder in RECALLM_DATA (default: ../shared/data), with what each of them is from:
+quotesum_dev (people's, made of quotes), clapnq_dev (people's, in their own words) and
+nq_multidoc_eval (short ones, as small models give them). Each answer is matched to its own passages
+among those of other questions; then to those of other questions alone, where everything that is
+cited is wrong; then to what is left of its own without what is right to cite: other passages that
+were found for the same question, or the rest of the same passage (clapnq). That is the hardest
+case, and not all that is cited there is wrong: the rest of a passage often says the same in part.
 
 A question is in one half or the other. ``--choose`` prints the half that ``matching.THRESHOLD`` and
 the weights were chosen on, over a grid of thresholds; without it, the other half is printed.
