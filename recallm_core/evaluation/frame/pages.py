@@ -26,12 +26,13 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _CITED = {
-    "cited": "cited",
+    "cited, of all": "cited",
     "quote holds the answer": "hit",
     "answer's words right": "right",
     "F1 of the words": "f1",
     "counted as none": "abstained",
 }
+_OF_GIVEN = "cited, of answers that aren't none"
 _PLAIN = {"words": "words", "CPU s": "cpu_seconds"}
 Runs = Sequence[tuple[str, list[Row]]]
 Make = Callable[[Runs, dict[str, Any]], str]
@@ -94,12 +95,14 @@ def _cited(runs: Runs, about: dict[str, Any]) -> str:
             all_rows, lambda row: (row["suite"], row["condition"])
         ).items()
     ]
-    return table(["model", "suite", "way", "n", *_CITED, *_PLAIN], body)
+    return table(["model", "suite", "way", "n", _OF_GIVEN, *_CITED, *_PLAIN], body)
 
 
 def _cells(rows: Sequence[Row]) -> list[str]:
     plain = [mean(rows, name) for name in _PLAIN.values()]
+    answered = [row for row in rows if not row.get("abstained")]
     return [
+        share(mean(answered, "cited")),
         *(share(mean(rows, name)) for name in _CITED.values()),
         *("-" if value is None else f"{value.mean:.1f}" for value in plain),
     ]
