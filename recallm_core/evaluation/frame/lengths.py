@@ -122,7 +122,7 @@ class Fitter:
             raise LengthError(f"a sample takes {used:,} tokens, more than the model's window")
         return sample
 
-    def fitted(self, make: Callable[[int], Sample], length: int) -> Sample:
+    def largest_fitting(self, make: Callable[[int], Sample], length: int) -> Sample:
         """Returns the sample of the size that fills a length best.
 
         Args:
@@ -154,10 +154,10 @@ class Fitter:
         return best
 
 
-def _next(wanted: float, low: int, high: int) -> int:
+def _next(estimate: float, low: int, high: int) -> int:
     """The next size to try: where it ought to be, but always between what is known."""
     if not high:
-        return max(low + 1, int(wanted))
+        return max(low + 1, int(estimate))
     middle = (low + high) // 2
-    size = int(wanted) if low < wanted < high else middle
+    size = int(estimate) if low < estimate < high else middle
     return max(low + 1, min(size, high - 1))
