@@ -38,9 +38,9 @@ def answer_score(answer: str | None, key: Key) -> float:
     return 0.0 if not answer else _SCORES[key.kind](answer, key)
 
 
-def contains(text: str, wanted: str) -> bool:
+def contains(text: str, phrase: str) -> bool:
     """Says whether words stand in a text as whole words, letter case aside."""
-    words = wanted.casefold().strip()
+    words = phrase.casefold().strip()
     pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
     return bool(words) and re.search(pattern, text.casefold()) is not None
 
@@ -73,8 +73,8 @@ def _boxed(answer: str, key: Key) -> float:
 
 
 def _label(answer: str, key: Key) -> float:
-    wanted = {normalised(w.replace("_", " ")) for w in key.values[0]}
-    return float(normalised(answer.replace("_", " ")) in wanted)
+    labels = {normalised(w.replace("_", " ")) for w in key.values[0]}
+    return float(normalised(answer.replace("_", " ")) in labels)
 
 
 def _choice(answer: str, key: Key) -> float:
@@ -125,16 +125,16 @@ def uncited_text(answer: str) -> str:
 
 def _cited(answer: str, key: Key) -> float:
     """Mostly whether the right passages are cited, partly how many of the answers are named."""
-    cited, wanted = set(cited_references(answer)), set(key.references)
-    hits = len(cited & wanted)
-    f1 = 2 * hits / (len(cited) + len(wanted)) if hits else 0.0
+    cited, references = set(cited_references(answer)), set(key.references)
+    hits = len(cited & references)
+    f1 = 2 * hits / (len(cited) + len(references)) if hits else 0.0
     words = normalised(uncited_text(answer))
     named = sum(any(_inside(normalised(w), words) for w in wordings) for wordings in key.values)
     return 0.8 * f1 + 0.2 * min(1.0, named / min(_COVERED, len(key.values)))
 
 
-def _inside(wanted: str, words: str) -> bool:
-    return bool(wanted) and f" {wanted} " in f" {words} "
+def _inside(phrase: str, words: str) -> bool:
+    return bool(phrase) and f" {phrase} " in f" {words} "
 
 
 _SCORES: dict[str, Callable[[str, Key], float]] = {

@@ -17,10 +17,10 @@ def _squad(rng: random.Random, sources: Sources, size: int) -> Problem | None:
     rows = sources.rows("squad2")
     number = rng.randrange(len(rows))
     row = rows[number]
-    asked = [qa for qa in row["qas"] if not qa["impossible"]]
-    if not asked or len(row["context"]) > _LONGEST:
+    answerable = [qa for qa in row["qas"] if not qa["impossible"]]
+    if not answerable or len(row["context"]) > _LONGEST:
         return None
-    qa = rng.choice(asked)
+    qa = rng.choice(answerable)
     answer = min((a["text"] for a in qa["answers"]), key=len)
     if sources.leaks(qa["question"], [row["context"]]):
         return None
