@@ -98,7 +98,7 @@ def test_a_model_refuses_a_child_at_once(ask: str) -> None:
         "stream": lambda: list(llm.stream("q", ["text"])),
         "answer_batch": lambda: llm.answer_batch([("q", ["text"])]),
     }
-    with held_elsewhere(llm._preparer._builder._building):
+    with held_elsewhere(llm._context_builder._builder._building):
         said = in_child(calls[ask])
     assert said.startswith("GenerationError: the model was loaded before this process was forked")
     calls[ask]()

@@ -140,7 +140,7 @@ class WatchedBackend:
 
     @property
     def window(self) -> int:
-        """What is left of the window beside the words."""
+        """What is left of the context length beside the words."""
         return self._inner.window - len(self.words)
 
     @property

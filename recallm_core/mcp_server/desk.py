@@ -133,7 +133,7 @@ class Desk:
         return self.library.index(index)
 
     def _fitting(self, source: Source, model: RecaLLM, watch: Watch) -> Source:
-        """The documents, or where they exceed the window by far an index of them."""
+        """The documents, or where they exceed the model's context by far an index of them."""
         from recallm_core.answering.context import wants_index
 
         if isinstance(source, tuple) and wants_index(source, model.recipe, model.backend.window):

@@ -210,7 +210,7 @@ def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
     return plain | {"model_type": kind, "architectures": [names[kind]]}
 
 
-def window_of(config: Any) -> int | None:
+def context_length_of(config: Any) -> int | None:
     """Tokens that a model can attend to, rope scaling included; None where its config is silent.
 
     ``max_position_embeddings`` already counts llama3 and longrope scaling; for YaRN, linear and

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Count = Callable[[str], int]
 
 DEFAULT_BUDGET = 32_768
-_RESERVE = 1_536  # tokens of the shipped model's window for wording, question and output
+_RESERVE = 1_536  # tokens of the shipped model's context for wording, question and output
 _SHIPPED = Path(__file__).parents[1] / "models" / "recallm-mini"
 GAP_TOKENS = 160  # a chunk has about 128
 _CANDIDATES = (50, 5000)
@@ -65,20 +65,20 @@ def shipped_key() -> str:
 
 @lru_cache(maxsize=1)
 def shipped() -> tuple[Count, int]:
-    """Returns how many tokens a text has for the shipped model, and what its window leaves.
+    """Returns how many tokens a text has for the shipped model, and what its context leaves.
 
     Raises:
         CheckpointError: The model isn't there.
     """
     try:
         config = json.loads((_SHIPPED / "config.json").read_text("utf-8"))
-        window = int(config["max_position_embeddings"])
+        context_length = int(config["max_position_embeddings"])
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the shipped model in {_SHIPPED} can't be read ({error}); pass the tokenizer of the "
             "model that will read the pack"
         ) from error
-    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, window - _RESERVE))
+    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, context_length - _RESERVE))
 
 
 def known_counter(tokenizer: Tokens | None) -> tuple[Count, str | None]:

@@ -191,7 +191,7 @@ class Searchable:
         Args:
             question: Anything.
             token_budget: Limit for all passages with their headers; None: 32,768, or what the
-                shipped model's window leaves.
+                shipped model's context leaves.
             tokenizer: Counts tokens; None: the shipped model's.
             mode: As in ``search``.
             where: As in ``search``.

@@ -104,11 +104,11 @@ class RecallMiddleware:
         config = _engine_config(scope)
         model = getattr(config, "model_config", None)
         folder = self._folder
-        window = getattr(model, "max_model_len", None)
+        context_length = getattr(model, "max_model_len", None)
         width = model.get_vocab_size() if model is not None else vocab_size(folder)
         return Manifest(
             model=self._model,
-            window=int(window or read_config(folder)["max_position_embeddings"]),
+            window=int(context_length or read_config(folder)["max_position_embeddings"]),
             vocab_size=int(width or 0),
             eos_ids=eos_ids(folder),
             model_type=str(read_config(folder).get("model_type", "")),

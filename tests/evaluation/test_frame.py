@@ -82,10 +82,10 @@ def test_the_meter_counts_at_least_what_the_model_reads() -> None:
         assert len(prompt.token_ids) <= counted <= len(prompt.token_ids) + 10
 
 
-def test_a_length_above_the_window_is_refused_with_the_window() -> None:
+def test_a_length_above_the_context_length_is_refused_with_it() -> None:
     meter = Meter(scripted_llm("", window=2000), thought=200)
     meter.check([1000])
-    with pytest.raises(LengthError, match=r"4K are above the model's window of 2,000"):
+    with pytest.raises(LengthError, match=r"4K are above the model's context length of 2,000"):
         meter.check([1024, 4096])
     with pytest.raises(LengthError, match="smaller --thought"):
         meter.check([2000])

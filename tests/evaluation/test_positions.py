@@ -70,9 +70,9 @@ def test_the_gold_passage_stands_where_it_is_put_and_only_it_answers(
     assert others[: len(rows)] == others[len(rows) :]  # the same distractors, in the same order
 
 
-def test_a_prompt_above_the_window_is_refused(folder: Path) -> None:
+def test_a_prompt_above_the_context_length_is_refused(folder: Path) -> None:
     small = Meter(scripted_llm("", window=3000))
-    with pytest.raises(LengthError, match="window of 3,000"):
+    with pytest.raises(LengthError, match="context length of 3,000"):
         samples(questions(folder, 1, 0), 10, 0, folder=folder, meter=small)
 
 

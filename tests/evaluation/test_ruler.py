@@ -197,7 +197,7 @@ def test_a_run_leaves_rows_reports_and_plots_and_goes_on(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--lengths", "2m"], "above the model's window"),
+        (["--lengths", "2m"], "above the model's context length"),
         (["--lengths", "2k", "--data", "nowhere"], "there is no folder nowhere"),
     ],
 )

@@ -113,7 +113,7 @@ class Model:
             )
         self._vocab = llama.llama_model_get_vocab(self.handle)
         self.vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
-        self.window = int(llama.llama_model_n_ctx_train(self.handle))
+        self.context_length = int(llama.llama_model_n_ctx_train(self.handle))
         self.reach = int(llama.llama_model_n_swa(self.handle))  # of sliding windows; 0: none
         encodes = llama.llama_model_has_encoder(self.handle)
         if encodes or not llama.llama_model_has_decoder(self.handle) or self.vocab_size < 1:

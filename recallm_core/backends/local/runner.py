@@ -76,11 +76,11 @@ class BatchRunner(_TorchRunner):
 
     can_rollback = True
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], window: int) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], context_length: int) -> None:
         self._forward = _Forward(model)
         self._rows = KVRows(shapes)
         self._dtype = model.dtype
-        self._last_position = window - 1
+        self._last_position = context_length - 1
         self._active: list[Slot] = []
         self._waiting: Slot | None = None  # its row comes after the active ones
         self.token_bytes = self._rows.token_bytes
@@ -280,12 +280,12 @@ class SingleRunner(_TorchRunner):
         """Nothing to do: each sequence holds its own cache."""
 
 
-def choose_runner(model: Any, window: int, *, batches: bool = False) -> tuple[Runner, int]:
+def choose_runner(model: Any, context_length: int, *, batches: bool = False) -> tuple[Runner, int]:
     """Tries a model out and returns the fastest runner that doesn't change it.
 
     Args:
         model: The model.
-        window: Tokens that it can attend to.
+        context_length: Tokens that it can attend to.
         batches: Whether it is known that batching doesn't change it, so that only the shapes of
             its layers are to be found out.
 
@@ -295,17 +295,17 @@ def choose_runner(model: Any, window: int, *, batches: bool = False) -> tuple[Ru
     ids = np.array(_PROBE, dtype=np.int32) % model.get_input_embeddings().weight.shape[0]
     forward = _Forward(model)
     with fitting_threads(forward.weights * len(ids), forward.device):
-        return _chosen(model, forward, ids, window, batches=batches)
+        return _chosen(model, forward, ids, context_length, batches=batches)
 
 
 def _chosen(
-    model: Any, forward: _Forward, ids: Ids, window: int, *, batches: bool
+    model: Any, forward: _Forward, ids: Ids, context_length: int, *, batches: bool
 ) -> tuple[Runner, int]:
     cache = DynamicCache(config=model.config) if forward.cache_name else None
     kwargs = {} if cache is None else {forward.cache_name: cache, "use_cache": True}
     plain = forward(forward.tensor(ids[None]), range(len(ids)), **kwargs)[0]
     if forward.takes_positions and cache is not None and _is_plain(model, cache):
-        runner = BatchRunner(model, [_shape(layer) for layer in cache.layers], window)
+        runner = BatchRunner(model, [_shape(layer) for layer in cache.layers], context_length)
         if batches or _batches(runner, ids, plain):
             return runner, int(plain.shape[-1])
     return SingleRunner(model), int(plain.shape[-1])

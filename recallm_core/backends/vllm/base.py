@@ -30,7 +30,7 @@ class RemoteBackend(ABC):
     """A model that vLLM runs; safe to call from many threads, requests share vLLM's batches.
 
     Args:
-        window: Tokens that it can attend to, input and output together.
+        window: Its context length: tokens that it can attend to, input and output together.
         vocab_size: Width of its logits.
     """
 
@@ -97,11 +97,11 @@ class RemoteBackend(ABC):
         """Sends a request and returns its stream at once; failures are raised by the stream.
 
         Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
+            ContextOverflowError: Prompt and output don't fit the context length.
             ConstraintError: The rules are for another vocabulary, or want a prior recomputed.
             ValueError: The prompt is empty, or a sampling value is out of range.
         """
-        check_request(request, vocab_size=self.vocab_size, window=self.window)
+        check_request(request, vocab_size=self.vocab_size, context_length=self.window)
         if request.prior is not None:
             raise ConstraintError(
                 "a prior that is recomputed after each recall needs the model in this process; "

@@ -79,11 +79,11 @@ def _open(
     served_model: str | None,
     salt: str | None,
 ) -> tuple[HFTokenizer, ServerBackend, Recipe]:
-    name, window = _model(connection, served_model)
+    name, context_length = _model(connection, served_model)
     reply = connection.get(MANIFEST_PATH, limit=MAX_MANIFEST)
     manifest = None if reply is None else Manifest.from_json(reply)
     if manifest is not None:
-        _check_manifest(manifest, name, window)
+        _check_manifest(manifest, name, context_length)
         tokenizer, own_recipe = _from_manifest(connection, manifest, mode, folder)
         width = manifest.vocab_size
     elif folder is not None:
@@ -98,7 +98,7 @@ def _open(
             f"the tokenizer has {tokenizer.vocab_size:,} ids but the served model {width:,} logits"
         )
     backend = ServerBackend(
-        connection, model=name, window=window, vocab_size=width, cache_salt=salt
+        connection, model=name, window=context_length, vocab_size=width, cache_salt=salt
     )
     backend.about = _about(connection, manifest, name)
     if manifest is None:
@@ -108,7 +108,7 @@ def _open(
 
 
 def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
-    """The served model's name and window, as the server lists them."""
+    """The served model's name and context length, as the server lists them."""
     reply = connection.get("/v1/models", limit=_MAX_REPLY)
     try:
         listed = [
@@ -130,11 +130,12 @@ def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
     return matching[0]
 
 
-def _check_manifest(manifest: Manifest, name: str, window: int) -> None:
-    if (manifest.model, manifest.window) != (name, window):
+def _check_manifest(manifest: Manifest, name: str, context_length: int) -> None:
+    if (manifest.model, manifest.window) != (name, context_length):
         raise ServerError(
-            f"the server describes {manifest.model!r} with a window of {manifest.window:,} but "
-            f"serves {name!r} with {window:,}; something between here and there mixes two servers"
+            f"the server describes {manifest.model!r} with a context length of "
+            f"{manifest.window:,} but serves {name!r} with {context_length:,}; something between "
+            "here and there mixes two servers"
         )
 
 

@@ -35,7 +35,7 @@ class ServerBackend(RemoteBackend):
     Args:
         connection: The way to the server.
         model: The name under which the model is served.
-        window: Tokens that it can attend to, input and output together.
+        window: Its context length: tokens that it can attend to, input and output together.
         vocab_size: Width of its logits.
         cache_salt: Only requests with the same salt share the server's prefix cache.
     """

@@ -52,7 +52,7 @@ class Manifest:
 
     Attributes:
         model: The name under which the model is served.
-        window: Tokens of input and output together.
+        window: The context length: tokens of input and output together.
         vocab_size: Width of the logits.
         eos_ids: Ids that end an output, as the checkpoint's configuration names them.
         model_type: The architecture's name; transformers chooses tokenizer classes by it.

@@ -60,7 +60,7 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     """Runs the command with a loaded model.
 
     Raises:
-        RecallmError: A length is above the window, or there is no data.
+        RecallmError: A length is above the model's context length, or there is no data.
     """
     meter = Meter(llm, arguments.thought)
     meter.check(arguments.lengths)

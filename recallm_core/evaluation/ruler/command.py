@@ -57,7 +57,7 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     """Runs the command with a loaded model.
 
     Raises:
-        RecallmError: A length is above the window, or the folder can't be used.
+        RecallmError: A length is above the model's context length, or the folder can't be used.
     """
     meter = Meter(llm, arguments.thought)
     meter.check(arguments.lengths)

@@ -85,12 +85,12 @@ def _batch(config: GrpoConfig) -> str:
 def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
     """The model in its real shape, on no device."""
     described = CONFIG_MAPPING[shape[_KIND]](**{k: v for k, v in shape.items() if k != _KIND})
-    window = described.max_position_embeddings
+    context_length = described.max_position_embeddings
     longest = config.prompt_tokens[1] + config.response_tokens
-    if longest > window:
+    if longest > context_length:
         raise RecallmError(
-            f"prompt and attempt may take {longest:,} tokens and the model attends to {window:,}; "
-            "lower prompt_tokens or response_tokens"
+            f"prompt and attempt may take {longest:,} tokens and the model attends to "
+            f"{context_length:,}; lower prompt_tokens or response_tokens"
         )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(described)
@@ -101,7 +101,8 @@ def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
     memory += plain * weights if config.beta and not config.adapter_rank else 0
     return [
         f"model        {type(model).__name__}, {weights / 1e9:.2f} billion weights, "
-        f"{learnt / 1e6:,.0f} million learn; window {window:,}, longest row {longest:,}",
+        f"{learnt / 1e6:,.0f} million learn; context length {context_length:,}, "
+        f"longest row {longest:,}",
         f"memory       about {math.ceil(memory / 1e9)} GB a device for weights and optimizer, and "
         f"{4 * config.response_tokens * described.vocab_size / 1e9:.1f} GB for an attempt's logits",
     ]

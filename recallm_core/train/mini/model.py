@@ -20,7 +20,7 @@ class MiniShape:
     heads: int = 3
     hidden: int = 512
     rope_theta: float = 10_000.0
-    window: int = 16_384
+    context_length: int = 16_384
 
     @property
     def head_width(self) -> int:

@@ -17,7 +17,7 @@ from recallm_core.train.mini.optimizer import orthogonalised
 from recallm_core.train.mini.train import read_config
 from recallm_core.train.tasks.tasks import Mixture
 
-SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, window=512)
+SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, context_length=512)
 CONFIG = MiniConfig(
     steps=10,
     tasks={"page": 1.0},
