@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from recallm_core.documents.document import ScoredChunk
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.model_config import context_length
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
 from recallm_core.packing.filling import memoised
 from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours, text_of
@@ -70,15 +70,13 @@ def shipped() -> tuple[Count, int]:
     Raises:
         CheckpointError: The model isn't there.
     """
-    try:
-        config = json.loads((_SHIPPED / "config.json").read_text("utf-8"))
-        context_length = int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError) as error:
+    length = context_length(_SHIPPED)
+    if length is None:
         raise CheckpointError(
-            f"the shipped model in {_SHIPPED} can't be read ({error}); pass the tokenizer of the "
-            "model that will read the pack"
-        ) from error
-    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, context_length - _RESERVE))
+            f"the shipped model isn't in {_SHIPPED}; pass the tokenizer of the model that will "
+            "read the pack, or reinstall recallm-core"
+        )
+    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, length - _RESERVE))
 
 
 def known_counter(tokenizer: Tokens | None) -> tuple[Count, str | None]:

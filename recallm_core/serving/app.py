@@ -26,7 +26,7 @@ from recallm_core.backends.vllm.manifest import (
     described,
     read_files,
 )
-from recallm_core.inputs.model_config import eos_ids, read_config, vocab_size
+from recallm_core.inputs.model_config import context_length, eos_ids, read_config, vocab_size
 
 SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
 MAX_BODY = 192 * 2**20  # bytes; a spec of its largest size, and a prompt of ten million tokens
@@ -104,11 +104,11 @@ class RecallMiddleware:
         config = _engine_config(scope)
         model = getattr(config, "model_config", None)
         folder = self._folder
-        context_length = getattr(model, "max_model_len", None)
+        length = getattr(model, "max_model_len", None) or context_length(folder)
         width = model.get_vocab_size() if model is not None else vocab_size(folder)
         return Manifest(
             model=self._model,
-            window=int(context_length or read_config(folder)["max_position_embeddings"]),
+            window=int(length or 0),
             vocab_size=int(width or 0),
             eos_ids=eos_ids(folder),
             model_type=str(read_config(folder).get("model_type", "")),

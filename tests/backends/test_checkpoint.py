@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from recallm_core.backends.local.transformers import TransformersBackend, load
 from recallm_core.errors import CheckpointError
-from recallm_core.models.checkpoint import context_length_of, find_folder, read_config
+from recallm_core.models.checkpoint import context_length_of, find_folder, transformers_config
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 RECALL_FIELDS = {
@@ -66,7 +66,7 @@ def test_the_authors_checkpoints_load_as_plain_models(
             "AutoModelForCausalLM": f"modelling_recallm.{name}ForCausalLM",
         },
     )
-    config = read_config(tmp_path)
+    config = transformers_config(tmp_path)
     assert config.model_type == kind
     assert not any(hasattr(config, field) for field in RECALL_FIELDS)
     backend = load(tmp_path, device="cpu")
@@ -307,7 +307,7 @@ def test_a_table_that_code_would_make_number_by_number_is_refused(tmp_path: Path
     config = {"model_type": "pegasus", "max_position_embeddings": 10**9, "d_model": 1024}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="work out for hours"):
-        read_config(tmp_path)
+        transformers_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_table_that_code_would_make_number_by_number_is_refused(tmp_path: Path
 def test_a_config_that_is_no_object_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError):
-        read_config(folder)
+        transformers_config(folder)
 
 
 @pytest.mark.parametrize(

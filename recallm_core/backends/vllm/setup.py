@@ -101,7 +101,7 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
     from recallm_core.models.weight_sizes import check_sizes
 
     files = checkpoint.check_folder(folder)
-    stored = check_sizes(checkpoint.read_config(folder), files)
+    stored = check_sizes(checkpoint.transformers_config(folder), files)
     return _plain_folder(folder), stored
 
 

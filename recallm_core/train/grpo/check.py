@@ -6,7 +6,6 @@ memory, and one step is taken on a tiny checkpoint of the same class.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, TrainerCallback
 
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.model_files import read_json
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.tiny import make_checkpoint
@@ -54,7 +54,7 @@ def check(config: GrpoConfig) -> str:
 def _shape(config: GrpoConfig) -> dict[str, Any]:
     """What the model's config says, else what the run's config says of it."""
     file = Path(config.model) / "config.json"
-    shape = json.loads(file.read_text("utf-8")) if file.is_file() else dict(config.shape)
+    shape = read_json(file) if file.is_file() else dict(config.shape)
     if config.model and file.is_file():
         differing = sorted(k for k, v in config.shape.items() if k in shape and shape[k] != v)
         if differing:
