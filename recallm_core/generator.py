@@ -23,7 +23,7 @@ from recallm_core.answering.stream import (
     AnswerStream,
     Event,
     Finished,
-    Replayed,
+    ReplayBackend,
     SettledStream,
     unread_answer,
 )
@@ -286,7 +286,7 @@ class RecaLLM:
         Raises:
             GenerationError: A token isn't legal where it stands: nothing held the loop.
         """
-        replayed = Replayed(token_ids, prompt.spec.eos)
+        replayed = ReplayBackend(token_ids, prompt.spec.eos)
         return AnswerStream(self.tokenizer, replayed, prompt, sources, name=self.name).result()
 
     # preparing

@@ -216,7 +216,7 @@ def _checked_messages(messages: Any) -> list[Message]:
     last = questions[-1] if questions else "none"
     if (last is None or isinstance(last, str)) and not (last or "").strip():
         raise ValueError("the question is empty; ask something in the last user message")
-    conversation.checked(turns)
+    conversation.checked_messages(turns)
     return turns
 
 

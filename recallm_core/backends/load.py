@@ -15,7 +15,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
 from recallm_core.models.gguf_files import gguf_file
-from recallm_core.models.recipes import choose_recipe, fitted
+from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
 
@@ -105,7 +105,7 @@ def load(
     try:
         found = _with_tokenizer(engine, tokenizer or path)
         chosen = recipe or choose_recipe(path, mode, found)
-        found = fitted(path, chosen, found)
+        found = fit_tokenizer(path, chosen, found)
     except BaseException:
         engine.close()
         raise

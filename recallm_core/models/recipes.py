@@ -47,13 +47,15 @@ def recipe_for(
     return recipe_of(family_of(tokenizer, config))
 
 
-def fitted(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
+def fit_tokenizer(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
     """Returns the tokenizer as a recipe wants it: a prompted model's renders as its family does."""
-    return fitted_to(read_config(Path(path)), recipe, tokenizer)
+    return fit_tokenizer_to(read_config(Path(path)), recipe, tokenizer)
 
 
-def fitted_to(config: Mapping[str, Any], recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
-    """``fitted`` for a model whose config was read."""
+def fit_tokenizer_to(
+    config: Mapping[str, Any], recipe: Recipe, tokenizer: HFTokenizer
+) -> HFTokenizer:
+    """``fit_tokenizer`` for a model whose config was read."""
     if recipe.mode == "trained":
         return tokenizer
     return driven(tokenizer, family_of(tokenizer, config))

@@ -92,7 +92,7 @@ def count_all(
     """Counts the chunks that weren't counted yet; returns how many."""
     name = counts_name(key)
     todo = [
-        (part.segment, part.tokens.named(name), np.flatnonzero(part.tokens.named(name) < 0))
+        (part.segment, part.tokens.under(name), np.flatnonzero(part.tokens.under(name) < 0))
         for part in state.parts
     ]
     total = sum(len(missing) for *_, missing in todo)
@@ -158,7 +158,7 @@ class _Candidates:
         self._numbers[candidate.document_id, candidate.start, candidate.end] = number
         return candidate
 
-    def beside(self, hit: ScoredChunk) -> list[ScoredChunk]:
+    def neighbours_of(self, hit: ScoredChunk) -> list[ScoredChunk]:
         """Returns the chunks before and after one of the candidates."""
         number = self._numbers[hit.document_id, hit.start, hit.end]
         return [self._add(other, 0.0) for other in neighbours(self._state, number)]
@@ -209,7 +209,7 @@ def fill(
         overhead=overhead,
         order=order,
         chunk_tokens=_lengths(candidates, counted, tokens_key),
-        neighbours=candidates.beside,
+        neighbours=candidates.neighbours_of,
         expand_top=expand_top,
         gap_tokens=gap_tokens,
     )

@@ -65,7 +65,7 @@ class Searchable:
         state = self._state
         return [
             ranking.chunk(state, number, score)
-            for number, score in search.ranked(state, self._embedder, question, k, mode, where)
+            for number, score in search.rank(state, self._embedder, question, k, mode, where)
         ]
 
     def search_vector(
@@ -248,7 +248,7 @@ class Searchable:
             everything = packs.everything(state, token_budget, count, overhead)
             if everything is not None:
                 return everything
-        ranked = search.ranked(
+        ranked = search.rank(
             state, self._embedder, question, packs.candidates(token_budget), mode, where
         )
         return packs.fill(

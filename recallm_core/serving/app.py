@@ -23,7 +23,7 @@ from recallm_core.backends.vllm.manifest import (
     FILES_PATH,
     MANIFEST_PATH,
     Manifest,
-    described,
+    manifest_files,
     read_files,
 )
 from recallm_core.inputs.model_config import context_length, eos_ids, read_config, vocab_size
@@ -112,7 +112,7 @@ class RecallMiddleware:
             vocab_size=int(width or 0),
             eos_ids=eos_ids(folder),
             model_type=str(read_config(folder).get("model_type", "")),
-            files=described(self._files),
+            files=manifest_files(self._files),
             engine=f"vLLM {vllm_setup.version()}",
             runner=vllm_setup.runner(config),
             release=__version__,

@@ -62,7 +62,7 @@ class RemoteBackend(ABC):
         """
 
     @abstractmethod
-    def prepared(
+    def prepare(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
@@ -110,7 +110,7 @@ class RemoteBackend(ABC):
         job = _RemoteJob(request)
         stream = EngineStream(job, self)
         spec = request.rules.spec
-        prepared = self.prepared(
+        prepared = self.prepare(
             request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
         )
         job.future = self.start(self._generate(job, prepared))
@@ -177,7 +177,7 @@ class RemoteBackend(ABC):
         Blocks; for looking at a model, not for answers: nothing is replayed here.
         """
         sampling = Sampling(max_new_tokens=count, temperature=0.0, top_p=1.0)
-        prepared = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
+        prepared = self.prepare(prompt, sampling, eos=(), spec=spec, **more)
 
         async def read() -> list[int]:
             async with aclosing(self.chunks(prepared)) as chunks:

@@ -15,7 +15,7 @@ from recallm_core.backends.vllm.http import START, ServerBackend
 from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, MAX_MANIFEST, Manifest
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
 from recallm_core.inputs.model_config import eos_ids, vocab_size
-from recallm_core.models.recipes import choose_recipe, fitted
+from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
@@ -148,7 +148,7 @@ def _from_manifest(
         _write(place, _fetch(connection, manifest), manifest.model_type)
         tokenizer = HFTokenizer.from_folder(place, eos_ids=manifest.eos_ids)
         offered_recipe = choose_recipe(place, mode, tokenizer)
-        tokenizer = fitted(place, offered_recipe, tokenizer)
+        tokenizer = fit_tokenizer(place, offered_recipe, tokenizer)
     if folder is not None:
         local, local_recipe, _ = _from_folder(Path(folder), mode)
         if local.fingerprint != tokenizer.fingerprint or set(local.eos_ids) != set(
@@ -213,7 +213,7 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
             "(its weights aren't read)"
         )
     recipe = choose_recipe(folder, mode, tokenizer)
-    return fitted(folder, recipe, tokenizer), recipe, width
+    return fit_tokenizer(folder, recipe, tokenizer), recipe, width
 
 
 def _about(connection: Connection, manifest: Manifest | None, name: str) -> dict[str, str]:

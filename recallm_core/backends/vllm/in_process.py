@@ -87,7 +87,7 @@ class VllmBackend(RemoteBackend):
         """Runs a coroutine on the engine's loop."""
         return self._engine.start(work)
 
-    def prepared(
+    def prepare(
         self,
         prompt: Sequence[int],
         sampling: Sampling,

@@ -45,7 +45,7 @@ def plain_name(setting: str) -> str:
     return SPECULATIVE if setting.startswith(_DRAFTS) else setting
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether vLLM can be imported here."""
     return find_spec("vllm") is not None
 
@@ -56,7 +56,7 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: It isn't.
     """
-    if not installed():
+    if not is_installed():
         raise MissingExtraError(f"this needs vLLM; {INSTALL_VLLM}")
 
 

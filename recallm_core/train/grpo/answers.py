@@ -28,7 +28,7 @@ def final_answer(text: str) -> str | None:
     return text[places[-1].end() :].strip() if places else None
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """Returns a text in lower case, without punctuation, articles and double spaces."""
     return " ".join(_ARTICLES.sub(" ", text.casefold().translate(_PUNCTUATION)).split())
 
@@ -53,7 +53,7 @@ def _values(answer: str, key: Key) -> float:
 
 
 def _items(answer: str) -> list[str]:
-    return [item.strip() for item in _BETWEEN.split(answer) if normalised(item)]
+    return [item.strip() for item in _BETWEEN.split(answer) if normalise(item)]
 
 
 def _wanted(item: str, key: Key) -> bool:
@@ -73,8 +73,8 @@ def _boxed(answer: str, key: Key) -> float:
 
 
 def _label(answer: str, key: Key) -> float:
-    labels = {normalised(w.replace("_", " ")) for w in key.values[0]}
-    return float(normalised(answer.replace("_", " ")) in labels)
+    labels = {normalise(w.replace("_", " ")) for w in key.values[0]}
+    return float(normalise(answer.replace("_", " ")) in labels)
 
 
 def _choice(answer: str, key: Key) -> float:
@@ -84,8 +84,8 @@ def _choice(answer: str, key: Key) -> float:
 
 def _words(answer: str, key: Key) -> float:
     """Whether the answer holds a wording, or the other way round, words being whole."""
-    short = normalised(answer)
-    return float(any(_same_words(short, normalised(w)) for w in key.values[0]))
+    short = normalise(answer)
+    return float(any(_same_words(short, normalise(w)) for w in key.values[0]))
 
 
 def _same_words(one: str, other: str) -> bool:
@@ -128,8 +128,8 @@ def _cited(answer: str, key: Key) -> float:
     cited, references = set(cited_references(answer)), set(key.references)
     hits = len(cited & references)
     f1 = 2 * hits / (len(cited) + len(references)) if hits else 0.0
-    words = normalised(uncited_text(answer))
-    named = sum(any(_inside(normalised(w), words) for w in wordings) for wordings in key.values)
+    words = normalise(uncited_text(answer))
+    named = sum(any(_inside(normalise(w), words) for w in wordings) for wordings in key.values)
     return 0.8 * f1 + 0.2 * min(1.0, named / min(_COVERED, len(key.values)))
 
 

@@ -13,7 +13,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.train.mini.export import export, mini_recipe
 from recallm_core.train.mini.loop import MiniConfig, Phase, Trainer
 from recallm_core.train.mini.model import Mini, MiniShape
-from recallm_core.train.mini.optimizer import orthogonalised
+from recallm_core.train.mini.optimizer import orthogonalise
 from recallm_core.train.mini.train import read_run_config
 from recallm_core.train.tasks.tasks import Mixture
 
@@ -92,7 +92,7 @@ def test_structured_heads_look_back() -> None:
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     stack = torch.randn(2, 12, 30, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalised(stack))
+    values = torch.linalg.svdvals(orthogonalise(stack))
     assert values.min() > 0.4
     assert values.max() < 1.4
 
