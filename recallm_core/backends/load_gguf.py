@@ -39,12 +39,12 @@ def load_gguf(
     """
     backend = llama_cpp.load(path, **options)
     try:
-        found = _tokenizer(backend, tokenizer)
-        _check_pieces(backend, found)
+        model_tokenizer = _tokenizer(backend, tokenizer)
+        _check_pieces(backend, model_tokenizer)
         give_back()
         config = {"model_type": backend.header.model_type}
-        chosen = recipe or recipe_for(found, config, mode, path)
-        return fit_tokenizer_to(config, chosen, found), backend, chosen
+        recipe = recipe or recipe_for(model_tokenizer, config, mode, path)
+        return fit_tokenizer_to(config, recipe, model_tokenizer), backend, recipe
     except BaseException:
         backend.close()
         raise

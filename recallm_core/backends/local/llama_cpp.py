@@ -140,9 +140,9 @@ def _bytes(name: str, value: int | None, usual: int) -> int:
 
 def _threads() -> int:
     """Threads that are likely to have a core of their own on a machine that does other work too."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:
+        return int(threads)
     usable = getattr(os, "sched_getaffinity", None)
     processors = len(usable(0)) if usable else os.cpu_count() or 1
     return max(1, min(processors // 2, _MOST_THREADS))

@@ -224,11 +224,11 @@ class LlamaRunner:
         self,
         slots: Sequence[Slot],
         tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
+        logit_places: Sequence[Sequence[int]],
     ) -> list[Floats32]:
         """One pass for all rows; the logits are computed where they are wanted only."""
         parts = [(slot.row, slot.length, row) for slot, row in zip(slots, tokens, strict=True)]
-        return self._read(parts, wanted)
+        return self._read(parts, logit_places)
 
     def score(
         self, logits: Sequence[Floats32], masks: Sequence[Mask], greedy: Sequence[bool]
@@ -245,10 +245,10 @@ class LlamaRunner:
             raise GenerationError("llama.cpp couldn't take tokens back; load with draft_tokens=0")
 
     def _read(
-        self, parts: Sequence[tuple[int, int, Sequence[int]]], wanted: Sequence[Sequence[int]]
+        self, parts: Sequence[tuple[int, int, Sequence[int]]], logit_places: Sequence[Sequence[int]]
     ) -> list[Floats32]:
         while True:
-            rows = self._sequences.read(parts, wanted)
+            rows = self._sequences.read(parts, logit_places)
             if rows is not None:
                 return rows
             if not self._more_room():
@@ -381,9 +381,9 @@ def _shares(sequences: Sequences, ids: Sequence[int], expected: Any) -> bool:
 def _read_all(
     sequences: Sequences,
     parts: Sequence[tuple[int, int, Sequence[int]]],
-    wanted: Sequence[Sequence[int]],
+    logit_places: Sequence[Sequence[int]],
 ) -> list[Floats32]:
-    rows = sequences.read(parts, wanted)
+    rows = sequences.read(parts, logit_places)
     if rows is None:
         raise CheckpointError("llama.cpp found no room for a few tokens; the file is damaged")
     return rows

@@ -183,11 +183,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         TypeError: An argument isn't known.
     """
-    own = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
-    unknown = sorted(settings.keys() - own)
+    names = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
+    unknown = sorted(settings.keys() - names)
     if unknown:
         named = ("attention", "device", "dtype", "local_files_only", "model_kwargs")
-        known = sorted({*own, *named, "quantization", "revision"})
+        known = sorted({*names, *named, "quantization", "revision"})
         raise TypeError(
             f"unknown options {unknown}; known: {known}. What transformers' from_pretrained takes "
             "goes into model_kwargs={...}; code of a checkpoint is never run"
