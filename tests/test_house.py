@@ -22,12 +22,12 @@ NAME = "recallm_core"
 # What the sources have now, or less; none is raised to let a change through.
 CEILINGS = {
     "modules at the root": 5,
-    "lines of the largest file": 425,
+    "lines of the largest file": 400,
     "lines of the largest class": 300,
     "lines of the median function": 7,
     "lines of a function at the ninetieth percentile": 19,
     "lines of the longest function": 50,
-    "vague locals in 1,000 lines": 3.1,
+    "vague locals in 1,000 lines": 1,
     "vague locals of the adapters in 1,000 lines": 1,
     "modules of the core that adapters reach into": 0,
 }

@@ -138,8 +138,10 @@ class CitedLLM(LLM):
             return None
         prompt = recallm.PointedPrompt.of(conversation.turns, conversation.documents)
         schema = prompt.schema(self.limits or recallm.SchemaLimits.of(self.llm.class_name()))
-        held = _settings(self.llm.class_name(), schema) if self.ask is None else self.ask(schema)
-        return _Call(self, conversation, prompt, {**settings, **held})
+        schema_settings = (
+            _settings(self.llm.class_name(), schema) if self.ask is None else self.ask(schema)
+        )
+        return _Call(self, conversation, prompt, {**settings, **schema_settings})
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answers the last message."""
