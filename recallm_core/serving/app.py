@@ -74,7 +74,7 @@ class RecallMiddleware:
         elif self._keys and not self._knows(key):
             await _reply(send, 401, _error("this server wants a key: Authorization: Bearer ..."))
         elif path.startswith("/recallm/"):
-            await self._own(scope, send)
+            await self._serve_model_files(scope, send)
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, key if self._keys else b"")
         else:
@@ -87,7 +87,7 @@ class RecallMiddleware:
         ]  # all, in equal time
         return any(known)
 
-    async def _own(self, scope: Scope, send: Send) -> None:
+    async def _serve_model_files(self, scope: Scope, send: Send) -> None:
         path: str = scope["path"]
         name = path.removeprefix(FILES_PATH)
         if scope["method"] not in ("GET", "HEAD"):

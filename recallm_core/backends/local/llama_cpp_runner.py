@@ -94,7 +94,7 @@ class LlamaRunner:
         self._beginnings: list[_Beginning] = []  # the one used longest ago first
         self._kept_bytes = kept_bytes
         self._pace = 0.0  # prompt tokens a second
-        self._sequences = self._made(_CELLS)
+        self._sequences = self._new_sequences(_CELLS)
         try:
             self.can_rollback, self.token_bytes = _trial(self._sequences, _probe(model))
         except BaseException:
@@ -102,7 +102,7 @@ class LlamaRunner:
             raise
         self._most_cells = _rounded(most_cells(self.token_bytes))
 
-    def _made(self, cells: int) -> Sequences:
+    def _new_sequences(self, cells: int) -> Sequences:
         return Sequences(self._model, cells=cells, **self._settings)
 
     def session(self) -> AbstractContextManager[Any]:
@@ -279,7 +279,7 @@ class LlamaRunner:
         for known in newest:
             known.state = self._sequences.state(self._own_row)
         self._sequences.close()
-        self._sequences = self._made(cells)
+        self._sequences = self._new_sequences(cells)
         for slot, state in states:
             if slot.length and not self._sequences.restore(slot.row, state):
                 raise GenerationError("llama.cpp couldn't move a sequence to where more fit")

@@ -297,10 +297,10 @@ def choose_runner(model: Any, context_length: int, *, batches: bool = False) -> 
     ids = np.array(_PROBE, dtype=np.int32) % model.get_input_embeddings().weight.shape[0]
     forward = _Forward(model)
     with fitting_threads(forward.weights * len(ids), forward.device):
-        return _chosen(model, forward, ids, context_length, batches=batches)
+        return _fitting_runner(model, forward, ids, context_length, batches=batches)
 
 
-def _chosen(
+def _fitting_runner(
     model: Any, forward: _Forward, ids: Ids, context_length: int, *, batches: bool
 ) -> tuple[Runner, int]:
     cache = DynamicCache(config=model.config) if forward.cache_name else None

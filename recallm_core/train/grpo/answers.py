@@ -48,7 +48,7 @@ def contains(text: str, phrase: str) -> bool:
 def _values(answer: str, key: Key) -> float:
     """Right values less wrong ones, over the wanted ones."""
     right = sum(any(contains(answer, w) for w in wordings) for wordings in key.values)
-    wrong = sum(not _wanted(item, key) for item in _items(answer))
+    wrong = sum(not _is_gold(item, key) for item in _items(answer))
     return max(0.0, right - wrong) / len(key.values)
 
 
@@ -56,7 +56,7 @@ def _items(answer: str) -> list[str]:
     return [item.strip() for item in _BETWEEN.split(answer) if normalise(item)]
 
 
-def _wanted(item: str, key: Key) -> bool:
+def _is_gold(item: str, key: Key) -> bool:
     return any(contains(item, w) for wordings in key.values for w in wordings)
 
 
