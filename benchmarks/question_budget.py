@@ -99,7 +99,7 @@ def outcome(llm: RecaLLM, index: CorpusIndex, sample: Asked, setting: Setting) -
     begun = time.process_time()
     answer = fresh.answer(sample.text, index)
     seconds = time.process_time() - begun
-    prompt, _ = fresh._preparer.prepare(  # what it made is remembered
+    prompt, _ = fresh._context_builder.prepare(  # what it made is remembered
         [{"role": "user", "content": sample.text}], index, GenerationParams()
     )
     packed = recall(prompt.passages, index.documents, sample.gold)

@@ -74,7 +74,7 @@ def measure(folder: Path, saved: Path) -> dict[str, float]:
 
             llm = stack.enter_context(RecaLLM.load("recallm-mini"))
             watch.lap("import and load the model")
-            index = index_cache.indexed([str(folder)], documents, root=saved)
+            index = index_cache.cached_index([str(folder)], documents, root=saved)
             watch.lap("open the index")
         for number, question in enumerate(QUESTIONS, 1):
             ask(llm, question, index, watch, f"question {number}")
@@ -111,7 +111,7 @@ def of_checkout(checkout: Path, files: Path, saved: Path, threads: int) -> dict[
     build = (
         "import sys; from recallm_core.cli import index_cache as c; "
         "from recallm_core.documents.loading import load_documents as l; from pathlib import Path; "
-        "c.indexed([sys.argv[1]], l([sys.argv[1]]).documents, root=Path(sys.argv[2]))"
+        "c.cached_index([sys.argv[1]], l([sys.argv[1]]).documents, root=Path(sys.argv[2]))"
     )
     saved.mkdir()
     built = [sys.executable, "-c", build, str(files), str(saved)]

@@ -29,7 +29,7 @@ def main() -> int:
     assert folder is not None
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    backend = TransformersBackend(model)  # tells the window and the width; it is never asked here
+    backend = TransformersBackend(model)  # tells context length and width; it is never asked here
     tokenizer = HFTokenizer.from_folder(folder, eos_ids=backend.eos_ids)
     llm = RecaLLM(tokenizer, backend, Recipe.load(folder) or Recipe(), name=folder.name)
 

@@ -20,12 +20,12 @@ class CheckpointError(RecallmError, ValueError):
 
 
 class ContextOverflowError(RecallmError, ValueError):
-    """Prompt and reserve don't fit the model's window.
+    """Prompt and reserve don't fit the model's context length.
 
     Attributes:
         prompt_tokens: Tokens of the prompt as it would be sent.
         reserve_tokens: Tokens kept free for the model's output.
-        window: Tokens that the model can attend to, input and output together.
+        window: The context length: tokens that the model can attend to, input and output together.
     """
 
     def __init__(self, prompt_tokens: int, reserve_tokens: int, window: int) -> None:
@@ -34,7 +34,7 @@ class ContextOverflowError(RecallmError, ValueError):
         self.window = window
         reserve = f" and {reserve_tokens:,} are kept for the output" if reserve_tokens else ""
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens{reserve}, but the model's window is "
+            f"the prompt has {prompt_tokens:,} tokens{reserve}, but the model's context length is "
             f"{window:,}; give fewer or shorter documents, build a CorpusIndex and let it pack "
             "them (recallm index build, then recallm ask --index), shorten the question, or lower "
             "max_new_tokens"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
-from recallm_core.answering.context import Documents, Message, Preparer, unread
+from recallm_core.answering.context import ContextBuilder, Documents, Message, unread
 from recallm_core.answering.request import (
     ChatRequest,
     chat_request,
@@ -23,7 +23,7 @@ from recallm_core.answering.stream import (
     AnswerStream,
     Event,
     Finished,
-    Replayed,
+    ReplayBackend,
     SettledStream,
     unread_answer,
 )
@@ -68,8 +68,8 @@ class RecaLLM:
         self.backend = backend
         self.recipe = recipe
         self.name = name
-        self._preparer = Preparer(
-            tokenizer, recipe, window=backend.window, vocab_size=backend.vocab_size
+        self._context_builder = ContextBuilder(
+            tokenizer, recipe, context_length=backend.window, vocab_size=backend.vocab_size
         )
         self._process = os.getpid()
 
@@ -123,14 +123,14 @@ class RecaLLM:
         Args:
             question: What to find out.
             documents: Documents, plain strings, or a ``CorpusIndex``. All of it is read where it
-                fits the window and the recipe's ``pack_tokens``; otherwise the passages that bear
+                fits the context and the recipe's ``pack_tokens``; otherwise the passages that bear
                 on the question are. Where there is nothing to read (an empty list, a search that
                 found nothing), the answer is an abstention, and the model isn't asked.
             params: Settings; single ones may be given by name instead.
             settings: Fields of ``GenerationParams``.
 
         Raises:
-            ContextOverflowError: Question, history and output alone don't fit the model's window.
+            ContextOverflowError: Question, history and output alone don't fit the context length.
             DocumentError: A document can't be used as it is.
             GenerationError: The backend failed.
         """
@@ -286,7 +286,7 @@ class RecaLLM:
         Raises:
             GenerationError: A token isn't legal where it stands: nothing held the loop.
         """
-        replayed = Replayed(token_ids, prompt.spec.eos)
+        replayed = ReplayBackend(token_ids, prompt.spec.eos)
         return AnswerStream(self.tokenizer, replayed, prompt, sources, name=self.name).result()
 
     # preparing
@@ -294,7 +294,7 @@ class RecaLLM:
     def count_tokens(self, text: str) -> int:
         """Tokens of a text as this model sees it."""
         self._check_process()
-        return self._preparer.count_tokens(text)
+        return self._context_builder.count_tokens(text)
 
     def prepare(
         self,
@@ -310,7 +310,7 @@ class RecaLLM:
         Tools and schemas are given as ``output``; the other arguments are those of ``chat``.
 
         Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
+            ContextOverflowError: Prompt and output don't fit the model's context length.
             GenerationError: This process was forked after the model was loaded.
             ValueError: The question is empty, or a setting is out of range.
         """
@@ -324,7 +324,7 @@ class RecaLLM:
         output: OutputRules | None,
     ) -> tuple[Prompt, Mapping[str, Document]]:
         self._check_process()
-        return self._preparer.prepare(messages, documents, params, output)
+        return self._context_builder.prepare(messages, documents, params, output)
 
     def resolve(
         self, params: GenerationParams | None = None, **settings: Unpack[Settings]

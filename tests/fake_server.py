@@ -160,7 +160,7 @@ class FakeServer:
             vocab_size=self.width,
             eos_ids=_eos(self.folder),
             model_type=str(model_config.read_config(self.folder).get("model_type", "")),
-            files=manifests.described(self.files),
+            files=manifests.manifest_files(self.files),
             engine="vLLM 0.0",
             runner="V2",
             release="test",

@@ -38,7 +38,7 @@ from recallm_core.documents.document import ScoredChunk
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import RecallmError
 from recallm_core.inputs.arguments import real_number, whole_number, without_password
-from recallm_core.mcp_server.places import quoted
+from recallm_core.mcp_server.places import exact_quote
 from recallm_core.packing import pack
 from recallm_core.retrieval.embedding import FunctionEmbedder
 from recallm_core.testing import scripted_llm
@@ -196,8 +196,8 @@ DOORS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     ),
     "schema limits": (SchemaLimits, NO_COUNT),
     "schema limits of": (SchemaLimits.of, [None, 5, [], b"x", NAN]),
-    "quoted start": (lambda v: quoted(docs[0], v, 5, docs), NO_COUNT),
-    "quoted end": (lambda v: quoted(docs[0], 0, v, docs), [*NO_COUNT, 0]),
+    "quoted start": (lambda v: exact_quote(docs[0], v, 5, docs), NO_COUNT),
+    "quoted end": (lambda v: exact_quote(docs[0], 0, v, docs), [*NO_COUNT, 0]),
     "load": (RecaLLM.load, [5, None, "", [], NAN, {}]),
     "load mode": (lambda v: RecaLLM.load(mode=v), [5, None, [], "x"]),
     "load backend": (lambda v: RecaLLM.load(backend=v), [5, None, [], "x"]),

@@ -24,7 +24,7 @@ from recallm_core.mcp_server.desk import Desk
 from recallm_core.mcp_server.library import Library
 from recallm_core.mcp_server.watching import Watch
 from recallm_core.testing import ByteTokenizer, scripted_llm
-from recallm_core.ui.session import Opened, Session
+from recallm_core.ui.session import OpenedSources, Session
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 WAIT = 30.0
@@ -98,7 +98,7 @@ def test_a_model_refuses_a_child_at_once(ask: str) -> None:
         "stream": lambda: list(llm.stream("q", ["text"])),
         "answer_batch": lambda: llm.answer_batch([("q", ["text"])]),
     }
-    with held_elsewhere(llm._preparer._builder._building):
+    with held_elsewhere(llm._context_builder._builder._building):
         said = in_child(calls[ask])
     assert said.startswith("GenerationError: the model was loaded before this process was forked")
     calls[ask]()
@@ -143,7 +143,9 @@ def test_what_serves_agents_and_the_page_works_in_a_child(tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_text("The library opens at nine.")
     library = Library([tmp_path])
     desk = Desk(library, lambda: scripted_llm("</think>x"))
-    session = Session(lambda _: scripted_llm("</think>x"), lambda _: Opened((), ()), model="m")
+    session = Session(
+        lambda _: scripted_llm("</think>x"), lambda _: OpenedSources((), ()), model="m"
+    )
     with held_elsewhere(library._lock):
         assert in_child(lambda: len(library.documents(None, Watch("reading")))) == "1"
     with held_elsewhere(desk._loading):

@@ -204,7 +204,7 @@ def test_duplicates_with_their_own_ids_are_all_listed() -> None:
 
 def test_questions_too_long_for_the_window_are_refused_with_the_numbers() -> None:
     llm = scripted_llm(SCRIPT, window=4000)
-    with pytest.raises(ContextOverflowError, match="window is 4,000") as caught:
+    with pytest.raises(ContextOverflowError, match="context length is 4,000") as caught:
         llm.answer("why " * 2000, [EIFFEL], max_new_tokens=100)
     error = caught.value
     assert error.prompt_tokens > 8000

@@ -99,7 +99,7 @@ def test_equal_texts_with_other_ids_are_all_named(mini: RecaLLM) -> None:
 
 @pytest.mark.parametrize("times", [20_000, 500_000])
 def test_a_question_longer_than_the_window_is_refused(mini: RecaLLM, times: int) -> None:
-    with pytest.raises(ContextOverflowError, match="window is 16,384"):
+    with pytest.raises(ContextOverflowError, match="context length is 16,384"):
         mini.answer("why " * times, [Document(FACT)])
 
 

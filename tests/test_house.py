@@ -22,13 +22,14 @@ NAME = "recallm_core"
 # What the sources have now, or less; none is raised to let a change through.
 CEILINGS = {
     "modules at the root": 5,
-    "lines of the largest file": 425,
+    "lines of the largest file": 400,
     "lines of the largest class": 300,
     "lines of the median function": 7,
     "lines of a function at the ninetieth percentile": 19,
     "lines of the longest function": 50,
-    "vague locals in 1,000 lines": 3.1,
+    "vague locals in 1,000 lines": 1,
     "vague locals of the adapters in 1,000 lines": 1,
+    "functions and classes with a vague name": 5,
     "modules of the core that adapters reach into": 0,
 }
 
@@ -101,6 +102,12 @@ def vagueness(texts: Sequence[str]) -> float:
     return vague / sum(text.count("\n") for text in texts) * 1000
 
 
+def vague_names(tree: ast.Module) -> list[str]:
+    """Functions and classes that are named by one of the vague words."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, Function | ast.ClassDef)]
+    return [node.name for node in nodes if node.name.strip("_").lower() in VAGUE]
+
+
 @cache
 def figures() -> dict[str, float]:
     """The figures of the core that have a ceiling."""
@@ -119,6 +126,7 @@ def figures() -> dict[str, float]:
         "lines of the longest function": max(lengths),
         "vague locals in 1,000 lines": vagueness(texts),
         "vague locals of the adapters in 1,000 lines": vagueness(texts_of_adapters),
+        "functions and classes with a vague name": sum(len(vague_names(tree)) for tree in trees),
         "modules of the core that adapters reach into": len(reached_into(adapters)),
     }
 
@@ -138,6 +146,7 @@ WAYS_DOWN = {
     "modules of the core that adapters reach into": "make the name public, or do without it",
     "vague locals in 1,000 lines": "name the value by its noun: candidates, messages, params ...",
     "vague locals of the adapters in 1,000 lines": "name the value by its noun: nodes, message ...",
+    "functions and classes with a vague name": "what acts is a verb, what returns is a noun",
 }
 
 
@@ -151,6 +160,11 @@ def test_what_counts_as_a_vague_local() -> None:
     outer, inner = (node for node in ast.walk(tree) if isinstance(node, Function))
     assert local_names(outer) & VAGUE == {"given", "kept", "found", "each", "made"}
     assert local_names(inner) & VAGUE == {"said"}
+
+
+def test_what_counts_as_a_vague_name() -> None:
+    tree = ast.parse("class _Told:\n    def found(self): ...\n    async def find(self): ...\n")
+    assert vague_names(tree) == ["_Told", "found"]
 
 
 # ---------------------------------------------------------------------------- the import graph

@@ -42,7 +42,7 @@ class Nodes:
         nodes = (_fetch(store, node_id) for store in self._stores)
         return next((node for node in nodes if node is not None), None)
 
-    def beside(self, node: BaseNode, kind: NodeRelationship) -> BaseNode | None:
+    def neighbour(self, node: BaseNode, kind: NodeRelationship) -> BaseNode | None:
         """Returns the node before or after a node of the same document."""
         name = related(node, kind)
         node_beside = None if name is None else self.get(name)
@@ -148,7 +148,7 @@ class _Order:
         """Gets to know the nodes on one side of a node, up to one whose place is certain."""
         node = source.node
         for _ in range(_STEPS):
-            neighbour = self._nodes.beside(node, side)
+            neighbour = self._nodes.neighbour(node, side)
             if neighbour is None or neighbour.node_id in self._known:
                 return
             read = sources.read(NodeWithScore(node=neighbour))

@@ -112,7 +112,7 @@ class CitedLLM(LLM):
         return max(int((known.context_window - output - spent) * _SHARE), 0)
 
     @property
-    def _told(self) -> LLM:
+    def _inner_llm(self) -> LLM:
         """The LLM inside, which tells the handlers that an engine gave to this one."""
         manager = self.callback_manager
         if manager.handlers and self.llm.callback_manager is not manager:
@@ -138,35 +138,37 @@ class CitedLLM(LLM):
             return None
         prompt = recallm.PointedPrompt.of(conversation.turns, conversation.documents)
         schema = prompt.schema(self.limits or recallm.SchemaLimits.of(self.llm.class_name()))
-        held = _settings(self.llm.class_name(), schema) if self.ask is None else self.ask(schema)
-        return _Call(self, conversation, prompt, {**settings, **held})
+        schema_settings = (
+            _settings(self.llm.class_name(), schema) if self.ask is None else self.ask(schema)
+        )
+        return _Call(self, conversation, prompt, {**settings, **schema_settings})
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answers the last message."""
         call = self._call(messages, kwargs)
         if call is None:
-            return self._told.chat(messages, **_own(kwargs))
+            return self._inner_llm.chat(messages, **_inner_settings(kwargs))
         if not call.prompt.sentences:
             return call.nothing()
-        return call.whole(self._told.chat(call.turns, **call.settings))
+        return call.whole(self._inner_llm.chat(call.turns, **call.settings))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """``chat`` without blocking the event loop."""
         call = await asyncio.to_thread(self._call, messages, kwargs)
         if call is None:
-            return await self._told.achat(messages, **_own(kwargs))
+            return await self._inner_llm.achat(messages, **_inner_settings(kwargs))
         if not call.prompt.sentences:
             return call.nothing()
-        return call.whole(await self._told.achat(call.turns, **call.settings))
+        return call.whole(await self._inner_llm.achat(call.turns, **call.settings))
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answers in pieces; the last response is the whole one, with citations and ``raw``."""
         call = self._call(messages, kwargs)
         if call is None:
-            return self._told.stream_chat(messages, **_own(kwargs))
+            return self._inner_llm.stream_chat(messages, **_inner_settings(kwargs))
         if not call.prompt.sentences:
             return iter([call.nothing()])  # type: ignore[return-value]
-        chunks = self._told.stream_chat(call.turns, **call.settings)
+        chunks = self._inner_llm.stream_chat(call.turns, **call.settings)
 
         def pieces() -> ChatResponseGen:
             hearing = _Hearing(call)
@@ -182,9 +184,11 @@ class CitedLLM(LLM):
         """``stream_chat`` without blocking the event loop."""
         call = await asyncio.to_thread(self._call, messages, kwargs)
         if call is None:
-            return await self._told.astream_chat(messages, **_own(kwargs))
+            return await self._inner_llm.astream_chat(messages, **_inner_settings(kwargs))
         sentences = call.prompt.sentences
-        chunks = await self._told.astream_chat(call.turns, **call.settings) if sentences else None
+        chunks = (
+            await self._inner_llm.astream_chat(call.turns, **call.settings) if sentences else None
+        )
 
         async def pieces() -> ChatResponseAsyncGen:
             if chunks is None:
@@ -203,25 +207,25 @@ class CitedLLM(LLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Completes a text, without citations."""
-        return self._told.complete(prompt, formatted=formatted, **kwargs)
+        return self._inner_llm.complete(prompt, formatted=formatted, **kwargs)
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """``complete`` without blocking the event loop."""
-        return await self._told.acomplete(prompt, formatted=formatted, **kwargs)
+        return await self._inner_llm.acomplete(prompt, formatted=formatted, **kwargs)
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Completes a text in pieces, without citations."""
-        return self._told.stream_complete(prompt, formatted=formatted, **kwargs)
+        return self._inner_llm.stream_complete(prompt, formatted=formatted, **kwargs)
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """``stream_complete`` without blocking the event loop."""
-        return await self._told.astream_complete(prompt, formatted=formatted, **kwargs)
+        return await self._inner_llm.astream_complete(prompt, formatted=formatted, **kwargs)
 
 
 AnsweringLLM: TypeAlias = RecaLLM | CitedLLM
@@ -313,7 +317,7 @@ class _Hearing:
         return self._writer.chunk(text, reasoning, thinking=True)
 
 
-def _own(options: Mapping[str, Any]) -> dict[str, Any]:
+def _inner_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the inner LLM knows."""
     return {key: value for key, value in options.items() if key not in ("scope", "response_schema")}
 

@@ -56,7 +56,7 @@ class RecaLLMQueryEngine(RetrieverQueryEngine):
                 ships.
             documents: The original texts; with them, places in documents are checked.
             docstore: Where the nodes beside a node are found; None: in the index, if it has them.
-            token_budget: Tokens of nodes at most; None: what the window leaves.
+            token_budget: Tokens of nodes at most; None: what the context leaves.
             streaming: Whether answers are streamed.
             text_qa_template: As for ``RecaLLMSynthesizer``.
             node_postprocessors: Applied after packing.

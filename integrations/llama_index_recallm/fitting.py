@@ -1,4 +1,4 @@
-"""Which nodes the model reads: all that fit its window, the best where they don't all fit."""
+"""Which nodes the model reads: all that fit its context, the best where they don't all fit."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _passages(
     if not packed.passages:
         raise ValueError(
             f"a budget of {budget} tokens has no room for any passage of the nodes; raise "
-            "token_budget, or leave it out to use what the window leaves"
+            "token_budget, or leave it out to use what the context leaves"
         )
     packed_ids = {passage.document_id for passage in packed.passages}
     dropped = [

@@ -37,7 +37,7 @@ from recallm_core.adapting import (
 
 _FIRST = 32  # nodes asked for at first
 _MOST = 4096
-_WORDING = 1024  # tokens of the window for wording and question; the synthesizer counts exactly
+_WORDING = 1024  # tokens of the context for wording and question; the synthesizer counts exactly
 
 
 def _measure(llm: AnsweringLLM | None, token_budget: int | None) -> tuple[Count, int]:
@@ -58,7 +58,7 @@ class RecaLLMContextPacker(BaseNodePostprocessor):
     """
 
     token_budget: int | None = Field(
-        default=None, description="Tokens at most; None: what the model's window leaves.", ge=0
+        default=None, description="Tokens at most; None: what the model's context leaves.", ge=0
     )
     order: Order = "document"
     gap_tokens: int = Field(default=GAP_TOKENS, ge=0)
@@ -123,7 +123,7 @@ class PackedContextRetriever(BaseRetriever):
         llm: Who reads the pack: its tokenizer counts. None: the model that ships.
         documents: The original texts, as for ``RecaLLMSynthesizer``.
         docstore: Where the nodes beside a node are found, as for ``pack_nodes``.
-        token_budget: Tokens at most; None: what the model's window leaves.
+        token_budget: Tokens at most; None: what the model's context leaves.
         order: As in ``recallm_core.packing.pack``.
         gap_tokens: Gaps of at most so many tokens between two nodes are filled from the document.
         max_nodes: Nodes fetched at most.

@@ -110,12 +110,12 @@ class _Placed:
             behind[_place(chunk)] = source
         return cls(*_apart(tuple(chunks), behind, texts), originals, nodes)
 
-    def beside(self, hit: ScoredChunk) -> list[ScoredChunk]:
+    def neighbours_of(self, hit: ScoredChunk) -> list[ScoredChunk]:
         """Returns the chunks of the nodes before and after one, where they are known."""
         source = self.sources[_place(hit)]
         out = []
         for kind in (NodeRelationship.PREVIOUS, NodeRelationship.NEXT):
-            node = self.nodes.beside(source.node, kind)
+            node = self.nodes.neighbour(source.node, kind)
             read = None if node is None else sources.read(NodeWithScore(node=node))
             if read is None or not read.readable:
                 continue
@@ -208,7 +208,7 @@ def _pack(
         count=count,
         overhead=overhead,
         order=order,
-        neighbours=placed.beside if placed.nodes else None,
+        neighbours=placed.neighbours_of if placed.nodes else None,
         expand_top=expand_top,
         gap_tokens=gap_tokens,
     )

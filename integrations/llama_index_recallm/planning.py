@@ -36,7 +36,7 @@ class Planner:
         prefix_messages: What stands before it.
         originals: The documents that nodes were cut from.
         nodes_beside: Where the nodes beside a node are.
-        token_budget: Tokens of nodes at most; None: what the window leaves.
+        token_budget: Tokens of nodes at most; None: what the context leaves.
         show_metadata: Whether labels show the metadata that nodes show to models.
     """
 

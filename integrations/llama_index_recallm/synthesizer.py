@@ -55,7 +55,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
     when the stream ends.
 
     All nodes are read in one pass, each under a label that can't be quoted. What doesn't fit the
-    model's window is left out, lowest score first, and listed in
+    model's context is left out, lowest score first, and listed in
     ``metadata["recallm"]["left_out"]``; if not even one node fits, the passages of the nodes that
     bear on the question are read. Nodes without text, such as images, are left out too.
 
@@ -71,7 +71,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
             places in documents are checked instead of claimed.
         docstore: Where the nodes beside a node are found (a docstore or an index), so that one
             whose text repeats in its document is placed by its neighbours.
-        token_budget: Tokens of nodes at most; None: what the window leaves.
+        token_budget: Tokens of nodes at most; None: what the context leaves.
         show_metadata: Whether labels show the metadata that nodes show to models.
         citation_nodes: Whether to append each quote to ``source_nodes`` as a node of its own, for
             programs that keep nothing else.

@@ -322,7 +322,7 @@ def _where(
     names = None if node_ids is None else set(node_ids)
     documents = None if doc_ids is None else set(doc_ids)
 
-    def wanted(stored: Stored) -> bool:
+    def matches(stored: Stored) -> bool:
         data = stored["node"]["__data__"]
         passes = build_metadata_filter_fn(lambda _: data.get("metadata", {}), filters)
         return (
@@ -331,7 +331,7 @@ def _where(
             and passes(data["id_"])
         )
 
-    return wanted
+    return matches
 
 
 def _vectors(nodes: Sequence[BaseNode], dimension: int | None) -> Vectors:

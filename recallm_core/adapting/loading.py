@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recallm_core.backends.vllm.connect import is_address
 from recallm_core.inputs.arguments import without_password
+from recallm_core.inputs.model_config import context_length
 from recallm_core.models import shipped
 from recallm_core.prompting.params import GenerationParams
 
@@ -113,12 +114,12 @@ def settings_of(fields: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unloaded_context_length(model: str) -> int | None:
-    """Returns the context length that a local folder's configuration names, without its weights."""
-    config = (shipped(model) or Path(model)) / "config.json"
-    if not config.is_file() or config.stat().st_size > _MAX_CONFIG:
-        return None
-    length = json.loads(config.read_text("utf-8")).get("max_position_embeddings")
-    return length if isinstance(length, int) and length > 0 else None
+    """Returns the context length that a local folder's configuration names, without its weights.
+
+    Raises:
+        CheckpointError: The configuration can't be read.
+    """
+    return context_length(shipped(model) or Path(model))
 
 
 def unloaded_shows_tools(model: str) -> bool:

@@ -1,4 +1,4 @@
-"""From a conversation and documents to a prompt that fits the model's window."""
+"""From a conversation and documents to a prompt that fits the model's context length."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Packable(Protocol):
 Documents = Iterable[Document | str] | DocumentSet | Packable
 
 
-def wants_index(documents: Iterable[Document], recipe: Recipe, window: int) -> bool:
+def wants_index(documents: Iterable[Document], recipe: Recipe, context_length: int) -> bool:
     """Returns whether documents hold much more than a model is given of them at once.
 
     Whoever asks them more than once had better keep an index.
@@ -59,28 +59,28 @@ def wants_index(documents: Iterable[Document], recipe: Recipe, window: int) -> b
     Args:
         documents: The documents.
         recipe: How the model is driven.
-        window: Tokens that it can attend to.
+        context_length: Tokens that it can attend to.
     """
     size = sum(len(document.text) for document in documents)
-    return size > min(_READ_AT_ONCE, _ROOMY * (recipe.pack_tokens or window))
+    return size > min(_READ_AT_ONCE, _ROOMY * (recipe.pack_tokens or context_length))
 
 
-class Preparer:
+class ContextBuilder:
     """Builds one model's prompts; safe to use from many threads.
 
     Args:
         tokenizer: The model's.
         recipe: How the model is driven.
-        window: Tokens that it can attend to, input and output together.
+        context_length: Tokens that it can attend to, input and output together.
         vocab_size: Width of its logits.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, recipe: Recipe, *, window: int, vocab_size: int
+        self, tokenizer: Tokenizer, recipe: Recipe, *, context_length: int, vocab_size: int
     ) -> None:
         self._tokenizer = tokenizer
-        self._window = window
-        self._pack_tokens = recipe.pack_tokens or window
+        self._context_length = context_length
+        self._pack_tokens = recipe.pack_tokens or context_length
         self._builder = PromptBuilder(tokenizer, recipe, vocab_size=vocab_size)
 
     def count_tokens(self, text: str) -> int:
@@ -98,7 +98,7 @@ class Preparer:
         """Builds the prompt; see ``RecaLLM.prepare``.
 
         Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
+            ContextOverflowError: Prompt and output don't fit the model's context length.
             ValueError: The question is empty.
         """
         messages = _checked_messages(messages)
@@ -107,7 +107,7 @@ class Preparer:
         if params.scope is None and documents is not None and _blank(passages):
             params = replace(params, scope="documents")  # whatever the recipe's default is
         prompt = self._builder.build(messages, passages, params, output)
-        self._check_window(prompt)
+        self._check_length(prompt)
         return prompt, _quotable(prompt, passages, sources)
 
     def _passages(
@@ -144,7 +144,9 @@ class Preparer:
         if size > _MOST_AT_ONCE:
             sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
             tokens = size * self.count_tokens(sample) // len(sample)
-            raise ContextOverflowError(tokens + self._window - room, 0, self._window)
+            raise ContextOverflowError(
+                tokens + self._context_length - room, 0, self._context_length
+            )
 
     def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within a budget."""
@@ -166,20 +168,20 @@ class Preparer:
         params: GenerationParams,
         output: OutputRules | None,
     ) -> int:
-        """Tokens for passages: the window less wording, history and output.
+        """Tokens for passages: the context length less wording, history and output.
 
         Raises:
             ContextOverflowError: Even without any passage the prompt doesn't fit.
         """
         empty = self._builder.build(messages, (), params, output)
-        self._check_window(empty)
+        self._check_length(empty)
         reserve = len(empty.token_ids) + empty.params.max_new_tokens
-        return self._window - reserve
+        return self._context_length - reserve
 
-    def _check_window(self, prompt: Prompt) -> None:
+    def _check_length(self, prompt: Prompt) -> None:
         reserve = prompt.params.max_new_tokens
-        if len(prompt.token_ids) + reserve > self._window:
-            raise ContextOverflowError(len(prompt.token_ids), reserve, self._window)
+        if len(prompt.token_ids) + reserve > self._context_length:
+            raise ContextOverflowError(len(prompt.token_ids), reserve, self._context_length)
 
 
 def unread(prompt: Prompt, documents: Documents | None) -> bool:
@@ -214,7 +216,7 @@ def _checked_messages(messages: Any) -> list[Message]:
     last = questions[-1] if questions else "none"
     if (last is None or isinstance(last, str)) and not (last or "").strip():
         raise ValueError("the question is empty; ask something in the last user message")
-    conversation.checked(turns)
+    conversation.checked_messages(turns)
     return turns
 
 

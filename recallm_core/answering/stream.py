@@ -199,7 +199,7 @@ class SettledStream(AnswerStream):
         self._waiting = []
 
 
-class Replayed:
+class ReplayBackend:
     """A backend, and its one stream, whose output is known: that of somebody's own loop.
 
     Args:
@@ -215,7 +215,7 @@ class Replayed:
         self.finish_reason: FinishReason = "length" if end is None else "stop"
         self._rest = tokens[:end]
 
-    def generate(self, request: GenerationRequest) -> Replayed:
+    def generate(self, request: GenerationRequest) -> ReplayBackend:
         """Returns itself."""
         return self
 

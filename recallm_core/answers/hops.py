@@ -76,7 +76,7 @@ def hops(
             if reached is not None and _leads(links[number], links[later], question_words):
                 supported[number] = reached
                 break
-    return supported | _beside(links, {*cited, *supported}, question, question_words)
+    return supported | _of_missing_names(links, {*cited, *supported}, question, question_words)
 
 
 def _begun(links: Sequence[_Hop], question_words: frozenset[str]) -> list[bool]:
@@ -97,7 +97,7 @@ def _leads(one: _Hop, other: _Hop, question_words: frozenset[str]) -> bool:
     return len(bridge) >= _BRIDGE or bool(bridge & (one.names | other.names))
 
 
-def _beside(
+def _of_missing_names(
     links: Sequence[_Hop], cited: set[int], question: str, question_words: frozenset[str]
 ) -> dict[int, AnswerRange]:
     """Spans that hold what the question names and nothing cited holds, for the whole answer."""

@@ -15,11 +15,11 @@ FORKED = (
 )
 
 
-def check_request(request: GenerationRequest, *, vocab_size: int, window: int) -> None:
+def check_request(request: GenerationRequest, *, vocab_size: int, context_length: int) -> None:
     """Checks a request against a model's sizes.
 
     Raises:
-        ContextOverflowError: Prompt and output don't fit the window.
+        ContextOverflowError: Prompt and output don't fit the context length.
         ConstraintError: The request's rules were made for another vocabulary.
         ValueError: The prompt is empty, or a value is out of range.
     """
@@ -33,8 +33,8 @@ def check_request(request: GenerationRequest, *, vocab_size: int, window: int) -
             "together"
         )
     check_sampling(request.sampling)
-    if len(ids) + request.sampling.max_new_tokens > window:
-        raise ContextOverflowError(len(ids), request.sampling.max_new_tokens, window)
+    if len(ids) + request.sampling.max_new_tokens > context_length:
+        raise ContextOverflowError(len(ids), request.sampling.max_new_tokens, context_length)
     if spec.vocab_size != vocab_size:
         raise ConstraintError(
             f"the rules were made for logits {spec.vocab_size:,} wide, the model's are "

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 def queued_up(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Returns an array's values on a device, where later operations find them."""
-    found = torch.from_numpy(array)
+    tensor = torch.from_numpy(array)
     if device.type == "cpu":
-        return found
-    return found.pin_memory().to(device, non_blocking=True)
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class QueuedDown:
@@ -31,8 +31,8 @@ class QueuedDown:
         """Queues a copy; its values are there after ``finish``."""
         if self._event is None:
             return tensor.clone()
-        found = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return found.copy_(tensor, non_blocking=True)
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return target.copy_(tensor, non_blocking=True)
 
     def mark(self) -> None:
         """Says that the copies begun so far belong together; what is queued later isn't awaited."""

@@ -15,7 +15,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
 from recallm_core.models.gguf_files import gguf_file
-from recallm_core.models.recipes import choose_recipe, fitted
+from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer, Tokenizer
 
@@ -103,13 +103,13 @@ def load(
     path = _folder(model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
-        found = _with_tokenizer(engine, tokenizer or path)
-        chosen = recipe or choose_recipe(path, mode, found)
-        found = fitted(path, chosen, found)
+        model_tokenizer = _with_tokenizer(engine, tokenizer or path)
+        recipe = recipe or choose_recipe(path, mode, model_tokenizer)
+        model_tokenizer = fit_tokenizer(path, recipe, model_tokenizer)
     except BaseException:
         engine.close()
         raise
-    return Parts(found, engine, chosen, Path(model).name)
+    return Parts(model_tokenizer, engine, recipe, Path(model).name)
 
 
 def _folder(model: str, **hub: Any) -> Path:
@@ -176,15 +176,16 @@ def _with_tokenizer(engine: TransformersBackend | VllmBackend, place: str | Path
         CheckpointError: The tokenizer is another model's.
         GenerationError: The engine doesn't obey.
     """
-    found = HFTokenizer.from_folder(place, eos_ids=engine.eos_ids)
-    if found.vocab_size > engine.vocab_size:
+    tokenizer = HFTokenizer.from_folder(place, eos_ids=engine.eos_ids)
+    if tokenizer.vocab_size > engine.vocab_size:
         raise CheckpointError(
-            f"the tokenizer has {found.vocab_size:,} ids but the model only {engine.vocab_size:,} "
-            "logits; the folder mixes two models, or its embeddings were never resized"
+            f"the tokenizer has {tokenizer.vocab_size:,} ids but the model only "
+            f"{engine.vocab_size:,} logits; the folder mixes two models, or its embeddings were "
+            "never resized"
         )
     if isinstance(engine, RemoteBackend):
-        check_processor(engine, found)
-    return found
+        check_processor(engine, tokenizer)
+    return tokenizer
 
 
 def _name(model: object) -> str:

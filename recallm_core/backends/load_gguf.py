@@ -9,7 +9,7 @@ from recallm_core.backends.local import llama_cpp
 from recallm_core.backends.local.llama_cpp import LlamaCppBackend
 from recallm_core.errors import TokenizerError
 from recallm_core.inputs.memory import give_back
-from recallm_core.models.recipes import fitted_to, recipe_for
+from recallm_core.models.recipes import fit_tokenizer_to, recipe_for
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.gguf_vocabulary import CONTROL, tokenizer_of
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -39,12 +39,12 @@ def load_gguf(
     """
     backend = llama_cpp.load(path, **options)
     try:
-        found = _tokenizer(backend, tokenizer)
-        _check_pieces(backend, found)
+        model_tokenizer = _tokenizer(backend, tokenizer)
+        _check_pieces(backend, model_tokenizer)
         give_back()
         config = {"model_type": backend.header.model_type}
-        chosen = recipe or recipe_for(found, config, mode, path)
-        return fitted_to(config, chosen, found), backend, chosen
+        recipe = recipe or recipe_for(model_tokenizer, config, mode, path)
+        return fit_tokenizer_to(config, recipe, model_tokenizer), backend, recipe
     except BaseException:
         backend.close()
         raise

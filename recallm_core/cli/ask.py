@@ -172,7 +172,7 @@ def _findable(
 
     root = None if args.no_cache else ask_cache.folder()
     with steps.count("Indexing") as progress:
-        return ask_cache.indexed(args.docs, documents, root=root, progress=progress)
+        return ask_cache.cached_index(args.docs, documents, root=root, progress=progress)
 
 
 def _answer(

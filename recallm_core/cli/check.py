@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     targets = [path for path in (args.html, args.repair) if path is not None]
     for path in targets:
         check_target(path)
-    documents = _given(args)
+    content = _read_input(args)
     report = check_quotes(
-        documents,
+        content,
         _documents(args),
         repair=args.repair is not None,
         claims=args.claims,
@@ -99,7 +99,7 @@ def _show(args: argparse.Namespace, report: QuoteReport) -> str:
     return report.to_markdown() if args.markdown else visible(report.to_text())
 
 
-def _given(args: argparse.Namespace) -> Any:
+def _read_input(args: argparse.Namespace) -> Any:
     from recallm_core.errors import DocumentError
 
     data = sys.stdin.buffer.read() if args.text == "-" else Path(args.text).read_bytes()

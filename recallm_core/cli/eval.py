@@ -14,7 +14,7 @@ from recallm_core.evaluation import command as mini
 from recallm_core.evaluation.cited import command as cited
 from recallm_core.evaluation.frame.arguments import say
 from recallm_core.evaluation.frame.compact import pack
-from recallm_core.evaluation.frame.compare import compare, shown
+from recallm_core.evaluation.frame.compare import compare, comparison_table
 from recallm_core.evaluation.helmet import command as helmet
 from recallm_core.evaluation.positions import command as positions
 from recallm_core.evaluation.ruler import command as ruler
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.kind == "compare":
             pair = tuple(arguments.ways) if arguments.ways else None
-            sys.stdout.write(shown(compare(arguments.first, arguments.second, pair)))
+            sys.stdout.write(comparison_table(compare(arguments.first, arguments.second, pair)))
         elif arguments.kind == "pack":
             rows = pack(arguments.runs, arguments.out)
             sys.stdout.write(f"{rows:,} rows in {arguments.out}\n")

@@ -36,7 +36,7 @@ def folder() -> Path | None:
         return None
 
 
-def indexed(
+def cached_index(
     paths: Sequence[str],
     documents: Sequence[Document],
     *,

@@ -142,7 +142,9 @@ def _library(args: argparse.Namespace) -> Library:
     paths = [str(path) for path in args.docs]
 
     def indexed(documents: Sequence[Document], progress: Callable[[int, int], None]) -> CorpusIndex:
-        return index_cache.indexed(paths, documents, root=index_cache.folder(), progress=progress)
+        return index_cache.cached_index(
+            paths, documents, root=index_cache.folder(), progress=progress
+        )
 
     return Library(
         args.docs, indexes=dict(zip(names, args.index, strict=True)), make_index=indexed

@@ -234,7 +234,7 @@ def _entry(folder: Path) -> list[str]:
 
     Repackaged builds, such as those for CPUs, have another name and only the older module.
     """
-    if vllm_setup.installed() and not _is_named_vllm():
+    if vllm_setup.is_installed() and not _is_named_vllm():
         return ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     return ["-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
 

@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _mini(arguments: argparse.Namespace) -> int:
     from recallm_core.train.mini.export import export
-    from recallm_core.train.mini.train import read_config, saved_run, train
+    from recallm_core.train.mini.train import read_run_config, saved_run, train
 
-    config = read_config(_config_path(arguments.config))
+    config = read_run_config(_config_path(arguments.config))
     started = saved_run if arguments.export_only else train
     run = started(config, arguments.out, workers=arguments.workers)
     folder = arguments.export or arguments.out / "model"
@@ -106,7 +106,7 @@ def _base(arguments: argparse.Namespace) -> Base | None:
 
 
 def _reader(arguments: argparse.Namespace) -> int:
-    from recallm_core.train.mini.train import read_config
+    from recallm_core.train.mini.train import read_run_config
 
     base = _base(arguments)
     if base is None:
@@ -114,7 +114,7 @@ def _reader(arguments: argparse.Namespace) -> int:
             "say what the evidence reader starts from: --teacher FOLDER of all-MiniLM-L6-v2, or "
             "--reader-from FOLDER (or shipped)"
         )
-    config = read_config(_config_path(arguments.config))
+    config = read_run_config(_config_path(arguments.config))
     export = arguments.export or arguments.out / "reader"
     return _train_reader(arguments, config, base, arguments.out, export)
 

@@ -13,7 +13,7 @@ from recallm_core.inputs.arguments import whole_option
 
 if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
-    from recallm_core.ui.session import Opened
+    from recallm_core.ui.session import OpenedSources
 
 _HOST = "127.0.0.1"
 _READ_AT_ONCE = 400_000  # characters that are read whole; more is searched by an index
@@ -89,7 +89,7 @@ def _load(name: str) -> RecaLLM:
     return RecaLLM.load(name)
 
 
-def open_paths(paths: Sequence[str]) -> Opened:
+def open_paths(paths: Sequence[str]) -> OpenedSources:
     """Reads files and folders, or opens an index; what is large gets an index, kept between runs.
 
     Raises:
@@ -100,11 +100,11 @@ def open_paths(paths: Sequence[str]) -> Opened:
     from recallm_core.errors import DocumentError
     from recallm_core.rendering.visible import one_line
     from recallm_core.retrieval import CorpusIndex
-    from recallm_core.ui.session import Opened
+    from recallm_core.ui.session import OpenedSources
 
     if len(paths) == 1 and Path(paths[0], "CURRENT").is_file():
         index = CorpusIndex.open(paths[0])
-        return Opened(index, tuple(map(one_line, index.documents)))
+        return OpenedSources(index, tuple(map(one_line, index.documents)))
     loaded = load_documents(paths)
     skipped = tuple(f"{skip.path}: {skip.reason}" for skip in loaded.skipped)
     if not loaded.documents:
@@ -112,6 +112,8 @@ def open_paths(paths: Sequence[str]) -> Opened:
         raise DocumentError(f"no file there gave a document{': ' + reasons if reasons else ''}")
     names = tuple(one_line(document.title or document.id) for document in loaded.documents)
     if sum(len(document.text) for document in loaded.documents) <= _READ_AT_ONCE:
-        return Opened(loaded.documents, names, skipped)
-    index = index_cache.indexed(paths, loaded.documents, root=index_cache.folder(), progress=None)
-    return Opened(index, names, skipped)
+        return OpenedSources(loaded.documents, names, skipped)
+    index = index_cache.cached_index(
+        paths, loaded.documents, root=index_cache.folder(), progress=None
+    )
+    return OpenedSources(index, names, skipped)

@@ -8,7 +8,7 @@ from recallm_core.documents.source_map import SourceMap
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
+class ExtractedText:
     """The text of a file that isn't plain text.
 
     Attributes:

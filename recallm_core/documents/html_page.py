@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.source_map import SourceMap
 
 _UNREAD = frozenset({"nav", "template", "svg", "canvas", "object"})
@@ -67,7 +67,7 @@ _CLOSERS: dict[str, frozenset[str]] = {
 _BLANKS = re.compile(r"[ \t\n\r\f\v]+")
 
 
-def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> Extracted:
+def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> ExtractedText:
     """Returns the text of an HTML page as a reader sees it.
 
     Scripts, styles and navigation are left out, and what a browser wouldn't show: elements that
@@ -90,7 +90,7 @@ def extract_html(source: str, origin: str, *, keep_hidden: bool = False) -> Extr
     title = " ".join("".join(page.title).split()) or None
     source_map = SourceMap(origin, tuple(page.starts or [0]), lines=tuple(page.lines or [1]))
     notes = (_about_hidden(page.hidden),) if page.hidden else ()
-    return Extracted(text, title, source_map, notes)
+    return ExtractedText(text, title, source_map, notes)
 
 
 def _about_hidden(characters: int) -> str:

@@ -61,7 +61,7 @@ class LimitedProcess:
             if child is None:
                 return None
             seconds = _SECONDS + _SECONDS_A_MEGABYTE * len(data) / 1e6
-            answer = self._asked(child, data, max_chars, seconds)
+            answer = self._answer(child, data, max_chars, seconds)
         if answer is None:
             raise DocumentError(
                 f"reading it takes more than {SPARE_BYTES >> 20} MB of memory or {seconds:,.0f} s, "
@@ -108,7 +108,7 @@ class LimitedProcess:
             return None
         return child
 
-    def _asked(
+    def _answer(
         self, child: subprocess.Popen[bytes], data: bytes, max_chars: int, seconds: float
     ) -> dict[str, Any] | None:
         """The child's answer; None where it died, which it does beyond its limits."""

@@ -14,7 +14,7 @@ from typing import Any
 from recallm_core.documents.chunking import headings
 from recallm_core.documents.document import Document
 from recallm_core.documents.encodings import decode
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.registry import READERS, reader_for
 from recallm_core.documents.limited_process import pdf_process
@@ -309,7 +309,7 @@ class _Loader:
         else:
             text = decode(data)
             title = next(headings(text), None) if suffix in (".md", ".rst") else None
-            extracted = Extracted(text, title.title if title else None, SourceMap(file.shown))
+            extracted = ExtractedText(text, title.title if title else None, SourceMap(file.shown))
         if not extracted.text.strip():
             raise _UnfitError("empty" if not data else "no text in it")
         title_or_name = extracted.title or _shown(file.path.name)

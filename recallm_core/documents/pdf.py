@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.kinds.pdf_columns import page_text
 from recallm_core.documents.limited_process import pdf_process
 from recallm_core.documents.source_map import SourceMap
@@ -14,7 +14,7 @@ from recallm_core.locks import ForkSafeLock
 _pdfium = ForkSafeLock()  # PDFium isn't thread-safe
 
 
-def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Extracted:
+def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> ExtractedText:
     """Returns the text of a PDF file, pages joined with form feeds.
 
     Line ends are LF; where the file breaks a word at the end of a line, its hyphen stays and the
@@ -36,7 +36,7 @@ def extract_pdf(data: bytes, origin: str, *, max_chars: int = 50_000_000) -> Ext
         fields = {name: _as_tuples(value) for name, value in answer.items()}
         stretches = {name: _as_tuples(value) for name, value in answer["source_map"].items()}
         source_map = SourceMap(**stretches | {"origin": origin})
-        return Extracted(**fields | {"source_map": source_map})
+        return ExtractedText(**fields | {"source_map": source_map})
     except (TypeError, KeyError, AttributeError) as error:
         raise DocumentError(f"the reader of PDF files gave no text ({error})") from error
 
@@ -46,7 +46,7 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
+def read_pdf(data: bytes, origin: str, *, max_chars: int) -> ExtractedText:
     """Like ``extract_pdf``, in this process and without limits.
 
     Args:
@@ -79,7 +79,7 @@ def read_pdf(data: bytes, origin: str, *, max_chars: int) -> Extracted:
         starts.append(starts[-1] + len(page) + 1)
     numbers = tuple(range(1, len(pages) + 1))
     source_map = SourceMap(origin, tuple(starts), pages=numbers)
-    return Extracted("\f".join(pages), None, source_map, tuple(map(_about_order, doubtful)))
+    return ExtractedText("\f".join(pages), None, source_map, tuple(map(_about_order, doubtful)))
 
 
 def _about_order(page: int) -> str:

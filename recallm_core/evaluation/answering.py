@@ -140,7 +140,7 @@ class WatchedBackend:
 
     @property
     def window(self) -> int:
-        """What is left of the window beside the words."""
+        """What is left of the context length beside the words."""
         return self._inner.window - len(self.words)
 
     @property
@@ -157,12 +157,12 @@ class WatchedBackend:
         """Passes a request on, with the beginning of its output."""
         opening = request.rules.spec.open.ids if self.opens else ()
         begun = np.array([*self.words, *opening], dtype=np.int32)
-        given = replace(
+        begun_request = replace(
             request,
             token_ids=np.concatenate([request.token_ids, begun]),
             rules=_Begun(request.rules, opening) if opening else request.rules,
         )
-        self.stream = _Watched(self._inner.generate(given), opening)
+        self.stream = _Watched(self._inner.generate(begun_request), opening)
         return self.stream
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class ByFreeModel:
         tokens = [token for some in stream for token in some]
         ended = time.perf_counter()
         output = FreeReader(prompt, rules, self._llm.tokenizer).read(tokens)
-        quotes = [_found(text, item) for text in output.spans]
+        quotes = [_quote_of(text, item) for text in output.spans]
         return Outcome(
             answer=output.answer,
             evidence=tuple(quotes),
@@ -247,7 +247,7 @@ def _tokens(llm: RecaLLM, text: str) -> list[int]:
     return llm.tokenizer.encode_plain(text).ids.tolist() if text else []
 
 
-def _found(text: str, item: Item) -> Quote:
+def _quote_of(text: str, item: Item) -> Quote:
     """A span as a quote of the first document that holds it, the gold one before all others."""
     documents = sorted(item.documents, key=lambda document: document.id != item.gold_id)
     holding = [d.id for d in documents if text and text in d.text]
@@ -290,11 +290,11 @@ class ByPrior:
         if best is None:
             return Outcome("", ())
         passage, start, end = best
-        found = prompt.passages[passage]
-        sentence = found.text[start:end]
+        source = prompt.passages[passage]
+        sentence = source.text[start:end]
         first, last = next(typed_candidates(item.question, sentence), (0, len(sentence)))
-        fit = support(item.question, [sentence], found.title, embedder=default_embedder())
-        quote = Quote(sentence, found.document_id, True)
+        fit = support(item.question, [sentence], source.title, embedder=default_embedder())
+        quote = Quote(sentence, source.document_id, True)
         return Outcome(sentence[first:last], (quote,), answerability=fit)
 
 

@@ -39,10 +39,10 @@ class Condition:
         if self.kind == "heuristic":
             return ByHeuristic()
         name: Any = self.prior  # checked by the params themselves
-        chosen = replace(params, prior=name)
+        settings = replace(params, prior=name)
         if self.kind == "free":
-            return ByFreeModel(llm, chosen)
-        return ByModel(llm, chosen) if self.kind == "model" else ByPrior(llm, chosen)
+            return ByFreeModel(llm, settings)
+        return ByModel(llm, settings) if self.kind == "model" else ByPrior(llm, settings)
 
 
 def under_constraint(prior: str) -> Condition:
@@ -63,10 +63,10 @@ def conditions(priors: Sequence[str], constraint: Sequence[str]) -> tuple[Condit
         priors: Names of priors; ``none`` is one of them.
         constraint: ``on``, ``off`` or both.
     """
-    found: list[Condition] = []
+    result: list[Condition] = []
     if "on" in constraint:
-        found += [under_constraint(prior) for prior in priors]
+        result += [under_constraint(prior) for prior in priors]
     if "off" in constraint:
-        found.append(Condition(FREE, "free"))
-    found += [prior_alone(prior) for prior in priors if prior != "none"]
-    return (*found, Condition(HEURISTIC, "heuristic"))
+        result.append(Condition(FREE, "free"))
+    result += [prior_alone(prior) for prior in priors if prior != "none"]
+    return (*result, Condition(HEURISTIC, "heuristic"))

@@ -128,14 +128,14 @@ def handbook_18f() -> Iterator[Item]:
     rng = random.Random("evaluation:18f")
     rng.shuffle(pages)
     for number, (name, title, text) in enumerate(pages):
-        made = next(handbook_questions(text, rng), None)
-        if made is None:
+        entry = next(handbook_questions(text, rng), None)
+        if entry is None:
             continue
-        question, answers, window = made
-        around = islice((p for p in [*pages[number + 1 :], *pages] if answers[0] not in p[2]), 2)
-        documents = [Document(t[:_PAGE], n, head) for n, head, t in around]
+        question, answers, excerpt = entry
+        others = islice((p for p in [*pages[number + 1 :], *pages] if answers[0] not in p[2]), 2)
+        documents = [Document(t[:_PAGE], n, head) for n, head, t in others]
         place = rng.randrange(3)
-        documents.insert(place, Document(window, name, title))
+        documents.insert(place, Document(excerpt, name, title))
         yield Item(name, tuple(documents), question, answers, place)
 
 
@@ -147,19 +147,19 @@ def handbook_questions(text: str, rng: random.Random) -> Iterator[tuple[str, tup
         sentence = text[start:end]
         if not 60 <= len(sentence) <= 250 or any(mark in sentence for mark in "[]{}|`<>\n*"):
             continue
-        found = [(asked, m) for asked, phrase in _ASKED for m in phrase.finditer(sentence)]
-        if not found:
+        phrases = [(wording, m) for wording, phrase in _ASKED for m in phrase.finditer(sentence)]
+        if not phrases:
             continue
-        asked, cut = rng.choice(found)
+        wording, cut = rng.choice(phrases)
         low = max(0, start - rng.randrange(_PAGE - (end - start)))
-        window = text[low : low + _PAGE]
-        if window.count(cut.group()) == 1:
-            whole = f"{sentence[: cut.start()]}{asked}{sentence[cut.end() :]}"
-            yield whole.strip("-+ .:") + "?", _answers(sentence, asked, cut), window
+        excerpt = text[low : low + _PAGE]
+        if excerpt.count(cut.group()) == 1:
+            whole = f"{sentence[: cut.start()]}{wording}{sentence[cut.end() :]}"
+            yield whole.strip("-+ .:") + "?", _answers(sentence, wording, cut), excerpt
 
 
-def _answers(sentence: str, asked: str, cut: re.Match[str]) -> tuple[str, ...]:
+def _answers(sentence: str, wording: str, cut: re.Match[str]) -> tuple[str, ...]:
     """The phrase as it stands, without its currency, and a number with what it counts."""
     counted = re.match(r"[\w,]+ [a-z]+", sentence[cut.start() :])
-    more = [counted.group()] if counted and asked == "how many" else []
+    more = [counted.group()] if counted and wording == "how many" else []
     return tuple(dict.fromkeys((cut.group(), cut.group().lstrip("$#"), *more)))

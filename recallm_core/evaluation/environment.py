@@ -77,11 +77,11 @@ def _version(name: str) -> str:
 def commit() -> str:
     """Returns the commit of the sources, marked where they were changed; empty outside a clone."""
     try:
-        found = _git("rev-parse", "--short=12", "HEAD")
+        revision = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f"{found} with changes" if changed else found
+    return f"{revision} with changes" if changed else revision
 
 
 def _git(*arguments: str) -> str:

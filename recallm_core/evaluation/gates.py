@@ -52,8 +52,8 @@ class Reader:
 
     def rows(self, suite: str, condition: str = "", group: str = "") -> list[Row]:
         """The rows of a suite under a condition (the model's by default), or a group of them."""
-        found = self.results.rows.get((suite, condition or self.main), [])
-        return [row for row in found if not group or row["group"] == group]
+        rows = self.results.rows.get((suite, condition or self.main), [])
+        return [row for row in rows if not group or row["group"] == group]
 
     def mean(
         self, suite: str, measure: str, condition: str = "", group: str = ""
@@ -89,7 +89,7 @@ class Reader:
         return auroc_interval(*kinds) if all(kinds) else None
 
 
-def shown(value: Interval) -> str:
+def interval_text(value: Interval) -> str:
     """A mean and its interval, as they read."""
     return f"{value.mean:.2f} ({value.low:.2f}-{value.high:.2f})"
 
@@ -117,8 +117,8 @@ def verbatim(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 def _verbatim(reader: Reader) -> Iterator[Bar]:
-    found = reader.results.rows.items()
-    rows = [row for (_, name), some in found for row in some if name.startswith("constraint")]
+    groups = reader.results.rows.items()
+    rows = [row for (_, name), some in groups for row in some if name.startswith("constraint")]
     exact, spans = verbatim(rows)
     wrong = sum(not quote["exact"] for row in rows for quote in row["evidence"])
     if spans:
@@ -137,7 +137,7 @@ def _easy(reader: Reader) -> Iterator[Bar]:
         if value and base:
             floor = f"above the heuristic's {base.mean:.2f}"
             met = (value.mean > base.mean, value.mean >= goal)
-            yield Bar(name, shown(value), floor, f"{goal:.2f}", *met, value.n)
+            yield Bar(name, interval_text(value), floor, f"{goal:.2f}", *met, value.n)
 
 
 def _natural(reader: Reader) -> Iterator[Bar]:
@@ -146,12 +146,12 @@ def _natural(reader: Reader) -> Iterator[Bar]:
     if hit and alone:
         floor = f"at least the prior alone, {alone.mean:.2f}"
         met = (hit.mean >= alone.mean, hit.mean >= 0.85)
-        yield Bar("Natural Questions, evidence hit", shown(hit), floor, "0.85", *met, hit.n)
+        yield Bar("Natural Questions, evidence hit", interval_text(hit), floor, "0.85", *met, hit.n)
     f1, base = reader.mean("nq", "f1"), reader.mean("nq", "f1", HEURISTIC)
     if f1 and base:
         floor = f"above the heuristic's {base.mean:.2f}"
         met = (f1.mean > base.mean, f1.mean >= 0.50)
-        yield Bar("Natural Questions, F1", shown(f1), floor, "0.50", *met, f1.n)
+        yield Bar("Natural Questions, F1", interval_text(f1), floor, "0.50", *met, f1.n)
 
 
 def _hops(reader: Reader) -> Iterator[Bar]:
@@ -161,7 +161,7 @@ def _hops(reader: Reader) -> Iterator[Bar]:
     if value and bases:
         floor = f"lower bound above the best single sentence's {max(bases):.2f}"
         met = (value.low > max(bases), value.mean >= 0.6)
-        yield Bar("two hops, unseen, EM", shown(value), floor, "0.60", *met, value.n)
+        yield Bar("two hops, unseen, EM", interval_text(value), floor, "0.60", *met, value.n)
 
 
 def _lookups(reader: Reader) -> Iterator[Bar]:
@@ -169,7 +169,9 @@ def _lookups(reader: Reader) -> Iterator[Bar]:
         value = reader.mean(f"kv-{keys}", "em")
         if value:
             met = (value.mean >= 0.9, value.mean >= 0.99)
-            yield Bar(f"key-value, {keys} keys, EM", shown(value), "0.90", "0.99", *met, value.n)
+            yield Bar(
+                f"key-value, {keys} keys, EM", interval_text(value), "0.90", "0.99", *met, value.n
+            )
 
 
 def _length(reader: Reader) -> Iterator[Bar]:
@@ -190,7 +192,12 @@ def _missing(reader: Reader) -> Iterator[Bar]:
         if value:
             met = (value.mean >= 0.7, value.mean >= 0.85)
             yield Bar(
-                f"not in the documents, AUROC: {name}", shown(value), "0.70", "0.85", *met, value.n
+                f"not in the documents, AUROC: {name}",
+                interval_text(value),
+                "0.70",
+                "0.85",
+                *met,
+                value.n,
             )
 
 

@@ -47,9 +47,9 @@ class Item:
     @property
     def digest(self) -> str:
         """Changes with anything in the item, so that results of another question don't count."""
-        told = [[d.id, d.title, d.text] for d in self.documents]
-        asked = [self.id, self.question, self.answers, self.gold, self.group]
-        whole = [*asked, told, self.reasoning, self.opens]
+        texts = [[d.id, d.title, d.text] for d in self.documents]
+        head = [self.id, self.question, self.answers, self.gold, self.group]
+        whole = [*head, texts, self.reasoning, self.opens]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
     def more(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class Interval:
 
 def words(text: str) -> list[str]:
     """Returns the words of an answer: lower case, no articles, no punctuation around words."""
-    found = (word.strip(".,:") for word in _ODD.sub(" ", text.casefold()).split())
-    return [word for word in found if word and word not in _ARTICLES]
+    stripped = (word.strip(".,:") for word in _ODD.sub(" ", text.casefold()).split())
+    return [word for word in stripped if word and word not in _ARTICLES]
 
 
 def exact_match(answer: str, golds: Sequence[str]) -> float:
@@ -48,8 +48,8 @@ def exact_match(answer: str, golds: Sequence[str]) -> float:
 
 def _same(answer: str, gold: str) -> bool:
     """Whether two answers have the same words; of two without any, whether they are equal."""
-    found = words(answer)
-    return found == words(gold) and (bool(found) or answer.strip() == gold.strip())
+    answered = words(answer)
+    return answered == words(gold) and (bool(answered) or answer.strip() == gold.strip())
 
 
 def word_f1(answer: str, golds: Sequence[str]) -> float:
@@ -84,11 +84,11 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     Raises:
         ValueError: There are no rows.
     """
-    found = np.asarray(values, dtype=np.float64)
-    if not found.size:
+    sample = np.asarray(values, dtype=np.float64)
+    if not sample.size:
         raise ValueError("an interval needs at least one row, got none")
-    draws = found[_picks(len(found), seed)].mean(1)
-    return Interval(float(found.mean()), *_bounds(draws), len(found))
+    draws = sample[_picks(len(sample), seed)].mean(1)
+    return Interval(float(sample.mean()), *_bounds(draws), len(sample))
 
 
 def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:

@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recallm_core.evaluation.gates import MEASURES, Bar, Reader, bars, rates, shown, verbatim
+from recallm_core.evaluation.gates import (
+    MEASURES,
+    Bar,
+    Reader,
+    bars,
+    interval_text,
+    rates,
+    verbatim,
+)
 from recallm_core.evaluation.metrics import interval
 from recallm_core.evaluation.runner import Results
 from recallm_core.evaluation.tasks import SUITES
@@ -39,26 +47,26 @@ def summary(results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
 def _figures(reader: Reader, suite: str, condition: str) -> dict[str, Any]:
     rows = reader.rows(suite, condition)
     exact, spans = verbatim(rows)
-    found: dict[str, Any] = {"n": len(rows), "spans": spans, "verbatim": exact}
-    found["abstained"] = sum(row["abstained"] for row in rows)
-    found |= _means(reader, suite, condition, "")
+    figures: dict[str, Any] = {"n": len(rows), "spans": spans, "verbatim": exact}
+    figures["abstained"] = sum(row["abstained"] for row in rows)
+    figures |= _means(reader, suite, condition, "")
     groups = list(dict.fromkeys(row["group"] for row in rows if row["group"]))
     if groups:
-        found["groups"] = {group: _group(reader, suite, condition, group) for group in groups}
+        figures["groups"] = {group: _group(reader, suite, condition, group) for group in groups}
     separation = reader.auroc(suite, condition)
     if separation:
-        found["auroc"] = asdict(separation)
+        figures["auroc"] = asdict(separation)
     after, whole = rates(rows)
     if after:
-        found["tokens_per_second"] = asdict(interval(after))
-        found["tokens_per_second_with_reading"] = asdict(interval(whole))
-    return found
+        figures["tokens_per_second"] = asdict(interval(after))
+        figures["tokens_per_second_with_reading"] = asdict(interval(whole))
+    return figures
 
 
 def _group(reader: Reader, suite: str, condition: str, group: str) -> dict[str, Any]:
-    found = _means(reader, suite, condition, group)
+    means = _means(reader, suite, condition, group)
     separation = reader.auroc(suite, condition, group)
-    return found | ({"auroc": asdict(separation)} if separation else {})
+    return means | ({"auroc": asdict(separation)} if separation else {})
 
 
 def _means(reader: Reader, suite: str, condition: str, group: str) -> dict[str, Any]:
@@ -114,8 +122,8 @@ def _mark(met: bool | None) -> str:
     return {True: "yes", False: "**no**", None: "-"}[met]
 
 
-def _bars(found: Sequence[Bar]) -> str:
-    if not found:
+def _bars(thresholds: Sequence[Bar]) -> str:
+    if not thresholds:
         return ""
     body = [
         (
@@ -127,7 +135,7 @@ def _bars(found: Sequence[Bar]) -> str:
             bar.goal,
             _mark(bar.goal_met),
         )
-        for bar in found
+        for bar in thresholds
     ]
     head = ("what", "measured", "n", "floor", "met", "goal", "met")
     return "## Bars\n\n" + table(head, body)
@@ -152,10 +160,10 @@ def _line(reader: Reader, suite: str, condition: str) -> Sequence[str]:
     return (
         condition,
         str(len(rows)),
-        *(shown(mean) if mean else "-" for mean in means),
+        *(interval_text(mean) if mean else "-" for mean in means),
         f"{exact:,} of {spans:,}" if spans else "-",
         str(sum(row["abstained"] for row in rows)),
-        shown(separation) if separation else "-",
+        interval_text(separation) if separation else "-",
     )
 
 
@@ -182,12 +190,12 @@ def _parts(
     reader: Reader, suite: str, measure: str, condition: str, groups: Sequence[str]
 ) -> Iterator[str]:
     for group in groups:
-        found = (
+        value = (
             reader.auroc(suite, condition, group)
             if measure == "auroc"
             else reader.mean(suite, measure, condition, group)
         )
-        yield shown(found) if found else "-"
+        yield interval_text(value) if value else "-"
 
 
 def _left_out(results: Results) -> str:

@@ -36,7 +36,7 @@ class Place:
         return (self.suite, self.condition.name, self.item.id, self.item.digest)
 
 
-def scored(place: Place, outcome: Outcome) -> Row:
+def scored_row(place: Place, outcome: Outcome) -> Row:
     """Returns a result as it is written: scores, and what they were computed from.
 
     ``hit`` is 1 where a quote from the gold document holds a gold answer; ``found`` where the
@@ -55,7 +55,7 @@ def scored(place: Place, outcome: Outcome) -> Row:
     return head(place) | plain | (scores if item.answerable else {})
 
 
-def failed(place: Place, error: Exception) -> Row:
+def failed_row(place: Place, error: Exception) -> Row:
     """Returns a row that says why there is no result; a resumed run tries it again."""
     return head(place) | {"error": f"{type(error).__name__}: {error}"}
 

@@ -13,7 +13,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.evaluation.answering import Way
 from recallm_core.evaluation.conditions import Condition, conditions
 from recallm_core.evaluation.datasets import MissingDataError
-from recallm_core.evaluation.rows import Place, Row, RowFile, RunError, failed, scored
+from recallm_core.evaluation.rows import Place, Row, RowFile, RunError, failed_row, scored_row
 from recallm_core.evaluation.tasks import SUITES, Scale, Suite
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.params import GenerationParams
@@ -44,8 +44,8 @@ class Plan:
     def conditions(self, suite: Suite) -> tuple[Condition, ...]:
         """The conditions that a suite is run under."""
         priors = self.priors if suite.all_priors else self.priors[:1]
-        wanted = ("model", *(["free"] * suite.free), *(["prior", "heuristic"] * suite.baselines))
-        return tuple(c for c in conditions(priors, self.constraint) if c.kind in wanted)
+        kinds = ("model", *(["free"] * suite.free), *(["prior", "heuristic"] * suite.baselines))
+        return tuple(c for c in conditions(priors, self.constraint) if c.kind in kinds)
 
 
 @dataclass(slots=True)
@@ -127,9 +127,9 @@ def _one(place: Place, way: Way, file: RowFile, results: Results) -> None:
     """Answers one item under one condition, unless that was done before."""
     if not file.done(place):
         try:
-            file.append(scored(place, way(place.item)))
+            file.append(scored_row(place, way(place.item)))
         except RecallmError as error:
-            file.append(failed(place, error))
+            file.append(failed_row(place, error))
     row = file.get(place)
     assert row is not None
     if "error" in row:
@@ -144,11 +144,11 @@ def _progress(
     lines = [f"{suite.name} ({seconds:,.0f} s)"]
     for condition, _ in ways:
         rows = results.rows.get((suite.name, condition.name), [])
-        asked = [row for row in rows if row["answerable"]]
+        answerable = [row for row in rows if row["answerable"]]
         means = [
-            f"{name} {sum(row[name] for row in asked) / len(asked):.2f}"
+            f"{name} {sum(row[name] for row in answerable) / len(answerable):.2f}"
             for name in ("em", "f1", "hit")
-            if asked
+            if answerable
         ]
         lines.append(f"  {condition.name}: n {len(rows)} {' '.join(means)}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from pathlib import Path
 from recallm_core.documents.document import Document
 from recallm_core.evaluation import datasets
 from recallm_core.evaluation.items import Item
-from recallm_core.evaluation.thought.pairs import thought
+from recallm_core.evaluation.thought.pairs import thought_pairs
 from recallm_core.train.tasks.facts import two_hop
 from recallm_core.train.tasks.templates import make_page
 
@@ -68,13 +68,13 @@ class Suite:
         Raises:
             MissingDataError: The data folder isn't there.
         """
-        most = self.rows if limit is None else min(limit, self.rows)
-        found: list[Item] = []
+        count = self.rows if limit is None else min(limit, self.rows)
+        items: list[Item] = []
         for item in self.make(scale):
-            if len(found) >= most:
+            if len(items) >= count:
                 break
-            found.append(item)
-        return found
+            items.append(item)
+        return items
 
 
 def handbook(field: str, *, missing: bool = False) -> Iterator[Item]:
@@ -93,11 +93,11 @@ def handbook(field: str, *, missing: bool = False) -> Iterator[Item]:
 
 
 def _pages() -> dict[str, Document]:
-    found = sorted(HANDBOOK.glob("*.md"))
-    return {p.stem: Document(p.read_text("utf-8"), p.stem, p.stem) for p in found}
+    paths = sorted(HANDBOOK.glob("*.md"))
+    return {p.stem: Document(p.read_text("utf-8"), p.stem, p.stem) for p in paths}
 
 
-def wrapped(scale: Scale) -> Iterator[Item]:
+def wrapped_pages(scale: Scale) -> Iterator[Item]:
     """Yields the easy questions over their pages as mails and terminals wrap them."""
     for item in handbook("question"):
         for width, prefix in product((30, 45, 60, 78), ("", "> ")):
@@ -133,19 +133,19 @@ def hops(scale: Scale) -> Iterator[Item]:
 
 
 def _filled(
-    own: list[Document], tokens: int, answer: str, scale: Scale, rng: random.Random
+    sources: list[Document], tokens: int, answer: str, scale: Scale, rng: random.Random
 ) -> tuple[Document, ...]:
     """Puts documents among generated pages that don't hold the answer, up to a number of tokens."""
-    left = tokens - sum(scale.count(document.text) for document in own)
-    found = list(own)
-    while left > 0:
+    room = tokens - sum(scale.count(document.text) for document in sources)
+    documents = list(sources)
+    while room > 0:
         page = make_page(rng, rng.randint(4, 8), split="held-out")
         if not page.text.strip() or answer.casefold() in page.text.casefold():
             continue
-        left -= scale.count(page.text) + 8
-        found.append(Document(page.text, f"filler-{len(found)}", page.title or None))
-    rng.shuffle(found)
-    return tuple(found)
+        room -= scale.count(page.text) + 8
+        documents.append(Document(page.text, f"filler-{len(documents)}", page.title or None))
+    rng.shuffle(documents)
+    return tuple(documents)
 
 
 def lengths(scale: Scale) -> Iterator[Item]:
@@ -189,7 +189,7 @@ _SUITES = (
     Suite("paraphrased", "paraphrased questions", "The same 60 questions in other words than the page's.",
           60, lambda scale: handbook("paraphrase")),
     Suite("wrapped", "easy questions, wrapped lines", "The easy questions, the lines of their pages wrapped at 30, 45, 60 and 78 columns, plain and each line after `> `; rows of tables stay whole.",
-          480, wrapped, baselines=False, all_priors=False),
+          480, wrapped_pages, baselines=False, all_priors=False),
     Suite("handbook-18f", "18F handbook", datasets.HANDBOOK_18F, 60, _data(datasets.handbook_18f)),
     Suite("nq", "Natural Questions, gold + 2", "`nq_multidoc_eval`: the gold passage and two BM25 distractors; the gold passage is first, in the middle and last in turn.",
           200, _data(datasets.natural_questions), free=True),
@@ -209,7 +209,7 @@ _SUITES = (
     Suite("missing-clapnq", "not in the documents: ClapNQ", "`clapnq_dev`: the answerable and unanswerable rows in turn.",
           200, _data(datasets.clapnq)),
     Suite("thought", "lost in thought", "Dictionaries of 24 numbers and codes. *Direct*: the code of a number; *after reasoning*: the same question, the output made to begin with some sentences of working, or with these and the mark that opens a span; *to be solved*: the number is the solution of an equation; *solution handed*: with the working; *line handed*: also with what stands before the code, and an open span.",
-          180, lambda scale: thought(), free=True, baselines=False),
+          180, lambda scale: thought_pairs(), free=True, baselines=False),
     Suite("speed", "speed", "Easy questions among generated pages, 2,000 tokens; no pages are shared, nothing is cached.",
           20, speeds, baselines=False, all_priors=False),
 )  # fmt: skip

@@ -350,14 +350,14 @@ def _check_number(key: str, values: np.ndarray[Any, Any]) -> None:
     """Refuses numbers that no model has; llama.cpp works on with some and ends with others."""
     if not np.isfinite(values).all() or (key.endswith("epsilon") and (values < 0).any()):
         raise _DamageError(f"{key} is {shown(values.tolist())}, expected a finite number")
-    most = _MOST_NUMBER
+    limit = _MOST_NUMBER
     if key.endswith(".block_count"):
-        most = _MOST_LAYERS
+        limit = _MOST_LAYERS
     elif any(part in key for part in ("count", "block", "layer", "expert")):
-        most = _MOST_PARTS
+        limit = _MOST_PARTS
     highest = int(np.abs(values).max(initial=0))
-    if highest > most:
-        raise _DamageError(f"{key} is {highest:,}, more than any model has ({most:,} at most)")
+    if highest > limit:
+        raise _DamageError(f"{key} is {highest:,}, more than any model has ({limit:,} at most)")
 
 
 def _check_tokens(header: GgufHeader) -> None:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from recallm_core.errors import ServerError
-
-_MAX_CONFIG = 8 * 2**20
+from recallm_core.inputs.model_files import read_json
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """Returns a JSON object of a model folder; an empty one where there is none."""
+    """Returns a configuration of a model folder; an empty one where it has no such file.
+
+    Raises:
+        CheckpointError: It is larger than any model's, or no JSON object.
+    """
     path = folder / name
-    if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
-        return {}
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ServerError(f"{path} can't be read as JSON: {error}") from error
-    return config if isinstance(config, dict) else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def eos_ids(folder: Path) -> tuple[int, ...]:
-    """Returns the ids that a checkpoint's configuration says end an output."""
+    """Returns the ids that a checkpoint's configuration says end an output.
+
+    Raises:
+        CheckpointError: A configuration can't be read.
+    """
     for name in ("generation_config.json", "config.json"):
         named = read_config(folder, name).get("eos_token_id")
         if named is not None:
@@ -34,10 +33,28 @@ def eos_ids(folder: Path) -> tuple[int, ...]:
 
 
 def vocab_size(folder: Path) -> int | None:
-    """Returns the width of the logits that a checkpoint's configuration names."""
+    """Returns the width of the logits that a checkpoint's configuration names.
+
+    Raises:
+        CheckpointError: The configuration can't be read.
+    """
+    return _count(folder, "vocab_size")
+
+
+def context_length(folder: Path) -> int | None:
+    """Returns how many tokens a checkpoint's configuration says that its model attends to.
+
+    Raises:
+        CheckpointError: The configuration can't be read.
+    """
+    return _count(folder, "max_position_embeddings")
+
+
+def _count(folder: Path, name: str) -> int | None:
+    """A count that the configuration names, for the whole model or for its text model."""
     config = read_config(folder)
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
-        if type(part.get("vocab_size")) is int:
-            return int(part["vocab_size"])
+        if type(part.get(name)) is int and part[name] > 0:
+            return int(part[name])
     return None

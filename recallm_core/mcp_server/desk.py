@@ -11,7 +11,7 @@ from recallm_core.errors import DocumentError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.locks import ForkSafeLock
 from recallm_core.mcp_server.library import Library
-from recallm_core.mcp_server.places import passage_data, quoted
+from recallm_core.mcp_server.places import exact_quote, passage_data
 from recallm_core.mcp_server.watching import Watch
 from recallm_core.rendering.data import SCHEMA, to_dict
 
@@ -77,7 +77,7 @@ class Desk:
         _check_question(query, "query")
         whole_number("k", k, 1, 50, error=DocumentError)
         source = self._source(paths, index, watch)
-        corpus = self.library.indexed(source, watch) if isinstance(source, tuple) else source
+        corpus = self.library.index_of(source, watch) if isinstance(source, tuple) else source
         chunks = corpus.search(query, k)
         passages = [passage_data(chunk, corpus.documents[chunk.document_id]) for chunk in chunks]
         return {"schema": SCHEMA, "query": query, "passages": passages}
@@ -92,11 +92,11 @@ class Desk:
         """
         if index is None:
             shelf = self.library.shelf(watch)
-            return quoted(shelf.one(document), start, end, shelf.documents)
+            return exact_quote(shelf.one(document), start, end, shelf.documents)
         documents = self.library.index(index).documents
         if document not in documents:
             raise DocumentError(f"the index {index!r} has no document {shown(document)}")
-        return quoted(documents[document], start, end, list(documents.values()))
+        return exact_quote(documents[document], start, end, list(documents.values()))
 
     def check(
         self,
@@ -133,11 +133,11 @@ class Desk:
         return self.library.index(index)
 
     def _fitting(self, source: Source, model: RecaLLM, watch: Watch) -> Source:
-        """The documents, or where they exceed the window by far an index of them."""
+        """The documents, or where they exceed the model's context by far an index of them."""
         from recallm_core.answering.context import wants_index
 
         if isinstance(source, tuple) and wants_index(source, model.recipe, model.backend.window):
-            return self.library.indexed(source, watch)
+            return self.library.index_of(source, watch)
         return source
 
     def _loaded(self) -> RecaLLM:

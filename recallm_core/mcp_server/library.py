@@ -92,7 +92,7 @@ class Library:
             )
         return documents
 
-    def indexed(self, documents: tuple[Document, ...], watch: Watch) -> CorpusIndex:
+    def index_of(self, documents: tuple[Document, ...], watch: Watch) -> CorpusIndex:
         """Returns an index of some of the documents; the last few are remembered."""
         key = tuple(document.id for document in documents)
         with self._lock:

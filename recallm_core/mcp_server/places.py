@@ -16,7 +16,7 @@ MOST_QUOTED = 100_000  # characters
 MOST_PLACES = 100  # of the same text that are listed; a short one stands in very many
 
 
-def quoted(
+def exact_quote(
     document: Document, start: int, end: int, documents: Sequence[Document]
 ) -> dict[str, Any]:
     """Returns the exact slice of a place, as the citations of an answer are.

@@ -16,7 +16,7 @@ from pydantic import Field
 from recallm_core._version import __version__
 from recallm_core.errors import RecallmError
 from recallm_core.mcp_server.desk import Desk
-from recallm_core.mcp_server.watching import EVERY, Watch, watched
+from recallm_core.mcp_server.watching import EVERY, Watch, run_watched
 
 SCHEME = "recallm://documents/"
 MOST_LISTED = 1_000  # resources; the others are found by search
@@ -178,7 +178,7 @@ class RecallServer(MCPServer[Any]):
         async def silent(*_: Any) -> None:
             """Listing and reading have no progress."""
 
-        return await watched(work, silent, "reading documents", self._every)
+        return await run_watched(work, silent, "reading documents", self._every)
 
     async def _done(
         self, context: Context[Any, Any], doing: str, work: Callable[[Watch], Result]
@@ -189,7 +189,7 @@ class RecallServer(MCPServer[Any]):
             ToolError: The work failed.
         """
         try:
-            return await watched(work, context.report_progress, doing, self._every)
+            return await run_watched(work, context.report_progress, doing, self._every)
         except RecallmError as error:
             raise ToolError(str(error)) from error
         except OSError as error:

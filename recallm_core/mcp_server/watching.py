@@ -63,7 +63,7 @@ class Watch:
             stop()
 
 
-async def watched(
+async def run_watched(
     work: Callable[[Watch], Result], tell: Tell, doing: str, every: float = EVERY
 ) -> Result:
     """Runs work in a thread, and tells every few seconds what it is doing.

@@ -149,7 +149,7 @@ def _weight_map(path: Path) -> dict[str, str]:
     return {str(name): str(file) for name, file in weights.items()}
 
 
-def read_config(folder: Path) -> Any:
+def transformers_config(folder: Path) -> Any:
     """Returns the transformers config of a folder, the authors' types mapped to plain ones.
 
     Raises:
@@ -210,7 +210,7 @@ def plain_config(data: dict[str, Any], kind: str) -> dict[str, Any]:
     return plain | {"model_type": kind, "architectures": [names[kind]]}
 
 
-def window_of(config: Any) -> int | None:
+def context_length_of(config: Any) -> int | None:
     """Tokens that a model can attend to, rope scaling included; None where its config is silent.
 
     ``max_position_embeddings`` already counts llama3 and longrope scaling; for YaRN, linear and
@@ -255,7 +255,7 @@ def load_model(
         CheckpointError: The folder is incomplete, unsafe or of an unknown kind.
     """
     files = check_folder(folder)
-    config = read_config(folder)
+    config = transformers_config(folder)
     stored = check_sizes(config, files)
     kwargs = dict(model_kwargs or {})
     placed = "device_map" in kwargs or "quantization_config" in kwargs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import CheckpointError
-from recallm_core.inputs.model_files import read_json
+from recallm_core.inputs.model_config import read_config
 from recallm_core.models.families import driven, family_of, recipe_of
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -18,7 +18,7 @@ def choose_recipe(path: str | Path, mode: str, tokenizer: HFTokenizer) -> Recipe
     saved = Recipe.load(path)
     if saved is not None and mode in ("auto", saved.mode):
         return saved
-    return recipe_for(tokenizer, _config(Path(path)), mode, path)
+    return recipe_for(tokenizer, read_config(Path(path)), mode, path)
 
 
 def recipe_for(
@@ -47,19 +47,15 @@ def recipe_for(
     return recipe_of(family_of(tokenizer, config))
 
 
-def fitted(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
+def fit_tokenizer(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
     """Returns the tokenizer as a recipe wants it: a prompted model's renders as its family does."""
-    return fitted_to(_config(Path(path)), recipe, tokenizer)
+    return fit_tokenizer_to(read_config(Path(path)), recipe, tokenizer)
 
 
-def fitted_to(config: Mapping[str, Any], recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:
-    """``fitted`` for a model whose config was read."""
+def fit_tokenizer_to(
+    config: Mapping[str, Any], recipe: Recipe, tokenizer: HFTokenizer
+) -> HFTokenizer:
+    """``fit_tokenizer`` for a model whose config was read."""
     if recipe.mode == "trained":
         return tokenizer
     return driven(tokenizer, family_of(tokenizer, config))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """The model's config; a folder of a tokenizer alone has none."""
-    path = folder / "config.json"
-    return read_json(path) if path.is_file() else {}

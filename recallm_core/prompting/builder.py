@@ -18,7 +18,7 @@ from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Evidence, Places, Scorer
 from recallm_core.evidence.registry import SCORERS, scorer_factory
 from recallm_core.locks import ForkSafeLock
-from recallm_core.prompting.conversation import Turn, checked
+from recallm_core.prompting.conversation import Turn, checked_messages
 from recallm_core.prompting.encoding import TokenCache, encode_pieces
 from recallm_core.prompting.followup import search_question
 from recallm_core.prompting.params import GenerationParams, ResolvedParams
@@ -104,7 +104,7 @@ class PromptBuilder:
                 has an id that a message needs.
         """
         settings = resolve(params, self.recipe, output)
-        turns = checked(messages)
+        turns = checked_messages(messages)
         searched = search_question(turns)
         with self._building:
             layout = self._lay_out(turns, passages, settings, output)
@@ -151,7 +151,7 @@ class PromptBuilder:
             limits=bits,
             suffix=suffix,
             grammar=grammar,
-            owed=self._specs.owed(settings, grammar) if runs else None,
+            owed=self._specs.evidence_rules(settings, grammar) if runs else None,
         )
 
     def _score(self, question: str, layout: Layout, settings: ResolvedParams) -> Evidence | None:

@@ -125,7 +125,7 @@ class Fields:
         return known and all(counts[n] == 1 for n, f in enumerate(self._fields) if not f.label)
 
 
-def checked(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+def checked_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """Returns the messages, validated; neighbours of one role are merged, as templates want it.
 
     Raises:

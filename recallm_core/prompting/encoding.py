@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from recallm_core.locks import ForkSafeLock
 from recallm_core.prompting.conversation import Field
-from recallm_core.tokenization.boundary_tables import Limits, Placed, limits
+from recallm_core.tokenization.boundary_tables import Limits, PlacedTokens, limits
 from recallm_core.tokenization.tokenizer import PlainTokens, Tokenizer, encode_all
 
 Ints32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class EncodedPrompt:
     """A prompt in tokens.
 
     Attributes:
@@ -28,11 +28,11 @@ class Encoded:
     """
 
     ids: Ints32
-    places: tuple[Placed, ...]
+    places: tuple[PlacedTokens, ...]
     prefix_length: int
 
 
-def encode_pieces(pieces: Sequence[str | Field], boundary: str, cache: TokenCache) -> Encoded:
+def encode_pieces(pieces: Sequence[str | Field], boundary: str, cache: TokenCache) -> EncodedPrompt:
     """Returns the tokens of a rendered conversation: wording and fields, each encoded by itself.
 
     Args:
@@ -41,7 +41,7 @@ def encode_pieces(pieces: Sequence[str | Field], boundary: str, cache: TokenCach
         cache: Encodes.
     """
     arrays: list[Ints32] = [np.empty(0, np.int32)]
-    places: list[Placed] = []
+    places: list[PlacedTokens] = []
     length = 0
     prefix: int | None = None
     fields = [piece for piece in pieces if isinstance(piece, Field)]
@@ -54,13 +54,13 @@ def encode_pieces(pieces: Sequence[str | Field], boundary: str, cache: TokenCach
                 prefix = length
             ids = tokens[piece.text].ids
             if piece.passage is not None:
-                placed = Placed(piece.passage, length, tokens[piece.text], bits[piece.text])
+                placed = PlacedTokens(piece.passage, length, tokens[piece.text], bits[piece.text])
                 places.append(placed)
         else:
             ids = cache.wording(piece)
         arrays.append(ids)
         length += len(ids)
-    return Encoded(np.concatenate(arrays), tuple(places), prefix or 0)
+    return EncodedPrompt(np.concatenate(arrays), tuple(places), prefix or 0)
 
 
 class TokenCache:

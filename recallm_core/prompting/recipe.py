@@ -84,10 +84,10 @@ class Recipe:
             ``sentence_scorer.support``, from 0 to 2: twice ``Answer.support``.
         min_answerable: The same for all other priors: the least ``Answer.support``. With
             ``reader``, that is the probability that the documents hold an answer.
-        pack_tokens: Tokens of documents that the model is given at most, though its window holds
+        pack_tokens: Tokens of documents that the model is given at most, though its context holds
             more: longer documents are searched, and the best passages of so many tokens packed.
-            Small models answer worse from a full window than from less, and read it for longer.
-            0: as many as the window holds.
+            Small models answer worse from a full context than from less, and read it for longer.
+            0: as many as the context holds.
         sampling: Defaults for GenerationParams, by field name.
         advice: One line for people: what the model is good for, and what to use instead.
     """
@@ -139,7 +139,7 @@ class Recipe:
         _require(0 <= fit <= 1, "min_answerable", "a probability", fit)
         limit = self.pack_tokens
         bounded = 0 <= limit <= MOST_TOKENS
-        _require(bounded, "pack_tokens", "a number of tokens; 0: what the window holds", limit)
+        _require(bounded, "pack_tokens", "a number of tokens; 0: what the context holds", limit)
         try:
             GenerationParams().over(self.sampling)
         except ValueError as error:

@@ -12,7 +12,7 @@ from recallm_core.decoding.spec import AnswerForm, ConstraintSpec, GrammarSpec, 
 from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.errors import TokenizerError
 from recallm_core.evidence.protocol import Evidence, Places
-from recallm_core.prompting.encoding import Encoded, TokenCache
+from recallm_core.prompting.encoding import EncodedPrompt, TokenCache
 from recallm_core.prompting.params import ResolvedParams
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.prompting.wording import variants
@@ -33,7 +33,7 @@ class Layout:
         owed: What the output owes before it may end.
     """
 
-    encoded: Encoded
+    encoded: EncodedPrompt
     places: Places
     limits: Limits
     suffix: str
@@ -112,7 +112,9 @@ class SpecMaker:
             self._grammars = GrammarEngine(self._tokenizer, vocab_size=self._vocab_size)
         return self._grammars
 
-    def owed(self, params: ResolvedParams, grammar: GrammarSpec | None) -> EvidenceRules | None:
+    def evidence_rules(
+        self, params: ResolvedParams, grammar: GrammarSpec | None
+    ) -> EvidenceRules | None:
         """Returns what an output owes, in this model's tokens; None: nothing."""
         if params.evidence == "first":
             lead_in = self._recipe.lead_in if grammar is None else "\n"

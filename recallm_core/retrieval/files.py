@@ -35,7 +35,7 @@ class FileRecord:
     digest: str
 
 
-def damaged(path: Path, what: str) -> CorpusIndexError:
+def damage_error(path: Path, what: str) -> CorpusIndexError:
     """Returns the error for a file that isn't what it should be."""
     return CorpusIndexError(f"{path} {what}; {_ADVICE}")
 
@@ -66,7 +66,7 @@ def read(path: Path, limit: int) -> bytes:
     with os.fdopen(_open(path), "rb") as content:
         data = content.read(limit + 1)
     if len(data) > limit:
-        raise damaged(path, f"has more than {limit:,} bytes")
+        raise damage_error(path, f"has more than {limit:,} bytes")
     return data
 
 
@@ -75,11 +75,11 @@ def _open(path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise damaged(path, "is a symbolic link, which an index never has") from None
+            raise damage_error(path, "is a symbolic link, which an index never has") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise damaged(path, "isn't a plain file")
+        raise damage_error(path, "isn't a plain file")
     return descriptor
 
 
@@ -92,9 +92,9 @@ def check(path: Path, expected: FileRecord) -> None:
     """
     size = os.lstat(path).st_size
     if size != expected.size:
-        raise damaged(path, f"has {size:,} bytes, expected {expected.size:,}")
+        raise damage_error(path, f"has {size:,} bytes, expected {expected.size:,}")
     if record(path) != expected:
-        raise damaged(path, "was changed since it was written: its checksum differs")
+        raise damage_error(path, "was changed since it was written: its checksum differs")
 
 
 def write(path: Path, content: bytes) -> None:
@@ -122,13 +122,13 @@ def read_array(path: Path, dtype: str, shape: tuple[int | None, ...]) -> npt.NDA
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy reads a header as Python, with all that can go wrong
-        raise damaged(path, f"can't be read as an array ({error})") from error
+        raise damage_error(path, f"can't be read as an array ({error})") from error
     fits = len(array.shape) == len(shape) and all(
         want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )
     if not fits or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
         expected = ", ".join("any" if want is None else f"{want:,}" for want in shape)
-        raise damaged(
+        raise damage_error(
             path, f"holds {array.dtype} of shape {array.shape}, expected {dtype} of ({expected})"
         )
     return np.asarray(array)
@@ -144,7 +144,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, patience: float) -> Iterator[None]:
+def file_lock(path: Path, patience: float) -> Iterator[None]:
     """Holds a lock file while the block runs; the system frees it when the process dies.
 
     Raises:

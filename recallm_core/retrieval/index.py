@@ -231,7 +231,7 @@ class CorpusIndex(Searchable):
         if len({document.id for document in documents}) < len(documents):
             raise ValueError("each id may be given once; leave out all but the last of equal ones")
         if documents:
-            content = segment.Made(vectors)
+            content = segment.ReadyVectors(vectors)
             self._put(segment.build(documents, content, whole, search=self._vector_search))
 
     def _put(self, built: segment.Segment) -> None:
@@ -301,7 +301,7 @@ class CorpusIndex(Searchable):
         )
 
     def _become(self, parts: Sequence[Part]) -> None:
-        self._state = State(tuple(ranking.compacted(parts, self._vector_search)))
+        self._state = State(tuple(ranking.compact(parts, self._vector_search)))
 
 
 def _ids(value: Iterable[str]) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import files
 from recallm_core.retrieval.embedding import Embedder
-from recallm_core.retrieval.files import FileRecord, damaged
+from recallm_core.retrieval.files import FileRecord, damage_error
 from recallm_core.retrieval.saved_parts import Part, suffixes
 
 VERSION = 3  # also raised where lexical.terms takes words in another way
@@ -57,20 +57,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     content = files.read(path, _MAX_MANIFEST)
     seal = files.read(folder / "manifest.sum", 64)
     if hashlib.blake2b(content, digest_size=32).hexdigest().encode() != seal:
-        raise damaged(path, "was changed since it was written: its checksum differs")
+        raise damage_error(path, "was changed since it was written: its checksum differs")
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"isn't JSON ({error})") from error
+        raise damage_error(path, f"isn't JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise damaged(path, "isn't the manifest of an index")
+        raise damage_error(path, "isn't the manifest of an index")
     if manifest.get("version") != VERSION:
         raise CorpusIndexError(
             f"the index {folder.parent} has format version {manifest.get('version')!r}, this "
             f"library reads version {VERSION}; build it again, or use the library that wrote it"
         )
     if not _well_formed(manifest):
-        raise damaged(path, "has entries that no index writes")
+        raise damage_error(path, "has entries that no index writes")
     return manifest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from recallm_core.documents.document import ScoredChunk
 from recallm_core.errors import CheckpointError
+from recallm_core.inputs.model_config import context_length
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
 from recallm_core.packing.filling import memoised
 from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours, text_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Count = Callable[[str], int]
 
 DEFAULT_BUDGET = 32_768
-_RESERVE = 1_536  # tokens of the shipped model's window for wording, question and output
+_RESERVE = 1_536  # tokens of the shipped model's context for wording, question and output
 _SHIPPED = Path(__file__).parents[1] / "models" / "recallm-mini"
 GAP_TOKENS = 160  # a chunk has about 128
 _CANDIDATES = (50, 5000)
@@ -65,20 +65,18 @@ def shipped_key() -> str:
 
 @lru_cache(maxsize=1)
 def shipped() -> tuple[Count, int]:
-    """Returns how many tokens a text has for the shipped model, and what its window leaves.
+    """Returns how many tokens a text has for the shipped model, and what its context leaves.
 
     Raises:
         CheckpointError: The model isn't there.
     """
-    try:
-        config = json.loads((_SHIPPED / "config.json").read_text("utf-8"))
-        window = int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError) as error:
+    length = context_length(_SHIPPED)
+    if length is None:
         raise CheckpointError(
-            f"the shipped model in {_SHIPPED} can't be read ({error}); pass the tokenizer of the "
-            "model that will read the pack"
-        ) from error
-    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, window - _RESERVE))
+            f"the shipped model isn't in {_SHIPPED}; pass the tokenizer of the model that will "
+            "read the pack, or reinstall recallm-core"
+        )
+    return counter(_shipped_tokenizer()), max(0, min(DEFAULT_BUDGET, length - _RESERVE))
 
 
 def known_counter(tokenizer: Tokens | None) -> tuple[Count, str | None]:
@@ -94,7 +92,7 @@ def count_all(
     """Counts the chunks that weren't counted yet; returns how many."""
     name = counts_name(key)
     todo = [
-        (part.segment, part.tokens.named(name), np.flatnonzero(part.tokens.named(name) < 0))
+        (part.segment, part.tokens.under(name), np.flatnonzero(part.tokens.under(name) < 0))
         for part in state.parts
     ]
     total = sum(len(missing) for *_, missing in todo)
@@ -160,7 +158,7 @@ class _Candidates:
         self._numbers[candidate.document_id, candidate.start, candidate.end] = number
         return candidate
 
-    def beside(self, hit: ScoredChunk) -> list[ScoredChunk]:
+    def neighbours_of(self, hit: ScoredChunk) -> list[ScoredChunk]:
         """Returns the chunks before and after one of the candidates."""
         number = self._numbers[hit.document_id, hit.start, hit.end]
         return [self._add(other, 0.0) for other in neighbours(self._state, number)]
@@ -211,7 +209,7 @@ def fill(
         overhead=overhead,
         order=order,
         chunk_tokens=_lengths(candidates, counted, tokens_key),
-        neighbours=candidates.beside,
+        neighbours=candidates.neighbours_of,
         expand_top=expand_top,
         gap_tokens=gap_tokens,
     )

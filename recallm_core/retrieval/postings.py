@@ -77,7 +77,7 @@ def collect(texts: Sequence[str], first: int = 0) -> tuple[Postings, npt.NDArray
     return collected, np.frombuffer(lengths, np.int32)
 
 
-def joined(parts: Sequence[Postings]) -> Postings:
+def join(parts: Sequence[Postings]) -> Postings:
     """Returns one table of several; the places of each part come after those of the part before.
 
     Needs room for the result and little else: entries are moved, not sorted.
@@ -100,7 +100,7 @@ def joined(parts: Sequence[Postings]) -> Postings:
     return Postings(keys, starts, places, counts)
 
 
-def kept(part: Postings, rows: npt.NDArray[np.bool_], first: int) -> Postings:
+def select(part: Postings, rows: npt.NDArray[np.bool_], first: int) -> Postings:
     """Returns the entries at the places that are kept, those numbered anew from ``first``."""
     inside = rows[part.places]
     numbers = (np.cumsum(rows) - 1 + first).astype(np.int32)

@@ -16,7 +16,7 @@ from recallm_core.documents.document import Document, ScoredChunk
 from recallm_core.inputs.arguments import shown
 from recallm_core.retrieval.embedding import Floats
 from recallm_core.retrieval.segment import Segment, merge
-from recallm_core.retrieval.token_counts import TokenCounts, merged
+from recallm_core.retrieval.token_counts import TokenCounts, merge_counts
 from recallm_core.retrieval.vectors import DEFAULT_SEARCH, NearestVectors, VectorSearch
 from recallm_core.retrieval.words import WordScores
 
@@ -144,7 +144,7 @@ def without(state: State, document_ids: set[str]) -> list[Part]:
     return parts
 
 
-def compacted(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> list[Part]:
+def compact(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> list[Part]:
     """Returns the parts with small neighbours merged and mostly dead ones rewritten.
 
     Each part is left at least twice as large as the next, so there are few, and adding documents
@@ -165,7 +165,7 @@ def compacted(parts: Sequence[Part], search: VectorSearch = DEFAULT_SEARCH) -> l
 
 def _merge(parts: Sequence[Part], search: VectorSearch) -> Part:
     whole = merge([one.segment for one in parts], [one.live for one in parts], search)
-    tokens = merged([one.tokens for one in parts], [one.chunks_live for one in parts])
+    tokens = merge_counts([one.tokens for one in parts], [one.chunks_live for one in parts])
     return part(whole, search, tokens)
 
 
@@ -174,7 +174,7 @@ def equal(one: Document, other: Document) -> bool:
     return one == other and one.source_map == other.source_map
 
 
-def allowed(candidate: Part, where: Where | None) -> Mask | None:
+def allowed_chunks(candidate: Part, where: Where | None) -> Mask | None:
     """Returns which chunks of a part a search may find; None: all of them."""
     documents = fitting(candidate, where)
     return None if documents.all() else documents[candidate.segment.chunk_document]
@@ -243,7 +243,7 @@ def _best(numbers: npt.NDArray[np.int64], scores: npt.NDArray[Any], depth: int) 
     return {int(n): float(score) for n, score in zip(numbers, scores, strict=True)}
 
 
-def fused(rankings: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, float]:
+def fuse_ranks(rankings: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, float]:
     """Returns the sum of weighted reciprocal ranks; equal scores share a rank."""
     total: dict[int, float] = {}
     for weight, scores in rankings:
@@ -256,7 +256,7 @@ def fused(rankings: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, fl
     return total
 
 
-def ordered(state: State, scores: Mapping[int, float], k: int) -> list[tuple[int, float]]:
+def best_chunks(state: State, scores: Mapping[int, float], k: int) -> list[tuple[int, float]]:
     """Returns the ``k`` best chunks, best first; equals by document id and offset."""
     if len(scores) > k > 0:
         worst = sorted(scores.values(), reverse=True)[k - 1]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recallm_core.retrieval import files
-from recallm_core.retrieval.files import FileRecord, damaged
+from recallm_core.retrieval.files import FileRecord, damage_error
 from recallm_core.retrieval.postings import Postings
 from recallm_core.retrieval.segment import Segment, arrays
 from recallm_core.retrieval.texts import SavedTexts, write_texts
@@ -143,10 +143,10 @@ def load_part(
         for digest in token_digests(name, records)
     }
     if len(texts) != sizes["documents"] or len(set(texts.ids)) != len(texts.ids):
-        raise damaged(folder / f"{name}.db", f"hasn't {sizes['documents']} distinct documents")
+        raise damage_error(folder / f"{name}.db", f"hasn't {sizes['documents']} distinct documents")
     _check_segment(folder / name, segment, texts.characters)
     if any((counts < UNKNOWN).any() for counts in tokens.values()):
-        raise damaged(folder / name, "has impossible values in its token counts")
+        raise damage_error(folder / name, "has impossible values in its token counts")
     return Part(name, segment, np.array(live), tokens)
 
 
@@ -177,7 +177,7 @@ def _check_segment(path: Path, segment: Segment, characters: Sequence[int]) -> N
     }
     wrong = [name for name, right in holds.items() if not right]
     if wrong:
-        raise damaged(path, f"has impossible values in its {', '.join(wrong)}")
+        raise damage_error(path, f"has impossible values in its {', '.join(wrong)}")
 
 
 def _end_inside(segment: Segment, characters: Sequence[int]) -> bool:

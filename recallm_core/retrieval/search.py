@@ -35,13 +35,13 @@ def direction(vector: Floats, k: int, dim: int) -> Floats:
 
 def nearest(state: State, query: Floats, k: int, where: Where | None) -> list[tuple[int, float]]:
     """Returns the numbers of the nearest chunks over all parts, with their cosines."""
-    allowed = [ranking.allowed(part, where) for part in state.parts]
+    allowed = [ranking.allowed_chunks(part, where) for part in state.parts]
     depth, total = max(2 * k, 200), state.firsts[-1]
     scores = ranking.nearest_chunks(state, query, depth, allowed)
     while len(scores) < k and depth < total:  # so many equal ones that all were left out
         depth = min(4 * depth, total)
         scores = ranking.nearest_chunks(state, query, depth, allowed)
-    return ranking.ordered(state, scores, k)
+    return ranking.best_chunks(state, scores, k)
 
 
 def nearest_documents(
@@ -58,7 +58,7 @@ def nearest_documents(
         depth = min(4 * depth, total)
 
 
-def ranked(
+def rank(
     state: State, embedder: Embedder, question: str, k: int, mode: Mode, where: Where | None
 ) -> list[tuple[int, float]]:
     """Returns the numbers of the best chunks over all parts, with their scores."""
@@ -67,7 +67,7 @@ def ranked(
     if mode not in ("hybrid", "dense", "lexical"):
         raise ValueError(f"mode must be 'hybrid', 'dense' or 'lexical', got {mode!r}")
     depth = max(2 * k, 200)
-    allowed = [ranking.allowed(part, where) for part in state.parts]
+    allowed = [ranking.allowed_chunks(part, where) for part in state.parts]
     rankings = []
     if mode != "dense":
         rankings.append(
@@ -76,8 +76,8 @@ def ranked(
     if mode != "lexical":
         query = embedder.encode_query(question)
         rankings.append((1.0, ranking.by_vectors(state, query, depth, allowed)))
-    fused = rankings[0][1] if len(rankings) == 1 else ranking.fused(rankings)
-    return ranking.ordered(state, fused, k)
+    fused = rankings[0][1] if len(rankings) == 1 else ranking.fuse_ranks(rankings)
+    return ranking.best_chunks(state, fused, k)
 
 
 def _lexical_weight(embedder: Embedder) -> float:

@@ -65,7 +65,7 @@ class Searchable:
         state = self._state
         return [
             ranking.chunk(state, number, score)
-            for number, score in search.ranked(state, self._embedder, question, k, mode, where)
+            for number, score in search.rank(state, self._embedder, question, k, mode, where)
         ]
 
     def search_vector(
@@ -191,7 +191,7 @@ class Searchable:
         Args:
             question: Anything.
             token_budget: Limit for all passages with their headers; None: 32,768, or what the
-                shipped model's window leaves.
+                shipped model's context leaves.
             tokenizer: Counts tokens; None: the shipped model's.
             mode: As in ``search``.
             where: As in ``search``.
@@ -248,7 +248,7 @@ class Searchable:
             everything = packs.everything(state, token_budget, count, overhead)
             if everything is not None:
                 return everything
-        ranked = search.ranked(
+        ranked = search.rank(
             state, self._embedder, question, packs.candidates(token_budget), mode, where
         )
         return packs.fill(

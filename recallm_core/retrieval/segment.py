@@ -73,7 +73,7 @@ class Segment:
         return len(self.chunk_start)
 
 
-class Made:
+class ReadyVectors:
     """An embedder that hands out ready vectors, one for each document in turn."""
 
     fingerprint = "made"
@@ -135,7 +135,7 @@ def build(
         chunk_parent=cuts.parent,
         chunk_terms=np.concatenate(lengths),
         title_terms=title_terms,
-        words=postings.joined(words),
+        words=postings.join(words),
         titles=titled,
         vectors=vectors,
         coarse=train(vectors, search),
@@ -325,10 +325,10 @@ def _sections(
 def _merged_postings(parts: Sequence[Postings], rows: Sequence[npt.NDArray[np.bool_]]) -> Postings:
     firsts = np.cumsum([0, *(int(inside.sum()) for inside in rows)])
     remaining = [
-        postings.kept(part, inside, int(first))
+        postings.select(part, inside, int(first))
         for part, inside, first in zip(parts, rows, firsts, strict=False)
     ]
-    return postings.joined(remaining)
+    return postings.join(remaining)
 
 
 def arrays(segment: Segment) -> Iterator[tuple[str, npt.NDArray[Any]]]:

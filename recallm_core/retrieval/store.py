@@ -19,7 +19,7 @@ from pathlib import Path
 from recallm_core.errors import CorpusIndexError
 from recallm_core.retrieval import files
 from recallm_core.retrieval.embedding import Embedder
-from recallm_core.retrieval.files import FileRecord, damaged
+from recallm_core.retrieval.files import FileRecord, damage_error
 from recallm_core.retrieval.manifest import check_embedder, read_manifest, write_manifest
 from recallm_core.retrieval.saved_parts import Part, load_part, write_part
 
@@ -31,7 +31,7 @@ _PATIENCE = 10.0  # seconds that a writer waits for another
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedGeneration:
     """A generation on the disk."""
 
     generation: int
@@ -39,7 +39,7 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedGeneration:
     """A generation that was read."""
 
     generation: int
@@ -55,7 +55,7 @@ def save(
     *,
     expected: int | None,
     known: Mapping[str, FileRecord],
-) -> Saved:
+) -> SavedGeneration:
     """Writes a new generation and puts it in force.
 
     Args:
@@ -72,7 +72,7 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(folder)
-        with files.locked(folder / "lock", _PATIENCE):
+        with files.file_lock(folder / "lock", _PATIENCE):
             current = _current(folder)
             if expected is not None and current != expected:
                 raise CorpusIndexError(
@@ -106,7 +106,7 @@ def _write_generation(
     embedder: Embedder,
     current: int | None,
     known: Mapping[str, FileRecord],
-) -> Saved:
+) -> SavedGeneration:
     _remove_unfinished(folder)
     number = max([0, *_generations(folder)]) + 1
     building = folder / f"building-{os.getpid()}"
@@ -124,7 +124,7 @@ def _write_generation(
         raise
     files.sync_folder(folder)
     _point(folder, number)
-    return Saved(number, written)
+    return SavedGeneration(number, written)
 
 
 def _point(folder: Path, number: int) -> None:
@@ -168,11 +168,11 @@ def _current(folder: Path) -> int | None:
         return None
     match = _GENERATION.fullmatch(content.decode("latin-1").strip("\n"))
     if match is None:
-        raise damaged(path, f"names no generation but {content!r}")
+        raise damage_error(path, f"names no generation but {content!r}")
     return int(match[1])
 
 
-def load(folder: Path, embedder: Embedder) -> Loaded:
+def load(folder: Path, embedder: Embedder) -> LoadedGeneration:
     """Reads the generation in force; every file is checked before it is used.
 
     Raises:
@@ -194,19 +194,19 @@ def load(folder: Path, embedder: Embedder) -> Loaded:
                     continue  # a writer has put another generation in force, and removed this one
                 if not isinstance(error, FileNotFoundError):
                     raise
-                raise damaged(Path(error.filename or folder), "is missing") from error
+                raise damage_error(Path(error.filename or folder), "is missing") from error
     except (OSError, sqlite3.Error) as error:
         raise CorpusIndexError(f"the index {folder} can't be read ({error})") from error
     raise AssertionError("unreachable")
 
 
-def _load_generation(folder: Path, number: int, embedder: Embedder) -> Loaded:
+def _load_generation(folder: Path, number: int, embedder: Embedder) -> LoadedGeneration:
     if folder.is_symlink():
-        raise damaged(folder, "is a symbolic link, which an index never has")
+        raise damage_error(folder, "is a symbolic link, which an index never has")
     manifest = read_manifest(folder)
     dim = check_embedder(folder, manifest, embedder)
     records = {name: FileRecord(*record) for name, record in manifest["files"].items()}
     for name, record in records.items():
         files.check(folder / name, record)
     segments = tuple(load_part(folder, entry, records, dim) for entry in manifest["segments"])
-    return Loaded(number, records, segments, dim)
+    return LoadedGeneration(number, records, segments, dim)

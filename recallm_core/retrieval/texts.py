@@ -15,7 +15,7 @@ from recallm_core.documents.document import Document
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CorpusIndexError
 from recallm_core.locks import ForkSafeLock
-from recallm_core.retrieval.files import damaged
+from recallm_core.retrieval.files import damage_error
 
 _TABLE = (
     "CREATE TABLE document (position INTEGER PRIMARY KEY, id TEXT NOT NULL, "
@@ -117,10 +117,10 @@ class SavedTexts:
             self.metadata: tuple[Mapping[str, Any], ...] = tuple(json.loads(row[1]) for row in rows)
             self.characters: tuple[int, ...] = tuple(row[2] for row in rows)
             if not all(map(_is_row, self.ids, self.metadata, self.characters)):
-                raise damaged(path, "has columns of another type than an index writes")
+                raise damage_error(path, "has columns of another type than an index writes")
         except (sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
             self._store.close()
-            raise damaged(path, f"can't be read as a table of documents ({error})") from error
+            raise damage_error(path, f"can't be read as a table of documents ({error})") from error
         except CorpusIndexError:
             self._store.close()
             raise
@@ -136,11 +136,11 @@ class SavedTexts:
         self._store.execute("PRAGMA cell_size_check = ON")
         schema = self._store.execute("SELECT sql FROM sqlite_master").fetchall()
         if schema != [(_TABLE,)]:
-            raise damaged(self._path, "has tables other than the one of an index")
+            raise damage_error(self._path, "has tables other than the one of an index")
         query = "SELECT count(*), coalesce(max(position) + 1, 0), min(position) FROM document"
         count, size, first = self._store.execute(query).fetchone()
         if count != size or (count and first != 0):
-            raise damaged(self._path, "lacks some of its documents")
+            raise damage_error(self._path, "lacks some of its documents")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -174,7 +174,9 @@ class SavedTexts:
                 source_map=_source_map(source),
             )
         except (sqlite3.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise damaged(self._path, f"has an unreadable document {position}") from error
+            raise damage_error(self._path, f"has an unreadable document {position}") from error
         if len(document.text) != characters or document.id != document_id:
-            raise damaged(self._path, f"has a document {position} with another text than it says")
+            raise damage_error(
+                self._path, f"has a document {position} with another text than it says"
+            )
         return document

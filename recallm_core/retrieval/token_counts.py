@@ -33,7 +33,7 @@ class TokenCounts:
         self._chunks = chunks
         self._known = dict(known or {})
 
-    def named(self, name: str) -> Counts:
+    def under(self, name: str) -> Counts:
         """Returns the counts under a tokenizer; none is known of one that is new."""
         counts = self._known.get(name)
         if counts is None:
@@ -46,7 +46,7 @@ class TokenCounts:
         self, name: str, chunk: int, text: Callable[[], str], count: Callable[[str], int]
     ) -> int:
         """Returns the tokens of a chunk, counted if nobody did so before."""
-        counts = self.named(name)
+        counts = self.under(name)
         tokens = int(counts[chunk])
         if tokens == UNKNOWN:
             tokens = counts[chunk] = count(text())
@@ -58,11 +58,13 @@ class TokenCounts:
         return {name: counts for name, counts in known if (counts >= 0).any()}
 
 
-def merged(parts: Sequence[TokenCounts], rows: Sequence[npt.NDArray[np.bool_]]) -> TokenCounts:
+def merge_counts(
+    parts: Sequence[TokenCounts], rows: Sequence[npt.NDArray[np.bool_]]
+) -> TokenCounts:
     """Returns the counts of the chunks that are kept of several segments."""
     names = dict.fromkeys(name for part in parts for name in part.all())
     pairs = list(zip(parts, rows, strict=True))
     known = {
-        name: np.concatenate([part.named(name)[inside] for part, inside in pairs]) for name in names
+        name: np.concatenate([part.under(name)[inside] for part, inside in pairs]) for name in names
     }
     return TokenCounts(sum(int(inside.sum()) for inside in rows), known)

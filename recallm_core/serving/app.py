@@ -23,10 +23,10 @@ from recallm_core.backends.vllm.manifest import (
     FILES_PATH,
     MANIFEST_PATH,
     Manifest,
-    described,
+    manifest_files,
     read_files,
 )
-from recallm_core.inputs.model_config import eos_ids, read_config, vocab_size
+from recallm_core.inputs.model_config import context_length, eos_ids, read_config, vocab_size
 
 SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
 MAX_BODY = 192 * 2**20  # bytes; a spec of its largest size, and a prompt of ten million tokens
@@ -74,7 +74,7 @@ class RecallMiddleware:
         elif self._keys and not self._knows(key):
             await _reply(send, 401, _error("this server wants a key: Authorization: Bearer ..."))
         elif path.startswith("/recallm/"):
-            await self._own(scope, send)
+            await self._serve_model_files(scope, send)
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, key if self._keys else b"")
         else:
@@ -87,7 +87,7 @@ class RecallMiddleware:
         ]  # all, in equal time
         return any(known)
 
-    async def _own(self, scope: Scope, send: Send) -> None:
+    async def _serve_model_files(self, scope: Scope, send: Send) -> None:
         path: str = scope["path"]
         name = path.removeprefix(FILES_PATH)
         if scope["method"] not in ("GET", "HEAD"):
@@ -104,15 +104,15 @@ class RecallMiddleware:
         config = _engine_config(scope)
         model = getattr(config, "model_config", None)
         folder = self._folder
-        window = getattr(model, "max_model_len", None)
+        length = getattr(model, "max_model_len", None) or context_length(folder)
         width = model.get_vocab_size() if model is not None else vocab_size(folder)
         return Manifest(
             model=self._model,
-            window=int(window or read_config(folder)["max_position_embeddings"]),
+            window=int(length or 0),
             vocab_size=int(width or 0),
             eos_ids=eos_ids(folder),
             model_type=str(read_config(folder).get("model_type", "")),
-            files=described(self._files),
+            files=manifest_files(self._files),
             engine=f"vLLM {vllm_setup.version()}",
             runner=vllm_setup.runner(config),
             release=__version__,

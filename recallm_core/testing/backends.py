@@ -18,7 +18,7 @@ Script = str | Callable[[str], str]
 
 
 class _Backend:
-    """What the stand-ins have in common: a tokenizer, a window, and a record of their use.
+    """What the stand-ins have in common: a tokenizer, a context length, and a record of their use.
 
     Attributes:
         requests: Every request, in order.
@@ -77,7 +77,7 @@ class ScriptedBackend(_Backend):
             JSON (of a schema, or a tool call) may have any white space between
             its values; where it doesn't fit otherwise, ``GenerationError`` names the place.
         tokenizer: Its tokenizer.
-        window: Tokens of input and output together.
+        window: The context length: tokens of input and output together.
         tokens_per_chunk: How many tokens a stream yields at once.
         fail_after: Raise after this many tokens, to test error handling.
     """
@@ -103,7 +103,7 @@ class RandomBackend(_Backend):
         marks: How often it goes for a mark (opening, closing, end of thinking) where it could;
             uniform choice alone would hardly ever write one.
         tokenizer: Its tokenizer.
-        window: Tokens of input and output together.
+        window: The context length: tokens of input and output together.
         tokens_per_chunk: How many tokens a stream yields at once.
         fail_after: Raise after this many tokens, to test error handling.
     """

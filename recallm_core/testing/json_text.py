@@ -41,13 +41,13 @@ def _unescape(escape: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Quoted:
+class QuotedJson:
     """Whether JSON stands inside a string, where white space is text."""
 
     inside: bool = False
     escaped: bool = False
 
-    def after(self, text: bytes) -> Quoted:
+    def after(self, text: bytes) -> QuotedJson:
         """The state some bytes later."""
         inside, escaped = self.inside, self.escaped
         for byte in text:
@@ -55,9 +55,9 @@ class Quoted:
                 escaped, inside = False, inside or byte == _QUOTE
             else:
                 escaped, inside = byte == _ESCAPE, byte != _QUOTE
-        return Quoted(inside, escaped)
+        return QuotedJson(inside, escaped)
 
-    def used(self, token: bytes, text: bytes) -> int | None:
+    def matched_length(self, token: bytes, text: bytes) -> int | None:
         """How much of ``text`` a token says, but for white space; None: it says something else."""
         state, at = self, 0
         for byte in token:

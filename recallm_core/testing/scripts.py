@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from recallm_core.decoding.constraint import Constraint, Mask
 from recallm_core.errors import GenerationError
-from recallm_core.testing.json_text import WHITE, Quoted, plainly
+from recallm_core.testing.json_text import WHITE, QuotedJson, plainly
 from recallm_core.testing.tokenizer import CONTROL, EOS, OPEN, ByteTokenizer
 
 _BLANK = tuple(b" \t\r\n")
@@ -91,7 +91,7 @@ class _Speaker:
 
     def __init__(self, constraint: Constraint, script: str, tokenizer: ByteTokenizer) -> None:
         self._constraint, self._script, self._tokenizer = constraint, script, tokenizer
-        self._quoted = Quoted()
+        self._quoted = QuotedJson()
 
     def say(self, ids: Sequence[int], at: int) -> Iterator[int]:
         """Consumes and yields the tokens of a piece of the script.
@@ -106,7 +106,7 @@ class _Speaker:
         remaining = list(ids)
         while remaining:
             if not self._constraint.in_grammar:
-                self._quoted = Quoted()
+                self._quoted = QuotedJson()
                 token = remaining.pop(0)
                 yield from _as_far_as_legal(self._constraint, [token])
                 at += sum(byte & 0xC0 != 0x80 for byte in self._spelling(token))
@@ -146,7 +146,7 @@ class _Speaker:
         for token in legal.tolist():
             spelled = self._spelling(token)
             if spelled[:1] == text[:1] or spelled[0] in WHITE:
-                used = self._quoted.used(spelled, text)
+                used = self._quoted.matched_length(spelled, text)
                 if used is not None and used > best:
                     best, best_token = used, token
         return best, best_token

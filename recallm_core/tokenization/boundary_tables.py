@@ -65,7 +65,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
+class PlacedTokens:
     """A passage's tokens where they stand in the prompt."""
 
     passage: int
@@ -180,7 +180,7 @@ def _blank(text: str) -> Bools:
     return is_blank
 
 
-def copyable_runs(places: Sequence[Placed]) -> tuple[tuple[Run, ...], Limits]:
+def copyable_runs(places: Sequence[PlacedTokens]) -> tuple[tuple[Run, ...], Limits]:
     """Splits passages at tokens that can't be copied; limits are those of all runs, in order."""
     runs: list[Run] = []
     parts: list[Limits] = []

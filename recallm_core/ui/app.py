@@ -88,7 +88,7 @@ class _Guard:
             return
         refusal = self._refusal(scope) if scope["type"] == "http" else "only HTTP is spoken here"
         if refusal is not None:
-            await _Told({"error": refusal}, 403, headers=_HEADERS)(scope, receive, send)
+            await _AsciiJson({"error": refusal}, 403, headers=_HEADERS)(scope, receive, send)
             return
 
         async def with_headers(message: Any) -> None:
@@ -122,7 +122,7 @@ def _static(name: str, media_type: str) -> Callable[[Request], Awaitable[Respons
     return serve
 
 
-class _Told(JSONResponse):
+class _AsciiJson(JSONResponse):
     """JSON of ASCII alone: names of files need not be text that UTF-8 can hold."""
 
     def render(self, content: Any) -> bytes:
@@ -134,7 +134,7 @@ class _Api:
         self._session = session
 
     async def state(self, request: Request) -> Response:
-        return _Told(self._session.state())
+        return _AsciiJson(self._session.state())
 
     async def open(self, request: Request) -> Response:
         body = await _body(request)
@@ -144,7 +144,7 @@ class _Api:
         for path in paths:
             check_text(path, "a path")
         await run_in_threadpool(self._session.open, paths)
-        return _Told(self._session.state())
+        return _AsciiJson(self._session.state())
 
     async def use_model(self, request: Request) -> Response:
         name = (await _body(request)).get("model")
@@ -152,7 +152,7 @@ class _Api:
             raise RequestError("model must be a name")
         check_text(name, "the model's name")
         await run_in_threadpool(self._session.use, name)
-        return _Told(self._session.state())
+        return _AsciiJson(self._session.state())
 
     async def ask(self, request: Request) -> Response:
         messages = _messages((await _body(request)).get("messages"))
@@ -179,7 +179,7 @@ class _Api:
 
     async def source(self, request: Request) -> Response:
         document, start, end = self._place(await _body(request))
-        return _Told(await run_in_threadpool(source_view, document, start, end))
+        return _AsciiJson(await run_in_threadpool(source_view, document, start, end))
 
     async def page(self, request: Request) -> Response:
         document, start, end = self._place(await _body(request))
@@ -250,7 +250,7 @@ def _sent(data: dict[str, Any]) -> str:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return _Told({"error": visible(str(error))}, 400)
+    return _AsciiJson({"error": visible(str(error))}, 400)
 
 
 _HANDLERS: dict[Any, Any] = {

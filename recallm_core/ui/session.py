@@ -24,7 +24,7 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSources:
     """What opening some paths gave.
 
     Attributes:
@@ -38,7 +38,7 @@ class Opened:
     skipped: tuple[str, ...] = ()
 
 
-Read = Callable[[Sequence[str]], Opened]
+Read = Callable[[Sequence[str]], OpenedSources]
 Load = Callable[[str], RecaLLM]
 
 
@@ -58,7 +58,7 @@ class Session:
         self._loading = ForkSafeLock()
         self._model = model
         self._llm: RecaLLM | None = None
-        self._opened = Opened((), ())
+        self._opened = OpenedSources((), ())
         self._paths: tuple[str, ...] = ()
         self._sources: OrderedDict[str, Document] = OrderedDict()
 

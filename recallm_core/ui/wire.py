@@ -52,14 +52,14 @@ class EventWriter:
             case RecallEnded(span):
                 return {"type": "quote-end", "kept": span is not None}
             case Finished(answer):
-                return finished(answer)
+                return answer_page(answer)
         return None
 
     def _text(self, kind: str, text: str) -> dict[str, Any]:
         return {"type": kind, "text": self._texts[kind].feed(text)}
 
 
-def finished(answer: Answer) -> dict[str, Any]:
+def answer_page(answer: Answer) -> dict[str, Any]:
     """Returns a complete answer as the page shows it."""
     numbered = list(enumerate(answer.citations, 1))
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recallm_core import GenerationParams
+from recallm_core import CheckpointError, GenerationParams
 from recallm_core.adapting import (
     PARAMS,
     core_names,
@@ -86,3 +86,6 @@ def test_what_a_folder_says_without_its_weights(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ tools }}")
     assert unloaded_shows_tools(str(tmp_path))
     assert unloaded_context_length("recallm-mini")
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(CheckpointError, match=r"config\.json can't be read as JSON"):
+        unloaded_context_length(str(tmp_path))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from recallm_core.backends.local.transformers import TransformersBackend, load
 from recallm_core.errors import CheckpointError
-from recallm_core.models.checkpoint import find_folder, read_config, window_of
+from recallm_core.models.checkpoint import context_length_of, find_folder, transformers_config
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 RECALL_FIELDS = {
@@ -66,7 +66,7 @@ def test_the_authors_checkpoints_load_as_plain_models(
             "AutoModelForCausalLM": f"modelling_recallm.{name}ForCausalLM",
         },
     )
-    config = read_config(tmp_path)
+    config = transformers_config(tmp_path)
     assert config.model_type == kind
     assert not any(hasattr(config, field) for field in RECALL_FIELDS)
     backend = load(tmp_path, device="cpu")
@@ -77,7 +77,7 @@ def test_the_authors_checkpoints_load_as_plain_models(
     backend.close()
 
 
-def test_yarn_of_the_authors_widens_the_window(folder: Path) -> None:
+def test_yarn_of_the_authors_lengthens_the_context(folder: Path) -> None:
     scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
     change(
         folder,
@@ -93,7 +93,7 @@ def test_yarn_of_the_authors_widens_the_window(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rope", "window"),
+    ("rope", "context_length"),
     [
         (None, 2048),
         ({"rope_type": "default"}, 2048),
@@ -108,12 +108,12 @@ def test_yarn_of_the_authors_widens_the_window(folder: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_windows(rope: dict[str, Any] | None, window: int) -> None:
+def test_context_lengths(rope: dict[str, Any] | None, context_length: int) -> None:
     config = transformers.LlamaConfig(max_position_embeddings=2048, rope_scaling=rope)
-    assert window_of(config) == window
+    assert context_length_of(config) == context_length
 
 
-def test_a_model_without_a_window_needs_one(kit: Any) -> None:
+def test_a_model_without_a_context_length_needs_one(kit: Any) -> None:
     with pytest.raises(CheckpointError, match="window="):
         TransformersBackend(kit.model("bloom", n_head=4, n_layer=2, max_position_embeddings=None))
 
@@ -296,18 +296,18 @@ def test_a_config_of_nonsense_is_an_error_of_ours_or_harmless(
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), -1, 1e300, "x", None])
 @pytest.mark.parametrize("kind", ["yarn", "linear", "dynamic"])
-def test_a_window_is_a_number_whatever_the_config_says(factor: Any, kind: str) -> None:
+def test_a_context_length_is_a_number_whatever_the_config_says(factor: Any, kind: str) -> None:
     rope = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": factor}
     config = transformers.LlamaConfig(max_position_embeddings=128)
     config.rope_parameters = rope
-    assert window_of(config) == 128
+    assert context_length_of(config) == 128
 
 
 def test_a_table_that_code_would_make_number_by_number_is_refused(tmp_path: Path) -> None:
     config = {"model_type": "pegasus", "max_position_embeddings": 10**9, "d_model": 1024}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="work out for hours"):
-        read_config(tmp_path)
+        transformers_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_table_that_code_would_make_number_by_number_is_refused(tmp_path: Path
 def test_a_config_that_is_no_object_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError):
-        read_config(folder)
+        transformers_config(folder)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_more_than_the_window_holds_is_an_error(
 ) -> None:
     argv = ["ask", "How many?", "--docs", str(docs)]
     assert cli.main(argv, load=loading(SCRIPT, window=200)) == 1
-    assert "window is 200" in capsys.readouterr().err
+    assert "context length is 200" in capsys.readouterr().err
 
 
 def test_an_encoding_without_the_characters_is_survived(

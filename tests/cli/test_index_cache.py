@@ -206,12 +206,12 @@ def test_the_indexes_used_longest_ago_go_first(cache: Path) -> None:
     assert root == cache
     texts = [Document(f"red ship {number} " * 40, id="a") for number in range(3)]
     for number, document in enumerate(texts[:2]):
-        ask_cache.indexed([f"p{number}"], [document], root=root)
+        ask_cache.cached_index([f"p{number}"], [document], root=root)
     first, second = (root / ask_cache._name([f"p{number}"]) for number in range(2))
     os.utime(first, (2_000, 2_000))
     os.utime(second, (1_000, 1_000))
     limit = ask_cache._size(first) * 5 // 2
-    ask_cache.indexed(["p2"], [texts[2]], root=root, limit=limit)
+    ask_cache.cached_index(["p2"], [texts[2]], root=root, limit=limit)
     assert first.exists()
     assert not second.exists()
     assert sum(map(ask_cache._size, root.iterdir())) <= limit
@@ -220,7 +220,7 @@ def test_the_indexes_used_longest_ago_go_first(cache: Path) -> None:
 def test_what_exceeds_the_limit_is_not_kept(cache: Path) -> None:
     root = ask_cache.folder()
     document = Document("red ship", id="a")
-    index = ask_cache.indexed(["p"], [document], root=root, limit=10)
+    index = ask_cache.cached_index(["p"], [document], root=root, limit=10)
     assert list(index.documents) == ["a"]
     assert list(cache.iterdir()) == []
 

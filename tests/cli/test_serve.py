@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(vllm_setup, "installed", lambda: True)
+    monkeypatch.setattr(vllm_setup, "is_installed", lambda: True)
     monkeypatch.setattr(serve_cli, "_is_named_vllm", lambda: True)
     return found
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_the_authors_is_served_as_what_it_is(
 def test_without_vllm_the_command_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_setup, "installed", lambda: False)
+    monkeypatch.setattr(vllm_setup, "is_installed", lambda: False)
     assert serve("recallm-mini") == 1
     assert "pip install 'recallm-core[vllm]'" in capsys.readouterr().err
 
@@ -232,7 +232,7 @@ def test_without_vllm_the_command_says_what_to_install(
 def test_a_dry_run_shows_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_setup, "installed", lambda: False)
+    monkeypatch.setattr(vllm_setup, "is_installed", lambda: False)
     assert serve("recallm-mini", "--dry-run") == 0
     assert "--enable-prefix-caching" in capsys.readouterr().out
 

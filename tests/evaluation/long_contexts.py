@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.items import Item
 
 SENTENCE = "The {0} of the {1} was painted by the people of the {2} in that year."
@@ -101,10 +101,10 @@ def _clapnq(n: int, texts: list[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def told(text: str, **changes: Any) -> Told:
-    return Told(text, text, **changes)
+def record(text: str, **changes: Any) -> AnswerRecord:
+    return AnswerRecord(text, text, **changes)
 
 
-def everything(item: Item) -> Told:
+def everything(item: Item) -> AnswerRecord:
     """An answer that says all that there is."""
-    return told("\n".join(document.text for document in item.documents))
+    return record("\n".join(document.text for document in item.documents))

@@ -6,7 +6,7 @@ from recallm_core import Document
 from recallm_core.evaluation.answering import ByHeuristic, ByModel, ByPrior, Outcome
 from recallm_core.evaluation.conditions import conditions
 from recallm_core.evaluation.items import Item
-from recallm_core.evaluation.rows import Place, scored
+from recallm_core.evaluation.rows import Place, scored_row
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.testing import scripted_llm
 
@@ -61,12 +61,12 @@ def test_a_hit_is_a_gold_answer_quoted_from_the_gold_document(
     outcome = ByModel(scripted_llm(script), GenerationParams())(item)
     if document == "port":  # the first of two places is cited
         assert outcome.evidence[0].document == "port"
-    assert scored(Place("s", condition, item), outcome)["hit"] == hit
+    assert scored_row(Place("s", condition, item), outcome)["hit"] == hit
 
 
 def test_an_unanswerable_item_has_no_scores_to_average() -> None:
     item = Item("1", DOCUMENTS, "Who built it?", (), -1)
-    row = scored(Place("s", conditions(("none",), ("on",))[0], item), Outcome("Ann", ()))
+    row = scored_row(Place("s", conditions(("none",), ("on",))[0], item), Outcome("Ann", ()))
     assert not {"em", "f1", "hit", "found"} & set(row)
     assert row["answerable"] is False
 

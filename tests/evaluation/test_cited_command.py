@@ -15,7 +15,7 @@ from recallm_core.evaluation.cited.baseline import INSTRUCTION, ByPlainModel
 from recallm_core.evaluation.cited.policies import ByPolicy
 from recallm_core.evaluation.cited.report import markdown
 from recallm_core.evaluation.cited.run import Answers, Progress, ask_all, span
-from recallm_core.evaluation.frame.told import Cited, Told
+from recallm_core.evaluation.frame.records import AnswerRecord, CitationRecord
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import RunError
 from recallm_core.prompting.params import GenerationParams
@@ -29,8 +29,10 @@ def items(count: int) -> list[Item]:
     return [Item(f"i{n}", (PAGE,), f"When, {n}?", ("1901",) * (n % 3 != 2)) for n in range(count)]
 
 
-def said(item: Item) -> Told:
-    return Told("1901", "1901", (Cited("page", 17, 35, PAGE.text[17:35]),), abstained=False)
+def said(item: Item) -> AnswerRecord:
+    return AnswerRecord(
+        "1901", "1901", (CitationRecord("page", 17, 35, PAGE.text[17:35]),), abstained=False
+    )
 
 
 class Counting:
@@ -45,7 +47,7 @@ class Counting:
     def asks(self, item: Item) -> bool:
         return True
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         if self._left < len(items):
             raise KeyboardInterrupt
         self._left -= len(items)
@@ -71,7 +73,7 @@ def test_a_run_that_was_killed_gives_the_same_table(tmp_path: Path, cut: int) ->
     resumed = ask(again, folder)
     assert len(again.asked) == (4 if not cut else 5)
     assert markdown(resumed, {}, []) == markdown(whole, {}, [])
-    assert resumed.told == whole.told
+    assert resumed.records == whole.records
 
 
 def test_a_row_that_is_no_answer_is_told(tmp_path: Path) -> None:
@@ -86,13 +88,13 @@ def test_a_row_that_is_no_answer_is_told(tmp_path: Path) -> None:
 
 def test_one_question_that_fails_does_not_take_its_batch_along(tmp_path: Path) -> None:
     class Failing(Counting):
-        def __call__(self, items: Sequence[Item]) -> list[Told]:
+        def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
             if any(item.id == "i1" for item in items):
                 raise GenerationError("it broke")
             return super().__call__(items)
 
     answers = ask(Failing(), tmp_path, 3)
-    assert [item.id for item, _ in answers.told["own", "first"]] == ["i0", "i2"]
+    assert [item.id for item, _ in answers.records["own", "first"]] == ["i0", "i2"]
     assert [row["id"] for row in answers.failures] == ["i1"]
     assert "it broke" in markdown(answers, {}, [])
     assert not ask(Counting(), tmp_path, 3).failures

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recallm_core import Document
 from recallm_core.evaluation.cited import scores
 from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
-from recallm_core.evaluation.frame.told import Cited, Told
+from recallm_core.evaluation.frame.records import AnswerRecord, CitationRecord
 from recallm_core.evaluation.items import Item
 
 TEXT = "The mill opened in 1901. It is red."
@@ -21,15 +21,15 @@ ITEM = Item(
     ("1901", "in 1901"),
     gold=1,
 )
-SENTENCE = Cited("p1", 0, 24, TEXT[:24])
-ORACLE = Told(
+SENTENCE = CitationRecord("p1", 0, 24, TEXT[:24])
+ORACLE = AnswerRecord(
     text="The mill opened in 1901. 1901",
     words="1901",
     citations=(SENTENCE,),
     quotes=(("p1", 0, 24),),
     abstained=False,
 )
-NOTHING = Told(text="", words="", abstained=True)
+NOTHING = AnswerRecord(text="", words="", abstained=True)
 
 
 def test_the_oracle_is_right() -> None:
@@ -55,21 +55,21 @@ def test_an_empty_answer_scores_nothing() -> None:
 
 def test_a_hit_needs_the_document_that_answers() -> None:
     elsewhere = Item("x", (Document("1901", "p0"), *ITEM.documents[1:]), "?", ("1901",), gold=1)
-    beside = replace(ORACLE, citations=(Cited("p0", 0, 4, "1901"),))
+    beside = replace(ORACLE, citations=(CitationRecord("p0", 0, 4, "1901"),))
     assert scores.hit(elsewhere, beside) == 0
     assert scores.hit(replace(elsewhere, gold=-1), beside) == 1
 
 
 @given(st.integers(-3, 40), st.integers(-3, 40), st.sampled_from(["p0", "p1", "p9"]))
 def test_every_other_slice_is_wrong(start: int, end: int, document: str) -> None:
-    told = replace(ORACLE, citations=(Cited(document, start, end, SENTENCE.text),))
+    record = replace(ORACLE, citations=(CitationRecord(document, start, end, SENTENCE.text),))
     same = (document, start, end) == ("p1", 0, 24)
-    assert scores.wrong_slices(ITEM, told) == (0 if same else 1)
+    assert scores.wrong_slices(ITEM, record) == (0 if same else 1)
 
 
 def test_a_wrong_slice_is_no_hit_by_its_text() -> None:
-    told = replace(ORACLE, citations=(Cited("p1", 25, 35, "opened in 1901"),))
-    assert scores.hit(ITEM, told) == 0
+    record = replace(ORACLE, citations=(CitationRecord("p1", 25, 35, "opened in 1901"),))
+    assert scores.hit(ITEM, record) == 0
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_a_quote_twice_is_a_repeat(change: dict[str, object], repeated: float) -
 
 def test_the_nearest_sentence_is_looked_at_for_a_plain_answer() -> None:
     plain = scores.measures(answerable=True, plain=True)
-    assert plain["nearest"](ITEM, Told("the mill opened early", "")) == 1
-    assert plain["nearest"](ITEM, Told("a bridge was built", "")) == 0
+    assert plain["nearest"](ITEM, AnswerRecord("the mill opened early", "")) == 1
+    assert plain["nearest"](ITEM, AnswerRecord("a bridge was built", "")) == 0
     assert not {"cited", "hit", "abstained", "wrong_slices", "repeats"} & set(plain)
     assert "nearest" not in scores.measures(answerable=False, plain=True)
 

@@ -23,12 +23,18 @@ from recallm_core.evaluation.frame.lengths import (
     shown_length,
 )
 from recallm_core.evaluation.frame.page import page
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.report import ending, examples
-from recallm_core.evaluation.frame.results import read_run, unanswered
+from recallm_core.evaluation.frame.results import failed_rows, read_run
 from recallm_core.evaluation.frame.run import Cell, Progress, ask
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.statistics import compared, mcnemar, mean_of, sign_test, slope
-from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.frame.statistics import (
+    difference_of,
+    mcnemar,
+    mean_of,
+    sign_test,
+    slope,
+)
 from recallm_core.evaluation.frame.ways import (
     ByPlain,
     ByRecall,
@@ -59,7 +65,7 @@ def test_a_fitted_sample_fills_its_length_and_no_more(length: int, start: int) -
     meter = Meter(scripted_llm(""))
     fitter = Fitter(meter)
     fitter._size = start  # wherever the last search ended
-    fitted = fitter.fitted(sample, length)
+    fitted = fitter.largest_fitting(sample, length)
     used = meter.tokens(fitted)
     assert used <= length
     assert (
@@ -76,15 +82,15 @@ def test_the_meter_counts_at_least_what_the_model_reads() -> None:
         assert len(prompt.token_ids) <= counted <= len(prompt.token_ids) + 10
 
 
-def test_a_length_above_the_window_is_refused_with_the_window() -> None:
+def test_a_length_above_the_context_length_is_refused_with_it() -> None:
     meter = Meter(scripted_llm("", window=2000), thought=200)
     meter.check([1000])
-    with pytest.raises(LengthError, match=r"4K are above the model's window of 2,000"):
+    with pytest.raises(LengthError, match=r"4K are above the model's context length of 2,000"):
         meter.check([1024, 4096])
     with pytest.raises(LengthError, match="smaller --thought"):
         meter.check([2000])
     with pytest.raises(LengthError, match="at least"):
-        Fitter(meter).fitted(sample, 40)
+        Fitter(meter).largest_fitting(sample, 40)
 
 
 def test_lengths_as_people_write_them() -> None:
@@ -106,11 +112,11 @@ class Stopping:
     def asks(self, item: Item) -> bool:
         return True
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         self._answers -= len(items)
         if self._answers < 0:
             raise KeyboardInterrupt
-        return [Told(item.question, item.question) for item in items]
+        return [AnswerRecord(item.question, item.question) for item in items]
 
 
 def cells() -> list[Cell]:
@@ -164,19 +170,19 @@ def test_progress_counts_what_need_not_be_asked() -> None:
 
 def test_what_failed_is_told_and_asked_again(tmp_path: Path) -> None:
     class Failing(Stopping):
-        def __call__(self, items: Sequence[Item]) -> list[Told]:
+        def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
             if any(item.id == "a-1" for item in items):
                 raise GenerationError("it broke")
             return super().__call__(items)
 
     ask([Failing()], cells(), tmp_path, lambda line: None, batch=2)
     assert len(rows_of(tmp_path)) == 9
-    (failed,) = unanswered(tmp_path)
+    (failed,) = failed_rows(tmp_path)
     assert failed["id"] == "a-1"
     assert any("it broke" in part for part in ending(tmp_path, [], {}))
     ask([Stopping()], cells(), tmp_path, lambda line: None, batch=2)
     assert len(rows_of(tmp_path)) == 10
-    assert not unanswered(tmp_path)
+    assert not failed_rows(tmp_path)
 
 
 def test_answers_that_are_not_right_are_shown_as_text() -> None:
@@ -268,12 +274,12 @@ def test_mcnemar_by_hand() -> None:
 
 
 def test_differences_are_of_pairs() -> None:
-    difference = compared([(1.0, 0.0), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0)])
+    difference = difference_of([(1.0, 0.0), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0)])
     assert difference is not None
     assert (difference.first, difference.second, difference.gap.mean) == (0.75, 0.25, 0.5)
     assert difference.p == pytest.approx(0.5)
-    assert compared([]) is None
-    halves = compared([(0.5, 0.0)])
+    assert difference_of([]) is None
+    halves = difference_of([(0.5, 0.0)])
     assert halves is not None
     assert halves.p is None
 

@@ -9,13 +9,13 @@ import pytest
 from recallm_core import Document, RecaLLM, cli
 from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.frame.lengths import Meter
+from recallm_core.evaluation.frame.records import CitationRecord
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Cited
 from recallm_core.evaluation.helmet.places import Place
-from recallm_core.evaluation.helmet.scores import ndcg, normal, ranking, scored
-from recallm_core.evaluation.helmet.tasks import TASKS, released, samples
+from recallm_core.evaluation.helmet.scores import answer_scores, ndcg, normal, ranking
+from recallm_core.evaluation.helmet.tasks import TASKS, released_questions, samples
 from recallm_core.testing import scripted_llm
-from tests.evaluation.long_contexts import data_folder, told
+from tests.evaluation.long_contexts import data_folder, record
 
 LENGTH = 6000
 
@@ -43,13 +43,13 @@ def right(sample: Sample) -> str:
     return " and ".join(sample.answers)
 
 
-def cited(sample: Sample) -> tuple[Cited, ...]:
+def cited(sample: Sample) -> tuple[CitationRecord, ...]:
     """The quotes that people chose."""
     texts = {document.id: document.text for document in sample.documents}
     quotes = [
         (name, texts[name].index(text), text) for name, text in sample.facts.get("quotes", ())
     ]
-    return tuple(Cited(name, at, at + len(text), text) for name, at, text in quotes)
+    return tuple(CitationRecord(name, at, at + len(text), text) for name, at, text in quotes)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "handbook"])
@@ -58,22 +58,22 @@ def test_the_oracle_of_each_task(name: str, folder: Path) -> None:
     assert [first, second] == made(name, folder)
     for sample in (first, second):
         if not sample.answers:
-            assert scored(sample, told("x"))["score"] == 0
-            assert scored(sample, told("They don't say.", abstained=True))["score"] == 1
+            assert answer_scores(sample, record("x"))["score"] == 0
+            assert answer_scores(sample, record("They don't say.", abstained=True))["score"] == 1
             continue
-        assert scored(sample, told(right(sample), citations=cited(sample)))["score"] == 1
-        assert scored(sample, told(""))["score"] == 0
+        assert answer_scores(sample, record(right(sample), citations=cited(sample)))["score"] == 1
+        assert answer_scores(sample, record(""))["score"] == 0
         if sample.length:
             assert meter().tokens(sample) <= LENGTH
 
 
 def test_quoting_everything_is_told_by_precision(folder: Path) -> None:
     (sample,) = made("quotesum", folder, 1)
-    everything = tuple(Cited(d.id, 0, len(d.text), d.text) for d in sample.documents)
-    figures = scored(sample, told(right(sample), citations=everything))
+    everything = tuple(CitationRecord(d.id, 0, len(d.text), d.text) for d in sample.documents)
+    figures = answer_scores(sample, record(right(sample), citations=everything))
     assert figures["quote_recall"] == 1
     assert figures["quote_precision"] < 0.2
-    exact = scored(sample, told(right(sample), citations=cited(sample)))
+    exact = answer_scores(sample, record(right(sample), citations=cited(sample)))
     assert (exact["quote_recall"], exact["quote_precision"]) == (1, 1)
 
 
@@ -94,8 +94,8 @@ def test_labels_are_permuted_for_each_text_and_shots_are_of_the_training_split(
     first, second = made("banking77", folder)
     assert first.question.rpartition(": ")[2] not in first.documents[0].text
     assert first.documents[0].text != second.documents[0].text
-    assert scored(first, told(f"label: {first.answers[0]}"))["score"] == 1
-    assert scored(first, told("0 1 2"))["score"] == float(first.answers[0] == "0")
+    assert answer_scores(first, record(f"label: {first.answers[0]}"))["score"] == 1
+    assert answer_scores(first, record("0 1 2"))["score"] == float(first.answers[0] == "0")
 
 
 def test_rankings_by_hand() -> None:
@@ -111,26 +111,26 @@ def test_rankings_by_hand() -> None:
 def test_texts_are_compared_in_their_normal_form() -> None:
     assert normal("The U.S.  Army, a force") == "us army force"
     sample = Sample("a", (Document("x"),), "?", ("The U.S. Army",), group="nq")
-    assert scored(sample, told("It was the US army."))["score"] == 1
+    assert answer_scores(sample, record("It was the US army."))["score"] == 1
     unnameable = Sample("a", (Document("x"),), "?", ("the",), group="nq")
-    assert scored(unnameable, told("anything"))["score"] == 0
+    assert answer_scores(unnameable, record("anything"))["score"] == 0
 
 
 def test_released_files_are_read_and_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="HELMET's data isn't there"):
-        released(tmp_path)
+        released_questions(tmp_path)
     kilt = tmp_path / "kilt"
     kilt.mkdir()
     passages = [{"title": "T", "text": "one"}, {"title": "U", "text": "two"}]
     row = {"question": "Q?", "answers": ["one"], "ctxs": passages}
     (kilt / "nq.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    released.cache_clear()
-    (asked,) = released(tmp_path)
+    released_questions.cache_clear()
+    (asked,) = released_questions(tmp_path)
     assert (asked.own, asked.near) == ((("T", "one"),), (("U", "two"),))
     (kilt / "bad.jsonl").write_text('{"question": 1}\n', "utf-8")
-    released.cache_clear()
+    released_questions.cache_clear()
     with pytest.raises(MissingDataError, match=r"bad.jsonl: expected lines with question"):
-        released(tmp_path)
+        released_questions(tmp_path)
 
 
 def test_a_run_leaves_a_report(

@@ -10,8 +10,8 @@ import pytest
 
 from recallm_core import Document, RecaLLM, cli
 from recallm_core.evaluation.frame.lengths import LengthError, Meter
+from recallm_core.evaluation.frame.records import CitationRecord
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Cited
 from recallm_core.evaluation.positions.items import (
     CLOSED,
     ORACLE,
@@ -28,9 +28,9 @@ from recallm_core.evaluation.positions.report import (
     slope,
     slope_of,
 )
-from recallm_core.evaluation.positions.scores import scored
+from recallm_core.evaluation.positions.scores import answer_scores
 from recallm_core.testing import scripted_llm
-from tests.evaluation.long_contexts import data_folder, told
+from tests.evaluation.long_contexts import data_folder, record
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_the_gold_passage_stands_where_it_is_put_and_only_it_answers(
     assert others[: len(rows)] == others[len(rows) :]  # the same distractors, in the same order
 
 
-def test_a_prompt_above_the_window_is_refused(folder: Path) -> None:
+def test_a_prompt_above_the_context_length_is_refused(folder: Path) -> None:
     small = Meter(scripted_llm("", window=3000))
-    with pytest.raises(LengthError, match="window of 3,000"):
+    with pytest.raises(LengthError, match="context length of 3,000"):
         samples(questions(folder, 1, 0), 10, 0, folder=folder, meter=small)
 
 
@@ -85,13 +85,17 @@ def test_controls_have_the_gold_passage_alone_or_nothing(folder: Path) -> None:
 def test_answers_and_quotes_are_judged_apart() -> None:
     gold, other = Document("Ada was keeper.", "p0"), Document("Ada sang.", "p1")
     sample = Sample("a", (gold, other), "Who?", ("Ada",), 0)
-    right = scored(sample, told("Ada\nor Bea", citations=(Cited("p0", 0, 3, "Ada"),)))
+    right = answer_scores(
+        sample, record("Ada\nor Bea", citations=(CitationRecord("p0", 0, 3, "Ada"),))
+    )
     assert (right["score"], right["cites_gold"], right["hit"], right["em"]) == (1, 1, 1, 1)
-    elsewhere = scored(sample, told("Bea\nAda", citations=(Cited("p1", 0, 3, "Ada"),)))
+    elsewhere = answer_scores(
+        sample, record("Bea\nAda", citations=(CitationRecord("p1", 0, 3, "Ada"),))
+    )
     assert (elsewhere["score"], elsewhere["text"], elsewhere["cites_gold"]) == (0, 1, 0)
-    false = scored(sample, told("Ada", citations=(Cited("p0", 0, 3, "Bea"),)))
+    false = answer_scores(sample, record("Ada", citations=(CitationRecord("p0", 0, 3, "Bea"),)))
     assert (false["hit"], false["wrong_slices"]) == (0, 1)
-    nothing = scored(sample, told(""))
+    nothing = answer_scores(sample, record(""))
     assert nothing["score"] == nothing["text"] == nothing["hit"] == 0
 
 

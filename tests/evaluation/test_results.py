@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recallm_core.evaluation.frame.compact import compact, pack
-from recallm_core.evaluation.frame.pages import main, refreshed
+from recallm_core.evaluation.frame.pages import main, with_fresh_blocks
 from recallm_core.evaluation.frame.results import mean, read_run, values
 from recallm_core.evaluation.rows import Row, RunError
 from recallm_core.evaluation.ruler.report import task_means
@@ -39,7 +39,7 @@ def readme() -> str:
 def test_every_table_is_what_its_rows_say(page: str) -> None:
     text = (RESULTS / page).read_text("utf-8")
     assert "<!-- end -->" in text or page not in FROM_ROWS
-    assert refreshed(text, RESULTS) == text
+    assert with_fresh_blocks(text, RESULTS) == text
 
 
 def test_every_file_of_rows_is_on_a_page() -> None:
@@ -132,7 +132,7 @@ def test_a_page_that_is_wrong_is_rewritten(tmp_path: Path) -> None:
     assert "| gemma-3-270m | nq | without us | 50 |" in page.read_text("utf-8")
     assert "stale" not in page.read_text("utf-8")
     with pytest.raises(RunError, match="no tables of 'x'"):
-        refreshed("<!-- x: a.jsonl.gz -->\n<!-- end -->", tmp_path)
+        with_fresh_blocks("<!-- x: a.jsonl.gz -->\n<!-- end -->", tmp_path)
 
 
 def test_rows_that_are_no_gzip_or_too_many_are_refused(

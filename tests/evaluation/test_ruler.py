@@ -15,13 +15,13 @@ from recallm_core.evaluation.ruler.report import (
     complete_lengths,
     effective_length,
     task_means,
-    weighted,
+    weighted_mean,
 )
-from recallm_core.evaluation.ruler.scores import scored
+from recallm_core.evaluation.ruler.scores import answer_scores
 from recallm_core.evaluation.ruler.tasks import NEEDLES, TASKS, Texts, samples
 from recallm_core.evaluation.ruler.tracing import HOPS
 from recallm_core.testing import scripted_llm
-from tests.evaluation.long_contexts import data_folder, everything, told
+from tests.evaluation.long_contexts import data_folder, everything, record
 
 LENGTH = 5000
 
@@ -67,13 +67,13 @@ def test_samples_are_full_the_same_for_a_seed_and_hold_their_answers(
 def test_the_oracle_of_each_task(name: str, folder: Path) -> None:
     """Right answers have everything, nothing has nothing, and all there is has no precision."""
     (sample,) = made(name, folder, 1)
-    right = scored(sample, told(" and ".join(sample.answers)))
+    right = answer_scores(sample, record(" and ".join(sample.answers)))
     assert right["score"] == 1
     assert right["precision"] > 0.3 if TASKS[name].any_gold else right["precision"] == 1
     assert right["quoted"] == 0
-    nothing = scored(sample, told(""))
+    nothing = answer_scores(sample, record(""))
     assert (nothing["score"], nothing["precision"]) == (0, 0)
-    dumped = scored(sample, everything(sample))
+    dumped = answer_scores(sample, everything(sample))
     assert dumped["score"] == 1
     lonely = name in ("niah_single_1", "niah_single_2", "niah_single_3", "niah_multivalue")
     most = 1.0 if lonely or name in ("vt", "niah_multiquery") else 0.5
@@ -84,19 +84,19 @@ def test_the_oracle_of_each_task(name: str, folder: Path) -> None:
 def test_the_value_of_another_sample_scores_nothing(name: str, folder: Path) -> None:
     first, second = made(name, folder)
     if set(first.answers).isdisjoint(second.answers):
-        assert scored(first, told("; ".join(second.answers)))["score"] < 0.5
+        assert answer_scores(first, record("; ".join(second.answers)))["score"] < 0.5
 
 
 def test_rulers_own_score_on_samples_made_by_hand() -> None:
     """``string_match_all``: the share of gold strings; ``string_match_part``: any of them."""
     answers = ("1234567", "7654321")
     several = Sample("a", (Document("x"),), "?", answers, group="niah_multivalue")
-    assert scored(several, told("It is 1234567."))["score"] == 0.5
+    assert answer_scores(several, record("It is 1234567."))["score"] == 0.5
     either = Sample("b", (Document("x"),), "?", ("Denver Broncos", "Broncos"), group="qa_1")
-    assert scored(either, told("the BRONCOS"))["score"] == 1
-    assert scored(either, told("the Panthers"))["score"] == 0
+    assert answer_scores(either, record("the BRONCOS"))["score"] == 1
+    assert answer_scores(either, record("the Panthers"))["score"] == 0
     words = Sample("c", (Document("x"),), "?", ("apple", "brick"), group="cwe")
-    figures = scored(words, told("1. Apple 2. stone 3. chair"))
+    figures = answer_scores(words, record("1. Apple 2. stone 3. chair"))
     assert (figures["score"], figures["precision"]) == (0.5, pytest.approx(1 / 3))
 
 
@@ -155,8 +155,8 @@ def test_means_are_over_tasks_and_lengths_are_weighted_by_rank() -> None:
     assert effective_length(rows) == 1024
     assert effective_length(rows[3:]) is None
     assert complete_lengths([*rows, row("vt", 8192, 1.0)]) == [1024, 4096]
-    assert weighted(rows, rising=True) == pytest.approx((0.9 + 2 * 0.6) / 3)
-    assert weighted(rows, rising=False) == pytest.approx((2 * 0.9 + 0.6) / 3)
+    assert weighted_mean(rows, rising=True) == pytest.approx((0.9 + 2 * 0.6) / 3)
+    assert weighted_mean(rows, rising=False) == pytest.approx((2 * 0.9 + 0.6) / 3)
 
 
 # the command
@@ -197,7 +197,7 @@ def test_a_run_leaves_rows_reports_and_plots_and_goes_on(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["--lengths", "2m"], "above the model's window"),
+        (["--lengths", "2m"], "above the model's context length"),
         (["--lengths", "2k", "--data", "nowhere"], "there is no folder nowhere"),
     ],
 )

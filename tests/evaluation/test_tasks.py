@@ -8,7 +8,7 @@ import pytest
 from recallm_core.evaluation.datasets import MissingDataError, handbook_18f
 from recallm_core.evaluation.metrics import holds
 from recallm_core.evaluation.tasks import SUITES, Scale
-from recallm_core.evaluation.thought.pairs import AFTER, CONDITIONS, DIRECT, LINE, thought
+from recallm_core.evaluation.thought.pairs import AFTER, CONDITIONS, DIRECT, LINE, thought_pairs
 
 SCALE = Scale(lambda text: len(text) // 4, trained_tokens=400)
 GENERATED = (
@@ -64,7 +64,7 @@ def test_longer_contexts_are_as_long_as_they_say() -> None:
 
 
 def test_only_the_reasoning_differs_between_direct_and_after_reasoning() -> None:
-    items = {item.group: item for item in islice(thought(), len(CONDITIONS))}
+    items = {item.group: item for item in islice(thought_pairs(), len(CONDITIONS))}
     assert set(items) == set(CONDITIONS)
     direct, after = items[DIRECT], items[AFTER]
     assert (direct.question, direct.documents) == (after.question, after.documents)

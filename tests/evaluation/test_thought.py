@@ -40,15 +40,15 @@ from recallm_core.evaluation.thought.scores import (
     NONE,
     OTHER,
     RIGHT,
-    declined,
+    answer_scores,
+    is_refusal,
     kind,
-    scored,
     worst,
 )
 from recallm_core.evaluation.thought.traces import cut_at_key, templates
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.testing import random_llm, scripted_llm
-from tests.evaluation.long_contexts import told
+from tests.evaluation.long_contexts import record
 
 FILL = Haystack("test", ("The otters swim in the river every day.", "Nobody counts them at all."))
 
@@ -171,16 +171,16 @@ def test_the_worst_code_of_the_spans_counts() -> None:
 
 def test_the_oracle_and_the_shuffled_control() -> None:
     first, second = (s for s in everything() if s.task == DIRECT)
-    right = scored(first, told(first.answers[0], quoted=(first.answers[0],)))
+    right = answer_scores(first, record(first.answers[0], quoted=(first.answers[0],)))
     assert (right["score"], right["quoted"], right["wrong_quotes"]) == (1, 1, 0)
-    assert scored(first, told(""))["score"] == 0
-    shuffled = scored(first, told(second.answers[0]))
+    assert answer_scores(first, record(""))["score"] == 0
+    shuffled = answer_scores(first, record(second.answers[0]))
     assert (shuffled["score"], shuffled["is invented"]) == (0, 1)
     absent = next(s for s in everything() if s.task == ABSENT)
-    assert "score" not in scored(absent, told("x"))
-    assert scored(absent, told("The key isn't there."))["declined"] == 1
-    assert declined("There is no such key")
-    assert not declined(f"It isn't {GOLD}")
+    assert "score" not in answer_scores(absent, record("x"))
+    assert answer_scores(absent, record("The key isn't there."))["declined"] == 1
+    assert is_refusal("There is no such key")
+    assert not is_refusal(f"It isn't {GOLD}")
 
 
 @settings(max_examples=25, deadline=None)
@@ -190,7 +190,7 @@ def test_with_the_mask_no_span_holds_a_garbled_or_invented_value(seed: int, inde
     sample = everything()[index % len(everything())]
     way = ByRecall(random_llm(seed=seed), "recall", GenerationParams(temperature=0.0), 16)
     (answer,) = way([sample])
-    assert scored(sample, answer)["wrong_quotes"] == 0
+    assert answer_scores(sample, answer)["wrong_quotes"] == 0
     assert answer.verbatim == len(answer.quoted)
 
 

@@ -324,7 +324,7 @@ def test_bad_settings_are_refused_with_words(kit: Any) -> None:
     llm = kit.llm()
     with pytest.raises(TypeError, match="temprature"):
         llm.chat(asked(kit), temprature=0)
-    with pytest.raises(ContextOverflowError, match="window"):
+    with pytest.raises(ContextOverflowError, match="context length is 100"):
         kit.llm(window=100).chat(asked(kit))
 
 

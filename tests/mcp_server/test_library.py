@@ -130,11 +130,11 @@ def test_files_are_read_again_only_when_something_changed(library: Library, hous
 
 def test_indexes_of_parts_are_remembered_and_true(library: Library) -> None:
     documents = library.documents(["rules"], Watch(""))
-    index = library.indexed(documents, Watch(""))
+    index = library.index_of(documents, Watch(""))
     assert {chunk.document_id for chunk in index.search("annual leave of trains", 9)} == {
         "rules/travel.md"
     }
-    assert library.indexed(documents, Watch("")) is index
+    assert library.index_of(documents, Watch("")) is index
 
 
 def test_an_index_goes_by_its_name_alone(tmp_path: Path) -> None:

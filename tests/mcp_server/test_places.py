@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
-from recallm_core.mcp_server.places import MOST_PLACES, MOST_QUOTED, quoted
+from recallm_core.mcp_server.places import MOST_PLACES, MOST_QUOTED, exact_quote
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
@@ -19,9 +19,9 @@ def test_a_place_is_its_slice_or_an_error(text: str, other: str, edges: tuple[in
     start, end = edges
     if not 0 <= start < end <= len(text):
         with pytest.raises(DocumentError, match="is no range of 'one'"):
-            quoted(document, start, end, [document, second])
+            exact_quote(document, start, end, [document, second])
         return
-    citation = quoted(document, start, end, [document, second])["citation"]
+    citation = exact_quote(document, start, end, [document, second])["citation"]
     assert citation["text"] == text[start:end]
     assert citation["basis"] == "pointed"
     places = [(o["document_id"], o["start"], o["end"]) for o in citation["occurrences"]]
@@ -40,11 +40,11 @@ def test_a_place_is_its_slice_or_an_error(text: str, other: str, edges: tuple[in
 def test_a_very_long_place_is_refused() -> None:
     document = Document("x" * (MOST_QUOTED + 1), "one")
     with pytest.raises(DocumentError, match="quote at most 100,000 at once"):
-        quoted(document, 0, MOST_QUOTED + 1, [document])
+        exact_quote(document, 0, MOST_QUOTED + 1, [document])
 
 
 def test_of_very_many_places_the_first_are_listed_and_all_are_counted() -> None:
-    data = quoted(Document("x" * 1_000, "one"), 5, 6, [Document("xx", "two")])
+    data = exact_quote(Document("x" * 1_000, "one"), 5, 6, [Document("xx", "two")])
     assert len(data["citation"]["occurrences"]) == MOST_PLACES
     assert data["places"] == 1_002
     assert data["citation"]["occurrences"][0] == {"document_id": "one", "start": 5, "end": 6}

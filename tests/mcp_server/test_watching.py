@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from recallm_core.errors import DocumentError, GenerationCancelledError
-from recallm_core.mcp_server.watching import Watch, watched
+from recallm_core.mcp_server.watching import Watch, run_watched
 
 
 class Notes:
@@ -33,7 +33,7 @@ async def test_notes_count_up_also_while_nothing_is_new() -> None:
         assert notes.heard.wait(5)
         return "done"
 
-    assert await watched(work, notes, "starting", every=0.01) == "done"
+    assert await run_watched(work, notes, "starting", every=0.01) == "done"
     numbers = [number for number, _ in notes.notes]
     assert numbers == sorted(set(numbers))
     assert notes.notes[-1][1] == "thinking"
@@ -41,7 +41,7 @@ async def test_notes_count_up_also_while_nothing_is_new() -> None:
 
 async def test_a_quick_call_has_no_notes() -> None:
     notes = Notes()
-    assert await watched(lambda _: 1, notes, "starting", every=30) == 1
+    assert await run_watched(lambda _: 1, notes, "starting", every=30) == 1
     assert notes.notes == []
 
 
@@ -50,7 +50,7 @@ async def test_an_error_comes_as_it_is() -> None:
         raise DocumentError("as it is")
 
     with pytest.raises(DocumentError, match="as it is"):
-        await watched(work, Notes(), "starting")
+        await run_watched(work, Notes(), "starting")
 
 
 async def test_a_client_that_has_gone_breaks_nothing() -> None:
@@ -60,7 +60,7 @@ async def test_a_client_that_has_gone_breaks_nothing() -> None:
         ended.set()
         raise anyio.BrokenResourceError
 
-    assert await watched(lambda _: ended.wait(5), gone, "starting", every=0.01)
+    assert await run_watched(lambda _: ended.wait(5), gone, "starting", every=0.01)
 
 
 async def test_a_cancelled_call_is_called_off_and_not_waited_for() -> None:
@@ -76,7 +76,7 @@ async def test_a_cancelled_call_is_called_off_and_not_waited_for() -> None:
             ended.set()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(watched, work, Notes(), "starting")
+        group.start_soon(run_watched, work, Notes(), "starting")
         await anyio.to_thread.run_sync(began.wait, 5)
         group.cancel_scope.cancel()
     with anyio.CancelScope(shield=True):

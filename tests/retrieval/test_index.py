@@ -435,7 +435,7 @@ def test_remembered_counts_change_neither_budget_nor_pack(found, asked, budget):
 def counted_chunks(built, key):
     """How many chunks of an index have been counted under a tokenizer."""
     name = token_counts.counts_name(key)
-    return sum(int((part.tokens.named(name) >= 0).sum()) for part in built._state.parts)
+    return sum(int((part.tokens.under(name) >= 0).sum()) for part in built._state.parts)
 
 
 def test_a_chunk_is_counted_once_per_tokenizer():
@@ -485,7 +485,7 @@ def test_counts_stay_with_their_chunks_whatever_is_added_or_deleted(steps):
     name = token_counts.counts_name("words")
     for part in changed._state.parts:
         texts = [packs.text_of(part.segment, n) for n in range(part.segment.chunk_count)]
-        assert part.tokens.named(name).tolist() == [len(text.split()) for text in texts]
+        assert part.tokens.under(name).tolist() == [len(text.split()) for text in texts]
 
 
 def test_wrong_counts_from_before_never_exceed_the_budget():
@@ -499,7 +499,7 @@ def test_wrong_counts_from_before_never_exceed_the_budget():
 def test_the_tokenizers_that_are_remembered_are_bounded():
     counts = token_counts.TokenCounts(3)
     for number in range(40):
-        counts.named(f"{number:016x}")[0] = number
+        counts.under(f"{number:016x}")[0] = number
         assert len(counts.all()) <= token_counts._KEPT
     assert counts.all()[f"{39:016x}"].tolist() == [39, -1, -1]
 
@@ -555,7 +555,7 @@ def test_postings_joined_and_filtered_say_what_naive_ones_do(texts, cuts, data):
     for place, text in enumerate(texts):
         for term, times in Counter(terms(text)).items():
             naive.setdefault(postings.term_key(term), {})[place] = times
-    assert entries(postings.joined(blocks)) == entries(whole) == naive
+    assert entries(postings.join(blocks)) == entries(whole) == naive
     assert lengths.tolist() == [len(terms(text)) for text in texts]
     rows = np.array([data.draw(st.booleans()) for _ in texts], bool)
     numbers = {place: n + 5 for n, place in enumerate(np.flatnonzero(rows).tolist())}
@@ -563,7 +563,7 @@ def test_postings_joined_and_filtered_say_what_naive_ones_do(texts, cuts, data):
         key: {numbers[place]: times for place, times in places.items() if rows[place]}
         for key, places in naive.items()
     }
-    assert entries(postings.kept(whole, rows, 5)) == {k: v for k, v in left.items() if v}
+    assert entries(postings.select(whole, rows, 5)) == {k: v for k, v in left.items() if v}
 
 
 def test_how_vectors_are_searched_is_the_callers_choice():

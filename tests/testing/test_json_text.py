@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.testing.json_text import Quoted, plainly
+from recallm_core.testing.json_text import QuotedJson, plainly
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -30,7 +30,9 @@ def test_the_meaning_stays_and_every_byte_has_an_origin(value: Any, ascii_only: 
 @given(st.text(), st.integers(0, 40))
 def test_the_state_after_a_text_is_the_one_after_its_parts(text: str, cut: int) -> None:
     data = json.dumps([text]).encode()
-    assert Quoted().after(data) == Quoted().after(data[:cut]).after(data[cut:]) == Quoted()
+    assert (
+        QuotedJson().after(data) == QuotedJson().after(data[:cut]).after(data[cut:]) == QuotedJson()
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,4 +42,4 @@ def test_the_state_after_a_text_is_the_one_after_its_parts(text: str, cut: int) 
 def test_a_token_may_differ_by_white_space_outside_strings_only(
     token: bytes, size: int | None
 ) -> None:
-    assert Quoted().used(token, b'{ "a":1}') == size
+    assert QuotedJson().matched_length(token, b'{ "a":1}') == size

@@ -14,7 +14,7 @@ from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CheckpointError, DocumentError
 from recallm_core.testing import scripted_llm
 from recallm_core.ui.app import make_app
-from recallm_core.ui.session import Opened, Session
+from recallm_core.ui.session import OpenedSources, Session
 
 KEY, PORT = "k3y", 8123
 BASE = f"http://127.0.0.1:{PORT}"
@@ -30,11 +30,11 @@ def load(name: str) -> RecaLLM:
     return scripted_llm(SCRIPT)
 
 
-def read(paths: Sequence[str]) -> Opened:
+def read(paths: Sequence[str]) -> OpenedSources:
     if paths == ("nowhere",):
         raise DocumentError("nowhere doesn't exist")
     page = Document(TEXT, "page", "A <b>page</b>", source_map=SourceMap("/srv/page.txt"))
-    return Opened((page,), ("A <b>page</b>",), ("x.bin: binary",))
+    return OpenedSources((page,), ("A <b>page</b>",), ("x.bin: binary",))
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_text_that_utf_8_cannot_hold_never_stays_in_the_way(
         assert "lone surrogate" in response.json()["error"]
     assert client.get("/api/state").json()["paths"] == []
     page = Document("It opened.", "page")  # names of files may be any bytes
-    session._read = lambda paths: Opened((page,), ("caf\udce9.txt",), ("\udcff: binary",))
+    session._read = lambda paths: OpenedSources((page,), ("caf\udce9.txt",), ("\udcff: binary",))
     assert client.post("/api/open", json={"paths": ["docs"]}).status_code == 200
     state = client.get("/api/state").json()
     assert (state["documents"], state["skipped"]) == (["caf\udce9.txt"], ["\udcff: binary"])

@@ -45,11 +45,11 @@ def noise(llm: RecaLLM, asked: Sequence[Any], **settings: Any) -> list[Any]:
     """Answers to questions by a model that opens a span wherever it may."""
     backend: Any = llm.backend
     opened = llm.tokenizer.control_id(llm.recipe.open)
-    backend.prepared = functools.partial(backend.prepared, logit_bias={opened: 50.0})
+    backend.prepare = functools.partial(backend.prepare, logit_bias={opened: 50.0})
     try:
         return llm.answer_batch(asked, **settings)
     finally:
-        del backend.prepared
+        del backend.prepare
 
 
 def running() -> float:

@@ -300,7 +300,7 @@ def test_a_bad_constraint_is_refused_and_the_engine_lives(llm: Host, spec: str) 
 
 
 def test_what_does_not_fit_is_refused_as_elsewhere(llm: Host) -> None:
-    with pytest.raises(HostError, match=r"ContextOverflowError: .* window is 16,384"):
+    with pytest.raises(HostError, match=r"ContextOverflowError: .* context length is 16,384"):
         llm("answer", "When? " * 16_000, DOCUMENTS)
 
 

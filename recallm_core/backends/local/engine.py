@@ -162,10 +162,10 @@ class Engine:
 
     def _admit(self) -> None:
         """Reads the prompts of waiting requests, as many tokens as one chunk has."""
-        left, least = self._chunk, min(_LEAST_CHUNK, self._chunk)
-        while left > 0:
+        budget, smallest = self._chunk, min(_LEAST_CHUNK, self._chunk)
+        while budget > 0:
             if self._reading is not None:
-                left -= max(self._read(max(left, least)), 1)
+                budget -= max(self._read(max(budget, smallest)), 1)
             elif not self._next_job():
                 return
 
@@ -296,20 +296,22 @@ class Engine:
                 plan.cut(running.constraint, width - 1)
 
     def _forward(self, plans: Mapping[Running, Plan]) -> list[list[Scores | Best]]:
-        wanted = [plan.open_places for plan in plans.values()]
+        open_places = [plan.open_places for plan in plans.values()]
         logits = self._runner.step(
             [running.slot for running in plans],
             [[running.newest, *plan.draft] for running, plan in plans.items()],
-            wanted,
+            open_places,
         )
         masks = [
             plan.masks[place]
-            for plan, places in zip(plans.values(), wanted, strict=True)
+            for plan, places in zip(plans.values(), open_places, strict=True)
             for place in places
         ]
-        greedy = [r.chooser.greedy for r, places in zip(plans, wanted, strict=True) for _ in places]
+        greedy = [
+            r.chooser.greedy for r, places in zip(plans, open_places, strict=True) for _ in places
+        ]
         scores = iter(self._runner.score(logits, masks, greedy) if masks else ())
-        return [[next(scores) for _ in places] for places in wanted]
+        return [[next(scores) for _ in places] for places in open_places]
 
     def _commit(self, running: Running, plan: Plan, scores: list[Scores | Best]) -> None:
         tokens = running.choose(plan, scores)
@@ -336,8 +338,8 @@ class CostModel:
         count, x, y, xx, xy = self._sums
         spread = count * xx - x * x
         if spread > 1e-6 * count * xx:
-            each = max((count * xy - x * y) / spread, 1e-9)
-            self._fixed, self._each = max((y - each * x) / count, 0.0), each
+            token_seconds = max((count * xy - x * y) / spread, 1e-9)
+            self._fixed, self._each = max((y - token_seconds * x) / count, 0.0), token_seconds
 
     def best_width(self, offers: Sequence[int]) -> int:
         """Returns the tokens per row that promise most per second.

@@ -14,7 +14,7 @@ class EngineBackend:
     """A backend over an engine; whoever makes one sets ``window`` and ``vocab_size``.
 
     Attributes:
-        window: Tokens that the model can attend to.
+        window: The model's context length: tokens that it can attend to.
         vocab_size: The width of its logits.
     """
 
@@ -40,11 +40,11 @@ class EngineBackend:
         """Queues a request and returns its stream at once.
 
         Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
+            ContextOverflowError: Prompt and output don't fit the context length.
             ConstraintError: The request's rules were made for another vocabulary or prompt.
             ValueError: The prompt is empty, or a sampling value is out of range.
         """
-        check_request(request, vocab_size=self.vocab_size, window=self.window)
+        check_request(request, vocab_size=self.vocab_size, context_length=self.window)
         job = Job(request)
         stream = EngineStream(job, self)
         self._engine.submit(job)

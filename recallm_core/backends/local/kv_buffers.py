@@ -71,11 +71,11 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
             device=self.shape.device,
         )
 
-    def resize(self, rows: int, columns: int, kept: Sequence[int]) -> None:
-        """Reallocates, keeping the first ``kept[row]`` columns of each row."""
+    def resize(self, rows: int, columns: int, lengths: Sequence[int]) -> None:
+        """Reallocates, keeping the first ``lengths[row]`` columns of each row."""
         for name, width in (("keys", self.shape.key_width), ("values", self.shape.value_width)):
             old, new = getattr(self, name), self._empty(rows, columns, width)
-            for row, length in enumerate(kept):
+            for row, length in enumerate(lengths):
                 new[row, :, :length] = old[row, :, :length]
             setattr(self, name, new)
 
@@ -146,9 +146,9 @@ class KVRows:
             columns = max(columns, min(int(self._columns * _GROWTH), columns + 4096))
             columns = -(-columns // _COLUMNS) * _COLUMNS
         columns = max(columns, self._columns, _COLUMNS)
-        kept = self.lengths[: self._rows]
+        lengths = self.lengths[: self._rows]
         for layer in self.layers:
-            layer.resize(rows, columns, kept)
+            layer.resize(rows, columns, lengths)
         self._rows, self._columns = rows, columns
 
     def _more_rows(self, columns: int) -> int:

@@ -30,7 +30,7 @@ class LlamaCppBackend(EngineBackend):
 
     Args:
         path: The file; of a split model its first.
-        window: Tokens that the model is to attend to; None: as many as its makers say.
+        window: The context length, in tokens; None: as many as the model's makers say.
         max_batch: Sequences generated at once; further requests wait.
         max_kv_bytes: Bytes of keys and values that running sequences may take together; None: a
             quarter of the machine's memory. They are taken as they are needed.
@@ -74,7 +74,7 @@ class LlamaCppBackend(EngineBackend):
         kv_bytes = _bytes("max_kv_bytes", max_kv_bytes, memory_bytes() // 4)
         cache_bytes = _bytes("prefix_cache_bytes", prefix_cache_bytes, kv_bytes // 2)
         self.header, self.model = read_header(path), Model(path, gpu_layers=gpu_layers)
-        self.window: int = window or self.model.window
+        self.window: int = window or self.model.context_length
         self.vocab_size: int = self.model.vocab_size
         try:
             self._check_tokens()
@@ -140,9 +140,9 @@ def _bytes(name: str, value: int | None, usual: int) -> int:
 
 def _threads() -> int:
     """Threads that are likely to have a core of their own on a machine that does other work too."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:
+        return int(threads)
     usable = getattr(os, "sched_getaffinity", None)
     processors = len(usable(0)) if usable else os.cpu_count() or 1
     return max(1, min(processors // 2, _MOST_THREADS))

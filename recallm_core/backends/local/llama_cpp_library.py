@@ -106,14 +106,14 @@ class Model:
         with _errors_of(llama) as errors:
             self.handle = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            said = "; ".join(errors[-3:]) or "it doesn't say why"
+            reason = "; ".join(errors[-3:]) or "it doesn't say why"
             raise CheckpointError(
-                f"llama.cpp can't load {path}: {said[:600]}; update llama-cpp-python, or choose "
+                f"llama.cpp can't load {path}: {reason[:600]}; update llama-cpp-python, or choose "
                 "another file"
             )
         self._vocab = llama.llama_model_get_vocab(self.handle)
         self.vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
-        self.window = int(llama.llama_model_n_ctx_train(self.handle))
+        self.context_length = int(llama.llama_model_n_ctx_train(self.handle))
         self.reach = int(llama.llama_model_n_swa(self.handle))  # of sliding windows; 0: none
         encodes = llama.llama_model_has_encoder(self.handle)
         if encodes or not llama.llama_model_has_decoder(self.handle) or self.vocab_size < 1:
@@ -218,13 +218,13 @@ class Sequences:
         self._reach = model.reach
 
     def read(
-        self, parts: Sequence[tuple[int, int, Sequence[int]]], wanted: Sequence[Sequence[int]]
+        self, parts: Sequence[tuple[int, int, Sequence[int]]], logit_places: Sequence[Sequence[int]]
     ) -> list[Floats32] | None:
         """Reads tokens of some sequences at once.
 
         Args:
             parts: Of each sequence its row, the place of its first new token, and the tokens.
-            wanted: Of each the tokens, counted from that one, whose logits are needed.
+            logit_places: Of each the tokens, counted from that one, whose logits are needed.
 
         Returns:
             The logits, good until the next call; None: there are no free cells, and nothing was
@@ -233,7 +233,7 @@ class Sequences:
         Raises:
             GenerationError: llama.cpp failed; what was read must be dropped.
         """
-        places = self._batch.fill(parts, wanted)
+        places = self._batch.fill(parts, logit_places)
         assert len(places) <= self._outputs
         code = self._llama.llama_decode(self._context, self._batch.struct)
         if code == _NO_PLACE:
@@ -325,19 +325,19 @@ class _Batch:
             setattr(self.struct, name, ctypes.cast(array.ctypes.data, kinds[name]))
 
     def fill(
-        self, parts: Sequence[tuple[int, int, Sequence[int]]], wanted: Sequence[Sequence[int]]
+        self, parts: Sequence[tuple[int, int, Sequence[int]]], logit_places: Sequence[Sequence[int]]
     ) -> list[int]:
         """Puts tokens into the batch; returns the places whose logits are wanted."""
         at = 0
         flagged: list[int] = []
         self._flags[:] = 0
-        for (row, first, tokens), chosen in zip(parts, wanted, strict=True):
+        for (row, first, tokens), offsets in zip(parts, logit_places, strict=True):
             end = at + len(tokens)
             assert end <= self._size
             self._tokens[at:end] = tokens
             self._places[at:end] = np.arange(first, first + len(tokens))
             self._rows[at:end] = row
-            flagged.extend(at + place for place in chosen)
+            flagged.extend(at + place for place in offsets)
             at = end
         self._flags[flagged] = 1
         self.struct.n_tokens = at

@@ -94,7 +94,7 @@ class LlamaRunner:
         self._beginnings: list[_Beginning] = []  # the one used longest ago first
         self._kept_bytes = kept_bytes
         self._pace = 0.0  # prompt tokens a second
-        self._sequences = self._made(_CELLS)
+        self._sequences = self._new_sequences(_CELLS)
         try:
             self.can_rollback, self.token_bytes = _trial(self._sequences, _probe(model))
         except BaseException:
@@ -102,7 +102,7 @@ class LlamaRunner:
             raise
         self._most_cells = _rounded(most_cells(self.token_bytes))
 
-    def _made(self, cells: int) -> Sequences:
+    def _new_sequences(self, cells: int) -> Sequences:
         return Sequences(self._model, cells=cells, **self._settings)
 
     def session(self) -> AbstractContextManager[Any]:
@@ -224,11 +224,11 @@ class LlamaRunner:
         self,
         slots: Sequence[Slot],
         tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
+        logit_places: Sequence[Sequence[int]],
     ) -> list[Floats32]:
         """One pass for all rows; the logits are computed where they are wanted only."""
         parts = [(slot.row, slot.length, row) for slot, row in zip(slots, tokens, strict=True)]
-        return self._read(parts, wanted)
+        return self._read(parts, logit_places)
 
     def score(
         self, logits: Sequence[Floats32], masks: Sequence[Mask], greedy: Sequence[bool]
@@ -245,10 +245,10 @@ class LlamaRunner:
             raise GenerationError("llama.cpp couldn't take tokens back; load with draft_tokens=0")
 
     def _read(
-        self, parts: Sequence[tuple[int, int, Sequence[int]]], wanted: Sequence[Sequence[int]]
+        self, parts: Sequence[tuple[int, int, Sequence[int]]], logit_places: Sequence[Sequence[int]]
     ) -> list[Floats32]:
         while True:
-            rows = self._sequences.read(parts, wanted)
+            rows = self._sequences.read(parts, logit_places)
             if rows is not None:
                 return rows
             if not self._more_room():
@@ -279,7 +279,7 @@ class LlamaRunner:
         for known in newest:
             known.state = self._sequences.state(self._own_row)
         self._sequences.close()
-        self._sequences = self._made(cells)
+        self._sequences = self._new_sequences(cells)
         for slot, state in states:
             if slot.length and not self._sequences.restore(slot.row, state):
                 raise GenerationError("llama.cpp couldn't move a sequence to where more fit")
@@ -381,9 +381,9 @@ def _shares(sequences: Sequences, ids: Sequence[int], expected: Any) -> bool:
 def _read_all(
     sequences: Sequences,
     parts: Sequence[tuple[int, int, Sequence[int]]],
-    wanted: Sequence[Sequence[int]],
+    logit_places: Sequence[Sequence[int]],
 ) -> list[Floats32]:
-    rows = sequences.read(parts, wanted)
+    rows = sequences.read(parts, logit_places)
     if rows is None:
         raise CheckpointError("llama.cpp found no room for a few tokens; the file is damaged")
     return rows

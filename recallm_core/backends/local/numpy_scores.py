@@ -41,7 +41,7 @@ def legal_scores(
         masks: What is legal in each row.
         greedy: Whether each row needs its best legal token only.
     """
-    return [_reduced(*each) for each in zip(rows, masks, greedy, strict=True)]
+    return [_reduced(*part) for part in zip(rows, masks, greedy, strict=True)]
 
 
 def _reduced(row: Row, mask: Mask, greedy: bool) -> Scores | Best:

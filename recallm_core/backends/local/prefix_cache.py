@@ -63,16 +63,16 @@ class PrefixCache:
         """Returns the stored blocks that a prompt begins with, in order."""
         with self._lock:
             self._clock += 1
-            found: list[Block] = []
+            blocks: list[Block] = []
             node = self._root
             for key in _keys(token_ids):
                 child = node.children.get(key)
                 if child is None:
                     break
                 child.used = self._clock
-                found.append(child.tensors)
+                blocks.append(child.tensors)
                 node = child
-            return found
+            return blocks
 
     def store(self, token_ids: NDArray[np.int32], read: Callable[[int, int], Block]) -> None:
         """Keeps the whole blocks of a prompt, as far as they fit.

@@ -60,7 +60,7 @@ class Runner(Protocol):
         self,
         slots: Sequence[Slot],
         tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
+        logit_places: Sequence[Sequence[int]],
     ) -> Any:
         """Reads tokens of active sequences; returns the logits at the wanted places.
 

@@ -76,11 +76,11 @@ class BatchRunner(_TorchRunner):
 
     can_rollback = True
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], window: int) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], context_length: int) -> None:
         self._forward = _Forward(model)
         self._rows = KVRows(shapes)
         self._dtype = model.dtype
-        self._last_position = window - 1
+        self._last_position = context_length - 1
         self._active: list[Slot] = []
         self._waiting: Slot | None = None  # its row comes after the active ones
         self.token_bytes = self._rows.token_bytes
@@ -147,7 +147,7 @@ class BatchRunner(_TorchRunner):
         self,
         slots: Sequence[Slot],
         tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
+        logit_places: Sequence[Sequence[int]],
     ) -> torch.Tensor:
         """One pass for their rows; shorter ones are filled up with tokens that are never kept.
 
@@ -157,12 +157,14 @@ class BatchRunner(_TorchRunner):
         ids = np.zeros((last - first + 1, max(len(row) for row in tokens)), dtype=np.int64)
         for slot, row in zip(slots, tokens, strict=True):
             ids[slot.row - first, : len(row)] = row
-        places = sorted({place for row in wanted for place in row}) or [ids.shape[1] - 1]
+        places = sorted({place for row in logit_places for place in row}) or [ids.shape[1] - 1]
         with fitting_threads(self._forward.weights * ids.size, self._forward.device):
             logits = self._pass(first, self._forward.tensor(ids), places)
         at = {place: number for number, place in enumerate(places)}
-        rows = [slot.row - first for slot, row in zip(slots, wanted, strict=True) for _ in row]
-        columns = [at[place] for row in wanted for place in row]
+        rows = [
+            slot.row - first for slot, row in zip(slots, logit_places, strict=True) for _ in row
+        ]
+        columns = [at[place] for row in logit_places for place in row]
         if len(ids) == 1 and len(columns) == len(places):
             return logits[0]
         return logits[rows, columns]
@@ -240,8 +242,8 @@ class SingleRunner(_TorchRunner):
         last = [ids.shape[1] - 1]
         if slot.state is None:
             return self._forward(ids, last)[0]
-        kept = {self._forward.cache_name: slot.state, "use_cache": True}
-        return self._forward(ids, last, **kept)[0]
+        state = {self._forward.cache_name: slot.state, "use_cache": True}
+        return self._forward(ids, last, **state)[0]
 
     def remember(self, slot: Slot, token_ids: Ids, cache: PrefixCache) -> None:
         """Stores nothing: such caches can't be cut."""
@@ -253,11 +255,11 @@ class SingleRunner(_TorchRunner):
         self,
         slots: Sequence[Slot],
         tokens: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[int]],
+        logit_places: Sequence[Sequence[int]],
     ) -> torch.Tensor:
         """One pass per sequence; each brings one token."""
         rows = []
-        for slot, row, places in zip(slots, tokens, wanted, strict=True):
+        for slot, row, places in zip(slots, tokens, logit_places, strict=True):
             if not self._forward.cache_name:
                 slot.seen.extend(row)
             logits = self._pass(slot, row if self._forward.cache_name else slot.seen)
@@ -280,12 +282,12 @@ class SingleRunner(_TorchRunner):
         """Nothing to do: each sequence holds its own cache."""
 
 
-def choose_runner(model: Any, window: int, *, batches: bool = False) -> tuple[Runner, int]:
+def choose_runner(model: Any, context_length: int, *, batches: bool = False) -> tuple[Runner, int]:
     """Tries a model out and returns the fastest runner that doesn't change it.
 
     Args:
         model: The model.
-        window: Tokens that it can attend to.
+        context_length: Tokens that it can attend to.
         batches: Whether it is known that batching doesn't change it, so that only the shapes of
             its layers are to be found out.
 
@@ -295,17 +297,17 @@ def choose_runner(model: Any, window: int, *, batches: bool = False) -> tuple[Ru
     ids = np.array(_PROBE, dtype=np.int32) % model.get_input_embeddings().weight.shape[0]
     forward = _Forward(model)
     with fitting_threads(forward.weights * len(ids), forward.device):
-        return _chosen(model, forward, ids, window, batches=batches)
+        return _fitting_runner(model, forward, ids, context_length, batches=batches)
 
 
-def _chosen(
-    model: Any, forward: _Forward, ids: Ids, window: int, *, batches: bool
+def _fitting_runner(
+    model: Any, forward: _Forward, ids: Ids, context_length: int, *, batches: bool
 ) -> tuple[Runner, int]:
     cache = DynamicCache(config=model.config) if forward.cache_name else None
     kwargs = {} if cache is None else {forward.cache_name: cache, "use_cache": True}
     plain = forward(forward.tensor(ids[None]), range(len(ids)), **kwargs)[0]
     if forward.takes_positions and cache is not None and _is_plain(model, cache):
-        runner = BatchRunner(model, [_shape(layer) for layer in cache.layers], window)
+        runner = BatchRunner(model, [_shape(layer) for layer in cache.layers], context_length)
         if batches or _batches(runner, ids, plain):
             return runner, int(plain.shape[-1])
     return SingleRunner(model), int(plain.shape[-1])
@@ -315,8 +317,10 @@ def _is_plain(model: Any, cache: Any) -> bool:
     """Whether every layer keeps all tokens, and no position depends on another row's length."""
     text = model.config.get_text_config(decoder=True)
     moving = rope_of(text).get("rope_type") in ("dynamic", "longrope")
-    kept = all(type(layer) is DynamicLayer and layer.get_seq_length() for layer in cache.layers)
-    return kept and not moving and not getattr(text, "alibi", False)
+    keeps_all = all(
+        type(layer) is DynamicLayer and layer.get_seq_length() for layer in cache.layers
+    )
+    return keeps_all and not moving and not getattr(text, "alibi", False)
 
 
 def _shape(layer: Any) -> LayerShape:
@@ -335,7 +339,7 @@ def _batches(runner: BatchRunner, ids: Ids, plain: torch.Tensor) -> bool:
             runner.activate(slots[-1])
         runner.step(slots, [[int(ids[0])], [int(ids[1])]], [[], []])  # never kept
         rest = [ids[4:6].tolist(), ids[2:5].tolist()]
-        found = runner.step(slots, rest, [[0, 1], [0, 1, 2]]).float()
+        logits = runner.step(slots, rest, [[0, 1], [0, 1, 2]]).float()
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
         return False
     finally:
@@ -343,5 +347,5 @@ def _batches(runner: BatchRunner, ids: Ids, plain: torch.Tensor) -> bool:
             runner.close(slot)
         runner.release(0)
     expected = plain[[4, 5, 2, 3, 4]].float()
-    distance = (found - expected).norm() / (expected - expected.mean()).norm().clamp(min=1e-30)
+    distance = (logits - expected).norm() / (expected - expected.mean()).norm().clamp(min=1e-30)
     return bool(distance < _ALIKE)

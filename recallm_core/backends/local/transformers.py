@@ -21,9 +21,9 @@ from recallm_core.inputs.memory import memory_bytes
 from recallm_core.models import SHIPPED, shipped
 from recallm_core.models.checkpoint import (
     choose_device,
+    context_length_of,
     find_folder,
     load_model,
-    window_of,
 )
 
 DRAFT_TOKENS = 16
@@ -34,7 +34,7 @@ class TransformersBackend(EngineBackend):
 
     Args:
         model: A causal language model in evaluation mode; from now on only this object calls it.
-        window: Tokens that it can attend to; None: from its config.
+        window: Its context length: tokens that it can attend to; None: from its config.
         max_batch: Sequences generated at once; further requests wait.
         max_kv_bytes: Bytes of keys and values that running sequences may take together; None: half
             of the accelerator's free memory, or a quarter of the machine's.
@@ -46,7 +46,7 @@ class TransformersBackend(EngineBackend):
             model; otherwise that is tried.
 
     Raises:
-        CheckpointError: The config names no window and none was given.
+        CheckpointError: The config names no context length and none was given.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class TransformersBackend(EngineBackend):
         ):
             if value is not None:
                 whole_number(name, value, low)
-        found = window or window_of(model.config)
-        if found is None:
+        context_length = window or context_length_of(model.config)
+        if context_length is None:
             raise CheckpointError(
                 f"the config of {type(model).__name__} names no max_position_embeddings; "
                 "say how many tokens the model can attend to with window=..."
             )
-        self.window: int = found
+        self.window: int = context_length
         self.model = model
         device: torch.device = model.get_input_embeddings().weight.device
         bound_kernels()
         with torch.inference_mode():
-            runner, self.vocab_size = choose_runner(model, found, batches=batches)
+            runner, self.vocab_size = choose_runner(model, context_length, batches=batches)
         self.batched: bool = runner.can_rollback
         kv_bytes = _free_bytes(device) if max_kv_bytes is None else max_kv_bytes
         cache_bytes = kv_bytes // 2 if prefix_cache_bytes is None else prefix_cache_bytes
@@ -183,11 +183,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         TypeError: An argument isn't known.
     """
-    own = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
-    unknown = sorted(settings.keys() - own)
+    names = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
+    unknown = sorted(settings.keys() - names)
     if unknown:
         named = ("attention", "device", "dtype", "local_files_only", "model_kwargs")
-        known = sorted({*own, *named, "quantization", "revision"})
+        known = sorted({*names, *named, "quantization", "revision"})
         raise TypeError(
             f"unknown options {unknown}; known: {known}. What transformers' from_pretrained takes "
             "goes into model_kwargs={...}; code of a checkpoint is never run"

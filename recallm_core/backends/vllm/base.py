@@ -30,7 +30,7 @@ class RemoteBackend(ABC):
     """A model that vLLM runs; safe to call from many threads, requests share vLLM's batches.
 
     Args:
-        window: Tokens that it can attend to, input and output together.
+        window: Its context length: tokens that it can attend to, input and output together.
         vocab_size: Width of its logits.
     """
 
@@ -62,7 +62,7 @@ class RemoteBackend(ABC):
         """
 
     @abstractmethod
-    def prepared(
+    def prepare(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
@@ -97,11 +97,11 @@ class RemoteBackend(ABC):
         """Sends a request and returns its stream at once; failures are raised by the stream.
 
         Raises:
-            ContextOverflowError: Prompt and output don't fit the window.
+            ContextOverflowError: Prompt and output don't fit the context length.
             ConstraintError: The rules are for another vocabulary, or want a prior recomputed.
             ValueError: The prompt is empty, or a sampling value is out of range.
         """
-        check_request(request, vocab_size=self.vocab_size, window=self.window)
+        check_request(request, vocab_size=self.vocab_size, context_length=self.window)
         if request.prior is not None:
             raise ConstraintError(
                 "a prior that is recomputed after each recall needs the model in this process; "
@@ -110,7 +110,7 @@ class RemoteBackend(ABC):
         job = _RemoteJob(request)
         stream = EngineStream(job, self)
         spec = request.rules.spec
-        prepared = self.prepared(
+        prepared = self.prepare(
             request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
         )
         job.future = self.start(self._generate(job, prepared))
@@ -177,7 +177,7 @@ class RemoteBackend(ABC):
         Blocks; for looking at a model, not for answers: nothing is replayed here.
         """
         sampling = Sampling(max_new_tokens=count, temperature=0.0, top_p=1.0)
-        prepared = self.prepared(prompt, sampling, eos=(), spec=spec, **more)
+        prepared = self.prepare(prompt, sampling, eos=(), spec=spec, **more)
 
         async def read() -> list[int]:
             async with aclosing(self.chunks(prepared)) as chunks:

@@ -15,7 +15,7 @@ from recallm_core.backends.vllm.http import START, ServerBackend
 from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, MAX_MANIFEST, Manifest
 from recallm_core.errors import CheckpointError, RecallmError, ServerError
 from recallm_core.inputs.model_config import eos_ids, vocab_size
-from recallm_core.models.recipes import choose_recipe, fitted
+from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
@@ -79,11 +79,11 @@ def _open(
     served_model: str | None,
     salt: str | None,
 ) -> tuple[HFTokenizer, ServerBackend, Recipe]:
-    name, window = _model(connection, served_model)
+    name, context_length = _model(connection, served_model)
     reply = connection.get(MANIFEST_PATH, limit=MAX_MANIFEST)
     manifest = None if reply is None else Manifest.from_json(reply)
     if manifest is not None:
-        _check_manifest(manifest, name, window)
+        _check_manifest(manifest, name, context_length)
         tokenizer, own_recipe = _from_manifest(connection, manifest, mode, folder)
         width = manifest.vocab_size
     elif folder is not None:
@@ -98,7 +98,7 @@ def _open(
             f"the tokenizer has {tokenizer.vocab_size:,} ids but the served model {width:,} logits"
         )
     backend = ServerBackend(
-        connection, model=name, window=window, vocab_size=width, cache_salt=salt
+        connection, model=name, window=context_length, vocab_size=width, cache_salt=salt
     )
     backend.about = _about(connection, manifest, name)
     if manifest is None:
@@ -108,7 +108,7 @@ def _open(
 
 
 def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
-    """The served model's name and window, as the server lists them."""
+    """The served model's name and context length, as the server lists them."""
     reply = connection.get("/v1/models", limit=_MAX_REPLY)
     try:
         listed = [
@@ -130,11 +130,12 @@ def _model(connection: Connection, served_model: str | None) -> tuple[str, int]:
     return matching[0]
 
 
-def _check_manifest(manifest: Manifest, name: str, window: int) -> None:
-    if (manifest.model, manifest.window) != (name, window):
+def _check_manifest(manifest: Manifest, name: str, context_length: int) -> None:
+    if (manifest.model, manifest.window) != (name, context_length):
         raise ServerError(
-            f"the server describes {manifest.model!r} with a window of {manifest.window:,} but "
-            f"serves {name!r} with {window:,}; something between here and there mixes two servers"
+            f"the server describes {manifest.model!r} with a context length of "
+            f"{manifest.window:,} but serves {name!r} with {context_length:,}; something between "
+            "here and there mixes two servers"
         )
 
 
@@ -147,7 +148,7 @@ def _from_manifest(
         _write(place, _fetch(connection, manifest), manifest.model_type)
         tokenizer = HFTokenizer.from_folder(place, eos_ids=manifest.eos_ids)
         offered_recipe = choose_recipe(place, mode, tokenizer)
-        tokenizer = fitted(place, offered_recipe, tokenizer)
+        tokenizer = fit_tokenizer(place, offered_recipe, tokenizer)
     if folder is not None:
         local, local_recipe, _ = _from_folder(Path(folder), mode)
         if local.fingerprint != tokenizer.fingerprint or set(local.eos_ids) != set(
@@ -212,7 +213,7 @@ def _from_folder(folder: Path, mode: str) -> tuple[HFTokenizer, Recipe, int]:
             "(its weights aren't read)"
         )
     recipe = choose_recipe(folder, mode, tokenizer)
-    return fitted(folder, recipe, tokenizer), recipe, width
+    return fit_tokenizer(folder, recipe, tokenizer), recipe, width
 
 
 def _about(connection: Connection, manifest: Manifest | None, name: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ _SLOWEST = 50_000  # bytes a second at least that a file, or the reason of a fai
 _STOP_SECONDS = 5.0
 
 
-def normalized(url: str) -> str:
+def base_url(url: str) -> str:
     """Returns a server's address without a trailing slash or ``/v1``.
 
     Raises:
@@ -92,7 +92,7 @@ class Connection:
         timeout = real_number("timeout", timeout, above=True)
         max_retries = whole_number("max_retries", max_retries, 0, 1000)
         max_connections = whole_number("max_connections", max_connections, 1, 100_000)
-        self.url = normalized(url)
+        self.url = base_url(url)
         self._http = _httpx2()
         self._key = _key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
         self.timeout = float(timeout)
@@ -161,7 +161,7 @@ class Connection:
         return self.start(self._read("POST", path, data, limit)).result()
 
     async def _read(self, method: str, path: str, data: bytes | None, limit: int) -> bytes | None:
-        async with self.opened(method, path, data, missing_ok=True) as response:
+        async with self.open_reply(method, path, data, missing_ok=True) as response:
             if response.status_code == 404:
                 return None
             return await self._whole(response, path, limit)
@@ -180,7 +180,7 @@ class Connection:
         return bytes(body)
 
     @asynccontextmanager
-    async def opened(
+    async def open_reply(
         self, method: str, path: str, data: bytes | None, *, missing_ok: bool = False
     ) -> AsyncGenerator[Any, None]:
         """Yields a reply whose status is good; a request that fails before that is sent again.

@@ -35,7 +35,7 @@ class ServerBackend(RemoteBackend):
     Args:
         connection: The way to the server.
         model: The name under which the model is served.
-        window: Tokens that it can attend to, input and output together.
+        window: Its context length: tokens that it can attend to, input and output together.
         vocab_size: Width of its logits.
         cache_salt: Only requests with the same salt share the server's prefix cache.
     """
@@ -70,7 +70,7 @@ class ServerBackend(RemoteBackend):
         """Runs a coroutine on the connection's loop."""
         return self.connection.start(work)
 
-    def prepared(
+    def prepare(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
@@ -90,7 +90,7 @@ class ServerBackend(RemoteBackend):
         body, size, max_tokens = prepared
         connection = self.connection
         async with (
-            connection.opened("POST", COMPLETIONS_PATH, body) as response,
+            connection.open_reply("POST", COMPLETIONS_PATH, body) as response,
             aclosing(connection.chunks(response)) as data,
         ):
             may = Allowance(prompt_tokens=size, max_tokens=max_tokens, timeout=connection.timeout)

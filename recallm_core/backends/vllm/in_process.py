@@ -87,7 +87,7 @@ class VllmBackend(RemoteBackend):
         """Runs a coroutine on the engine's loop."""
         return self._engine.start(work)
 
-    def prepared(
+    def prepare(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
@@ -238,7 +238,8 @@ def load(
         path: A local folder.
         tokenizer: A folder or hub id to take the tokenizer from instead.
         dtype: ``auto`` is the checkpoint's own type; on a CPU float32, where it fits.
-        window: Tokens of input and output together; None: what the model can attend to.
+        window: The context length, input and output together; None: all that the model can
+            attend to.
         options: Further arguments of vLLM's ``AsyncEngineArgs``, such as
             ``tensor_parallel_size``, ``gpu_memory_utilization`` or ``enforce_eager``.
 

@@ -52,7 +52,7 @@ class Manifest:
 
     Attributes:
         model: The name under which the model is served.
-        window: Tokens of input and output together.
+        window: The context length: tokens of input and output together.
         vocab_size: Width of the logits.
         eos_ids: Ids that end an output, as the checkpoint's configuration names them.
         model_type: The architecture's name; transformers chooses tokenizer classes by it.
@@ -78,8 +78,8 @@ class Manifest:
     def fingerprint(self) -> str:
         """Equal for equal tokenizers, recipes and sizes, whoever serves them."""
         named = sorted((name, entry.sha256) for name, entry in self.files.items())
-        described = [named, self.vocab_size, sorted(self.eos_ids), self.model_type]
-        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+        content = [named, self.vocab_size, sorted(self.eos_ids), self.model_type]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Returns the manifest as the server sends it."""
@@ -171,6 +171,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return contents
 
 
-def described(files: Mapping[str, bytes]) -> dict[str, ManifestFile]:
+def manifest_files(files: Mapping[str, bytes]) -> dict[str, ManifestFile]:
     """Returns sizes and digests of files."""
     return {n: ManifestFile(len(b), hashlib.sha256(b).hexdigest()) for n, b in files.items()}

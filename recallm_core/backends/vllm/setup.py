@@ -45,7 +45,7 @@ def plain_name(setting: str) -> str:
     return SPECULATIVE if setting.startswith(_DRAFTS) else setting
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether vLLM can be imported here."""
     return find_spec("vllm") is not None
 
@@ -56,7 +56,7 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: It isn't.
     """
-    if not installed():
+    if not is_installed():
         raise MissingExtraError(f"this needs vLLM; {INSTALL_VLLM}")
 
 
@@ -101,7 +101,7 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
     from recallm_core.models.weight_sizes import check_sizes
 
     files = checkpoint.check_folder(folder)
-    stored = check_sizes(checkpoint.read_config(folder), files)
+    stored = check_sizes(checkpoint.transformers_config(folder), files)
     return _plain_folder(folder), stored
 
 

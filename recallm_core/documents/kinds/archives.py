@@ -65,9 +65,9 @@ class Archive:
         Raises:
             DocumentError: It is no XML, or declares entities, which could be any number.
         """
-        return parsed(self.read(name), name)
+        return parse_xml(self.read(name), name)
 
-    def related(self, name: str) -> dict[str, str]:
+    def relations(self, name: str) -> dict[str, str]:
         """Returns what a part of an Office file refers to: the name of each part by its key."""
         folder, file = posixpath.split(name)
         table = posixpath.join(folder, "_rels", f"{file}.rels")
@@ -92,7 +92,7 @@ def nearest(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Elem
             waiting += reversed(node)
 
 
-def parsed(data: bytes, name: str) -> ElementTree.Element:
+def parse_xml(data: bytes, name: str) -> ElementTree.Element:
     """Returns the root element of an XML file.
 
     Raises:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
 from recallm_core.documents.encodings import decode
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.archives import Archive
 from recallm_core.documents.kinds.pieces import Pieces
@@ -20,7 +20,7 @@ _CONTAINER = "META-INF/container.xml"
 _ROOTFILE = "{urn:oasis:names:tc:opendocument:xmlns:container}rootfile"
 
 
-def read_book(data: bytes, origin: str, limit: int) -> Extracted:
+def read_book(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the text of a book in reading order; each chapter's place is its file's name."""
     archive = Archive(data, limit)
     if "META-INF/encryption.xml" in archive and "META-INF/rights.xml" in archive:
@@ -35,7 +35,9 @@ def read_book(data: bytes, origin: str, limit: int) -> Extracted:
             pieces.add_page(page, name)
     title = package.find(f".//{_TITLE}")
     named = " ".join((title.text or "").split()) if title is not None else ""
-    return Extracted(pieces.text(), named or None, pieces.source_map(origin), tuple(pieces.notes))
+    return ExtractedText(
+        pieces.text(), named or None, pieces.source_map(origin), tuple(pieces.notes)
+    )
 
 
 def _chapters(package: Element, folder: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from typing import Any
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
@@ -39,7 +39,7 @@ class _Policy(email.policy.EmailPolicy):
             return value
 
 
-def read_mail(data: bytes, origin: str, limit: int) -> Extracted:
+def read_mail(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the heads and the text of a mail; of two versions of a part the plain one.
 
     Attached text and mails are read, other attachments are named.
@@ -62,7 +62,7 @@ def read_mail(data: bytes, origin: str, limit: int) -> Extracted:
         raise
     except Exception as error:  # the standard library raises whatever a malformed mail leads to
         raise DocumentError(f"the mail is malformed ({error or type(error).__name__})") from None
-    return Extracted(pieces.text(), title, pieces.source_map(origin), tuple(pieces.notes))
+    return ExtractedText(pieces.text(), title, pieces.source_map(origin), tuple(pieces.notes))
 
 
 def _head(message: EmailMessage, name: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.kinds.archives import Archive, nearest
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.errors import DocumentError
@@ -23,7 +23,7 @@ _MOST_COLUMNS = 1_000
 _MOST_ROWS = 1_048_576
 
 
-def read_word(data: bytes, origin: str, limit: int) -> Extracted:
+def read_word(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the text of a Word document: paragraphs, tables by row, then the notes.
 
     Text that was deleted or is marked as hidden is left out.
@@ -38,7 +38,7 @@ def read_word(data: bytes, origin: str, limit: int) -> Extracted:
         name = f"word/{notes}.xml"
         for number, note in enumerate(archive.xml(name) if name in archive else ()):
             pieces.add(_words(note), f"{notes[:-1]} {number}")
-    return Extracted(pieces.text(), _title(archive), pieces.source_map(origin))
+    return ExtractedText(pieces.text(), _title(archive), pieces.source_map(origin))
 
 
 def _blocks(body: Element) -> Iterator[Element]:
@@ -100,24 +100,24 @@ def _title(archive: Archive) -> str | None:
     return " ".join((title.text or "").split()) or None if title is not None else None
 
 
-def read_slides(data: bytes, origin: str, limit: int) -> Extracted:
+def read_slides(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the text of a presentation, slide by slide, with the speaker's notes."""
     archive = Archive(data, limit)
     pieces = Pieces(limit)
     read = set[str]()
     for number, name in enumerate(dict.fromkeys(_slides(archive)), 1):
         _add_slide(archive, name, pieces, number)
-        for other in archive.related(name).values():
+        for other in archive.relations(name).values():
             if "/notesSlides/" in f"/{other}" and other in archive and other not in read:
                 read.add(other)
                 pieces.add(_paragraphs(archive.xml(other)), f"slide {number}, notes", page=number)
-    return Extracted(pieces.text(), _title(archive), pieces.source_map(origin, has_pages=True))
+    return ExtractedText(pieces.text(), _title(archive), pieces.source_map(origin, has_pages=True))
 
 
 def _slides(archive: Archive) -> Iterator[str]:
     """The names of the slides in the order of the presentation."""
     main = "ppt/presentation.xml"
-    related = archive.related(main)
+    related = archive.relations(main)
     for slide in archive.xml(main).iter(f"{_SLIDES}sldId"):
         name = related.get(slide.get(_REFERENCE, ""), "")
         if name in archive:
@@ -147,7 +147,7 @@ def _paragraphs(element: Element) -> str:
     )
 
 
-def read_workbook(data: bytes, origin: str, limit: int) -> Extracted:
+def read_workbook(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the cells of a workbook, a row a line, each value after the heading of its column.
 
     The first row of a sheet with more than one value is taken for its headings if all are text.
@@ -173,7 +173,7 @@ def read_workbook(data: bytes, origin: str, limit: int) -> Extracted:
         raise
     except Exception as error:  # openpyxl raises whatever a damaged file leads to
         raise DocumentError(f"the workbook is damaged ({error})") from None
-    return Extracted(pieces.text(), title, pieces.source_map(origin))
+    return ExtractedText(pieces.text(), title, pieces.source_map(origin))
 
 
 def _openpyxl() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
 
@@ -52,7 +52,7 @@ class Pieces:
         if self._length > self.most:
             raise DocumentError(f"it has more than {self.most:,} characters of text")
 
-    def add_page(self, page: Extracted, place: str, *, head: str = "") -> None:
+    def add_page(self, page: ExtractedText, place: str, *, head: str = "") -> None:
         """Adds an HTML page that is a part of a file, and what is to be known of it.
 
         Args:

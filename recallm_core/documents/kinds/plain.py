@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from recallm_core.documents.encodings import decode
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.kinds.pieces import Pieces
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import DocumentError
@@ -18,7 +18,7 @@ _DEEPEST = 100  # values within values
 _NO_MORE = object()
 
 
-def read_json(data: bytes, origin: str, limit: int) -> Extracted:
+def read_json(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the values of a JSON file, one a line, each after the way to it.
 
     ``{"offers": [{"name": "A"}]}`` reads ``offers[0].name: A``. Strings are decoded, so what is
@@ -28,7 +28,7 @@ def read_json(data: bytes, origin: str, limit: int) -> Extracted:
     for path, value in _leaves(_parsed(data)):
         shown = value if isinstance(value, str) else json.dumps(value)
         pieces.add(f"{path}: {shown}" if path else shown, path or "value")
-    return Extracted(pieces.text(), None, pieces.source_map(origin))
+    return ExtractedText(pieces.text(), None, pieces.source_map(origin))
 
 
 def _parsed(data: bytes) -> Any:
@@ -63,7 +63,7 @@ def _parts(path: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, 
     return ((f"{path}[{number}]", part) for number, part in enumerate(value))
 
 
-def read_notebook(data: bytes, origin: str, limit: int) -> Extracted:
+def read_notebook(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the cells of a notebook and the text that they printed."""
     notebook = _parsed(data)
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
@@ -77,7 +77,7 @@ def read_notebook(data: bytes, origin: str, limit: int) -> Extracted:
         outputs = cell.get("outputs")
         for output in outputs if isinstance(outputs, list) else ():
             pieces.add(_printed(output), f"cell {number}, output", gap="\n\n")
-    return Extracted(pieces.text(), None, pieces.source_map(origin))
+    return ExtractedText(pieces.text(), None, pieces.source_map(origin))
 
 
 def _printed(output: Any) -> str:
@@ -96,7 +96,7 @@ def _joined(lines: Any) -> str:
     return lines if isinstance(lines, str) else ""
 
 
-def read_values(data: bytes, origin: str, limit: int) -> Extracted:
+def read_values(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns a table of values as it stands in the file; the place of each row is its number."""
     text = decode(data)
     if len(text) > limit:
@@ -108,8 +108,10 @@ def read_values(data: bytes, origin: str, limit: int) -> Extracted:
                 starts.append(place)
                 places.append(f"row {number}")
     except csv.Error as error:
-        return Extracted(text, None, SourceMap(origin), (f"its rows can't be told apart: {error}",))
-    return Extracted(text, None, SourceMap(origin, tuple(starts), places=tuple(places)))
+        return ExtractedText(
+            text, None, SourceMap(origin), (f"its rows can't be told apart: {error}",)
+        )
+    return ExtractedText(text, None, SourceMap(origin, tuple(starts), places=tuple(places)))
 
 
 def _row_starts(text: str) -> Iterator[int]:
@@ -130,7 +132,7 @@ def _row_starts(text: str) -> Iterator[int]:
         start = at
 
 
-def read_rich_text(data: bytes, origin: str, limit: int) -> Extracted:
+def read_rich_text(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the text of a Rich Text file.
 
     Raises:
@@ -149,4 +151,4 @@ def read_rich_text(data: bytes, origin: str, limit: int) -> Extracted:
     except Exception as error:  # striprtf raises whatever a damaged file leads to
         raise DocumentError(f"the Rich Text is damaged ({error})") from None
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
-    return Extracted(text, None, SourceMap(origin))
+    return ExtractedText(text, None, SourceMap(origin))

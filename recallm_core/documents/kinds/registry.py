@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from recallm_core.documents.extracted import Extracted
+from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.kinds.archives import Archive
 from recallm_core.documents.kinds.books import read_book
 from recallm_core.documents.kinds.mail import read_mail
@@ -13,7 +13,7 @@ from recallm_core.documents.kinds.office import read_slides, read_word, read_wor
 from recallm_core.documents.kinds.plain import read_json, read_notebook, read_rich_text, read_values
 from recallm_core.errors import DocumentError
 
-Reader = Callable[[bytes, str, int], Extracted]
+Reader = Callable[[bytes, str, int], ExtractedText]
 
 READERS: dict[str, Reader] = {
     ".docx": read_word,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.cited.items import UNSCORED
-from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -55,7 +55,7 @@ class ByPlainModel:
         """Only an answer can be judged: what it says instead of one, no rule can tell."""
         return item.answerable or item.group == UNSCORED
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what the model says to each question."""
         wall, cpu = time.perf_counter(), time.process_time()
         prompts = [self._tokenizer.encode_template(self.prompt(item)) for item in items]
@@ -64,7 +64,7 @@ class ByPlainModel:
         seconds = (time.perf_counter() - wall) * share
         cpu_seconds = (time.process_time() - cpu) * share
         return [
-            self._told(prompt, output, seconds, cpu_seconds)
+            self._record_of(prompt, output, seconds, cpu_seconds)
             for prompt, output in zip(prompts, outputs, strict=True)
         ]
 
@@ -101,11 +101,13 @@ class ByPlainModel:
         ends = [n for n, token in enumerate(output) if token in self._tokenizer.eos_ids]
         return output[: ends[0]] if ends else output
 
-    def _told(self, prompt: Ids, output: Ids, seconds: float, cpu_seconds: float) -> Told:
+    def _record_of(
+        self, prompt: Ids, output: Ids, seconds: float, cpu_seconds: float
+    ) -> AnswerRecord:
         text = self._tokenizer.decode(output).strip()
         if not self._chats:
             text = text.partition("\n")[0].strip()
-        return Told(
+        return AnswerRecord(
             text=text,
             words=text,
             prompt_tokens=len(prompt),

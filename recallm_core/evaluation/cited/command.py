@@ -20,7 +20,7 @@ from recallm_core.evaluation.datasets import MissingDataError
 from recallm_core.evaluation.environment import commit, machine, model_identity, sources
 from recallm_core.evaluation.frame.arguments import add_model, names_of
 from recallm_core.evaluation.frame.page import write_page
-from recallm_core.evaluation.frame.told import Way
+from recallm_core.evaluation.frame.records import Way
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
@@ -124,8 +124,8 @@ def _suites(arguments: argparse.Namespace) -> tuple[Suites, list[str]]:
     if arguments.data is not None and not arguments.data.exists():
         raise MissingDataError(f"--data: there is no file or folder {arguments.data}")
     if arguments.data is not None and arguments.data.is_file():
-        own = read_own(arguments.data, arguments.n)
-        return {"own": own.items}, list(own.bad)
+        user_rows = read_own(arguments.data, arguments.n)
+        return {"own": user_rows.items}, list(user_rows.bad)
     folder = arguments.data or data_folder()
     suites: Suites = {}
     notes: list[str] = []

@@ -104,16 +104,16 @@ def xquad(language: str) -> Callable[[Path, int], Iterator[Case]]:
     return cases
 
 
-def _squad_like(asked: list[Row], rows: list[Row], seed: int) -> Iterator[Case]:
+def _squad_like(paragraphs: list[Row], rows: list[Row], seed: int) -> Iterator[Case]:
     """Yields a question of each paragraph, then a second one of each, and so on."""
-    rngs = [random.Random(f"cited:{seed}:{row['id']}") for row in asked]
+    rngs = [random.Random(f"cited:{seed}:{row['id']}") for row in paragraphs]
     questions = [
         rng.sample(qas, len(qas))
-        for row, rng in zip(asked, rngs, strict=True)
+        for row, rng in zip(paragraphs, rngs, strict=True)
         for qas in [_answerable(row)]
     ]
     for turn in zip_longest(*questions):
-        for row, rng, qa in zip(asked, rngs, turn, strict=True):
+        for row, rng, qa in zip(paragraphs, rngs, turn, strict=True):
             if qa is not None:
                 yield _squad_case(row, qa, rows, rng)
 

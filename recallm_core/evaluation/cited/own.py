@@ -1,4 +1,4 @@
-"""A user's own questions: JSON Lines, each line checked; bad lines are told and left out."""
+"""A user's own questions: JSON Lines, each line checked; bad lines are reported and left out."""
 
 from __future__ import annotations
 
@@ -74,30 +74,34 @@ def _short(error: Exception) -> str:
 def _item(number: int, line: bytes) -> Item:
     row = json.loads(line.decode("utf-8-sig"))
     _require(isinstance(row, dict), "an object", row)
-    question, answers, documents = row.get("question"), row.get("answers"), row.get("documents")
+    question, answers, entries = row.get("question"), row.get("answers"), row.get("documents")
     _require(_is_text(question), 'a non-empty text "question"', question)
-    _require(isinstance(documents, list) and documents, 'a non-empty list "documents"', documents)
+    _require(isinstance(entries, list) and entries, 'a non-empty list "documents"', entries)
     _require(
         answers is None or (isinstance(answers, list) and all(map(_is_text, answers))),
         '"answers" to be a list of non-empty texts',
         answers,
     )
-    made = tuple(_document(place, given) for place, given in enumerate(documents))
-    _require(len({d.id for d in made}) == len(made), "ids that differ", [d.id for d in made])
+    documents = tuple(_document(place, value) for place, value in enumerate(entries))
+    _require(
+        len({d.id for d in documents}) == len(documents),
+        "ids that differ",
+        [d.id for d in documents],
+    )
     name = f"{number}-{row['id']}" if _is_text(row.get("id")) else str(number)
     group = UNSCORED if answers is None else ""
-    return Item(name, made, question, tuple(answers or ()), -1, group)
+    return Item(name, documents, question, tuple(answers or ()), -1, group)
 
 
-def _document(place: int, given: Any) -> Document:
-    fields = {"text": given} if isinstance(given, str) else given
-    _require(isinstance(fields, dict), "each document to be a text or an object", given)
+def _document(place: int, value: Any) -> Document:
+    fields = {"text": value} if isinstance(value, str) else value
+    _require(isinstance(fields, dict), "each document to be a text or an object", value)
     unknown = sorted(set(fields) - {"text", "title", "id"})
     _require(not unknown, 'no other fields of a document than "text", "title", "id"', unknown)
-    _require(_is_text(fields.get("text")), 'a non-empty "text" in each document', given)
+    _require(_is_text(fields.get("text")), 'a non-empty "text" in each document', value)
     for name in ("title", "id"):
-        wanted = f'"{name}" of a document to be a text'
-        _require(fields.get(name) is None or _is_text(fields[name]), wanted, fields.get(name))
+        rule = f'"{name}" of a document to be a text'
+        _require(fields.get(name) is None or _is_text(fields[name]), rule, fields.get(name))
     return Document(fields["text"], fields.get("id") or f"d{place}", fields.get("title"))
 
 
@@ -105,8 +109,8 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _require(holds: object, wanted: str, got: object) -> None:
+def _require(holds: object, expected: str, got: object) -> None:
     if not holds:
         shown = repr(got)
         cut = shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "..."
-        raise ValueError(f"expected {wanted}, got {cut}")
+        raise ValueError(f"expected {expected}, got {cut}")

@@ -29,12 +29,12 @@ FILES = ("cited.png", "cited.svg")
 
 def draw(answers: Answers, folder: Path) -> list[str]:
     """Draws the picture; returns the names of its files, the one for a report first."""
-    found = groups(answers)
-    panels = [panel for panel in _PANELS if any(_fits(group, panel) for group in found)]
+    all_groups = groups(answers)
+    panels = [panel for panel in _PANELS if any(_fits(group, panel) for group in all_groups)]
     if not panels:
         return []
     with mpl.rc_context(STYLE | {"svg.hashsalt": "cited"}):
-        figure = _figure(found, panels)
+        figure = _figure(all_groups, panels)
         for name in FILES:
             metadata = {"Date": None} if name.endswith("svg") else None
             figure.savefig(folder / name, dpi=130, metadata=metadata)
@@ -46,13 +46,13 @@ def _fits(group: Group, panel: tuple[str, str, str]) -> bool:
     return group.kind == kind and measure in group.figures
 
 
-def _figure(found: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> Figure:
+def _figure(all_groups: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> Figure:
     across = min(3, len(panels))
     down = -(-len(panels) // across)
     figure = Figure(figsize=(max(3.6 * across, 7.2), 2.9 * down + 0.8), layout="constrained")
     places = figure.subplots(down, across, squeeze=False).flat
     for axes, panel in zip(places, panels, strict=False):
-        _panel(axes, found, panel)
+        _panel(axes, all_groups, panel)
     for axes in list(figure.axes)[len(panels) :]:
         axes.set_visible(False)
     handles = {
@@ -64,16 +64,16 @@ def _figure(found: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> F
     return figure
 
 
-def _panel(axes: Any, found: Sequence[Group], panel: tuple[str, str, str]) -> None:
+def _panel(axes: Any, all_groups: Sequence[Group], panel: tuple[str, str, str]) -> None:
     measure, _, head = panel
-    fitting = [group for group in found if _fits(group, panel)]
+    fitting = [group for group in all_groups if _fits(group, panel)]
     suites = list(dict.fromkeys(group.suite for group in fitting))
     values = {(group.suite, group.way): group.figures[measure] for group in fitting}
     ways = list(dict.fromkeys(group.way for group in fitting))
     series: dict[str, list[Interval | None]] = {
         way: [values.get((suite, way)) for suite in suites] for way in ways
     }
-    grouped_bars(axes, [title(suite) for suite in suites], series, _colours(found))
+    grouped_bars(axes, [title(suite) for suite in suites], series, _colours(all_groups))
     axes.set_title(head)
     if measure == "seconds":
         _own_scale(axes, values.values())
@@ -85,8 +85,8 @@ def _own_scale(axes: Any, values: Any) -> None:
     axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
 
 
-def _colours(found: Sequence[Group]) -> dict[str, str]:
+def _colours(all_groups: Sequence[Group]) -> dict[str, str]:
     """A way has one colour in all panels, and the baseline is grey."""
-    ways = [way for way in dict.fromkeys(group.way for group in found) if way != BASELINE]
-    kept = [colour for colour in COLOURS if colour != _GREY]
-    return {way: kept[n % len(kept)] for n, way in enumerate(ways)} | {BASELINE: _GREY}
+    ways = [way for way in dict.fromkeys(group.way for group in all_groups) if way != BASELINE]
+    palette = [colour for colour in COLOURS if colour != _GREY]
+    return {way: palette[n % len(palette)] for n, way in enumerate(ways)} | {BASELINE: _GREY}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from recallm_core.answers.answer import Answer
 from recallm_core.answers.trace import AnswerText
-from recallm_core.evaluation.frame.told import Cited, Told
+from recallm_core.evaluation.frame.records import AnswerRecord, CitationRecord
 from recallm_core.evaluation.items import Item
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.params import GenerationParams, with_settings
@@ -37,31 +37,31 @@ class ByPolicy:
         """Every question does."""
         return True
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what came of each question."""
         wall, cpu = time.perf_counter(), time.process_time()
-        asked = [(item.question, list(item.documents)) for item in items]
-        answers = self._llm.answer_batch(asked, params=self._params)
+        questions = [(item.question, list(item.documents)) for item in items]
+        answers = self._llm.answer_batch(questions, params=self._params)
         share = 1 / len(items)
         seconds = (time.perf_counter() - wall) * share
         cpu_seconds = (time.process_time() - cpu) * share
-        return [told(answer, seconds, cpu_seconds) for answer in answers]
+        return [record_of(answer, seconds, cpu_seconds) for answer in answers]
 
 
-def told(answer: Answer, seconds: float, cpu_seconds: float) -> Told:
+def record_of(answer: Answer, seconds: float, cpu_seconds: float) -> AnswerRecord:
     """Returns an answer as a row has it.
 
     Its own words are those between the quotes. Where there are none, or it abstained, the text that
     users read takes their place: a quote as the answer is judged as one.
     """
-    own = " ".join(
+    words = " ".join(
         " ".join(s.text for s in answer.trace.segments if isinstance(s, AnswerText)).split()
     )
-    return Told(
+    return AnswerRecord(
         text=answer.text,
-        words=answer.text if answer.abstained or not own else own,
+        words=answer.text if answer.abstained or not words else words,
         citations=tuple(
-            Cited(c.document_id, c.start, c.end, c.text, c.basis) for c in answer.citations
+            CitationRecord(c.document_id, c.start, c.end, c.text, c.basis) for c in answer.citations
         ),
         quotes=tuple(
             (s.document_id, s.start, s.end) for s in answer.trace.spans if s.section != "thinking"

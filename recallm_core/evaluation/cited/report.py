@@ -13,7 +13,7 @@ from rich.table import Table
 
 from recallm_core.evaluation.cited.baseline import BASELINE, INSTRUCTION
 from recallm_core.evaluation.cited.run import Answers, Key
-from recallm_core.evaluation.cited.scores import kind, measures, summarised
+from recallm_core.evaluation.cited.scores import interval_of, kind, measures
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.report import heading, table
 
@@ -58,14 +58,14 @@ class Group:
 
 def groups(answers: Answers) -> list[Group]:
     """Returns all figures of a run, in the order of suites and ways."""
-    return [group for key in answers.told for group in _of(answers, key)]
+    return [group for key in answers.records for group in _of(answers, key)]
 
 
 def _of(answers: Answers, key: Key) -> list[Group]:
     suite, way = key
     by_kind: dict[str, list[Any]] = {}
-    for item, told in answers.told[key]:
-        by_kind.setdefault(kind(item), []).append((item, told))
+    for item, answer in answers.records[key]:
+        by_kind.setdefault(kind(item), []).append((item, answer))
     return [
         Group(suite, way, name, len(rows), _figures(rows, name, plain=way == BASELINE))
         for name, rows in by_kind.items()
@@ -73,10 +73,10 @@ def _of(answers: Answers, key: Key) -> list[Group]:
 
 
 def _figures(rows: Sequence[Any], name: str, *, plain: bool) -> Figures:
-    found = measures(answerable=name == "answerable", plain=plain)
+    by_label = measures(answerable=name == "answerable", plain=plain)
     return {
-        label: summarised(label, [measure(item, told) for item, told in rows])
-        for label, measure in found.items()
+        label: interval_of(label, [measure(item, answer) for item, answer in rows])
+        for label, measure in by_label.items()
     }
 
 
@@ -96,10 +96,10 @@ def _cell(group: Group, name: str) -> str:
     return f"{value.mean:.2f} ({value.low:.2f}-{value.high:.2f})"
 
 
-def _sections(found: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+def _sections(all_groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
     """The groups that stand in one table."""
     parts: dict[tuple[str, str], list[Group]] = {}
-    for group in found:
+    for group in all_groups:
         parts.setdefault((title(group.suite), group.kind), []).append(group)
     return parts
 

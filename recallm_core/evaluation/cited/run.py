@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recallm_core.evaluation.cited.scores import measured
+from recallm_core.evaluation.cited.scores import answer_scores
+from recallm_core.evaluation.frame.records import AnswerRecord, Way
 from recallm_core.evaluation.frame.run import Cell, Progress, Say, ask, place, span
-from recallm_core.evaluation.frame.told import Told, Way
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import Row, RowFile, RunError
 
@@ -22,12 +22,12 @@ class Answers:
     """What a run found.
 
     Attributes:
-        told: Questions and answers by suite and way, in the order of the questions.
+        records: Questions and answers by suite and way, in the order of the questions.
         notes: What was left out, and why.
         failures: Rows without an answer.
     """
 
-    told: dict[Key, list[tuple[Item, Told]]] = field(default_factory=dict)
+    records: dict[Key, list[tuple[Item, AnswerRecord]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
 
@@ -53,8 +53,8 @@ def ask_all(
         RunError: A row of the folder is damaged.
     """
     cells = [_cell(name, items) for name, items in suites.items()]
-    asked = ask(ways, cells, folder, say, batch=batch, score=measured)
-    return _collected(ways, suites, asked.file)
+    result = ask(ways, cells, folder, say, batch=batch, score=answer_scores)
+    return _collected(ways, suites, result.file)
 
 
 def _cell(name: str, items: Sequence[Item]) -> Cell:
@@ -63,12 +63,12 @@ def _cell(name: str, items: Sequence[Item]) -> Cell:
 
 def _collected(ways: Sequence[Way], suites: Mapping[str, Sequence[Item]], file: RowFile) -> Answers:
     answers = Answers()
-    for suite, way, item in _asked(ways, suites):
+    for suite, way, item in _questions(ways, suites):
         _collect(answers, (suite, way.name), item, file.get(place(suite, way, item)))
     return answers
 
 
-def _asked(
+def _questions(
     ways: Sequence[Way], suites: Mapping[str, Sequence[Item]]
 ) -> Iterator[tuple[str, Way, Item]]:
     for suite, items in suites.items():
@@ -83,10 +83,10 @@ def _collect(answers: Answers, key: Key, item: Item, row: Row | None) -> None:
         answers.failures.append(row or {"error": "it was never asked"})
         return
     try:
-        told = Told.from_row(row)
+        answer = AnswerRecord.from_row(row)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"the row of {item.id} ({', '.join(key)}) can't be read ({error}); delete its line, "
             "or give another --out"
         ) from error
-    answers.told.setdefault(key, []).append((item, told))
+    answers.records.setdefault(key, []).append((item, answer))

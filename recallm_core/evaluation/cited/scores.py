@@ -7,80 +7,80 @@ from collections.abc import Callable, Sequence
 
 from recallm_core.evaluation.cited.items import UNSCORED
 from recallm_core.evaluation.cited.words import contains, exact, f1, words_of
-from recallm_core.evaluation.frame.told import Cited, Told
+from recallm_core.evaluation.frame.records import AnswerRecord, CitationRecord
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.metrics import Interval, interval
 from recallm_core.text.lexical import sentences
 
-Measure = Callable[[Item, Told], float]
+Measure = Callable[[Item, AnswerRecord], float]
 _Z = 1.959964  # of the normal distribution: 95 % lie within
 
 
-def cited(item: Item, told: Told) -> float:
+def has_citation(item: Item, answer: AnswerRecord) -> float:
     """Whether there is a citation."""
-    return float(bool(told.citations))
+    return float(bool(answer.citations))
 
 
-def hit(item: Item, told: Told) -> float:
+def hit(item: Item, answer: AnswerRecord) -> float:
     """Whether a citation's range in the document that answers holds a gold answer.
 
     In a user's own rows that is any document; those of the suites hold it in one only.
     """
     answering = {d.id for n, d in enumerate(item.documents) if item.gold in (n, -1)}
-    quoted = [c for c in told.citations if c.document in answering]
+    quoted = [c for c in answer.citations if c.document in answering]
     return float(any(contains(_slice(item, c), item.answers) for c in quoted))
 
 
-def right(item: Item, told: Told) -> float:
+def right(item: Item, answer: AnswerRecord) -> float:
     """Whether the text that a user reads, quotes included, holds a gold answer."""
-    return float(contains(told.text, item.answers))
+    return float(contains(answer.text, item.answers))
 
 
-def own_f1(item: Item, told: Told) -> float:
+def own_f1(item: Item, answer: AnswerRecord) -> float:
     """F1 of the model's own words against the gold answers."""
-    return f1(told.words, item.answers)
+    return f1(answer.words, item.answers)
 
 
-def own_em(item: Item, told: Told) -> float:
+def own_em(item: Item, answer: AnswerRecord) -> float:
     """Whether the model's own words are a gold answer and nothing else."""
-    return float(exact(told.words, item.answers))
+    return float(exact(answer.words, item.answers))
 
 
-def length(item: Item, told: Told) -> float:
+def length(item: Item, answer: AnswerRecord) -> float:
     """Words that a user reads."""
-    return float(len(words_of(told.text)))
+    return float(len(words_of(answer.text)))
 
 
-def abstained(item: Item, told: Told) -> float:
+def is_abstention(item: Item, answer: AnswerRecord) -> float:
     """Whether it counts as no answer."""
-    return float(bool(told.abstained))
+    return float(bool(answer.abstained))
 
 
-def repeats(item: Item, told: Told) -> float:
+def repeats(item: Item, answer: AnswerRecord) -> float:
     """Whether a quote stands twice in the answer."""
-    texts = [_of(item, *quote).strip() for quote in told.quotes]
-    ranges = [(c.document, c.start, c.end) for c in told.citations]
+    texts = [_of(item, *quote).strip() for quote in answer.quotes]
+    ranges = [(c.document, c.start, c.end) for c in answer.citations]
     return float(len(set(texts)) < len(texts) or len(set(ranges)) < len(ranges))
 
 
-def wrong_slices(item: Item, told: Told) -> float:
+def wrong_slices(item: Item, answer: AnswerRecord) -> float:
     """How many citations aren't the slice of their document that they say."""
-    return float(sum(not c.text or _slice(item, c) != c.text for c in told.citations))
+    return float(sum(not c.text or _slice(item, c) != c.text for c in answer.citations))
 
 
-def nearest(item: Item, told: Told) -> float:
+def nearest(item: Item, answer: AnswerRecord) -> float:
     """Whether the sentence of the documents that shares most words with the text holds the answer.
 
     A plain way to cite what a model says without quotes; of equals, the first sentence counts.
     """
-    wanted = set(words_of(told.text))
+    words = set(words_of(answer.text))
     texts = [d.text[a:b] for d in item.documents for a, b in sentences(d.text)]
-    shared = [len(wanted & set(words_of(text))) for text in texts]
+    shared = [len(words & set(words_of(text))) for text in texts]
     best = max(shared, default=0)
     return float(best > 0 and contains(texts[shared.index(best)], item.answers))
 
 
-def _slice(item: Item, citation: Cited) -> str:
+def _slice(item: Item, citation: CitationRecord) -> str:
     return _of(item, citation.document, citation.start, citation.end)
 
 
@@ -92,15 +92,15 @@ def _of(item: Item, document: str, start: int, end: int) -> str:
 
 
 ALWAYS: dict[str, Measure] = {
-    "cited": cited,
-    "abstained": abstained,
+    "cited": has_citation,
+    "abstained": is_abstention,
     "repeats": repeats,
     "wrong_slices": wrong_slices,
     "words": length,
-    "seconds": lambda item, told: told.seconds,
-    "cpu_seconds": lambda item, told: told.cpu_seconds,
-    "prompt_tokens": lambda item, told: float(told.prompt_tokens),
-    "output_tokens": lambda item, told: float(told.output_tokens),
+    "seconds": lambda item, answer: answer.seconds,
+    "cpu_seconds": lambda item, answer: answer.cpu_seconds,
+    "prompt_tokens": lambda item, answer: float(answer.prompt_tokens),
+    "output_tokens": lambda item, answer: float(answer.output_tokens),
 }
 ANSWERED: dict[str, Measure] = {"hit": hit, "right": right, "f1": own_f1, "em": own_em}
 OURS = ("cited", "abstained", "repeats", "wrong_slices", "hit")
@@ -115,17 +115,17 @@ def measures(*, answerable: bool, plain: bool) -> dict[str, Measure]:
         plain: Whether the model answered without the library: then nothing was cited, and the
             nearest sentence is looked at instead.
     """
-    found = ALWAYS | (ANSWERED if answerable else {})
+    applicable = ALWAYS | (ANSWERED if answerable else {})
     if not plain:
-        return found
-    kept = {name: measure for name, measure in found.items() if name not in OURS}
-    return kept | ({"nearest": nearest} if answerable else {})
+        return applicable
+    uncited = {name: measure for name, measure in applicable.items() if name not in OURS}
+    return uncited | ({"nearest": nearest} if answerable else {})
 
 
-def measured(item: Item, told: Told) -> dict[str, float]:
+def answer_scores(item: Item, answer: AnswerRecord) -> dict[str, float]:
     """Returns the figures of one answer; of a model without the library too, as if it had cited."""
     named = measures(answerable=kind(item) == "answerable", plain=False)
-    return {name: measure(item, told) for name, measure in named.items()}
+    return {name: measure(item, answer) for name, measure in named.items()}
 
 
 def kind(item: Item) -> str:
@@ -135,7 +135,7 @@ def kind(item: Item) -> str:
     return "answerable" if item.answerable else "unanswerable"
 
 
-def summarised(name: str, values: Sequence[float]) -> Interval:
+def interval_of(name: str, values: Sequence[float]) -> Interval:
     """Returns a mean with its 95 % interval: Wilson's for shares, else the bootstrap's."""
     return wilson(sum(values), len(values)) if name in SHARES else interval(values)
 

@@ -36,16 +36,16 @@ def _within(joined: str, gold: list[str]) -> bool:
 
 def exact(text: str, golds: Sequence[str]) -> bool:
     """Whether the text has the words of a gold answer and no others."""
-    found = words_of(text)
-    return bool(found) and any(found == words_of(gold) for gold in golds)
+    words = words_of(text)
+    return bool(words) and any(words == words_of(gold) for gold in golds)
 
 
 def f1(text: str, golds: Sequence[str]) -> float:
     """Returns the best F1 of the text's words against those of a gold answer."""
-    found = Counter(words_of(text))
-    return max((_overlap(found, Counter(words_of(gold))) for gold in golds), default=0.0)
+    words = Counter(words_of(text))
+    return max((_overlap(words, Counter(words_of(gold))) for gold in golds), default=0.0)
 
 
-def _overlap(found: Counter[str], gold: Counter[str]) -> float:
-    shared = (found & gold).total()
-    return 2 * shared / (found.total() + gold.total()) if shared else 0.0
+def _overlap(words: Counter[str], gold: Counter[str]) -> float:
+    shared = (words & gold).total()
+    return 2 * shared / (words.total() + gold.total()) if shared else 0.0

@@ -12,7 +12,7 @@ from typing import Any
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.environment import machine, model_identity, sources
 from recallm_core.evaluation.frame.lengths import parse_lengths
-from recallm_core.evaluation.frame.told import Way
+from recallm_core.evaluation.frame.records import Way
 from recallm_core.evaluation.frame.ways import (
     PLAIN,
     RECALL,

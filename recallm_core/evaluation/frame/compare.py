@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.evaluation.frame.lengths import shown_length
-from recallm_core.evaluation.frame.results import of_way, paired, read_run, values, ways
-from recallm_core.evaluation.frame.statistics import Difference, compared, shown_p
+from recallm_core.evaluation.frame.results import of_way, read_run, score_pairs, values, ways
+from recallm_core.evaluation.frame.statistics import Difference, difference_of, shown_p
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row, RunError
 
@@ -68,8 +68,8 @@ def _lines(first: Sequence[Row], second: Sequence[Row], way: str) -> list[Line]:
         Line(*kind, way, measure, len(pairs), difference)
         for kind in kinds
         for measure in _measures(first)
-        for pairs in [paired(_only(first, kind), _only(second, kind), measure, _sample)]
-        for difference in [compared(pairs)]
+        for pairs in [score_pairs(_only(first, kind), _only(second, kind), measure, _sample)]
+        for difference in [difference_of(pairs)]
         if difference is not None
     ]
 
@@ -91,7 +91,7 @@ def _sample(row: Row) -> Any:
     return row["suite"], row["id"], row["digest"]
 
 
-def shown(lines: Sequence[Line]) -> str:
+def comparison_table(lines: Sequence[Line]) -> str:
     """Returns the comparisons as a table."""
     head = ["suite", "task", "length", "way", "measure", "n", "first", "second"]
     head += ["difference (95 %)", "McNemar p"]

@@ -42,7 +42,7 @@ def shown_length(tokens: int) -> str:
 
 
 class Meter:
-    """Counts what a sample takes of a model's window.
+    """Counts what a sample takes of a model's context length.
 
     Args:
         llm: The model.
@@ -50,7 +50,7 @@ class Meter:
     """
 
     def __init__(self, llm: RecaLLM, thought: int = 0) -> None:
-        self.window = llm.backend.window
+        self.context_length = llm.backend.window
         self._thought = thought
         self._builder = PromptBuilder(llm.tokenizer, llm.recipe, vocab_size=llm.backend.vocab_size)
 
@@ -71,26 +71,27 @@ class Meter:
         return len(empty.token_ids) + shown + begun + sample.budget
 
     def room(self, length: int) -> int:
-        """Tokens that a sample of a length may take: thought has to fit the window, too."""
-        return min(length, self.window - self._thought)
+        """Tokens that a sample of a length may take: thought has to fit the context, too."""
+        return min(length, self.context_length - self._thought)
 
     def check(self, lengths: Sequence[int]) -> None:
         """Refuses what the model can't read, before anything runs.
 
         Raises:
-            LengthError: A length is above the window.
+            LengthError: A length is above the model's context length.
         """
-        above = [shown_length(length) for length in lengths if length > self.window]
+        above = [shown_length(length) for length in lengths if length > self.context_length]
         tight = [shown_length(length) for length in lengths if self.room(length) < LEAST * length]
         if above:
             raise LengthError(
-                f"lengths {', '.join(above)} are above the model's window of {self.window:,} "
-                "tokens; ask for shorter ones"
+                f"lengths {', '.join(above)} are above the model's context length of "
+                f"{self.context_length:,} tokens; ask for shorter ones"
             )
         if tight:
             raise LengthError(
-                f"at {', '.join(tight)} the window of {self.window:,} tokens has no room for "
-                f"{self._thought} tokens of thought; give a smaller --thought, or shorter lengths"
+                f"at {', '.join(tight)} the context of {self.context_length:,} tokens has no room "
+                f"for {self._thought} tokens of thought; give a smaller --thought, or "
+                "shorter lengths"
             )
 
 
@@ -115,14 +116,16 @@ class Fitter:
         """Returns a sample whose length is given, if it can be read whole.
 
         Raises:
-            LengthError: It is longer than the model's window.
+            LengthError: It is longer than the model's context.
         """
         used = self._meter.tokens(sample)
         if used > self._meter.room(used):
-            raise LengthError(f"a sample takes {used:,} tokens, more than the model's window")
+            raise LengthError(
+                f"a sample takes {used:,} tokens, more than the model's context length"
+            )
         return sample
 
-    def fitted(self, make: Callable[[int], Sample], length: int) -> Sample:
+    def largest_fitting(self, make: Callable[[int], Sample], length: int) -> Sample:
         """Returns the sample of the size that fills a length best.
 
         Args:
@@ -154,10 +157,10 @@ class Fitter:
         return best
 
 
-def _next(wanted: float, low: int, high: int) -> int:
+def _next(estimate: float, low: int, high: int) -> int:
     """The next size to try: where it ought to be, but always between what is known."""
     if not high:
-        return max(low + 1, int(wanted))
+        return max(low + 1, int(estimate))
     middle = (low + high) // 2
-    size = int(wanted) if low < wanted < high else middle
+    size = int(estimate) if low < estimate < high else middle
     return max(low + 1, min(size, high - 1))

@@ -1,7 +1,8 @@
 """Pages of results: their tables are made from rows that stand beside them, and can be made anew.
 
 A page has blocks between ``<!-- SUITE: FILE FILE -->`` and ``<!-- end -->``; what stands between is
-written by ``refreshed``. ``python -m recallm_core.evaluation.frame.pages PAGE ...`` rewrites pages.
+written by ``with_fresh_blocks``. ``python -m recallm_core.evaluation.frame.pages PAGE ...``
+rewrites pages.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recallm_core.evaluation.frame.results import grouped, mean, read_run
+from recallm_core.evaluation.frame.results import group_by, mean, read_run
 from recallm_core.evaluation.helmet import report as helmet
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.positions import report as positions
@@ -46,7 +47,7 @@ def share(value: Interval | None) -> str:
     return f"{value.mean:.2f} ({low}-{high})"
 
 
-def refreshed(text: str, folder: Path) -> str:
+def with_fresh_blocks(text: str, folder: Path) -> str:
     """Returns a page with all of its blocks made anew.
 
     Args:
@@ -91,7 +92,7 @@ def _cited(runs: Runs, about: dict[str, Any]) -> str:
     body = [
         [model, suite, way, str(len(rows)), *_cells(rows)]
         for model, all_rows in runs
-        for (suite, way), rows in grouped(
+        for (suite, way), rows in group_by(
             all_rows, lambda row: (row["suite"], row["condition"])
         ).items()
     ]
@@ -121,7 +122,7 @@ def main(paths: Sequence[str]) -> int:
     """Rewrites pages; returns the exit status."""
     for name in paths:
         path = Path(name)
-        path.write_text(refreshed(path.read_text("utf-8"), path.parent), "utf-8")
+        path.write_text(with_fresh_blocks(path.read_text("utf-8"), path.parent), "utf-8")
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recallm_core.evaluation.frame.page import write_page
-from recallm_core.evaluation.frame.results import grouped, mean, read_run, unanswered, value
+from recallm_core.evaluation.frame.results import failed_rows, group_by, mean, read_run, value
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.report import heading, table
 from recallm_core.evaluation.rows import Row
@@ -72,8 +72,10 @@ def by_groups(
 
 def figures(rows: Sequence[Row], measures: Sequence[str]) -> dict[str, Any]:
     """Returns means and intervals as plain data."""
-    found = {name: mean(rows, name) for name in measures}
-    return {"n": len(rows)} | {n: asdict(value) for n, value in found.items() if value is not None}
+    intervals = {name: mean(rows, name) for name in measures}
+    return {"n": len(rows)} | {
+        n: asdict(value) for n, value in intervals.items() if value is not None
+    }
 
 
 def failures(rows: Sequence[Row]) -> str:
@@ -89,7 +91,7 @@ def failures(rows: Sequence[Row]) -> str:
 
 def ending(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
     """Returns the parts that end every report: what is missing, and what went wrong."""
-    return [left_out(about), failures(unanswered(folder)), examples(rows)]
+    return [left_out(about), failures(failed_rows(folder)), examples(rows)]
 
 
 def left_out(about: Mapping[str, Any]) -> str:
@@ -101,7 +103,7 @@ def left_out(about: Mapping[str, Any]) -> str:
 def examples(rows: Sequence[Row], measure: str = "score") -> str:
     """Returns the part with some answers that aren't right, a few of each way; rows need texts."""
     body = []
-    for way, some in grouped(rows, lambda row: row["condition"]).items():
+    for way, some in group_by(rows, lambda row: row["condition"]).items():
         wrong = [row for row in some if "text" in row and value(row, measure) not in (None, 1)]
         for row in wrong[:: max(1, len(wrong) // _EXAMPLES)][:_EXAMPLES]:
             golds = " / ".join(row["answers"][:3])
@@ -129,7 +131,7 @@ def pictures(names: Sequence[str] | None) -> str:
     return "\n\n".join(f"![{Path(name).stem}]({name})" for name in names) + "\n"
 
 
-def drawn(draw: Draw, folder: Path) -> list[str] | None:
+def draw_plots(draw: Draw, folder: Path) -> list[str] | None:
     """Draws pictures into a folder; None without matplotlib."""
     return None if find_spec("matplotlib") is None else draw(folder)
 
@@ -158,6 +160,6 @@ def write_suite(
         draw: Draws its pictures.
     """
     rows = read_run(folder)
-    plots = drawn(partial(draw, rows), folder)
+    plots = draw_plots(partial(draw, rows), folder)
     parts = [*report.parts(rows, about), *ending(folder, rows, about), pictures(plots)]
     write(folder, f"{title}: {about.get('model', 'a model')}", about, parts, report.data(rows))

@@ -28,7 +28,7 @@ def read_run(path: Path) -> list[Row]:
     return in_order(row for row in _latest(path) if "error" not in row)
 
 
-def unanswered(path: Path) -> list[Row]:
+def failed_rows(path: Path) -> list[Row]:
     """Returns the rows of a run that say why there is no answer."""
     return in_order(row for row in _latest(path) if "error" in row)
 
@@ -72,7 +72,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["suite"], row["id"], row["condition"]))
 
 
-def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+def group_by(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
     """Returns rows by what a function says of each."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
@@ -107,7 +107,7 @@ def of_way(rows: Iterable[Row], way: str) -> list[Row]:
     return [row for row in rows if row["condition"] == way]
 
 
-def paired(
+def score_pairs(
     first: Iterable[Row], second: Iterable[Row], measure: str, key: Callable[[Row], Any]
 ) -> list[tuple[float, float]]:
     """Returns a figure of rows that have the same key, pair by pair."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.conditions import Condition
 from recallm_core.evaluation.frame.lengths import LengthError
-from recallm_core.evaluation.frame.told import Told, Way
+from recallm_core.evaluation.frame.records import AnswerRecord, Way
 from recallm_core.evaluation.items import Item
-from recallm_core.evaluation.rows import Place, Row, RowFile, failed, head
+from recallm_core.evaluation.rows import Place, Row, RowFile, failed_row, head
 
 Say = Callable[[str], None]
-Score = Callable[[Item, Told], Mapping[str, float]]
+Score = Callable[[Item, AnswerRecord], Mapping[str, float]]
 FILE = "rows.jsonl"
 
 
@@ -37,7 +37,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunResult:
     """What is there once all was asked: the rows, and which cells can't be made and why."""
 
     file: RowFile
@@ -52,7 +52,7 @@ def ask(
     *,
     batch: int = 8,
     score: Score | None = None,
-) -> Asked:
+) -> RunResult:
     """Asks what isn't in the folder yet; a cell that is too short for its task is left out.
 
     Args:
@@ -70,17 +70,17 @@ def ask(
     progress = Progress(sum(cell.n for cell in cells) * len(ways), say)
     left_out: list[str] = []
     for cell in cells:
-        items = _made(cell, left_out, say)
+        items = _items_of(cell, left_out, say)
         work = list(_batches(ways, cell.suite, items, file, batch))
         progress.skip(cell.n * len(ways) - sum(len(places) for _, places in work))
         for way, places in work:
-            for row in _asked(way, places, score):
+            for row in _ask(way, places, score):
                 file.append(row)
             progress.advance(f"{cell.name}, {way.name}", len(places))
-    return Asked(file, tuple(left_out))
+    return RunResult(file, tuple(left_out))
 
 
-def _made(cell: Cell, left_out: list[str], say: Say) -> Sequence[Item]:
+def _items_of(cell: Cell, left_out: list[str], say: Say) -> Sequence[Item]:
     try:
         return cell.make()
     except LengthError as error:
@@ -109,18 +109,18 @@ def _size(place: Place) -> int:
     return sum(len(document.text) for document in place.item.documents)
 
 
-def _asked(way: Way, places: Sequence[Place], score: Score | None) -> list[Row]:
+def _ask(way: Way, places: Sequence[Place], score: Score | None) -> list[Row]:
     """The rows of a batch; where it fails, each question is asked by itself."""
     try:
-        told = way([place.item for place in places])
+        answers = way([place.item for place in places])
     except RecallmError as error:
         if len(places) == 1:
-            return [failed(places[0], error)]
-        return [row for place in places for row in _asked(way, [place], score)]
-    return [_row(place, answer, score) for place, answer in zip(places, told, strict=True)]
+            return [failed_row(places[0], error)]
+        return [row for place in places for row in _ask(way, [place], score)]
+    return [_row(place, answer, score) for place, answer in zip(places, answers, strict=True)]
 
 
-def _row(place: Place, answer: Told, score: Score | None) -> Row:
+def _row(place: Place, answer: AnswerRecord, score: Score | None) -> Row:
     scores = {} if score is None else {"scores": dict(score(place.item, answer))}
     return head(place) | asdict(answer) | scores
 
@@ -150,10 +150,10 @@ class Progress:
     def advance(self, what: str, count: int) -> None:
         """Counts answers and says so."""
         self._done += count
-        each = (self._clock() - self._began) / self._done
-        rest = each * (self._total - self._done)
+        pace = (self._clock() - self._began) / self._done
+        rest = pace * (self._total - self._done)
         self._say(
-            f"{self._done} of {self._total} answers ({what}), {each:.1f} s each, {span(rest)} left"
+            f"{self._done} of {self._total} answers ({what}), {pace:.1f} s each, {span(rest)} left"
         )
 
 

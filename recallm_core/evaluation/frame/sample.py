@@ -35,9 +35,9 @@ class Sample(Item):
     @property
     def digest(self) -> str:
         """Changes with anything in the sample."""
-        told = [[d.id, d.title, d.text] for d in self.documents]
-        asked = [self.id, self.question, self.answers, self.gold, self.group, self.reasoning]
-        whole = [*asked, self.opens, self.length, self.budget, self.shots, dict(self.facts), told]
+        texts = [[d.id, d.title, d.text] for d in self.documents]
+        head = [self.id, self.question, self.answers, self.gold, self.group, self.reasoning]
+        whole = [*head, self.opens, self.length, self.budget, self.shots, dict(self.facts), texts]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
     def more(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def mean_of(values: Sequence[float]) -> Interval:
     return interval(values)
 
 
-def compared(pairs: Iterable[tuple[float, float]]) -> Difference | None:
+def difference_of(pairs: Iterable[tuple[float, float]]) -> Difference | None:
     """Returns how paired scores differ; None where there are no pairs."""
     listed = list(pairs)
     if not listed:

@@ -13,9 +13,9 @@ from recallm_core.backends import TokenStream
 from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.answering import WatchedBackend
-from recallm_core.evaluation.cited.policies import told
+from recallm_core.evaluation.cited.policies import record_of
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.unconstrained import FreeReader, free_rules
 from recallm_core.generator import RecaLLM
@@ -91,20 +91,20 @@ class _Base:
             max_thinking_tokens=self._thought if self._llm.recipe.thinks else None,
         )
 
-    def _free(self, items: Sequence[Item]) -> list[Told]:
+    def _free(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Runs samples without a check of what comes."""
-        with timed(len(items)) as times:
-            outputs = run_free(self._backend, map(self._prepared, items))
+        with timer(len(items)) as times:
+            outputs = run_free(self._backend, map(self._prompt_of, items))
         return [
-            replace(self._told(item, output), seconds=times.wall, cpu_seconds=times.cpu)
+            replace(self._record_of(item, output), seconds=times.wall, cpu_seconds=times.cpu)
             for item, output in zip(items, outputs, strict=True)
         ]
 
-    def _prepared(self, item: Item) -> Prompt:
+    def _prompt_of(self, item: Item) -> Prompt:
         raise NotImplementedError
 
-    def _told(self, item: Item, output: Output) -> Told:
-        return free_told(item, output, self._llm.tokenizer)
+    def _record_of(self, item: Item, output: Output) -> AnswerRecord:
+        return free_record(item, output, self._llm.tokenizer)
 
 
 class ByRecall(_Base):
@@ -114,14 +114,14 @@ class ByRecall(_Base):
         """Whether there is anything to quote."""
         return bool(item.documents)
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what came of each sample."""
-        with timed(len(items)) as times, ExitStack() as stack:
-            streams = [self._opened(item, stack) for item in items]
+        with timer(len(items)) as times, ExitStack() as stack:
+            streams = [self._open(item, stack) for item in items]
             answers = [stream.result() for stream in streams]
-        return [told(answer, times.wall, times.cpu) for answer in answers]
+        return [record_of(answer, times.wall, times.cpu) for answer in answers]
 
-    def _opened(self, item: Item, stack: ExitStack) -> AnswerStream:
+    def _open(self, item: Item, stack: ExitStack) -> AnswerStream:
         self._begin(item)
         documents = list(self._documents(item)) or None
         settings = self._settings(item)
@@ -137,11 +137,11 @@ class ByUnmasked(_Base):
         """Whether there is anything to quote, and the model runs in this process."""
         return bool(item.documents) and self._backend.in_process
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what came of each sample."""
         return self._free(items)
 
-    def _prepared(self, item: Item) -> Prompt:
+    def _prompt_of(self, item: Item) -> Prompt:
         self._begin(item)
         params = replace(self._settings(item), prior="none")
         prompt, _ = self._llm.prepare(turns(item), list(self._documents(item)), params=params)
@@ -186,17 +186,17 @@ class ByPlain(_Base):
         """Whether it opens no span."""
         return not item.opens
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what came of each sample."""
         return self._free(items)
 
-    def _prepared(self, item: Item) -> Prompt:
+    def _prompt_of(self, item: Item) -> Prompt:
         self._begin(item)
         documents = list(self._documents(item)) or None
         return self._llm.prepare(turns(item), documents, params=self._settings(item))[0]
 
-    def _told(self, item: Item, output: Output) -> Told:
-        answer = super()._told(item, output)
+    def _record_of(self, item: Item, output: Output) -> AnswerRecord:
+        answer = super()._record_of(item, output)
         text = answer.text
         if self._completes:
             text = text.strip().partition("\n")[0].strip()
@@ -264,14 +264,14 @@ def run_free(backend: WatchedBackend, prompts: Iterable[Prompt]) -> list[Output]
         ]
 
 
-def free_told(item: Item, output: Output, tokenizer: Tokenizer) -> Told:
+def free_record(item: Item, output: Output, tokenizer: Tokenizer) -> AnswerRecord:
     """Returns an unchecked output as a row has it; of its spans, which stand in a document."""
     read = FreeReader(output.prompt, output.prompt.rules, tokenizer).read(output.tokens)
     words = read.answer
     for span in read.spans:
         words = words.replace(span, " ", 1)
     texts = [document.text for document in item.documents]
-    return Told(
+    return AnswerRecord(
         text=read.answer,
         words=" ".join(words.split()) or read.answer,
         quoted=read.spans,
@@ -291,7 +291,7 @@ class Times:
 
 
 @contextmanager
-def timed(answers: int) -> Iterator[Times]:
+def timer(answers: int) -> Iterator[Times]:
     """Measures what runs inside."""
     times = Times()
     wall, cpu = time.perf_counter(), time.process_time()

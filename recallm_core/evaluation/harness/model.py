@@ -80,14 +80,14 @@ class RecallmLM(LM):  # type: ignore[misc]  # the harness has no types
         for first in range(0, len(requests), self._batch):
             batch = requests[first : first + self._batch]
             with ExitStack() as stack:
-                streams = [self._asked(request, stack) for request in batch]
+                streams = [self._begin(request, stack) for request in batch]
                 texts = [stream.result().text for stream in streams]
             answers += [
                 cut(text, request.args[1]) for text, request in zip(texts, batch, strict=True)
             ]
         return answers
 
-    def _asked(self, request: Any, stack: ExitStack) -> AnswerStream:
+    def _begin(self, request: Any, stack: ExitStack) -> AnswerStream:
         """Begins an answer; the stack closes it however it ends."""
         context, settings = request.args[:2]
         doc = request.doc if isinstance(request.doc, Mapping) else {}

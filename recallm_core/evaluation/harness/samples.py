@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from recallm_core.documents.document import Document
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.frame.lengths import Fitter
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Told
-from recallm_core.evaluation.ruler.scores import scored
+from recallm_core.evaluation.ruler.scores import answer_scores
 from recallm_core.evaluation.ruler.tasks import TASKS, Texts, fitted_samples
 from recallm_core.models import shipped
 from recallm_core.train.tasks.datasets import data_folder
@@ -125,5 +125,5 @@ def documents_of(row: Mapping[str, Any]) -> list[Document] | None:
 def judged(row: Mapping[str, Any], answer: str) -> dict[str, float]:
     """Returns RULER's score of an answer, and its precision."""
     sample = Sample(row["id"], (), "", tuple(row["outputs"]), group=row["task"])
-    figures = scored(sample, Told(answer, answer))
+    figures = answer_scores(sample, AnswerRecord(answer, answer))
     return {"score": figures["score"], "precision": figures["precision"]}

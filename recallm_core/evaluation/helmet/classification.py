@@ -20,10 +20,10 @@ def many_shot(name: str) -> Make:
     def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
         train, test, labels = _classes(place.data, name)
         row = test[number % len(test)]
-        own = random.Random(hashlib.sha256(row["text"].encode()).hexdigest())
-        numbers = own.sample(range(len(labels)), len(labels))
+        label_rng = random.Random(hashlib.sha256(row["text"].encode()).hexdigest())
+        numbers = label_rng.sample(range(len(labels)), len(labels))
         codes = dict(zip(labels, map(str, numbers), strict=True))
-        shots = _balanced(own, train, max(size, 1))
+        shots = _balanced(label_rng, train, max(size, 1))
         text = "\n\n".join(f"{shot['text']}\nlabel: {codes[shot['label']]}" for shot in shots)
         return Sample(
             id="",

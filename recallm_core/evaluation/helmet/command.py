@@ -24,8 +24,8 @@ from recallm_core.evaluation.frame.report import write_suite
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.helmet import report
 from recallm_core.evaluation.helmet.places import Place
-from recallm_core.evaluation.helmet.scores import scored
-from recallm_core.evaluation.helmet.tasks import TASKS, Task, released, samples
+from recallm_core.evaluation.helmet.scores import answer_scores
+from recallm_core.evaluation.helmet.tasks import TASKS, Task, released_questions, samples
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
@@ -60,13 +60,13 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     """Runs the command with a loaded model.
 
     Raises:
-        RecallmError: A length is above the window, or there is no data.
+        RecallmError: A length is above the model's context length, or there is no data.
     """
     meter = Meter(llm, arguments.thought)
     meter.check(arguments.lengths)
     place = Place(data_of(arguments), arguments.helmet_data)
     if place.released is not None:
-        released(place.released)
+        released_questions(place.released)
     tasks, notes = _usable(arguments.tasks, place)
     for note in notes:
         say(note)
@@ -77,9 +77,9 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
         ways = ways_of(llm, arguments, stack)
         check_settings(folder, settings, resume=arguments.resume)
         cells = _cells(tasks, arguments, meter, place)
-        asked = ask(ways, cells, folder, say, batch=arguments.batch, score=scored)
+        result = ask(ways, cells, folder, say, batch=arguments.batch, score=answer_scores)
     about = settings | {"command": command, "commit": commit()}
-    write_report(folder, about | {"left_out": [*notes, *asked.left_out]})
+    write_report(folder, about | {"left_out": [*notes, *result.left_out]})
     say(f"report: {folder / 'report.html'}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from recallm_core.evaluation.frame.results import grouped, mean, ways
+from recallm_core.evaluation.frame.results import group_by, mean, ways
 from recallm_core.evaluation.helmet.tasks import TASKS
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.plots import COLOURS, STYLE, grouped_bars
@@ -18,7 +18,7 @@ from recallm_core.evaluation.rows import Row
 def draw(rows: Sequence[Row], folder: Path) -> list[str]:
     """Draws what there are rows for; returns the names of the files."""
     shown = [name for name in TASKS if any(row["task"] == name for row in rows)]
-    groups = grouped(rows, lambda row: (row["condition"], row["task"]))
+    groups = group_by(rows, lambda row: (row["condition"], row["task"]))
     series: dict[str, list[Interval | None]] = {
         way: [mean(groups.get((way, name), []), "score") for name in shown] for way in ways(rows)
     }

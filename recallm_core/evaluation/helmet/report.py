@@ -8,8 +8,8 @@ from typing import Any
 from recallm_core.evaluation.frame.compare import shown_gap
 from recallm_core.evaluation.frame.lengths import shown_length
 from recallm_core.evaluation.frame.report import by_groups, cell, figures
-from recallm_core.evaluation.frame.results import grouped, mean, of_way, paired, values, ways
-from recallm_core.evaluation.frame.statistics import compared, shown_p
+from recallm_core.evaluation.frame.results import group_by, mean, of_way, score_pairs, values, ways
+from recallm_core.evaluation.frame.statistics import difference_of, shown_p
 from recallm_core.evaluation.helmet.tasks import TASKS
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row
@@ -50,7 +50,7 @@ def parts(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
 
 def category_means(rows: Sequence[Row]) -> dict[str, float]:
     """Returns the mean of each category: of its tasks' means over all lengths."""
-    tasks = grouped(rows, lambda row: row["task"])
+    tasks = group_by(rows, lambda row: row["task"])
     means: dict[str, list[float]] = {}
     for name, some in tasks.items():
         numbers = values(some, "score")
@@ -73,8 +73,8 @@ def _against(rows: Sequence[Row]) -> str:
     names = ways(rows)
     body = []
     for other in names[1:]:
-        pairs = paired(of_way(rows, names[0]), of_way(rows, other), "score", lambda r: r["id"])
-        difference = compared(pairs)
+        pairs = score_pairs(of_way(rows, names[0]), of_way(rows, other), "score", lambda r: r["id"])
+        difference = difference_of(pairs)
         if difference is not None:
             gap = [shown_gap(difference), shown_p(difference.p)]
             body.append([f"{names[0]} - {other}", str(len(pairs)), *gap])
@@ -83,9 +83,9 @@ def _against(rows: Sequence[Row]) -> str:
 
 
 def _tasks(rows: Sequence[Row], way: str) -> str:
-    own = of_way(rows, way)
-    lengths = sorted({row["length"] for row in own})
-    groups = grouped(own, lambda row: (row["task"], row["length"]))
+    way_rows = of_way(rows, way)
+    lengths = sorted({row["length"] for row in way_rows})
+    groups = group_by(way_rows, lambda row: (row["task"], row["length"]))
     body = []
     for name, task in TASKS.items():
         cells = [groups.get((name, length), []) for length in lengths]
@@ -101,7 +101,7 @@ def _cited(rows: Sequence[Row]) -> str:
     cited = [row for row in rows if TASKS[row["task"]].metric == "quotes"]
     groups = {
         f"{task}, {way}": some
-        for (task, way), some in grouped(cited, lambda r: (r["task"], r["condition"])).items()
+        for (task, way), some in group_by(cited, lambda r: (r["task"], r["condition"])).items()
     }
     if not groups:
         return ""
@@ -114,9 +114,9 @@ def data(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns all figures as plain values."""
     result: dict[str, Any] = {}
     for way in ways(rows):
-        own = of_way(rows, way)
+        way_rows = of_way(rows, way)
         tasks: dict[str, Any] = {}
-        for (task, length), some in grouped(own, lambda r: (r["task"], r["length"])).items():
+        for (task, length), some in group_by(way_rows, lambda r: (r["task"], r["length"])).items():
             tasks.setdefault(task, {})[str(length)] = figures(some, MEASURES)
-        result[way] = {"categories": category_means(own), "tasks": tasks}
+        result[way] = {"categories": category_means(way_rows), "tasks": tasks}
     return {"ways": result}

@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.ways import after_prefix
 from recallm_core.evaluation.helmet.tasks import TASKS
 from recallm_core.evaluation.items import Item
@@ -31,28 +31,30 @@ def substring(text: str, golds: Iterable[str]) -> float:
     return float(any(normal(gold) in normal(text) for gold in golds if normal(gold)))
 
 
-def scored(item: Item, told: Told) -> dict[str, float]:
+def answer_scores(item: Item, answer: AnswerRecord) -> dict[str, float]:
     """Returns the figures of an answer; ``score`` is what the task's category averages."""
     task, facts = TASKS[item.group], item.more()["facts"]
     figures = {
-        "truncated": float(told.finish_reason == "length"),
-        "abstained": float(bool(told.abstained)),
+        "truncated": float(answer.finish_reason == "length"),
+        "abstained": float(bool(answer.abstained)),
     }
     if task.metric == "quotes":
-        return figures | _quotes(item, told, facts["quotes"])
-    return figures | {"score": _score(task.metric, told, item.answers, facts)}
+        return figures | _quotes(item, answer, facts["quotes"])
+    return figures | {"score": _score(task.metric, answer, item.answers, facts)}
 
 
-def _score(metric: str, told: Told, golds: Sequence[str], facts: Mapping[str, Any]) -> float:
+def _score(
+    metric: str, answer: AnswerRecord, golds: Sequence[str], facts: Mapping[str, Any]
+) -> float:
     if metric == "ranking":
-        return ndcg(ranking(told.text), facts["grades"])
+        return ndcg(ranking(answer.text), facts["grades"])
     if metric == "label":
-        numbers = re.findall(r"\d+", told.words)
+        numbers = re.findall(r"\d+", answer.words)
         return float(numbers[:1] == list(golds))
     if metric == "all":
-        folded = told.text.casefold()
+        folded = answer.text.casefold()
         return sum(gold.casefold() in folded for gold in golds) / len(golds)
-    return max(substring(told.text, golds), substring(after_prefix(told.text), golds))
+    return max(substring(answer.text, golds), substring(after_prefix(answer.text), golds))
 
 
 def ranking(text: str) -> list[str]:
@@ -72,37 +74,37 @@ def _gain(grades: Sequence[int]) -> float:
     return sum(grade / math.log2(place + 2) for place, grade in enumerate(grades))
 
 
-def _quotes(item: Item, told: Told, gold: Sequence[Sequence[str]]) -> dict[str, float]:
+def _quotes(item: Item, answer: AnswerRecord, gold: Sequence[Sequence[str]]) -> dict[str, float]:
     """Quotes against those that people chose, in characters; answers by substring.
 
     Where the documents hold no answer, only abstaining is right.
     """
     if not item.answers:
-        return {"declined": float(bool(told.abstained)), "score": float(bool(told.abstained))}
-    wanted = _wanted(item, gold)
+        return {"declined": float(bool(answer.abstained)), "score": float(bool(answer.abstained))}
+    quoted = _quoted_ranges(item, gold)
     cited: Ranges = {}
-    for citation in told.citations:
+    for citation in answer.citations:
         cited.setdefault(citation.document, set()).update(range(citation.start, citation.end))
-    recall = _covered(wanted, cited)
-    share = sum(substring(told.text, [a]) for a in item.answers) / len(item.answers)
+    recall = _coverage(quoted, cited)
+    share = sum(substring(answer.text, [a]) for a in item.answers) / len(item.answers)
     figures = {"answers": share, "quote_recall": recall}
-    if told.citations:
-        figures["quote_precision"] = _covered(cited, wanted)
+    if answer.citations:
+        figures["quote_precision"] = _coverage(cited, quoted)
     return figures | {"score": (share + recall) / 2}
 
 
-def _wanted(item: Item, gold: Sequence[Sequence[str]]) -> Ranges:
+def _quoted_ranges(item: Item, gold: Sequence[Sequence[str]]) -> Ranges:
     """The characters that people quoted, by document."""
     texts = {document.id: document.text for document in item.documents}
-    wanted: Ranges = {}
+    quoted: Ranges = {}
     for name, text in gold:
         start = texts.get(name, "").find(text)
         if start >= 0:
-            wanted.setdefault(name, set()).update(range(start, start + len(text)))
-    return wanted
+            quoted.setdefault(name, set()).update(range(start, start + len(text)))
+    return quoted
 
 
-def _covered(wanted: Ranges, cited: Ranges) -> float:
-    total = sum(map(len, wanted.values()))
-    shared = sum(len(places & cited.get(name, set())) for name, places in wanted.items())
+def _coverage(ranges: Ranges, others: Ranges) -> float:
+    total = sum(map(len, ranges.values()))
+    shared = sum(len(places & others.get(name, set())) for name, places in ranges.items())
     return shared / total if total else 0.0

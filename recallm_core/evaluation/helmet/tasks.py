@@ -17,7 +17,7 @@ from recallm_core.evaluation.frame.sample import Sample
 from recallm_core.evaluation.helmet.classification import many_shot
 from recallm_core.evaluation.helmet.places import Make, Place
 from recallm_core.evaluation.ruler import tasks as ruler
-from recallm_core.evaluation.ruler.questions import Asked, paragraphs
+from recallm_core.evaluation.ruler.questions import SourceQuestion, paragraphs
 from recallm_core.evaluation.ruler.questions import hotpot as ruler_hotpot
 
 DEPTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -88,10 +88,10 @@ def _ruler(name: str) -> Make:
 
 
 @cache
-def natural(place: Place) -> tuple[Asked, ...]:
+def natural(place: Place) -> tuple[SourceQuestion, ...]:
     """Returns Natural Questions with BM25's distractors."""
     return tuple(
-        Asked(
+        SourceQuestion(
             row["question"].rstrip("?") + "?",
             tuple(row["answers"]),
             ((row["gold"]["title"], row["gold"]["text"]),),
@@ -101,13 +101,13 @@ def natural(place: Place) -> tuple[Asked, ...]:
     )
 
 
-def hotpot(place: Place) -> tuple[Asked, ...]:
+def hotpot(place: Place) -> tuple[SourceQuestion, ...]:
     """Returns HotpotQA's questions with their ten paragraphs."""
     return ruler_hotpot(place.data)
 
 
 @cache
-def released(folder: Path) -> tuple[Asked, ...]:
+def released_questions(folder: Path) -> tuple[SourceQuestion, ...]:
     """Returns the questions of HELMET's own files, ``kilt/*.jsonl``; what isn't a row is an error.
 
     Raises:
@@ -124,13 +124,13 @@ def _lines(path: Path) -> Iterator[str]:
         yield from (line for line in file if line.strip())
 
 
-def _kilt(path: Path, line: str) -> Asked:
+def _kilt(path: Path, line: str) -> SourceQuestion:
     try:
         row = json.loads(line)
         texts = tuple((str(c["title"]), str(c["text"])) for c in row["ctxs"])
         answers = row["answers"]
         listed = tuple(map(str, [answers] if isinstance(answers, str) else answers))
-        return Asked(str(row["question"]), listed, texts[:1], texts[1:])
+        return SourceQuestion(str(row["question"]), listed, texts[:1], texts[1:])
     except (ValueError, KeyError, TypeError) as error:
         raise MissingDataError(
             f"{path.name}: expected lines with question, answers and ctxs[title, text], got "
@@ -138,12 +138,12 @@ def _kilt(path: Path, line: str) -> Asked:
         ) from error
 
 
-def _passages(questions: Callable[[Place], Sequence[Asked]], kind: str) -> Make:
+def _passages(questions: Callable[[Place], Sequence[SourceQuestion]], kind: str) -> Make:
     def make(rng: random.Random, size: int, number: int, place: Place) -> Sample:
-        pool = released(place.released) if place.released else questions(place)
-        asked = pool[number % len(pool)]
+        pool = released_questions(place.released) if place.released else questions(place)
+        question = pool[number % len(pool)]
         fill = paragraphs(place.data, kind) if _has(place.data, "wiki_passages") else ()
-        return _among(asked, size, number, rng, fill)
+        return _among(question, size, number, rng, fill)
 
     return make
 
@@ -153,21 +153,21 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _among(
-    asked: Asked, size: int, number: int, rng: random.Random, fill: Sequence[Text]
+    question: SourceQuestion, size: int, number: int, rng: random.Random, fill: Sequence[Text]
 ) -> Sample:
     """A question among ``size`` passages, its gold ones from one of six depths on."""
-    taken = {text for _, text in (*asked.own, *asked.near)}
+    taken = {text for _, text in (*question.own, *question.near)}
     far = (pair for pair in rng.sample(fill, len(fill)) if pair[1] not in taken)
-    others = [*asked.near, *far][: max(0, size - len(asked.own))]
+    others = [*question.near, *far][: max(0, size - len(question.own))]
     rng.shuffle(others)
     depth = DEPTHS[number % len(DEPTHS)]
     at = round(depth * len(others))
-    texts = [*others[:at], *asked.own, *others[at:]]
+    texts = [*others[:at], *question.own, *others[at:]]
     return Sample(
         id="",
         documents=tuple(Document(text, f"d{n}", title) for n, (title, text) in enumerate(texts)),
-        question=asked.question,
-        answers=asked.answers,
+        question=question.question,
+        answers=question.answers,
         gold=at,
         budget=20,
         facts={"depth": 100 * depth, "documents": len(texts)},
@@ -181,10 +181,10 @@ def rerank(rng: random.Random, size: int, number: int, place: Place) -> Sample:
     """Returns passages to be ranked for a SQuAD question: its own 2, of its article 1, others 0."""
     rows = list(rows_of(place.data, "squad2"))
     row = rows[number * 7919 % len(rows)]
-    asked = [qa for qa in row["qas"] if not qa["impossible"] and qa["answers"]]
-    if not asked:
+    answerable = [qa for qa in row["qas"] if not qa["impossible"] and qa["answers"]]
+    if not answerable:
         return rerank(rng, size, number + 1, place)
-    question = rng.choice(asked)["question"]
+    question = rng.choice(answerable)["question"]
     near = [r["context"] for r in rows if r["title"] == row["title"] and r is not row]
     far = [r["context"] for r in rows if r["title"] != row["title"]]
     texts = [(2, row["context"]), *((1, text) for text in near), *((0, t) for t in _some(rng, far))]
@@ -232,16 +232,16 @@ def quotesum(rng: random.Random, size: int, number: int, place: Place) -> Sample
 def clapnq(rng: random.Random, size: int, number: int, place: Place) -> Sample:
     """Returns a question of ClapNQ, answerable or not in turn; people's sentences are known."""
     rows = list(rows_of(place.data, "clapnq_dev"))
-    kinds = [[r for r in rows if r["answerable"] is wanted] for wanted in (True, False)]
+    kinds = [[r for r in rows if r["answerable"] is answerable] for answerable in (True, False)]
     kind = kinds[number % 2]
     row = kind[number // 2 % len(kind)]
     documents = tuple(
         Document(p["text"], f"p{n}", p["title"]) for n, p in enumerate(row["passages"])
     )
-    chosen = (
+    selected = (
         [s for a in row["answers"] for s in a["selected_sentences"]] if row["answerable"] else []
     )
-    quotes = [[d.id, text] for text in chosen for d in documents if text in d.text]
+    quotes = [[d.id, text] for text in selected for d in documents if text in d.text]
     golds = tuple(a["answer"] for a in row["answers"]) if row["answerable"] else ()
     return Sample(
         id="",
@@ -264,14 +264,14 @@ def long_document(rng: random.Random, size: int, number: int, place: Place) -> S
     pages = [(row["title"], row["text"]) for row in rows_of(place.data, "docs_18f_handbook")]
     order = random.Random(f"helmet:pages:{number}").sample(range(len(pages)), len(pages))
     for index in order:
-        made = next(handbook_questions(pages[index][1], rng), None)
-        if made is None:
+        entry = next(handbook_questions(pages[index][1], rng), None)
+        if entry is None:
             continue
-        question, answers, window = made
+        question, answers, excerpt = entry
         others = [p for n, p in enumerate(pages) if n != index and answers[0] not in p[1]]
         texts = rng.sample(others, min(size, len(others)))
-        texts.insert(rng.randint(0, len(texts)), (pages[index][0], window))
-        gold = texts.index((pages[index][0], window))
+        texts.insert(rng.randint(0, len(texts)), (pages[index][0], excerpt))
+        gold = texts.index((pages[index][0], excerpt))
         return Sample(
             id="",
             documents=tuple(Document(t, f"d{n}", title) for n, (title, t) in enumerate(texts)),
@@ -321,7 +321,7 @@ def _sample(
 
     def make(size: int) -> Sample:
         rng = random.Random(f"helmet:{seed}:{name}")
-        made = task.make(rng, size, number, place)
-        return replace(made, id=name, group=task.name, length=0 if task.fixed else length)
+        sample = task.make(rng, size, number, place)
+        return replace(sample, id=name, group=task.name, length=0 if task.fixed else length)
 
-    return fitter.whole(make(0)) if task.fixed else fitter.fitted(make, length)
+    return fitter.whole(make(0)) if task.fixed else fitter.largest_fitting(make, length)

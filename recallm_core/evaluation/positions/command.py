@@ -23,7 +23,7 @@ from recallm_core.evaluation.positions.items import (
     questions,
     samples,
 )
-from recallm_core.evaluation.positions.scores import scored
+from recallm_core.evaluation.positions.scores import answer_scores
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
@@ -70,8 +70,8 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
         ways = ways_of(llm, arguments, stack)
         check_settings(folder, settings, resume=arguments.resume)
         cells = _cells(rows, arguments.documents, data, meter)
-        asked = ask(ways, cells, folder, say, batch=arguments.batch, score=scored)
-    about = settings | {"command": command, "commit": commit(), "left_out": list(asked.left_out)}
+        result = ask(ways, cells, folder, say, batch=arguments.batch, score=answer_scores)
+    about = settings | {"command": command, "commit": commit(), "left_out": list(result.left_out)}
     write_report(folder, about)
     say(f"report: {folder / 'report.html'}")
 

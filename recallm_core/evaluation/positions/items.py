@@ -61,17 +61,17 @@ def samples(
     Distractors stand in the order in which BM25 ranks them, then passages of Wikipedia.
 
     Raises:
-        LengthError: A prompt doesn't fit the model's window: nothing is cut silently.
+        LengthError: A prompt doesn't fit the model's context length: nothing is cut silently.
         MissingDataError: There are fewer passages than asked for.
     """
-    made = [_placed(row, documents, position, folder) for row in rows]
-    longest = max(map(meter.tokens, made))
+    placed = [_placed(row, documents, position, folder) for row in rows]
+    longest = max(map(meter.tokens, placed))
     if longest > meter.room(longest):
         raise LengthError(
-            f"{documents} documents take {longest:,} tokens, more than the model's window of "
-            f"{meter.window:,} leaves; ask for fewer documents"
+            f"{documents} documents take {longest:,} tokens, more than the model's context length "
+            f"of {meter.context_length:,} leaves; ask for fewer documents"
         )
-    return made
+    return placed
 
 
 def _placed(row: dict[str, Any], documents: int, position: int, folder: Path) -> Sample:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from recallm_core.evaluation.frame.compare import shown_gap
 from recallm_core.evaluation.frame.report import by_groups, cell, figures
 from recallm_core.evaluation.frame.results import (
-    grouped,
+    group_by,
     in_order,
     mean,
     of_way,
-    paired,
+    score_pairs,
     value,
     ways,
 )
-from recallm_core.evaluation.frame.statistics import compared, shown_p
+from recallm_core.evaluation.frame.statistics import difference_of, shown_p
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.positions.items import CLOSED, ORACLE
 from recallm_core.evaluation.report import table
@@ -68,7 +68,7 @@ class Curve:
 def curve(rows: Sequence[Row], measure: str = "score") -> Curve | None:
     """Returns the scores of one way and number of documents; None where no question is complete."""
     positions = tuple(sorted({row["facts"]["position"] for row in rows}))
-    by_question = grouped(in_order(rows), lambda row: row["facts"]["question"])
+    by_question = group_by(in_order(rows), lambda row: row["facts"]["question"])
     lines = []
     for some in by_question.values():
         at = {row["facts"]["position"]: value(row, measure) or 0.0 for row in some}
@@ -122,10 +122,10 @@ def dip_difference(first: Sequence[Row], second: Sequence[Row]) -> tuple[Interva
     return with_interval(point, draws, len(a.scores)), min(1.0, 2 * min(above, below))
 
 
-def positioned(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_document_count(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Returns the rows that have a position, by their number of documents."""
     placed = [row for row in rows if "position" in row["facts"]]
-    groups = grouped(placed, lambda row: row["task"])
+    groups = group_by(placed, lambda row: row["task"])
     return dict(sorted(groups.items(), key=lambda pair: pair[1][0]["facts"]["documents"]))
 
 
@@ -133,7 +133,7 @@ def parts(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
     """Returns the parts of the report."""
     return [
         "In per cent, with 95 % intervals.\n",
-        *(_positions(task, some) for task, some in positioned(rows).items()),
+        *(_positions(task, some) for task, some in by_document_count(rows).items()),
         _controls(rows),
         _all(rows),
         _HOW,
@@ -145,9 +145,9 @@ def _positions(task: str, rows: Sequence[Row]) -> str:
     head = ["way", *(f"gold at {position}" for position in shown), "dip", "slope"]
     body = []
     for way in ways(rows):
-        own = of_way(rows, way)
-        groups = grouped(own, lambda row: row["facts"]["position"])
-        line = curve(own)
+        way_rows = of_way(rows, way)
+        groups = group_by(way_rows, lambda row: row["facts"]["position"])
+        line = curve(way_rows)
         shape = [cell(dip(line)), cell(slope(line))] if line else ["-", "-"]
         body.append([way, *(cell(mean(groups.get(p, []), "score")) for p in shown), *shape])
     return f"## {task}: score by position\n\n{table(head, body)}{_between(rows)}"
@@ -159,7 +159,7 @@ def _between(rows: Sequence[Row]) -> str:
     body = []
     for other in names[1:]:
         first, second = of_way(rows, names[0]), of_way(rows, other)
-        difference = compared(paired(first, second, "score", lambda row: row["id"]))
+        difference = difference_of(score_pairs(first, second, "score", lambda row: row["id"]))
         deeper = dip_difference(second, first)
         if difference is not None:
             gap = [shown_gap(difference), shown_p(difference.p)]
@@ -185,7 +185,7 @@ def _controls(rows: Sequence[Row]) -> str:
 
 
 def _all(rows: Sequence[Row]) -> str:
-    placed = [row for some in positioned(rows).values() for row in some]
+    placed = [row for some in by_document_count(rows).values() for row in some]
     groups = {way: of_way(placed, way) for way in ways(placed)}
     shown = {"score": "score", "text": "text", "EM": "em", "quotes gold": "cites_gold"}
     shown |= {"quote holds answer": "hit", "abstained": "abstained", "cut off": "truncated"}
@@ -201,10 +201,10 @@ def _all(rows: Sequence[Row]) -> str:
 def data(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns all figures as plain values."""
     result: dict[str, Any] = {}
-    for (task, way), some in grouped(rows, lambda r: (r["task"], r["condition"])).items():
+    for (task, way), some in group_by(rows, lambda r: (r["task"], r["condition"])).items():
         entry = figures(some, MEASURES)
         if "position" in some[0]["facts"]:
-            groups = grouped(some, lambda row: row["facts"]["position"])
+            groups = group_by(some, lambda row: row["facts"]["position"])
             entry["positions"] = {str(p): figures(g, MEASURES) for p, g in sorted(groups.items())}
             line = curve(some)
             if line is not None:

@@ -23,7 +23,7 @@ from recallm_core.evaluation.frame.report import write_suite
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.ruler import report
-from recallm_core.evaluation.ruler.scores import scored
+from recallm_core.evaluation.ruler.scores import answer_scores
 from recallm_core.evaluation.ruler.tasks import NEED_TEXT, TASKS, Task, Texts, samples
 from recallm_core.evaluation.runner import check_settings
 from recallm_core.generator import RecaLLM
@@ -57,7 +57,7 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     """Runs the command with a loaded model.
 
     Raises:
-        RecallmError: A length is above the window, or the folder can't be used.
+        RecallmError: A length is above the model's context length, or the folder can't be used.
     """
     meter = Meter(llm, arguments.thought)
     meter.check(arguments.lengths)
@@ -76,11 +76,11 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
             for n in arguments.lengths
             for name in names
         ]
-        asked = ask(ways, cells, folder, say, batch=arguments.batch, score=scored)
+        result = ask(ways, cells, folder, say, batch=arguments.batch, score=answer_scores)
     about = settings | {
         "command": command,
         "commit": commit(),
-        "left_out": [*notes, *asked.left_out],
+        "left_out": [*notes, *result.left_out],
     }
     write_report(folder, about)
     say(f"report: {folder / 'report.html'}")

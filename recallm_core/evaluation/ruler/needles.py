@@ -49,8 +49,8 @@ class Needles:
         rng.shuffle(needles)
         units, others = self._haystack(rng, size, text)
         placed, depths = _placed(units, needles, rng, even=self.hay == "text")
-        asked = {key for key, _ in queried}
-        first = next(n for n, needle in enumerate(needles) if any(k in needle for k in asked))
+        names = {key for key, _ in queried}
+        first = next(n for n, needle in enumerate(needles) if any(k in needle for k in names))
         golds = tuple(value for _, values in queried for value in values)
         between = " " if self.hay == "text" else "\n"
         hidden = [value for _, values in pairs for value in values]

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from recallm_core.evaluation.frame.lengths import shown_length
-from recallm_core.evaluation.frame.results import grouped, of_way, values, ways
+from recallm_core.evaluation.frame.results import group_by, of_way, values, ways
 from recallm_core.evaluation.metrics import interval
 from recallm_core.evaluation.plots import COLOURS, STYLE
 from recallm_core.evaluation.rows import Row
@@ -40,9 +40,9 @@ def _lengths(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     shown = lengths(rows)
     for number, way in enumerate(ways(rows)):
-        own = of_way(rows, way)
+        way_rows = of_way(rows, way)
         colour = COLOURS[number % len(COLOURS)]
-        cells = [[row for row in own if row["length"] == length] for length in shown]
+        cells = [[row for row in way_rows if row["length"] == length] for length in shown]
         axes.plot(shown, [task_means(some) or 0.0 for some in cells], "o-", color=colour, label=way)
         bounds = [interval(values(some, "score") or [0.0]) for some in cells]
         low, high = [bound.low for bound in bounds], [bound.high for bound in bounds]
@@ -68,7 +68,7 @@ def _depth(rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     image: Any = None
     for axes, way in zip(panels, names, strict=True):
-        groups = grouped(of_way(placed, way), lambda row: (band(row), row["length"]))
+        groups = group_by(of_way(placed, way), lambda row: (band(row), row["length"]))
         grid = [[_share(groups.get((n, length), [])) for length in shown] for n in range(BANDS)]
         image = axes.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
         axes.set_xticks(range(len(shown)), [shown_length(length) for length in shown])

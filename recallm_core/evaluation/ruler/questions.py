@@ -18,7 +18,7 @@ _OUT = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SourceQuestion:
     """A question with what answers it, and what is put beside it first.
 
     Attributes:
@@ -34,7 +34,9 @@ class Asked:
     near: tuple[tuple[str, str], ...]
 
 
-def make(rng: random.Random, size: int, pool: Sequence[Asked], fill: Sequence[Any]) -> Sample:
+def make(
+    rng: random.Random, size: int, pool: Sequence[SourceQuestion], fill: Sequence[Any]
+) -> Sample:
     """Returns a question among paragraphs that hold ``size`` words beside its own.
 
     Args:
@@ -43,16 +45,16 @@ def make(rng: random.Random, size: int, pool: Sequence[Asked], fill: Sequence[An
         pool: Questions.
         fill: Paragraphs of other articles.
     """
-    asked = rng.choice(pool)
+    question = rng.choice(pool)
     order = random.Random(rng.random())
-    texts = [*asked.own, *_cut(_distractors(asked, fill, order), size)]
+    texts = [*question.own, *_cut(_distractors(question, fill, order), size)]
     rng.shuffle(texts)
-    gold = texts.index(asked.own[0])
+    gold = texts.index(question.own[0])
     return Sample(
         id="",
         documents=tuple(Document(text, f"d{n}", title) for n, (title, text) in enumerate(texts)),
-        question=asked.question,
-        answers=asked.answers,
+        question=question.question,
+        answers=question.answers,
         gold=gold,
         budget=_OUT,
         facts={"depth": 100 * gold / max(1, len(texts) - 1), "documents": len(texts)},
@@ -60,11 +62,11 @@ def make(rng: random.Random, size: int, pool: Sequence[Asked], fill: Sequence[An
 
 
 def _distractors(
-    asked: Asked, fill: Sequence[tuple[str, str]], rng: random.Random
+    question: SourceQuestion, fill: Sequence[tuple[str, str]], rng: random.Random
 ) -> Iterator[tuple[str, str]]:
     """The paragraphs that come first, then others, each once."""
-    yield from rng.sample(asked.near, len(asked.near))
-    taken = {text for _, text in (*asked.own, *asked.near)}
+    yield from rng.sample(question.near, len(question.near))
+    taken = {text for _, text in (*question.own, *question.near)}
     for index in rng.sample(range(len(fill)), len(fill)):
         if fill[index][1] not in taken:
             yield fill[index]
@@ -80,7 +82,7 @@ def _cut(pairs: Iterator[tuple[str, str]], words: int) -> Iterator[tuple[str, st
 
 
 @cache
-def squad(folder: Path) -> tuple[Asked, ...]:
+def squad(folder: Path) -> tuple[SourceQuestion, ...]:
     """Returns the answerable questions of SQuAD 2.0; paragraphs of their article come first.
 
     Raises:
@@ -91,7 +93,9 @@ def squad(folder: Path) -> tuple[Asked, ...]:
     for row in rows:
         articles.setdefault(row["title"], []).append((row["title"], row["context"]))
     return tuple(
-        Asked(qa["question"], _golds(qa), ((row["title"], row["context"]),), _near(articles, row))
+        SourceQuestion(
+            qa["question"], _golds(qa), ((row["title"], row["context"]),), _near(articles, row)
+        )
         for row in rows
         for qa in row["qas"]
         if not qa["impossible"] and qa["answers"]
@@ -109,7 +113,7 @@ def _near(
 
 
 @cache
-def hotpot(folder: Path) -> tuple[Asked, ...]:
+def hotpot(folder: Path) -> tuple[SourceQuestion, ...]:
     """Returns the questions of HotpotQA, the ten paragraphs that come with each beside it.
 
     Raises:
@@ -118,11 +122,11 @@ def hotpot(folder: Path) -> tuple[Asked, ...]:
     return tuple(_hotpot(row) for row in rows_of(folder, "hotpotqa_dev"))
 
 
-def _hotpot(row: dict[str, Any]) -> Asked:
+def _hotpot(row: dict[str, Any]) -> SourceQuestion:
     pairs = [(p["gold"], (p["title"], "".join(p["sentences"]).strip())) for p in row["paragraphs"]]
-    own = tuple(pair for gold, pair in pairs if gold)
+    gold_paragraphs = tuple(pair for gold, pair in pairs if gold)
     near = tuple(pair for gold, pair in pairs if not gold)
-    return Asked(row["question"], (row["answer"],), own, near)
+    return SourceQuestion(row["question"], (row["answer"],), gold_paragraphs, near)
 
 
 @cache
@@ -132,8 +136,8 @@ def paragraphs(folder: Path, kind: str) -> tuple[tuple[str, str], ...]:
     Raises:
         MissingDataError: The folder has no such file.
     """
-    asked = squad(folder) if kind == "squad" else hotpot(folder)
-    pairs = [pair for each in asked for pair in (*each.own, *each.near)]
+    questions = squad(folder) if kind == "squad" else hotpot(folder)
+    pairs = [pair for question in questions for pair in (*question.own, *question.near)]
     if (folder / "wiki_passages.jsonl.gz").is_file():
         pairs += [(row["title"], row["text"]) for row in read_rows(folder, "wiki_passages")]
     return tuple(dict.fromkeys(pairs))

@@ -9,14 +9,14 @@ from recallm_core.evaluation.frame.compare import shown_gap
 from recallm_core.evaluation.frame.lengths import LEAST, shown_length
 from recallm_core.evaluation.frame.report import cell, figures
 from recallm_core.evaluation.frame.results import (
-    grouped,
+    group_by,
     mean,
     of_way,
-    paired,
+    score_pairs,
     values,
     ways,
 )
-from recallm_core.evaluation.frame.statistics import compared, shown_p
+from recallm_core.evaluation.frame.statistics import difference_of, shown_p
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row
 from recallm_core.evaluation.ruler.tasks import NEEDLES, TASKS
@@ -69,7 +69,7 @@ def lengths(rows: Sequence[Row]) -> list[int]:
 
 def task_means(rows: Sequence[Row], measure: str = "score") -> float | None:
     """Returns the plain mean over tasks of their means; None where there are no rows."""
-    groups = grouped(rows, lambda row: row["task"])
+    groups = group_by(rows, lambda row: row["task"])
     means = [
         sum(numbers) / len(numbers) for r in groups.values() if (numbers := values(r, measure))
     ]
@@ -79,7 +79,7 @@ def task_means(rows: Sequence[Row], measure: str = "score") -> float | None:
 def complete_lengths(rows: Sequence[Row]) -> list[int]:
     """Returns the lengths at which every task of the rows was asked: means compare only there."""
     tasks = {row["task"] for row in rows}
-    at = grouped(rows, lambda row: row["length"])
+    at = group_by(rows, lambda row: row["length"])
     return [n for n in sorted(at) if {row["task"] for row in at[n]} == tasks]
 
 
@@ -94,7 +94,7 @@ def effective_length(rows: Sequence[Row]) -> int | None:
     return best
 
 
-def weighted(rows: Sequence[Row], *, rising: bool) -> float:
+def weighted_mean(rows: Sequence[Row], *, rising: bool) -> float:
     """Returns RULER's weighted mean over lengths: the longer count more, or less."""
     points = [
         task_means([row for row in rows if row["length"] == length]) or 0.0
@@ -125,8 +125,8 @@ def _headline_of(way: str, rows: Sequence[Row], shown: Sequence[int]) -> list[st
     return [
         way,
         *(f"{100 * (means[n] or 0):.1f}" if n in means else "-" for n in shown),
-        f"{100 * weighted(rows, rising=True):.1f}",
-        f"{100 * weighted(rows, rising=False):.1f}",
+        f"{100 * weighted_mean(rows, rising=True):.1f}",
+        f"{100 * weighted_mean(rows, rising=False):.1f}",
         shown_length(longest) if longest else "none",
         f"{100 * (task_means(rows, 'precision') or 0):.1f}",
     ]
@@ -137,8 +137,8 @@ def _against(rows: Sequence[Row]) -> str:
     names = ways(rows)
     lines = []
     for other in names[1:]:
-        pairs = paired(of_way(rows, names[0]), of_way(rows, other), "score", lambda r: r["id"])
-        difference = compared(pairs)
+        pairs = score_pairs(of_way(rows, names[0]), of_way(rows, other), "score", lambda r: r["id"])
+        difference = difference_of(pairs)
         if difference is not None:
             gap = shown_gap(difference)
             lines.append([f"{names[0]} - {other}", str(len(pairs)), gap, shown_p(difference.p)])
@@ -148,8 +148,8 @@ def _against(rows: Sequence[Row]) -> str:
 
 
 def _tasks(rows: Sequence[Row], way: str) -> str:
-    own, shown = of_way(rows, way), lengths(rows)
-    groups = grouped(own, lambda row: (row["task"], row["length"]))
+    way_rows, shown = of_way(rows, way), lengths(rows)
+    groups = group_by(way_rows, lambda row: (row["task"], row["length"]))
     names = [name for name in TASKS if any((name, length) in groups for length in shown)]
     head = ["task", "n", *map(shown_length, shown), "precision", "own words", "quoted", "truncated"]
     body = [_task_line(name, groups, shown) for name in names]
@@ -193,14 +193,14 @@ def _depths(rows: Sequence[Row]) -> str:
     titles = [f"{100 * n // BANDS}-{100 * (n + 1) // BANDS} %" for n in range(BANDS)]
     body = []
     for way in ways(placed):
-        groups = grouped(of_way(placed, way), band)
+        groups = group_by(of_way(placed, way), band)
         body.append([way, *(cell(mean(groups.get(n, []), "score")) for n in range(BANDS))])
     return "## Needles by depth (of the first one asked for)\n\n" + table(["way", *titles], body)
 
 
 def _fill(rows: Sequence[Row]) -> str:
     """How full the contexts are, and which cells aren't of their length."""
-    groups = grouped(rows, lambda row: (row["task"], row["length"], row["condition"]))
+    groups = group_by(rows, lambda row: (row["task"], row["length"], row["condition"]))
     short = [
         f"{task} at {shown_length(length)} ({way}): {min(values(some, 'fill')):.2f}"
         for (task, length, way), some in groups.items()
@@ -217,15 +217,16 @@ def data(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns all figures as plain values."""
     result: dict[str, Any] = {}
     for way in ways(rows):
-        own = of_way(rows, way)
+        way_rows = of_way(rows, way)
         tasks: dict[str, Any] = {}
-        for (task, length), some in grouped(own, lambda r: (r["task"], r["length"])).items():
+        for (task, length), some in group_by(way_rows, lambda r: (r["task"], r["length"])).items():
             tasks.setdefault(task, {})[str(length)] = figures(some, MEASURES)
         result[way] = {
             "means": {
-                str(n): task_means([row for row in own if row["length"] == n]) for n in lengths(own)
+                str(n): task_means([row for row in way_rows if row["length"] == n])
+                for n in lengths(way_rows)
             },
-            "effective_length": effective_length(own),
+            "effective_length": effective_length(way_rows),
             "tasks": tasks,
         }
     return {"ways": result}

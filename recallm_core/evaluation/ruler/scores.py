@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from recallm_core.evaluation.cited.words import words_of
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.ruler.tasks import TASKS, Task
 
 
-def scored(item: Item, told: Told) -> dict[str, float]:
+def answer_scores(item: Item, answer: AnswerRecord) -> dict[str, float]:
     """Returns the figures of an answer.
 
     ``score`` is RULER's, over the text that a user reads; ``words`` the same over the model's own
@@ -22,13 +22,13 @@ def scored(item: Item, told: Told) -> dict[str, float]:
     assert isinstance(item, Sample)
     task = TASKS[item.task]
     figures = {
-        "score": string_match(task, told.text, item.answers),
-        "words": string_match(task, told.words, item.answers),
-        "precision": precision(task, told.text, item.answers),
-        "quoted": string_match(task, "\n".join(told.quoted), item.answers),
-        "truncated": float(told.finish_reason == "length"),
-        "abstained": float(bool(told.abstained)),
-        "fill": (told.prompt_tokens + item.budget) / item.length if item.length else 0.0,
+        "score": string_match(task, answer.text, item.answers),
+        "words": string_match(task, answer.words, item.answers),
+        "precision": precision(task, answer.text, item.answers),
+        "quoted": string_match(task, "\n".join(answer.quoted), item.answers),
+        "truncated": float(answer.finish_reason == "length"),
+        "abstained": float(bool(answer.abstained)),
+        "fill": (answer.prompt_tokens + item.budget) / item.length if item.length else 0.0,
     }
     return figures
 
@@ -50,8 +50,8 @@ def precision(task: Task, text: str, golds: Sequence[str]) -> float:
     if not task.candidate:
         return max((_word_precision(text, gold) for gold in golds), default=0.0)
     offered = set(re.findall(task.candidate, text.casefold()))
-    wanted = {gold.casefold() for gold in golds}
-    return len(offered & wanted) / len(offered) if offered else 0.0
+    values = {gold.casefold() for gold in golds}
+    return len(offered & values) / len(offered) if offered else 0.0
 
 
 def _word_precision(text: str, gold: str) -> float:

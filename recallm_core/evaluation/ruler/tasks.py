@@ -136,4 +136,4 @@ def _sample(
         rng = random.Random(f"ruler:{seed}:{name}")
         return replace(task.make(rng, size, length, texts), id=name, group=task.name, length=length)
 
-    return fitter.fitted(make, length)
+    return fitter.largest_fitting(make, length)

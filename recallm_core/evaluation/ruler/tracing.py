@@ -28,11 +28,11 @@ def variables(rng: random.Random, size: int) -> Sample:
     """Returns a chain of assignments in ``size`` lines of noise; all its variables are wanted."""
     text, value, names, depth = _chain(rng, size, 5)
     shot_text, shot_value, shot_names, _ = _chain(rng, _SHOT_NOISE, 3)
-    shot = f"{shot_text}\n\n{_asked(shot_value)}", _listed(shot_value, shot_names)
+    shot = f"{shot_text}\n\n{_question(shot_value)}", _answer(shot_value, shot_names)
     return Sample(
         id="",
         documents=(Document(text, "text", "Text"),),
-        question=_asked(value),
+        question=_question(value),
         answers=tuple(names),
         budget=30,
         shots=(shot,),
@@ -40,11 +40,11 @@ def variables(rng: random.Random, size: int) -> Sample:
     )
 
 
-def _asked(value: str) -> str:
+def _question(value: str) -> str:
     return f"Find all variables that are assigned the value {value} in the text above."
 
 
-def _listed(value: str, names: Sequence[str]) -> str:
+def _answer(value: str, names: Sequence[str]) -> str:
     return (
         "According to the chain(s) of variable assignment in the text above, "
         f"{len(names)} variables are assigned the value {value}, they are: {' '.join(names)}"

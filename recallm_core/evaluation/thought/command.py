@@ -36,7 +36,7 @@ from recallm_core.evaluation.thought.conditions import (
     samples,
 )
 from recallm_core.evaluation.thought.dictionaries import Dictionary
-from recallm_core.evaluation.thought.scores import scored
+from recallm_core.evaluation.thought.scores import answer_scores
 from recallm_core.evaluation.thought.traces import SOURCES, ByThinking, own_traces, templates
 from recallm_core.generator import RecaLLM
 from recallm_core.prompting.params import GenerationParams
@@ -89,7 +89,7 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
     """Runs the command with a loaded model.
 
     Raises:
-        RecallmError: A length is above the window, or the folder can't be used.
+        RecallmError: A length is above the model's context length, or the folder can't be used.
     """
     meter = Meter(llm, arguments.thought + max(arguments.doses, default=0))
     meter.check(arguments.lengths)
@@ -99,13 +99,13 @@ def measure(llm: RecaLLM, arguments: argparse.Namespace, command: str, say: Say)
         ways = ways_of(llm, arguments, stack)
         check_settings(folder, settings, resume=arguments.resume)
         entries = _entries(arguments, meter)
-        traces, told = _traces(llm, arguments, entries, folder, say)
-        say(told)
+        traces, provenance = _traces(llm, arguments, entries, folder, say)
+        say(provenance)
         begin = Beginnings(traces, _filler(arguments), "" if llm.recipe.thinks else "Answer: ")
         cells = _cells(arguments, begin, meter)
-        asked = ask(ways, cells, folder, say, batch=arguments.batch, score=scored)
-    about = settings | {"command": command, "commit": commit(), "traces_used": told}
-    write_report(folder, about | {"left_out": list(asked.left_out)})
+        result = ask(ways, cells, folder, say, batch=arguments.batch, score=answer_scores)
+    about = settings | {"command": command, "commit": commit(), "traces_used": provenance}
+    write_report(folder, about | {"left_out": list(result.left_out)})
     say(f"report: {folder / 'report.html'}")
 
 
@@ -130,16 +130,16 @@ def _traces(
     say: Say,
 ) -> tuple[dict[int, str], str]:
     """What is replayed, and what a report says about it."""
-    made = dict(templates(entries))
+    by_rule = dict(templates(entries))
     if arguments.traces == "templated":
-        return made, "made by rule"
+        return by_rule, "made by rule"
     params = GenerationParams(temperature=arguments.temperature, seed=arguments.seed)
     way = ByThinking(llm, "trace", params, arguments.trace_tokens)
-    own = own_traces(way, entries, folder / "traces", say, batch=arguments.batch)
-    right = f"{len(own)} of the model's own {len(entries)} traces are right"
-    if arguments.traces == "own" or len(own) >= _ENOUGH * len(entries):
-        return own, f"the model's own; {right}"
-    return made, f"made by rule, as {right}"
+    by_model = own_traces(way, entries, folder / "traces", say, batch=arguments.batch)
+    right = f"{len(by_model)} of the model's own {len(entries)} traces are right"
+    if arguments.traces == "own" or len(by_model) >= _ENOUGH * len(entries):
+        return by_model, f"the model's own; {right}"
+    return by_rule, f"made by rule, as {right}"
 
 
 def _cells(arguments: argparse.Namespace, begin: Beginnings, meter: Meter) -> list[Cell]:
@@ -154,10 +154,10 @@ def _cells(arguments: argparse.Namespace, begin: Beginnings, meter: Meter) -> li
             NAME,
             f"{shown_length(length)}, {kind}",
             arguments.n * count,
-            partial(_samples, arguments, length, begin, meter, wanted),
+            partial(_samples, arguments, length, begin, meter, names),
         )
         for length in arguments.lengths
-        for kind, wanted, count in (
+        for kind, names, count in (
             ("paired", paired, len(paired) + len(arguments.doses)),
             ("solved", single, len(single)),
         )
@@ -169,11 +169,11 @@ def _samples(
     length: int,
     begin: Beginnings,
     meter: Meter,
-    wanted: Sequence[str],
+    names: Sequence[str],
 ) -> list[Sample]:
     entries = dictionaries(length, arguments.n, seed=arguments.seed, meter=meter)
-    doses = () if SOLVE in wanted else arguments.doses
-    return samples(entries, length, begin, meter, doses, wanted)
+    doses = () if SOLVE in names else arguments.doses
+    return samples(entries, length, begin, meter, doses, names)
 
 
 def write_report(folder: Path, about: dict[str, Any]) -> None:

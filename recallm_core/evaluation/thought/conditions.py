@@ -67,7 +67,7 @@ def dictionaries(length: int, n: int, *, seed: int, meter: Meter) -> list[Dictio
         def make(size: int, number: int = number) -> Sample:
             return _direct(dictionary(number, max(2, size), seed), length)
 
-        fitted = fitter.fitted(make, length)
+        fitted = fitter.largest_fitting(make, length)
         sizes.append(dictionary(number, int(fitted.facts["pairs"]), seed))
     return sizes
 
@@ -93,32 +93,31 @@ def samples(
     begin: Beginnings,
     meter: Meter,
     doses: Sequence[int] = (),
-    wanted: Sequence[str] = CONDITIONS,
+    names: Sequence[str] = CONDITIONS,
 ) -> list[Sample]:
     """Returns every dictionary under every condition, those of one dictionary together."""
-    made = [
+    return [
         sample
         for entry in entries
         for sample in _all(entry, length, begin, meter, doses)
-        if sample.task in wanted or is_dose(sample.task)
+        if sample.task in names or is_dose(sample.task)
     ]
-    return made
 
 
 def _all(
     entry: Dictionary, length: int, begin: Beginnings, meter: Meter, doses: Sequence[int]
 ) -> Iterator[Sample]:
-    asked = direct_question(entry)
+    question = direct_question(entry)
     yield _sample(entry, length, SOLVE, solve_question(entry.problem), budget=_OUT)
     yield _absent(entry, length)
     for name, words, opens in _untraced(entry, begin):
-        yield _sample(entry, length, name, asked, words, opens=opens)
+        yield _sample(entry, length, name, question, words, opens=opens)
     if entry.number in begin.traces:
         for name, words, opens in _traced(entry, begin, meter):
-            yield _sample(entry, length, name, asked, words, opens=opens)
+            yield _sample(entry, length, name, question, words, opens=opens)
         for tokens in doses:
             words = _dosed(entry, begin, meter, tokens) + " " + begin.answer
-            yield _sample(entry, length, dose(tokens), asked, words)
+            yield _sample(entry, length, dose(tokens), question, words)
 
 
 def _untraced(entry: Dictionary, begin: Beginnings) -> Iterator[tuple[str, str, bool]]:
@@ -146,12 +145,12 @@ def _other(entry: Dictionary, traces: Mapping[int, str]) -> str:
     numbers = sorted(number for number in traces if number != entry.number)
     if not numbers:
         return ""
-    chosen = next((n for n in numbers if n > entry.number), numbers[0])
-    trace = traces[chosen]
+    other = next((n for n in numbers if n > entry.number), numbers[0])
+    trace = traces[other]
     stated = re.findall(r"-?\d+", trace)
     last = stated[-1] if stated else ""
-    own = str(entry.key)
-    return re.sub(rf"(?<![\d-]){re.escape(last)}(?!\d)", own, trace) if last else trace
+    key = str(entry.key)
+    return re.sub(rf"(?<![\d-]){re.escape(last)}(?!\d)", key, trace) if last else trace
 
 
 def _filled(text: Haystack, tokens: int, meter: Meter) -> str:

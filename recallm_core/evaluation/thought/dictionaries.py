@@ -139,7 +139,7 @@ def _bracketed(term: str) -> str:
     return f"({term})" if term.startswith("-") else term
 
 
-def templated(entry: Dictionary) -> str:
+def templated_trace(entry: Dictionary) -> str:
     """Returns the working as someone writes it who thinks aloud."""
     return " ".join(entry.steps)
 

@@ -24,7 +24,7 @@ _PAIRS = 24
 _DICTIONARIES = 30
 
 
-def thought() -> Iterator[Item]:
+def thought_pairs() -> Iterator[Item]:
     """Yields each dictionary under all conditions."""
     for number in range(_DICTIONARIES):
         yield from _conditions(number)
@@ -38,7 +38,7 @@ def _conditions(number: int) -> Iterator[Item]:
     documents = (Document(lines, "list", "Codes"),)
     key = rng.choice(keys)
     factor, offset = rng.randint(2, 9), rng.randint(1, 50)
-    asked = f"Solve {factor}x + {offset} = {factor * key + offset}. Which code is listed for x?"
+    solving = f"Solve {factor}x + {offset} = {factor * key + offset}. Which code is listed for x?"
     direct = f"Which code is listed for {key}?"
     steps = _steps(key, factor, offset)
     line = f"{steps}The line that I need begins with {key}: "
@@ -46,9 +46,9 @@ def _conditions(number: int) -> Iterator[Item]:
         (DIRECT, direct, "", False),
         (AFTER, direct, steps, False),
         (OPENED, direct, steps, True),
-        (SOLVE, asked, "", False),
-        (HANDED, asked, steps, False),
-        (LINE, asked, line, True),
+        (SOLVE, solving, "", False),
+        (HANDED, solving, steps, False),
+        (LINE, solving, line, True),
     ):
         name = f"{number}-{re.sub(r'[^a-z]+', '-', group)}"
         yield Item(name, documents, question, (pairs[key],), 0, group, reasoning, opens)

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from recallm_core.evaluation.frame.lengths import shown_length
-from recallm_core.evaluation.frame.results import grouped, mean, of_way, ways
+from recallm_core.evaluation.frame.results import group_by, mean, of_way, ways
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.plots import COLOURS, STYLE, grouped_bars
 from recallm_core.evaluation.rows import Row
@@ -39,7 +39,7 @@ def _conditions(rows: Sequence[Row]) -> Figure:
     at = lengths(rows)
     figure = Figure(figsize=(1.25 * len(shown) + 1.5, 2.9 * len(at) + 0.6), layout="constrained")
     for axes, length in zip(figure.subplots(len(at), 1, squeeze=False)[:, 0], at, strict=True):
-        groups = grouped(
+        groups = group_by(
             (row for row in rows if row["length"] == length),
             lambda row: (row["condition"], row["task"]),
         )
@@ -57,9 +57,9 @@ def _conditions(rows: Sequence[Row]) -> Figure:
 def _gap(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(6.0, 3.4), layout="constrained")
     axes = figure.subplots()
-    wanted = [gap for gap in gaps(rows) if (gap.first, gap.second) == (DIRECT, REPLAYED)]
+    replayed = [gap for gap in gaps(rows) if (gap.first, gap.second) == (DIRECT, REPLAYED)]
     for way, colour in _colours(rows).items():
-        line = [gap for gap in wanted if gap.way == way]
+        line = [gap for gap in replayed if gap.way == way]
         at = [gap.length for gap in line]
         bounds = [gap.difference.gap for gap in line]
         axes.plot(at, [gap.mean for gap in bounds], "o-", color=colour, label=way)
@@ -78,7 +78,7 @@ def _dose(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     doses = [task for task in tasks(rows) if is_dose(task)]
     for way, colour in _colours(rows).items():
-        groups = grouped(of_way(rows, way), lambda row: row["task"])
+        groups = group_by(of_way(rows, way), lambda row: row["task"])
         points = [(0, mean(groups.get(DIRECT, []), "score"))]
         points += [(dose_tokens(task), mean(groups.get(task, []), "score")) for task in doses]
         known = [(x, score) for x, score in points if score is not None]

@@ -11,8 +11,8 @@ import numpy as np
 from recallm_core.evaluation.frame.compare import shown_gap
 from recallm_core.evaluation.frame.lengths import shown_length
 from recallm_core.evaluation.frame.report import cell, figures
-from recallm_core.evaluation.frame.results import grouped, mean, of_way, value, values, ways
-from recallm_core.evaluation.frame.statistics import Difference, compared, shown_p
+from recallm_core.evaluation.frame.results import group_by, mean, of_way, value, values, ways
+from recallm_core.evaluation.frame.statistics import Difference, difference_of, shown_p
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.report import table
 from recallm_core.evaluation.rows import Row
@@ -96,7 +96,7 @@ def dose_tokens(task: str) -> int:
 
 def pairs_of(rows: Sequence[Row], first: str, second: str) -> list[tuple[float, float]]:
     """Returns the scores of dictionaries that were asked under both conditions."""
-    by_task = grouped(rows, lambda row: row["task"])
+    by_task = group_by(rows, lambda row: row["task"])
     others = {row["facts"]["dictionary"]: value(row, "score") for row in by_task.get(second, [])}
     pairs = (
         (value(row, "score"), others.get(row["facts"]["dictionary"]))
@@ -113,7 +113,7 @@ def gaps(rows: Sequence[Row]) -> list[Gap]:
         for length in lengths(rows)
         for way in ways(rows)
         for some in [[r for r in of_way(rows, way) if r["length"] == length]]
-        for difference in [compared(pairs_of(some, first, second))]
+        for difference in [difference_of(pairs_of(some, first, second))]
         if difference is not None
     ]
 
@@ -163,7 +163,7 @@ def parts(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
 def _rates(rows: Sequence[Row], length: int) -> str:
     here = [row for row in rows if row["length"] == length and row["task"] != ABSENT]
     names = ways(here)
-    groups = grouped(here, lambda row: (row["task"], row["condition"]))
+    groups = group_by(here, lambda row: (row["task"], row["condition"]))
     body = []
     for task in tasks(here):
         cells = [groups.get((task, way), []) for way in names]
@@ -209,14 +209,14 @@ def _closing(rows: Sequence[Row]) -> str:
 
 
 def _doses(rows: Sequence[Row]) -> str:
-    given = [row for row in rows if is_dose(row["task"]) or row["task"] == DIRECT]
-    if not any(is_dose(row["task"]) for row in given):
+    dosed = [row for row in rows if is_dose(row["task"]) or row["task"] == DIRECT]
+    if not any(is_dose(row["task"]) for row in dosed):
         return ""
-    names = [DIRECT, *filter(is_dose, tasks(given))]
-    groups = grouped(given, lambda row: (row["condition"], row["length"], row["task"]))
+    names = [DIRECT, *filter(is_dose, tasks(dosed))]
+    groups = group_by(dosed, lambda row: (row["condition"], row["length"], row["task"]))
     body = []
-    for way in ways(given):
-        for length in lengths(given):
+    for way in ways(dosed):
+        for length in lengths(dosed):
             cells = [mean(groups.get((way, length, name), []), "score") for name in names]
             body.append([way, shown_length(length), *map(cell, cells)])
     return "## Dose: tokens of trace before the answer\n\n" + table(["way", "length", *names], body)
@@ -224,13 +224,13 @@ def _doses(rows: Sequence[Row]) -> str:
 
 def _errors(rows: Sequence[Row]) -> str:
     """What is there in place of the value, by way, over the conditions that have one."""
-    asked = [row for row in rows if row["task"] != ABSENT]
-    groups = grouped(asked, lambda row: (row["condition"], row["task"]))
+    answerable = [row for row in rows if row["task"] != ABSENT]
+    groups = group_by(answerable, lambda row: (row["condition"], row["task"]))
     body = []
     for (way, task), some in groups.items():
         shares = [_share(some, f"is {name}") for name in KINDS]
         body.append([way, task, str(len(some)), *shares, _share(some, "wrong_quotes")])
-    body.sort(key=lambda line: (ways(asked).index(line[0]), tasks(asked).index(line[1])))
+    body.sort(key=lambda line: (ways(answerable).index(line[0]), tasks(answerable).index(line[1])))
     head = ["way", "begins with", "n", *KINDS, "garbled or invented in a span"]
     return "## What stands in place of the value\n\n" + table(head, body)
 
@@ -256,7 +256,7 @@ def _solving(rows: Sequence[Row]) -> str:
 def data(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns all figures as plain values."""
     cells: dict[str, Any] = {}
-    for (length, task, way), some in grouped(
+    for (length, task, way), some in group_by(
         rows, lambda r: (r["length"], r["task"], r["condition"])
     ).items():
         by_task = cells.setdefault(str(length), {}).setdefault(task, {})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from recallm_core.evaluation.frame.told import Told
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.items import Item
 
 RIGHT, OTHER, CUT, GARBLED, INVENTED, NONE = (
@@ -60,7 +60,7 @@ def worst(texts: Iterable[str], gold: str, values: Sequence[str]) -> str:
     return next((name for name in order if name in kinds), NONE)
 
 
-def scored(item: Item, told: Told) -> dict[str, float]:
+def answer_scores(item: Item, answer: AnswerRecord) -> dict[str, float]:
     """Returns the figures of an answer.
 
     ``score``: the first code that a user reads is the right value. ``quoted``: a span holds it.
@@ -69,21 +69,21 @@ def scored(item: Item, told: Told) -> dict[str, float]:
     """
     gold = item.answers[0] if item.answers else ""
     values = values_of(item)
-    said = kind(told.text, gold, values)
-    quoted = worst(told.quoted, gold, values)
+    answer_kind = kind(answer.text, gold, values)
+    quoted = worst(answer.quoted, gold, values)
     number = str(item.more()["facts"]["key"])
-    stated = re.search(rf"(?<![\d-]){re.escape(number)}(?!\d)", told.text)
+    stated = re.search(rf"(?<![\d-]){re.escape(number)}(?!\d)", answer.text)
     figures = {
-        "quoted": float(bool(gold) and any(gold in text for text in told.quoted)),
+        "quoted": float(bool(gold) and any(gold in text for text in answer.quoted)),
         "key": float(stated is not None),
-        "declined": float(bool(told.abstained) or declined(told.text)),
+        "declined": float(bool(answer.abstained) or is_refusal(answer.text)),
         "wrong_quotes": float(quoted in (GARBLED, INVENTED)),
-        "truncated": float(told.finish_reason == "length"),
-        **{f"is {name}": float(said == name) for name in KINDS},
+        "truncated": float(answer.finish_reason == "length"),
+        **{f"is {name}": float(answer_kind == name) for name in KINDS},
     }
-    return ({"score": float(said == RIGHT)} if gold else {}) | figures
+    return ({"score": float(answer_kind == RIGHT)} if gold else {}) | figures
 
 
-def declined(text: str) -> bool:
+def is_refusal(text: str) -> bool:
     """Whether a text says that the value isn't there."""
     return _CODE.search(text) is None and _DECLINED.search(text) is not None

@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from recallm_core.evaluation.frame.records import AnswerRecord
 from recallm_core.evaluation.frame.results import read_run
 from recallm_core.evaluation.frame.run import Cell, ask
 from recallm_core.evaluation.frame.sample import Sample
-from recallm_core.evaluation.frame.told import Told
 from recallm_core.evaluation.frame.ways import ByPlain, Output
 from recallm_core.evaluation.items import Item
 from recallm_core.evaluation.rows import RunError
-from recallm_core.evaluation.thought.dictionaries import Dictionary, templated
+from recallm_core.evaluation.thought.dictionaries import Dictionary, templated_trace
 
 NAME = "traces"
 QUESTION = "Solve {problem} for x. Show your work, then state x."
@@ -26,10 +26,10 @@ Say = Callable[[str], None]
 class ByThinking(ByPlain):
     """The model alone with an equation: all that it writes, its thinking included."""
 
-    def _told(self, item: Item, output: Output) -> Told:
+    def _record_of(self, item: Item, output: Output) -> AnswerRecord:
         detokenizer = self._llm.tokenizer.detokenizer()
         text = "".join(detokenizer.feed(token) for token in output.tokens) + detokenizer.flush()
-        return replace(super()._told(item, output), text=text.strip())
+        return replace(super()._record_of(item, output), text=text.strip())
 
 
 def own_traces(
@@ -75,4 +75,4 @@ def cut_at_key(text: str, key: int) -> str:
 
 def templates(entries: Sequence[Dictionary]) -> Mapping[int, str]:
     """Returns working made by rule, for models that don't reason."""
-    return {entry.number: templated(entry) for entry in entries}
+    return {entry.number: templated_trace(entry) for entry in entries}

@@ -28,7 +28,7 @@ def final_answer(text: str) -> str | None:
     return text[places[-1].end() :].strip() if places else None
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """Returns a text in lower case, without punctuation, articles and double spaces."""
     return " ".join(_ARTICLES.sub(" ", text.casefold().translate(_PUNCTUATION)).split())
 
@@ -38,9 +38,9 @@ def answer_score(answer: str | None, key: Key) -> float:
     return 0.0 if not answer else _SCORES[key.kind](answer, key)
 
 
-def contains(text: str, wanted: str) -> bool:
+def contains(text: str, phrase: str) -> bool:
     """Says whether words stand in a text as whole words, letter case aside."""
-    words = wanted.casefold().strip()
+    words = phrase.casefold().strip()
     pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
     return bool(words) and re.search(pattern, text.casefold()) is not None
 
@@ -48,15 +48,15 @@ def contains(text: str, wanted: str) -> bool:
 def _values(answer: str, key: Key) -> float:
     """Right values less wrong ones, over the wanted ones."""
     right = sum(any(contains(answer, w) for w in wordings) for wordings in key.values)
-    wrong = sum(not _wanted(item, key) for item in _items(answer))
+    wrong = sum(not _is_gold(item, key) for item in _items(answer))
     return max(0.0, right - wrong) / len(key.values)
 
 
 def _items(answer: str) -> list[str]:
-    return [item.strip() for item in _BETWEEN.split(answer) if normalised(item)]
+    return [item.strip() for item in _BETWEEN.split(answer) if normalise(item)]
 
 
-def _wanted(item: str, key: Key) -> bool:
+def _is_gold(item: str, key: Key) -> bool:
     return any(contains(item, w) for wordings in key.values for w in wordings)
 
 
@@ -73,8 +73,8 @@ def _boxed(answer: str, key: Key) -> float:
 
 
 def _label(answer: str, key: Key) -> float:
-    wanted = {normalised(w.replace("_", " ")) for w in key.values[0]}
-    return float(normalised(answer.replace("_", " ")) in wanted)
+    labels = {normalise(w.replace("_", " ")) for w in key.values[0]}
+    return float(normalise(answer.replace("_", " ")) in labels)
 
 
 def _choice(answer: str, key: Key) -> float:
@@ -84,8 +84,8 @@ def _choice(answer: str, key: Key) -> float:
 
 def _words(answer: str, key: Key) -> float:
     """Whether the answer holds a wording, or the other way round, words being whole."""
-    short = normalised(answer)
-    return float(any(_same_words(short, normalised(w)) for w in key.values[0]))
+    short = normalise(answer)
+    return float(any(_same_words(short, normalise(w)) for w in key.values[0]))
 
 
 def _same_words(one: str, other: str) -> bool:
@@ -125,16 +125,16 @@ def uncited_text(answer: str) -> str:
 
 def _cited(answer: str, key: Key) -> float:
     """Mostly whether the right passages are cited, partly how many of the answers are named."""
-    cited, wanted = set(cited_references(answer)), set(key.references)
-    hits = len(cited & wanted)
-    f1 = 2 * hits / (len(cited) + len(wanted)) if hits else 0.0
-    words = normalised(uncited_text(answer))
-    named = sum(any(_inside(normalised(w), words) for w in wordings) for wordings in key.values)
+    cited, references = set(cited_references(answer)), set(key.references)
+    hits = len(cited & references)
+    f1 = 2 * hits / (len(cited) + len(references)) if hits else 0.0
+    words = normalise(uncited_text(answer))
+    named = sum(any(_inside(normalise(w), words) for w in wordings) for wordings in key.values)
     return 0.8 * f1 + 0.2 * min(1.0, named / min(_COVERED, len(key.values)))
 
 
-def _inside(wanted: str, words: str) -> bool:
-    return bool(wanted) and f" {wanted} " in f" {words} "
+def _inside(phrase: str, words: str) -> bool:
+    return bool(phrase) and f" {phrase} " in f" {words} "
 
 
 _SCORES: dict[str, Callable[[str, Key], float]] = {

@@ -6,7 +6,6 @@ memory, and one step is taken on a tiny checkpoint of the same class.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, TrainerCallback
 
 from recallm_core.errors import RecallmError
+from recallm_core.inputs.model_files import read_json
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.tiny import make_checkpoint
@@ -54,7 +54,7 @@ def check(config: GrpoConfig) -> str:
 def _shape(config: GrpoConfig) -> dict[str, Any]:
     """What the model's config says, else what the run's config says of it."""
     file = Path(config.model) / "config.json"
-    shape = json.loads(file.read_text("utf-8")) if file.is_file() else dict(config.shape)
+    shape = read_json(file) if file.is_file() else dict(config.shape)
     if config.model and file.is_file():
         differing = sorted(k for k, v in config.shape.items() if k in shape and shape[k] != v)
         if differing:
@@ -85,12 +85,12 @@ def _batch(config: GrpoConfig) -> str:
 def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
     """The model in its real shape, on no device."""
     described = CONFIG_MAPPING[shape[_KIND]](**{k: v for k, v in shape.items() if k != _KIND})
-    window = described.max_position_embeddings
+    context_length = described.max_position_embeddings
     longest = config.prompt_tokens[1] + config.response_tokens
-    if longest > window:
+    if longest > context_length:
         raise RecallmError(
-            f"prompt and attempt may take {longest:,} tokens and the model attends to {window:,}; "
-            "lower prompt_tokens or response_tokens"
+            f"prompt and attempt may take {longest:,} tokens and the model attends to "
+            f"{context_length:,}; lower prompt_tokens or response_tokens"
         )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(described)
@@ -101,7 +101,8 @@ def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
     memory += plain * weights if config.beta and not config.adapter_rank else 0
     return [
         f"model        {type(model).__name__}, {weights / 1e9:.2f} billion weights, "
-        f"{learnt / 1e6:,.0f} million learn; window {window:,}, longest row {longest:,}",
+        f"{learnt / 1e6:,.0f} million learn; context length {context_length:,}, "
+        f"longest row {longest:,}",
         f"memory       about {math.ceil(memory / 1e9)} GB a device for weights and optimizer, and "
         f"{4 * config.response_tokens * described.vocab_size / 1e9:.1f} GB for an attempt's logits",
     ]

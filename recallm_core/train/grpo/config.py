@@ -186,8 +186,8 @@ def plain_value(name: str, value: Any, default: Any) -> Any:
         raise ValueError(f"{name} must be one of {_CHOICES[name]}, got {value!r}")
     if isinstance(default, bool | str):
         if type(value) is not type(default):
-            wanted = "true or false" if isinstance(default, bool) else "a string"
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+            expected = "true or false" if isinstance(default, bool) else "a string"
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
         return value
     return _number(name, value, isinstance(default, int))
 
@@ -196,9 +196,9 @@ def _number(name: str, value: Any, is_whole: bool) -> float:
     low, high = _LEAST.get(name, 0), 1 if name in _SHARES else float("inf")
     kinds = (int,) if is_whole else (int, float)
     if type(value) not in kinds or not low <= value <= high or value == float("inf"):
-        wanted = "a whole number" if is_whole else "a number"
+        expected = "a whole number" if is_whole else "a number"
         bounds = f"from {low:g} to {high:g}" if high == 1 else f"of at least {low:g}"
-        raise ValueError(f"{name} must be {wanted} {bounds}, got {value!r}")
+        raise ValueError(f"{name} must be {expected} {bounds}, got {value!r}")
     return int(value) if is_whole else float(value)
 
 

@@ -82,11 +82,11 @@ def reward(response: Response, problem: Problem, rules: RewardRules | None = Non
     density = density_score(response, problem, rules) if rules.penalties else 1.0
     retrieval = overlap * usage * density
     overlong = overlong_share(response.tokens, rules)
-    total = combined(form, answer, retrieval) * overlong
+    total = combine(form, answer, retrieval) * overlong
     return RewardParts(form, answer, overlap, usage, density, retrieval, overlong, total)
 
 
-def combined(form: float, answer: float, retrieval: float) -> float:
+def combine(form: float, answer: float, retrieval: float) -> float:
     """Returns the weighted sum of format, the mean of the other two, and their smoothed product."""
     product = max(0.0, math.sqrt((answer + _SMOOTH) * (retrieval + _SMOOTH)) - _SMOOTH)
     return _FORMAT * form + _MEAN * (answer + retrieval) / 2 + _PRODUCT * product

@@ -49,9 +49,9 @@ def attempts(
         temperature: Of the attempts.
         response_tokens: Longest attempt.
     """
-    told: list[list[float]] = [[] for _ in tasks]
+    all_log_probs: list[list[float]] = [[] for _ in tasks]
     streams = []
-    for task, seed, log_probs in zip(tasks, seeds, told, strict=True):
+    for task, seed, log_probs in zip(tasks, seeds, all_log_probs, strict=True):
         sampling = Sampling(response_tokens, temperature, 1.0, seed)
         prompt = task.prompt
         size = len(prompt.token_ids)
@@ -67,7 +67,7 @@ def attempts(
             )
         )
     results = []
-    for task, stream, log_probs in zip(tasks, streams, told, strict=True):
+    for task, stream, log_probs in zip(tasks, streams, all_log_probs, strict=True):
         tokens = tuple(token for piece in stream for token in piece)
         response = read_response(task.prompt, tokenizer, tokens)
         parts = reward(response, task.problem, rules)
@@ -81,9 +81,9 @@ def attempt_seed(seed: int, step: int, process: int, place: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big")
 
 
-def batch_digest(made: Sequence[Attempt]) -> str:
+def batch_digest(batch: Sequence[Attempt]) -> str:
     """Returns what tells one batch of attempts from another."""
     digest = hashlib.blake2b(digest_size=8)
-    for attempt in made:
+    for attempt in batch:
         digest.update(repr(attempt.tokens).encode())
     return digest.hexdigest()

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig
 
 from recallm_core.errors import CheckpointError, RecallmError
+from recallm_core.inputs.model_config import read_config
 from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
@@ -79,7 +80,7 @@ def open_run(config: GrpoConfig, folder: Path) -> GrpoRun:
             f"{base} isn't a checkpoint with the four recall tokens; make one with recallm model "
             "create BASE OUT, and teach it their use first: recallm train sft"
         )
-    described = json.loads((base / "config.json").read_text("utf-8"))
+    described = read_config(base)
     tokenizer = HFTokenizer.from_folder(base, eos_ids=end_ids(described))
     problems = Problems(
         PromptBuilder(tokenizer, recipe, vocab_size=int(described["vocab_size"])),

@@ -61,7 +61,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         process, step = self.accelerator.process_index, self.state.global_step
         seeds = [attempt_seed(self._config.seed, step, process, n) for n in range(len(tasks))]
         with self._backend() as backend:
-            made = attempts(
+            batch = attempts(
                 backend,
                 self._words,
                 tasks,
@@ -74,14 +74,14 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
             self.supports.add(task.prompt.token_ids.tolist(), task.prompt.rules)
         self._drawn = {
             (*task.prompt.token_ids.tolist(), *attempt.tokens): attempt.log_probs
-            for task, attempt in zip(tasks, made, strict=True)
+            for task, attempt in zip(tasks, batch, strict=True)
         }
-        self._note(step, process, prompts, made)
+        self._note(step, process, prompts, batch)
         return {
             "prompt_ids": [task.prompt.token_ids.tolist() for task in tasks],
-            "completion_ids": [list(attempt.tokens) for attempt in made],
-            "logprobs": [list(attempt.log_probs) for attempt in made],
-            "parts": [attempt.parts.to_dict() for attempt in made],
+            "completion_ids": [list(attempt.tokens) for attempt in batch],
+            "logprobs": [list(attempt.log_probs) for attempt in batch],
+            "parts": [attempt.parts.to_dict() for attempt in batch],
             "family": [task.problem.family for task in tasks],
         }
 
@@ -100,15 +100,15 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
             model.train(was_training)
 
     def _note(
-        self, step: int, process: int, prompts: Sequence[str], made: Sequence[Attempt]
+        self, step: int, process: int, prompts: Sequence[str], batch: Sequence[Attempt]
     ) -> None:
         line = {
             "step": step,
             "process": process,
             "problems": [int(number) for number in prompts],
-            "digest": batch_digest(made),
-            "rewards": [round(attempt.parts.total, 6) for attempt in made],
-            "retrieval": [round(attempt.parts.retrieval, 6) for attempt in made],
+            "digest": batch_digest(batch),
+            "rewards": [round(attempt.parts.total, 6) for attempt in batch],
+            "retrieval": [round(attempt.parts.retrieval, 6) for attempt in batch],
         }
         with self._record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -163,8 +163,8 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         for ids, there, row in zip(input_ids, mask, logps, strict=True):
             drawn = self._drawn.get(tuple(ids[there > 0].tolist()))
             if drawn is not None:
-                told = torch.tensor(drawn, device=row.device)
-                gaps.append(float((row.detach()[: len(told)] - told).abs().max()))
+                expected = torch.tensor(drawn, device=row.device)
+                gaps.append(float((row.detach()[: len(expected)] - expected).abs().max()))
         if gaps:
             self._metrics["train"]["log_prob_gap"].append(max(gaps))
 

@@ -120,7 +120,7 @@ def hf_config(shape: MiniShape, tokenizer: Tokenizer) -> dict[str, Any]:
         "hidden_size": shape.width,
         "initializer_range": 0.02,
         "intermediate_size": shape.hidden,
-        "max_position_embeddings": shape.window,
+        "max_position_embeddings": shape.context_length,
         "num_attention_heads": shape.heads,
         "num_hidden_layers": shape.layers,
         "num_key_value_heads": shape.heads,
@@ -148,7 +148,7 @@ def export(
         "clean_up_tokenization_spaces": False,
         "eos_token": EOS,
         "pad_token": PAD,
-        "model_max_length": shape.window,
+        "model_max_length": shape.context_length,
         "chat_template": CHAT_TEMPLATE,
     }
     tokenizer.save(str(folder / "tokenizer.json"))

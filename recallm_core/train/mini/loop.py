@@ -21,7 +21,7 @@ from recallm_core.train.mini.model import Mini, MiniShape
 from recallm_core.train.mini.optimizer import Muon
 from recallm_core.train.reader.train import Round
 from recallm_core.train.tasks.tasks import SIZES, Mixture
-from recallm_core.train.tasks.traces import Encoded, Encoder
+from recallm_core.train.tasks.traces import EncodedTrace, Encoder
 
 _GROUP = 8  # batches whose examples are drawn together and sorted by length
 
@@ -113,7 +113,7 @@ class Batches(IterableDataset[dict[str, Tensor]]):
         rng = random.Random(f"{self.config.seed}:{number}")
         phase = phase_at(self.config, number * _GROUP)
         names, weights = list(phase.sizes), list(phase.sizes.values())
-        rows: list[Encoded] = []
+        rows: list[EncodedTrace] = []
         area = 0
         while area < _GROUP * phase.batch_tokens:
             size = SIZES[rng.choices(names, weights)[0]]
@@ -133,7 +133,7 @@ class Batches(IterableDataset[dict[str, Tensor]]):
         return batches
 
 
-def collate(rows: list[Encoded], rng: random.Random) -> dict[str, Tensor]:
+def collate(rows: list[EncodedTrace], rng: random.Random) -> dict[str, Tensor]:
     """Pads rows to one batch; positions of the question on may jump ahead, as in long contexts."""
     length = max(len(row.ids) for row in rows)
     ids = np.zeros((len(rows), length), np.int64)

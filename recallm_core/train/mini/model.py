@@ -20,7 +20,7 @@ class MiniShape:
     heads: int = 3
     hidden: int = 512
     rope_theta: float = 10_000.0
-    window: int = 16_384
+    context_length: int = 16_384
 
     @property
     def head_width(self) -> int:
@@ -29,7 +29,7 @@ class MiniShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class SupervisedScores:
     """Attention scores before the softmax of the three supervised heads, (batch, query, key)."""
 
     copy: Tensor
@@ -127,7 +127,7 @@ class Mini(nn.Module):
 
     def forward(
         self, ids: Tensor, positions: Tensor, dtype: torch.dtype = torch.float32
-    ) -> tuple[Tensor, Watched]:
+    ) -> tuple[Tensor, SupervisedScores]:
         """Returns the last states (batch, token, width) and the scores of the watched heads."""
         width = self.shape.head_width
         speeds = self.shape.rope_theta ** (
@@ -148,7 +148,7 @@ class Mini(nn.Module):
             if number == retrieving:
                 scores["retrieve"] = q[:, 0] @ k[:, 0].transpose(1, 2)
         x = F.rms_norm(x, (self.shape.width,), self.norm.to(dtype), 1e-6)
-        return x, Watched(scores["copy"], scores["answer"], scores["retrieve"])
+        return x, SupervisedScores(scores["copy"], scores["answer"], scores["retrieve"])
 
     def logits(self, states: Tensor) -> Tensor:
         """Returns the logits of some states, (n, width) to (n, vocabulary)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalised(stack: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     """Returns matrices with all singular values near 1, (n, rows, columns)."""
     tall = stack.shape[1] > stack.shape[2]
     x = stack.transpose(1, 2) if tall else stack
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
             directions.append(p.grad.lerp(state["momentum"], group["momentum"]))
-        stack = orthogonalised(torch.stack(directions).to(torch.bfloat16))
+        stack = orthogonalise(torch.stack(directions).to(torch.bfloat16))
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         for p, update in zip(params, stack, strict=True):
             p.mul_(1 - group["lr"] * group["decay"])

@@ -23,7 +23,7 @@ from recallm_core.train.tasks.tasks import Mixture
 from recallm_core.train.tasks.templates import make_page
 
 
-def read_config(path: Path) -> MiniConfig:
+def read_run_config(path: Path) -> MiniConfig:
     """Reads a run's TOML file.
 
     Raises:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from recallm_core.evidence.reader_windows import RowMaker, Window, cut
 from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.train.tasks.datasets import Fact, Pool
-from recallm_core.train.tasks.reworded import Thesaurus, names_in, renamed
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename
 from recallm_core.train.tasks.tasks import SIZES, Mixture
 from recallm_core.train.tasks.traces import Example
 
@@ -95,14 +95,14 @@ class RowSource:
             is_searched = rng.random() < SEARCHED
             fact = rng.choice(self._searched if is_searched else self._pool.facts)
             if rng.random() < SWAPPED:
-                fact = self._mixture.swapped(fact, rng)
+                fact = self._mixture.swap_answer(fact, rng)
             yield from self.of_fact(fact, rng, self._reword(fact.question, rng))
 
     def _missing(self, pool: Pool, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of a question that its passage doesn't answer."""
         if rng.random() < RENAMED:
             fact = rng.choice(pool.facts)
-            other = renamed(fact, self._names, rng)
+            other = rename(fact, self._names, rng)
             if other is not None:
                 other = replace(other, question=self._reword(other.question, rng))
                 windows = self._windows(fact.text, 0)

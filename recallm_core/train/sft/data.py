@@ -127,11 +127,11 @@ def completion_loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     goals = targets[where, at]
     targets[where, at] = IGNORED
     plain = targets != IGNORED
-    words = summed(logits[plain], targets[plain])
+    words = summed_loss(logits[plain], targets[plain])
     scores = logits[where, at].float().gather(1, support.clamp_min(0))
     scores = scores.masked_fill(support < 0, float("-inf"))
     right = (support == goals[:, None]).long().argmax(1)
-    recall = summed(scores, right)
+    recall = summed_loss(scores, right)
     return {
         "words": words,
         "recall": recall,
@@ -140,6 +140,6 @@ def completion_loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def summed(logits: Tensor, targets: Tensor) -> Tensor:
+def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Returns the summed loss in 32 bits; 0 where there is nothing to sum."""
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

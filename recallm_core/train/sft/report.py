@@ -34,7 +34,7 @@ def report(run: Run) -> str:
         "tasks        " + ", ".join(f"{name} {count}" for name, count in tasks.most_common()),
         "",
         "--- one row (forced tokens, which carry no loss, between middle dots) ---",
-        shown(run, rows[0]),
+        row_text(run, rows[0]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -44,7 +44,7 @@ def _spread(values: np.ndarray) -> str:
     return f"{low:,} to {high:,}, median {mid:,}"
 
 
-def shown(run: Run, row: Row) -> str:
+def row_text(run: Run, row: Row) -> str:
     """Returns a row as text; the middle of a long prompt is left out."""
     prompt = _text(run, row.ids[: row.prompt_length].tolist())
     if len(prompt) > 2 * _SHOWN:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import CheckpointError, RecallmError
+from recallm_core.inputs.model_config import read_config
 from recallm_core.models.create import MEANINGS
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -83,7 +84,7 @@ def open_run(config: SftConfig, folder: Path) -> Run:
     recipe = Recipe.load(base)
     if recipe is None:
         raise CheckpointError(f"{base} has no recallm.json; {_CREATE}")
-    described = json.loads((base / "config.json").read_text("utf-8"))
+    described = read_config(base)
     tokenizer = HFTokenizer.from_folder(base, eos_ids=end_ids(described))
     maker = RowMaker(
         tokenizer,
@@ -274,7 +275,7 @@ def export(trained: Path, base: Path, target: Path) -> None:
 
     Weights come from ``trained``; tokenizer, recipe and generation settings from ``base``.
     """
-    described = json.loads((base / "config.json").read_text("utf-8"))
+    described = read_config(base)
     named = described.get("dtype") or described.get("torch_dtype") or "float32"
     model = AutoModelForCausalLM.from_pretrained(
         str(trained), dtype=getattr(torch, named), use_safetensors=True, trust_remote_code=False

@@ -46,7 +46,7 @@ def one_fact(rng: random.Random, *, size: int = 2000, split: Split = "train") ->
         if clear:
             break
     question, a, b, start, end = rng.choice(clear)
-    passages, number = placed(rng, page, size, split)
+    passages, number = place_page(rng, page, size, split)
     answer = page.text[start:end]
     thinking = (
         lead(rng, "goal", q=question),
@@ -68,7 +68,7 @@ def absent(rng: random.Random, *, size: int = 2000, split: Split = "train") -> T
         if questions and not _shares(page, absent_page.entities):
             break
     question = rng.choice(questions)
-    passages, _ = placed(rng, page, size, split, without=absent_page.entities)
+    passages, _ = place_page(rng, page, size, split, without=absent_page.entities)
     thinking = (
         lead(rng, "goal", q=question),
         lead(rng, "absent"),
@@ -170,7 +170,7 @@ def _find(sentence: str, passages: tuple[Passage, ...]) -> Quote:
     return Quote(number, start, start + len(sentence))
 
 
-def placed(
+def place_page(
     rng: random.Random, page: Page, size: int, split: Split, *, without: tuple[str, ...] = ()
 ) -> tuple[tuple[Passage, ...], int]:
     """Returns the page among others that don't name its things, and its place."""

@@ -74,7 +74,7 @@ def names_in(texts: Iterable[str]) -> list[str]:
     return sorted({name for text in texts for name in _NAME.findall(text)})
 
 
-def renamed(fact: Fact, names: Sequence[str], rng: random.Random) -> Fact | None:
+def rename(fact: Fact, names: Sequence[str], rng: random.Random) -> Fact | None:
     """Asks the same of another thing: a name of the question gives way to one from elsewhere.
 
     Its passage then answers nearly, but doesn't answer. None where the question names nothing that

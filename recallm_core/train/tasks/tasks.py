@@ -90,10 +90,10 @@ class Mixture:
         assert self.pool is not None
         fact = rng.choice(self.pool.facts)
         if rng.random() < 0.25:
-            fact = self.swapped(fact, rng)
-        return self.around(fact, rng, size)
+            fact = self.swap_answer(fact, rng)
+        return self.lay_out(fact, rng, size)
 
-    def around(self, fact: Fact, rng: random.Random, size: Size) -> Example | None:
+    def lay_out(self, fact: Fact, rng: random.Random, size: Size) -> Example | None:
         """Lays a fact out in a window of its passage, among distractors."""
         units = sentences(fact.text)
         end = fact.start + len(fact.answer)
@@ -116,7 +116,7 @@ class Mixture:
             "fact",
         )
 
-    def swapped(self, fact: Fact, rng: random.Random) -> Fact:
+    def swap_answer(self, fact: Fact, rng: random.Random) -> Fact:
         """Puts another answer of the same shape in place of the answer, everywhere."""
         assert self.pool is not None
         shape = answer_shape(fact.answer)
@@ -188,7 +188,7 @@ class Mixture:
             text[start : start + question.end - question.start],
             start,
         )
-        example = self.around(fact, rng, size)
+        example = self.lay_out(fact, rng, size)
         if example is None:
             return None
         return Example(

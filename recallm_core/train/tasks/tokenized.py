@@ -91,7 +91,7 @@ class RowMaker:
         out = self.completion(example, prompt)
         if out is None or len(prompt.token_ids) + len(out) > limit:
             return None
-        return replayed(prompt, out, example.task)
+        return replay(prompt, out, example.task)
 
     def prompt(self, example: TrainingExample, limit: int) -> Prompt:
         """Returns what the model reads."""
@@ -135,7 +135,7 @@ class RowMaker:
             if isinstance(part, str):
                 ids += self.tokenizer.encode_plain(part).ids.tolist()
                 continue
-            place = placed(prompt, part)
+            place = quote_range(prompt, part)
             if place is None:
                 return False
             first, end = place
@@ -155,7 +155,7 @@ def _merge(parts: Sequence[Part]) -> list[Part]:
     return out
 
 
-def placed(prompt: Prompt, quote: Quote) -> tuple[int, int] | None:
+def quote_range(prompt: Prompt, quote: Quote) -> tuple[int, int] | None:
     """Returns the token range in the prompt of a quote, widened to where a span may begin and end.
 
     None where the passage's tokens have no such range around it.
@@ -178,7 +178,7 @@ def placed(prompt: Prompt, quote: Quote) -> tuple[int, int] | None:
     return None
 
 
-def replayed(prompt: Prompt, completion: Sequence[int], task: str) -> Row | None:
+def replay(prompt: Prompt, completion: Sequence[int], task: str) -> Row | None:
     """Returns the row with its legal sets; None where a token isn't legal.
 
     That happens to quotes that are longer than a span may be.

@@ -72,7 +72,7 @@ class Choice:
 
 
 @dataclass(slots=True)
-class Encoded:
+class EncodedTrace:
     """A trace as token ids with everything that the losses need.
 
     Attributes:
@@ -180,7 +180,7 @@ class Encoder:
 
     def encode(
         self, example: Example, rng: random.Random, *, tilted: bool = True, limit: int = 4096
-    ) -> Encoded | None:
+    ) -> EncodedTrace | None:
         """Returns the rows of one example; None where its spans don't fall on token ends."""
         ids, runs = self.prompt(example)
         if len(ids) > limit:
@@ -191,7 +191,7 @@ class Encoder:
             if cut is None or cut[1] - cut[0] > 120:
                 return None
             spans.append((passage, *cut))
-        result = Encoded(np.zeros(0, np.int64), len(ids), example.task)
+        result = EncodedTrace(np.zeros(0, np.int64), len(ids), example.task)
         prior = self.masses(example, runs, tilted)
         out = list(ids)
         sources: list[int] = []
@@ -242,7 +242,7 @@ class Encoder:
 
     def _evidence(
         self,
-        result: Encoded,
+        result: EncodedTrace,
         out: list[int],
         runs: Sequence[Run],
         span: tuple[int, int, int],
@@ -268,7 +268,7 @@ class Encoder:
         self._inside(result, copying, run.ids[first:end], begin, 0.5)
 
     def _inside(
-        self, result: Encoded, copying: Copying, span: Ids, begin: int, weight: float
+        self, result: EncodedTrace, copying: Copying, span: Ids, begin: int, weight: float
     ) -> None:
         """Adds the steps inside a span at which more than one token is legal."""
         copying.take(int(span[0]))
@@ -284,7 +284,7 @@ class Encoder:
 
     def _finish(
         self,
-        result: Encoded,
+        result: EncodedTrace,
         out: list[int],
         runs: Sequence[Run],
         example: Example,

@@ -442,7 +442,7 @@ def test_settings_that_make_no_sense_are_refused(kit: Any, files: Files) -> None
             LlamaCppBackend(files.path(), **{"threads": 1, name: bad})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"unknown options \['device'\].*threads"):
         load(files.path(), device="cuda")
-    with pytest.raises(ContextOverflowError, match="window is 100"):
+    with pytest.raises(ContextOverflowError, match="context length is 100"):
         files.backend(window=100).generate(kit.request(kit.prompt(90, 1)))
 
 

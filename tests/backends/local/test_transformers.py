@@ -214,7 +214,7 @@ def test_it_is_what_the_protocol_says(kit: Any, backend_of: Any) -> None:
 def test_requests_that_make_no_sense_are_refused_at_once(kit: Any, backend_of: Any) -> None:
     backend = backend_of(kit.model(), window=100)
     ids = kit.prompt(60, 1)
-    with pytest.raises(ContextOverflowError, match=r"60 tokens and 41 .* window is 100"):
+    with pytest.raises(ContextOverflowError, match=r"60 tokens and 41 .* context length is 100"):
         backend.generate(kit.request(ids, max_new_tokens=41))
     rules = kit.rules(ids)
     with pytest.raises(ValueError, match="no tokens"):

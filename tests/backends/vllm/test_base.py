@@ -30,7 +30,7 @@ class Scripted(RemoteBackend):
     def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         return self._thread.run(work)
 
-    def prepared(self, *args: Any, **more: Any) -> None:
+    def prepare(self, *args: Any, **more: Any) -> None:
         pass
 
     async def chunks(self, asked: None) -> AsyncGenerator[OutputChunk, None]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.backends.vllm.manifest import Manifest, ManifestFile, described, read_files
+from recallm_core.backends.vllm.manifest import Manifest, ManifestFile, manifest_files, read_files
 from recallm_core.errors import ServerError
 
 SAMPLE = Manifest(
@@ -71,4 +71,4 @@ def test_only_the_files_that_clients_need_are_read(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(b"secret")
     contents = read_files(tmp_path)
     assert contents == {"tokenizer.json": b"{}"}
-    assert described(contents)["tokenizer.json"].size == 2
+    assert manifest_files(contents)["tokenizer.json"].size == 2

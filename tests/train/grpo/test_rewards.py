@@ -15,7 +15,7 @@ from recallm_core.documents.document import Location
 from recallm_core.train.grpo.response import Response
 from recallm_core.train.grpo.rewards import (
     RewardRules,
-    combined,
+    combine,
     density_score,
     overlap_score,
     range_f1,
@@ -168,8 +168,8 @@ def test_the_total_grows_with_answer_and_retrieval(
     form: float, one: float, other: float, fixed: float
 ) -> None:
     low, high = sorted((one, other))
-    assert combined(form, low, fixed) <= combined(form, high, fixed) + 1e-12
-    assert combined(form, fixed, low) <= combined(form, fixed, high) + 1e-12
+    assert combine(form, low, fixed) <= combine(form, high, fixed) + 1e-12
+    assert combine(form, fixed, low) <= combine(form, fixed, high) + 1e-12
 
 
 @given(ranges, ranges)

@@ -13,11 +13,11 @@ from recallm_core.errors import RecallmError
 from recallm_core.train.mini.export import export, mini_recipe
 from recallm_core.train.mini.loop import MiniConfig, Phase, Trainer
 from recallm_core.train.mini.model import Mini, MiniShape
-from recallm_core.train.mini.optimizer import orthogonalised
-from recallm_core.train.mini.train import read_config
+from recallm_core.train.mini.optimizer import orthogonalise
+from recallm_core.train.mini.train import read_run_config
 from recallm_core.train.tasks.tasks import Mixture
 
-SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, window=512)
+SHAPE = MiniShape(vocab_size=700, width=64, layers=3, heads=1, hidden=64, context_length=512)
 CONFIG = MiniConfig(
     steps=10,
     tasks={"page": 1.0},
@@ -92,7 +92,7 @@ def test_structured_heads_look_back() -> None:
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     stack = torch.randn(2, 12, 30, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalised(stack))
+    values = torch.linalg.svdvals(orthogonalise(stack))
     assert values.min() > 0.4
     assert values.max() < 1.4
 
@@ -101,6 +101,6 @@ def test_bad_configs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("speed = 9")
     with pytest.raises(RecallmError, match=r"bad\.toml"):
-        read_config(path)
+        read_run_config(path)
     assert main(["mini", "--config", str(path), "--out", str(tmp_path)]) == 1
     assert main(["mini", "--out", str(tmp_path / "none"), "--export-only"]) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recallm_core.text.lexical import terms
 from recallm_core.train.tasks.datasets import Fact
-from recallm_core.train.tasks.reworded import Thesaurus, names_in, renamed
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename
 
 TEXTS = [
     "The doctor began her work. The physician must start before the children come, and the kids "
@@ -69,7 +69,7 @@ def test_without_texts_nothing_changes() -> None:
 @pytest.mark.parametrize("question", [FACT.question, FACT.question.lower()])
 def test_another_name_takes_a_names_place(question: str) -> None:
     fact = Fact(FACT.title, FACT.text, question, FACT.answer, FACT.start)
-    found = {renamed(fact, NAMES, random.Random(seed)) for seed in range(40)}
+    found = {rename(fact, NAMES, random.Random(seed)) for seed in range(40)}
     before, after = question[: question.lower().index("skerry")], "?"
     names = {made.question[len(before) : -1] for made in found if made is not None}
     assert names == ({"Rome", "Bergen"} if question == FACT.question else {"rome", "bergen"})
@@ -81,8 +81,8 @@ def test_another_name_takes_a_names_place(question: str) -> None:
 
 def test_what_names_nothing_of_its_passage_stays() -> None:
     fact = Fact("", TEXT, "When was Tor built?", "1904", TEXT.index("1904"))
-    assert renamed(fact, NAMES, random.Random(0)) is None
-    assert renamed(FACT, ["Skerry", "Oslo"], random.Random(0)) is None  # its passage has them all
+    assert rename(fact, NAMES, random.Random(0)) is None
+    assert rename(FACT, ["Skerry", "Oslo"], random.Random(0)) is None  # its passage has them all
 
 
 def test_names_stand_within_sentences() -> None:

@@ -15,7 +15,7 @@ from recallm_core.testing import ByteTokenizer
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.tasks.facts import absent, one_fact, two_hop
 from recallm_core.train.tasks.keyed import compute_then_retrieve, key_value, multi_needle
-from recallm_core.train.tasks.tokenized import IGNORED, RowMaker, placed
+from recallm_core.train.tasks.tokenized import IGNORED, RowMaker, quote_range
 from recallm_core.train.tasks.training_example import Quote, TrainingExample
 
 FAMILIES = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "unigram", "wordpiece")
@@ -136,7 +136,7 @@ def test_rows_over_the_limit_are_refused() -> None:
 def test_quotes_grow_to_whole_words_and_too_long_ones_are_refused() -> None:
     maker = byte_maker()
     prompt = maker.prompt(EXAMPLE, LIMIT)
-    found = placed(prompt, Quote(0, 36, 38))  # amid 9:30
+    found = quote_range(prompt, Quote(0, 36, 38))  # amid 9:30
     assert found is not None
     first, end = found
     run = prompt.runs[0]

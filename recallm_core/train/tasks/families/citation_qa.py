@@ -47,7 +47,7 @@ _MOST = 60
 
 def _list_all(rng: random.Random, _: Sources, size: int) -> Problem:
     template, wording, values = rng.choice(_RELATIONS)
-    wanted, *others = rng.sample(values, len(values))
+    answer, *others = rng.sample(values, len(values))
     count = max(5, min(_MOST, size // _PASSAGE))
     right = rng.randint(1, max(1, min(8, count // 5)))
     people = _people(rng, count)
@@ -55,11 +55,13 @@ def _list_all(rng: random.Random, _: Sources, size: int) -> Problem:
     passages: list[Passage] = []
     golds, named, numbers = [], [], []
     for place, who in enumerate(order):
-        value = wanted if who < right else rng.choice(others)
-        said = template.replace("{p}", people[who]).replace("{v}", value)
-        said = said.replace("{m}", f"{rng.choice(MONTHS)} {rng.randint(1890, 1990)}")
+        value = answer if who < right else rng.choice(others)
+        sentence = template.replace("{p}", people[who]).replace("{v}", value)
+        sentence = sentence.replace("{m}", f"{rng.choice(MONTHS)} {rng.randint(1890, 1990)}")
         label = f"[{place + 1}]"
-        text = f"{label} {said} {_more(rng, (size // count) - len(said), people[who], wanted)}"
+        text = (
+            f"{label} {sentence} {_more(rng, (size // count) - len(sentence), people[who], answer)}"
+        )
         passages.append(("", text.strip()))
         if who < right:
             whole = Quote(place, 0, len(passages[-1][1]))
@@ -67,7 +69,7 @@ def _list_all(rng: random.Random, _: Sources, size: int) -> Problem:
             named.append((people[who], people[who].split()[-1]))
             numbers.append(str(place + 1))
     question = (
-        f"{wording.replace('{v}', wanted)}\n\nName all of them, each with the number of the "
+        f"{wording.replace('{v}', answer)}\n\nName all of them, each with the number of the "
         "passage that says so, as in: Ann Lee [3], Bo Ray [7]."
     )
     key = Key("cited", tuple(named), references=tuple(numbers))
@@ -85,12 +87,12 @@ def _people(rng: random.Random, count: int) -> list[str]:
     return list(by_surname.values())
 
 
-def _more(rng: random.Random, size: int, name: str, wanted: str) -> str:
+def _more(rng: random.Random, size: int, name: str, answer: str) -> str:
     """Lines of a made-up page that say nothing of it."""
     if size < 40:
         return ""
     lines = make_page(rng, 3).text.splitlines()
-    text = " ".join(line.strip() for line in lines if name not in line and wanted not in line)
+    text = " ".join(line.strip() for line in lines if name not in line and answer not in line)
     return text[: min(size, 500)].rpartition(".")[0] + "." if "." in text[: min(size, 500)] else ""
 
 

@@ -25,20 +25,20 @@ def _classify(name: str, rng: random.Random, sources: Sources, size: int) -> Pro
     count = max(2, min(_MOST_LABELS, size // (2 * _DEMONSTRATION)))
     labels = rng.sample(sorted(by_label), min(count, len(by_label)))
     shown = _shown_labels(rng, labels)
-    asked = rng.choice(labels)
+    target = rng.choice(labels)
     shots = max(2, size // (_DEMONSTRATION * len(labels)))
-    text, *rest = rng.sample(by_label[asked], min(shots + 1, len(by_label[asked])))
+    text, *rest = rng.sample(by_label[target], min(shots + 1, len(by_label[target])))
     demonstrations = [
         (t, label)
         for label in labels
-        if label != asked
+        if label != target
         for t in rng.sample(by_label[label], min(shots, len(by_label[label])))
     ]
-    demonstrations += [(t, asked) for t in rest]
+    demonstrations += [(t, target) for t in rest]
     rng.shuffle(demonstrations)
-    passage, golds = _laid_out(demonstrations, shown, asked, rng.choice(_LAYOUTS))
+    passage, golds = _laid_out(demonstrations, shown, target, rng.choice(_LAYOUTS))
     question = f"{text}\n\nWhich label does this text get? Answer with the label alone."
-    key = Key("label", ((shown[asked],),))
+    key = Key("label", ((shown[target],),))
     passages = (("Examples", passage),)
     return Problem("in_context_learning", name, passages, question, key, golds, _SCORING)
 
@@ -60,7 +60,7 @@ def _shown_labels(rng: random.Random, labels: list[str]) -> dict[str, str]:
 
 
 def _laid_out(
-    demonstrations: list[tuple[str, str]], shown: dict[str, str], asked: str, layout: str
+    demonstrations: list[tuple[str, str]], shown: dict[str, str], target: str, layout: str
 ) -> tuple[str, tuple[Gold, ...]]:
     text, golds = "", []
     for utterance, label in demonstrations:
@@ -68,7 +68,7 @@ def _laid_out(
         entry = layout.replace("label: {label}", "\0").replace("{text}", utterance)
         start, at = len(text), len(text) + entry.index("\0")
         text += entry.replace("\0", mark)
-        if label == asked:
+        if label == target:
             end = start + len(text[start:].rstrip())
             golds.append(Gold(Quote(0, start, end), Quote(0, at, at + len(mark))))
     return text, tuple(golds)

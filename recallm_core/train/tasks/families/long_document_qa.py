@@ -21,10 +21,10 @@ def _draw(name: str, rng: random.Random, sources: Sources, size: int) -> Problem
     if len(text) < 400 or sources.check.leaks("", [text]):
         return None
     units = [text[a:b] for a, b in sentences(text)]
-    asked = _cloze(rng, units)
-    if asked is None:
+    cloze = _cloze(rng, units)
+    if cloze is None:
         return None
-    question, answer = asked
+    question, answer = cloze
     options = _options(rng, units, answer)
     if options is None:
         return None

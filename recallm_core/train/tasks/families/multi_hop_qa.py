@@ -15,7 +15,7 @@ from recallm_core.train.tasks.families.problem import (
     Scoring,
     from_lesson,
 )
-from recallm_core.train.tasks.families.sources import Sources, mixed
+from recallm_core.train.tasks.families.sources import Sources, shuffle_passages
 from recallm_core.train.tasks.training_example import Quote
 
 _SCORING = Scoring("all", 0.4, free_spans=4, least_characters=7)
@@ -56,7 +56,7 @@ def _problem(
             others.append(passage)
             room -= len(passage[1])
     others += sources.distractors(rng, room, (row["answer"],))
-    shown, places = mixed(rng, right, others)
+    shown, places = shuffle_passages(rng, right, others)
     golds = tuple(Gold(Quote(places[n], 0, len(text))) for n, (_, text) in enumerate(right))
     key = Key("words", ((row["answer"], *row.get("aliases", ())),))
     return Problem("multi_hop_qa", kind, shown, row["question"], key, golds, _SCORING)

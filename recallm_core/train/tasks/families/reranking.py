@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from recallm_core.train.tasks.families.problem import Family, Gold, Key, Passage, Problem, Scoring
-from recallm_core.train.tasks.families.sources import Sources, mixed
+from recallm_core.train.tasks.families.sources import Sources, shuffle_passages
 from recallm_core.train.tasks.training_example import Quote
 
 _LAYOUTS = ("[ID: {id}] ", "ID: {id}\n", "Passage {id}: ")
@@ -17,10 +17,10 @@ def _squad(rng: random.Random, sources: Sources, size: int) -> Problem | None:
     rows = sources.rows("squad2")
     number = rng.randrange(len(rows))
     row = rows[number]
-    asked = [qa for qa in row["qas"] if not qa["impossible"]]
-    if not asked or len(row["context"]) > _LONGEST:
+    answerable = [qa for qa in row["qas"] if not qa["impossible"]]
+    if not answerable or len(row["context"]) > _LONGEST:
         return None
-    qa = rng.choice(asked)
+    qa = rng.choice(answerable)
     answer = min((a["text"] for a in qa["answers"]), key=len)
     if sources.leaks(qa["question"], [row["context"]]):
         return None
@@ -52,7 +52,7 @@ def _problem(
 ) -> Problem:
     layout = rng.choice(_LAYOUTS)
     shown: list[Passage] = [("", layout.replace("{id}", i) + text) for i, text, _ in candidates]
-    passages, places = mixed(rng, shown, ())
+    passages, places = shuffle_passages(rng, shown, ())
     golds = []
     for number, (i, _, grade) in enumerate(candidates):
         if grade:

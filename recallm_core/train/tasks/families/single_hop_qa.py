@@ -15,7 +15,7 @@ from recallm_core.train.tasks.families.problem import (
     Scoring,
     from_lesson,
 )
-from recallm_core.train.tasks.families.sources import Sources, mixed
+from recallm_core.train.tasks.families.sources import Sources, shuffle_passages
 from recallm_core.train.tasks.training_example import Quote
 
 _SCORING = Scoring("top", 0.4, top=1, free_spans=2, least_characters=7)
@@ -46,7 +46,7 @@ def _problem(
     if not wordings or not passage[1] or sources.leaks(question, passage[1:]):
         return None
     others = sources.distractors(rng, size - len(passage[1]), wordings)
-    shown, places = mixed(rng, [passage], others)
+    shown, places = shuffle_passages(rng, [passage], others)
     golds = (Gold(Quote(places[0], 0, len(passage[1]))),)
     key = Key("words", (tuple(wordings),))
     return Problem("single_hop_qa", kind, shown, question, key, golds, _SCORING)

@@ -120,7 +120,7 @@ def _page(rng: random.Random) -> Passage | None:
     return (page.title, page.text) if len(page.text) >= _SHORTEST else None
 
 
-def mixed(
+def shuffle_passages(
     rng: random.Random, gold: Sequence[Passage], others: Sequence[Passage]
 ) -> tuple[tuple[Passage, ...], Mapping[int, int]]:
     """Returns passages in a random order, and the new place of each gold one."""

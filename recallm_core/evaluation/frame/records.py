@@ -10,7 +10,7 @@ from recallm_core.evaluation.items import Item
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
+class CitationRecord:
     """A citation as the answer gave it; whether it is right is for the scores to find out."""
 
     document: str
@@ -21,7 +21,7 @@ class Cited:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AnswerRecord:
     """An answer, plain enough to be a line of JSON.
 
     Attributes:
@@ -41,7 +41,7 @@ class Told:
 
     text: str
     words: str
-    citations: tuple[Cited, ...] = ()
+    citations: tuple[CitationRecord, ...] = ()
     quotes: tuple[tuple[str, int, int], ...] = ()
     quoted: tuple[str, ...] = ()
     verbatim: int = 0
@@ -53,7 +53,7 @@ class Told:
     finish_reason: str = "stop"
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Told:
+    def from_row(cls, row: dict[str, Any]) -> AnswerRecord:
         """Reads a written row.
 
         Raises:
@@ -61,7 +61,7 @@ class Told:
             TypeError: A field is of another kind.
         """
         values = {field.name: row[field.name] for field in fields(cls)}
-        values["citations"] = tuple(Cited(**citation) for citation in row["citations"])
+        values["citations"] = tuple(CitationRecord(**citation) for citation in row["citations"])
         values["quotes"] = tuple((d, int(a), int(b)) for d, a, b in row["quotes"])
         values["quoted"] = tuple(row["quoted"])
         return cls(**values)
@@ -75,5 +75,5 @@ class Way(Protocol):
     def asks(self, item: Item) -> bool:
         """Whether a question tells anything about this way."""
 
-    def __call__(self, items: Sequence[Item]) -> list[Told]:
+    def __call__(self, items: Sequence[Item]) -> list[AnswerRecord]:
         """Returns what came of each question, in order."""
