@@ -41,6 +41,7 @@ def load_gguf(
     try:
         found = _tokenizer(backend, tokenizer)
         _check_pieces(backend, found)
+        backend.header = backend.header.without_texts()
         give_back()
         config = {"model_type": backend.header.model_type}
         chosen = recipe or recipe_for(found, config, mode, path)

@@ -11,7 +11,7 @@ import math
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 from typing import IO, Any
@@ -115,6 +115,11 @@ class GgufHeader:
         """A list of numbers; empty where there is none of that key."""
         value = self.metadata.get(key)
         return value if isinstance(value, np.ndarray) else np.empty(0)
+
+    def without_texts(self) -> GgufHeader:
+        """The same without lists of texts: vocabulary and merges, which take tens of megabytes."""
+        rest = {key: value for key, value in self.metadata.items() if not isinstance(value, tuple)}
+        return replace(self, metadata=rest)
 
 
 _MODEL_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}
