@@ -103,7 +103,9 @@ class CitedChatModel(BaseChatModel):
         return {**self.chat_model._identifying_params, **{n: getattr(self, n) for n in names}}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self.chat_model._get_ls_params(stop=stop, **kwargs)
+        params = self.chat_model._get_ls_params(stop=stop, **kwargs)
+        params.setdefault("ls_model_name", self._llm_type)
+        return params
 
     @property
     def _provider(self) -> str:

@@ -78,7 +78,7 @@ class Tensor:
 
     @property
     def type_name(self) -> str:
-        """ggml's name of its type, such as ``Q4_K``."""
+        """Ggml's name of its type, such as ``Q4_K``."""
         return _TYPES.get(self.kind, f"type {self.kind}")
 
 
