@@ -288,7 +288,8 @@ class _Call:
         response = answers.to_response(
             answer, self.conversation, thinking=True, citations=True, delta=delta
         )
-        response.raw[answers.RAW]["left_out"] = [asdict(at) for at in self.prompt.left_out]
+        raw: Any = response.raw
+        raw[answers.RAW]["left_out"] = [asdict(at) for at in self.prompt.left_out]
         return response
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from recallm_core.documents.document import Document, Location, Passage
-from recallm_core.errors import ContextOverflowError
-from recallm_core.packing import Pack
+from recallm_core.documents.chunking import chunk
+from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
+from recallm_core.errors import ContextOverflowError, MissingExtraError
+from recallm_core.packing import Pack, pack
 from recallm_core.pointing.numbering import numbered
+from recallm_core.text.lexical import terms
+
+if TYPE_CHECKING:
+    from recallm_core.retrieval import CorpusIndex
 
 Count = Callable[[str], int]
 
@@ -83,6 +90,48 @@ def fitted(
             return passages
         budget -= over
     raise ContextOverflowError(bare, 0, max_tokens)
+
+
+class ByWords:
+    """Documents that are packed by the words that they share with a question, rare ones first.
+
+    It stands in for a ``CorpusIndex`` where the extra that searches by meaning isn't installed.
+
+    Args:
+        documents: By id.
+    """
+
+    def __init__(self, documents: Mapping[str, Document]) -> None:
+        self.documents = documents
+        self._chunks = [part for document in documents.values() for part in chunk(document)]
+        self._terms = [frozenset(terms(part.text)) for part in self._chunks]
+        self._frequency = Counter(term for row in self._terms for term in row)
+
+    def pack_report(self, question: str, token_budget: int, count: Count, *, overhead: int) -> Pack:
+        """Returns the passages that share most with a question, within a budget."""
+        sought = frozenset(terms(question))
+        scored = [
+            ScoredChunk(
+                part.document_id, part.start, part.end, part.text, self._weight(row & sought)
+            )
+            for part, row in zip(self._chunks, self._terms, strict=True)
+        ]
+        return pack(
+            scored, self.documents, token_budget=token_budget, count=count, overhead=overhead
+        )
+
+    def _weight(self, shared: Iterable[str]) -> float:
+        return sum(math.log(1 + len(self._chunks) / self._frequency[term]) for term in shared)
+
+
+def searchable(documents: Mapping[str, Document]) -> CorpusIndex | ByWords:
+    """Returns documents as what packs them: by meaning and words, or by words alone."""
+    from recallm_core.retrieval import CorpusIndex
+
+    try:
+        return CorpusIndex.build(documents.values())
+    except MissingExtraError:
+        return ByWords(documents)
 
 
 def check_size(documents: Iterable[Document], max_tokens: int, count: Count) -> None:

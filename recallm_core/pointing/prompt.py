@@ -156,7 +156,7 @@ class PointedPrompt:
             if whole.size(count) <= max_tokens:
                 return whole
         fitting.check_size(known, max_tokens, count)
-        index = CorpusIndex.build(known)
+        index = fitting.searchable({document.id: document for document in known})
         cut = _packed(cls, turns, index, max_tokens, count, owes_evidence)
         cut.left_out = fitting.unshown(known, cut.passages)
         return cut
@@ -243,7 +243,7 @@ class PointedPrompt:
 def _packed(
     kind: type[PointedPrompt],
     turns: Sequence[Mapping[str, Any]],
-    index: CorpusIndex,
+    index: CorpusIndex | fitting.ByWords,
     max_tokens: int,
     count: Count,
     owes_evidence: bool,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core import ContextOverflowError, CorpusIndex, Document, PointedPrompt
+from recallm_core.errors import MissingExtraError
 from recallm_core.pointing.fitting import estimated_tokens
 from tests.pointing.conftest import TEXTS, check, reply
 
@@ -48,7 +49,7 @@ def test_what_fits_is_the_prompt_as_it_was() -> None:
 
 @pytest.mark.parametrize("room", [1_200, 3_000, 9_000])
 def test_what_does_not_fit_is_cut_to_what_bears_on_the_question(room: int) -> None:
-    prompt = PointedPrompt.within(room, "When does the bridge of row 19 open?", MANY)
+    prompt = PointedPrompt.within(room, "When does the contract of row 19 open?", MANY)
     assert prompt.size() <= room
     assert prompt.size() > room // 2
     assert "d19" in {passage.document_id for passage in prompt.passages}
@@ -57,6 +58,17 @@ def test_what_does_not_fit_is_cut_to_what_bears_on_the_question(room: int) -> No
     answer = prompt.answer(reply(([1], "On some day.")))
     check(answer, MANY)
     assert answer.citations
+
+
+def test_without_what_searches_by_meaning_words_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise MissingExtraError("no extra")
+
+    monkeypatch.setattr(CorpusIndex, "build", missing)
+    prompt = PointedPrompt.within(1_500, "When does the flower of row 37 open?", MANY)
+    assert prompt.size() <= 1_500
+    assert "d37" in {passage.document_id for passage in prompt.passages}
+    covered(prompt, MANY)
 
 
 def test_an_index_is_packed_and_another_counter_is_heard() -> None:
