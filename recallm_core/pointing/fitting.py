@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from recallm_core.documents.chunking import chunk
 from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
 from recallm_core.errors import ContextOverflowError, MissingExtraError
-from recallm_core.packing import Pack, pack
+from recallm_core.packing import Overhead, Pack, pack
 from recallm_core.pointing.numbering import numbered
 from recallm_core.text.lexical import terms
 
@@ -22,8 +22,9 @@ Count = Callable[[str], int]
 
 ROOMY = 8  # characters of a token that few texts have
 _MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
-_POINTER = 8  # tokens of a sentence's number in its line, and in the schema
-_TRIES = 4
+_POINTER = 12  # tokens of a sentence's number in its line, and in the schema; of a heading
+_LEAST = 128  # tokens of a passage that is worth asking about
+_TRIES = 8
 
 _PIECE = re.compile(r"[A-Za-z]{1,4}|[!-@\[-`{-~\n]| (?=[\d ])")
 _BYTES = 1.5  # of a token, beyond ASCII
@@ -43,7 +44,9 @@ def estimated_tokens(text: str) -> int:
 class Packs(Protocol):
     """What packs its documents for a question: a ``CorpusIndex``."""
 
-    def pack_report(self, question: str, token_budget: int, count: Count, *, overhead: int) -> Pack:
+    def pack_report(
+        self, question: str, token_budget: int, count: Count, *, overhead: Overhead
+    ) -> Pack:
         """The most useful passages within a budget."""
 
 
@@ -72,24 +75,27 @@ def fitted(
         count: Tokens of a text.
 
     Raises:
-        ContextOverflowError: Not even the prompt without any passage fits.
+        ContextOverflowError: Not even one passage fits.
     """
 
     def line_tokens(text: str) -> int:
         rows = numbered([Passage("", 0, len(text), text)])
         return sum(count(row.text) + _POINTER for row in rows)
 
+    def heading(passage: Passage) -> int:
+        return _POINTER + (count(passage.title) if passage.title else 0)
+
     bare = prompt_of(()).size(count)
     budget = max_tokens - bare
     for _ in range(_TRIES):
-        passages = index.pack_report(
-            question, max(budget, 0), line_tokens, overhead=_POINTER
-        ).passages
-        over = prompt_of(passages).size(count) - max_tokens
-        if over <= 0:
-            return passages
-        budget -= over
-    raise ContextOverflowError(bare, 0, max_tokens)
+        packed = index.pack_report(question, max(budget, 0), line_tokens, overhead=heading)
+        over = prompt_of(packed.passages).size(count) - max_tokens
+        if over <= 0 and packed.passages:
+            return packed.passages
+        budget = min(budget - over, budget * 9 // 10)  # it was estimated line by line
+        if budget < 0 or not packed.passages:
+            break
+    raise ContextOverflowError(max(bare + _LEAST, max_tokens + 1), 0, max_tokens)
 
 
 class ByWords:
@@ -107,7 +113,9 @@ class ByWords:
         self._terms = [frozenset(terms(part.text)) for part in self._chunks]
         self._frequency = Counter(term for row in self._terms for term in row)
 
-    def pack_report(self, question: str, token_budget: int, count: Count, *, overhead: int) -> Pack:
+    def pack_report(
+        self, question: str, token_budget: int, count: Count, *, overhead: Overhead
+    ) -> Pack:
         """Returns the passages that share most with a question, within a budget."""
         sought = frozenset(terms(question))
         scored = [

@@ -138,8 +138,8 @@ class PointedPrompt:
             owes_evidence: Whether an answer without any citation is none.
 
         Raises:
-            ContextOverflowError: Even without any passage there is no room, or the documents are
-                too large to be searched for a single question.
+            ContextOverflowError: There is no room for a single passage, or the documents are too
+                large to be searched for a single question.
             DocumentError: Something is no document, or two share an id.
             MessageError: The question is neither text nor a conversation.
             ValueError: The number is none.

@@ -47,7 +47,7 @@ def test_what_fits_is_the_prompt_as_it_was() -> None:
     assert prompt.left_out == ()
 
 
-@pytest.mark.parametrize("room", [1_200, 3_000, 9_000])
+@pytest.mark.parametrize("room", [1_200, 1_700, 3_000, 3_100, 5_000, 9_000])
 def test_what_does_not_fit_is_cut_to_what_bears_on_the_question(room: int) -> None:
     prompt = PointedPrompt.within(room, "When does the contract of row 19 open?", MANY)
     assert prompt.size() <= room
@@ -106,6 +106,7 @@ def test_any_documents_stay_within_any_limit(texts: list[str], room: int, questi
     except ContextOverflowError:
         return
     assert prompt.size() <= room
+    assert prompt.passages or not any(document.text.strip() for document in documents)
     for passage in prompt.passages:
         text = documents[int(passage.document_id)].text
         assert text[passage.start : passage.end] == passage.text
