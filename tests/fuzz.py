@@ -184,13 +184,13 @@ GGUF_TOKENS = [
 @cache
 def gguf_files() -> tuple[tuple[bytes, int], ...]:
     """Small GGUF files of both kinds of vocabulary, and how long their headers are."""
-    made = []
+    files_written = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, vocabulary in (("qwen2", byte_level()), ("gemma3", of_pieces())):
             path = write_gguf(Path(folder, f"{kind}.gguf"), kind, vocabulary=vocabulary)
             weights = sum(tensor.size for tensor in read_header(path).tensors.values())
-            made.append((path.read_bytes(), path.stat().st_size - weights))
-    return tuple(made)
+            files_written.append((path.read_bytes(), path.stat().st_size - weights))
+    return tuple(files_written)
 
 
 def gguf_of(data: st.DataObject) -> None:

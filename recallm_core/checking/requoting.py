@@ -80,5 +80,5 @@ def _around(text: str, quote: Quote) -> str:
 
 
 def _recalled(answer: Answer) -> Citation | None:
-    found: Iterable[Citation] = (c for c in answer.citations if c.basis == "recalled")
-    return next(iter(found), None)
+    recalled: Iterable[Citation] = (c for c in answer.citations if c.basis == "recalled")
+    return next(iter(recalled), None)

@@ -27,9 +27,9 @@ def test_each_unsound_quote_is_asked_for_with_its_sentence() -> None:
     report = check_quotes(TEXT, [PAGE], repair=True)
     proposals = requote(report, scripted_llm(script))
     assert [proposal.quote for proposal in proposals] == list(report.problems)
-    found = [proposal.citation for proposal in proposals]
-    assert [c and c.text for c in found] == ["The fee is 5 euro", "It can't be refunded"]
-    for citation in found:
+    citations = [proposal.citation for proposal in proposals]
+    assert [c and c.text for c in citations] == ["The fee is 5 euro", "It can't be refunded"]
+    for citation in citations:
         assert citation is not None
         assert PAGE.text[citation.start : citation.end] == citation.text
         assert citation.basis == "recalled"
