@@ -1,10 +1,11 @@
 """llama.cpp beside transformers: the same weights, the same engine, one thread, in turn.
 
-    python benchmarks/gguf_generation.py FILE.gguf FOLDER [--rounds 3] [--pairs 6]
+    python benchmarks/gguf_generation.py FILE.gguf FOLDER [--rounds 3] [--pairs 6] [--memory]
 
 FOLDER holds the same weights for transformers (as tests/real/bring.py makes it). Each engine is in
 a process of its own, and the two take turns, so that a busy machine slows both. Times are CPU time.
-Memory is what a process holds after loading the model with its tokenizer and writing some words.
+Memory is what a process holds after loading the model with its tokenizer and writing some words;
+with --memory nothing else is measured.
 """
 
 from __future__ import annotations
@@ -152,6 +153,17 @@ def beside(file: str, folder: str, rounds: int) -> None:
         print(f"| {name} {unit} | {ours[name]:.1f} | {other[name]:.1f} | {ratio:.2f} |", flush=True)
 
 
+def memory(file: str, folder: str) -> None:
+    """What either holds after writing some words, one after the other."""
+    sizes = []
+    for kind, path in (("llama.cpp", file), ("other", folder)):
+        engine = Process(kind, path)
+        engine.do("plain", 999)
+        sizes.append(engine.do("memory")["MB"])
+        engine.end()
+    print(f"| MB | {sizes[0]:,.0f} | {sizes[1]:,.0f} | {sizes[1] / sizes[0]:.2f} |", flush=True)
+
+
 def alone(file: str, rounds: int, pairs: int) -> None:
     """llama.cpp: what the constraint costs, what drafts and beginnings save."""
     plain, drafting = Process("llama.cpp", file), Process("llama.cpp", file, 16)
@@ -184,11 +196,15 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     print(f"model: {Path(options.file).name}; commit {commit}\n", flush=True)
     print("| what | llama.cpp | transformers | times |\n|---|---|---|---|", flush=True)
+    if options.memory:
+        memory(options.file, options.folder)
+        return
     beside(options.file, options.folder, options.rounds)
     print("\n| what, on llama.cpp | ratio | bar |\n|---|---|---|", flush=True)
     alone(options.file, options.rounds, options.pairs)

@@ -65,6 +65,7 @@ _HOMES = {  # the public names and where each is defined; the imports below tell
     "check_quotes": "checking",
     "load_documents": "documents.loading",
     "pack": "packing",
+    "requote": "checking",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     )
     from recallm_core.checking import (
         check_quotes as check_quotes,
+        requote as requote,
     )
     from recallm_core.answers.answer import (
         Answer as Answer,

@@ -41,13 +41,18 @@ from recallm_core.errors import (
     CorpusIndexError,
     RecallmError,
     ServerError,
+    TokenizerError,
 )
 from recallm_core.evidence.reader_windows import cut
+from recallm_core.inputs.gguf_header import read_header
 from recallm_core.inputs.model_files import whole_tokenizer
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.rendering import to_html, to_html_fragment, to_json, to_markdown
 from recallm_core.testing import scripted_llm
 from recallm_core.text.lexical import units
+from recallm_core.tokenization.gguf_vocabulary import tokenizer_of
+from tests.tiny_gguf import byte_level, of_pieces
+from tests.tiny_gguf import write as write_gguf
 
 SECONDS = 20.0  # of processor time that one small input may take, on a busy machine
 
@@ -169,6 +174,45 @@ def recipe_of(data: st.DataObject) -> None:
 
 
 # a saved index, whose checksums the attacker makes anew
+
+
+GGUF_TOKENS = [
+    n.to_bytes(size, "little") for n in (0, 1, 8, 9, 2**31, 2**32 - 1) for size in (4, 8)
+]
+
+
+@cache
+def gguf_files() -> tuple[tuple[bytes, int], ...]:
+    """Small GGUF files of both kinds of vocabulary, and how long their headers are."""
+    files_written = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, vocabulary in (("qwen2", byte_level()), ("gemma3", of_pieces())):
+            path = write_gguf(Path(folder, f"{kind}.gguf"), kind, vocabulary=vocabulary)
+            weights = sum(tensor.size for tensor in read_header(path).tensors.values())
+            files_written.append((path.read_bytes(), path.stat().st_size - weights))
+    return tuple(files_written)
+
+
+def gguf_of(data: st.DataObject) -> None:
+    content, header_size = data.draw(st.sampled_from(gguf_files()))
+    rng = data.draw(st.randoms())
+    for _ in range(rng.randint(0, 3)):  # in place, so that what stands behind is read as well
+        at, new = rng.randrange(header_size), rng.choice(GGUF_TOKENS)[: rng.choice((1, 4, 8))]
+        content = content[:at] + new + content[at + len(new) :]
+    if not rng.randrange(4):
+        damage = scrambled(data, content[:header_size], GGUF_TOKENS)
+        content = damage + content[header_size:]
+    content = content if rng.randrange(8) else content[: rng.randrange(len(content))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.gguf")
+        path.write_bytes(content)
+        with contextlib.suppress(CheckpointError, TokenizerError):
+            header = read_header(path)
+            assert sum(tensor.size for tensor in header.tensors.values()) < header.size
+            tokenizer = tokenizer_of(header, controls=(), ends=(), begins=True)
+            for text in ("the 189, <|im_end|> é日", data.draw(st.text(max_size=20))):
+                encoded = tokenizer.encode_plain(text)
+                assert tokenizer.control_ids.isdisjoint(encoded.ids.tolist())
 
 
 @cache
@@ -461,6 +505,7 @@ TARGETS: dict[str, Target] = {
     "events of a server": event_of,
     "offers of a server": offer_of,
     "recipes": recipe_of,
+    "headers of GGUF files": gguf_of,
     "index files": index_of,
     "files of every kind, damaged": file_of,
     "bytes under any name": bytes_of,

@@ -20,6 +20,7 @@ QUICK = dict.fromkeys(TARGETS, 40) | {
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_whatever_comes_in_is_an_error_of_ours_or_does_no_harm(name: str) -> None:
+    _needs(name)
     fuzz(name, QUICK[name], number=0)
 
 
@@ -27,7 +28,13 @@ def test_whatever_comes_in_is_an_error_of_ours_or_does_no_harm(name: str) -> Non
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_same_for_minutes(name: str) -> None:
+    _needs(name)
     fuzz(name, 25 * QUICK[name])
+
+
+def _needs(name: str) -> None:
+    if "GGUF" in name:
+        pytest.importorskip("gguf", reason="needs the package gguf: pip install gguf")
 
 
 @pytest.mark.parametrize("place", range(6, 128, 3))

@@ -100,6 +100,7 @@ def test_the_walk_finds_the_classes_that_people_use() -> None:
         "RecaLLMEmbedding",
     }
     wanted |= {"PackingCompressor", "RecaLLMChatEngine", "RecaLLMQueryEngine", "RecaLLMWorkflow"}
+    wanted |= {"CitedChatModel", "CitedLLM"}
     assert wanted <= names
 
 

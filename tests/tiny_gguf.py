@@ -122,16 +122,20 @@ def write(
     vocabulary: Mapping[str, Any] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    tensors_a_file: int = 0,
     **metadata: Any,
 ) -> Path:
-    """Writes a file and returns its path; ``metadata`` overrides keys, None leaves one out."""
+    """Writes a file and returns its path; ``metadata`` overrides keys, None leaves one out.
+
+    With ``tensors_a_file`` it is split, as llama.cpp's tool does it.
+    """
     import gguf
 
     described, shapes = KINDS[kind]
     values = {f"{kind}.{key}": value for key, value in {**COMMON, **described}.items()}
     values |= vocabulary if vocabulary is not None else byte_level()
     values |= {key.replace("__", "."): value for key, value in metadata.items()}
-    writer = gguf.GGUFWriter(path, kind)
+    writer = gguf.GGUFWriter(path, kind, split_max_tensors=tensors_a_file)
     for key, value in values.items():
         _put(writer, key, value)
     for name, array in (weights or random_weights(shapes, seed)).items():
@@ -204,6 +208,18 @@ def _layers(shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
     return whole | {"output.weight": (VOCAB, WIDTH)} | layers
 
 
+def _mixed(
+    first: Mapping[str, Sequence[int]],
+    second: Mapping[str, Sequence[int]],
+    norm: str = "output_norm",
+) -> dict[str, Sequence[int]]:
+    """Two layers of two kinds; only the second attends, and the first's state can't go back."""
+    ends = {"token_embd.weight": (VOCAB, WIDTH), "output.weight": (VOCAB, WIDTH)}
+    layers = enumerate((first, second))
+    inner = {f"blk.{i}.{name}": shape for i, layer in layers for name, shape in layer.items()}
+    return {**ends, f"{norm}.weight": (WIDTH,), **inner}
+
+
 def _attention(head: int, more: Iterable[str] = ()) -> dict[str, Sequence[int]]:
     return {
         "attn_norm.weight": (WIDTH,),
@@ -238,6 +254,27 @@ _MAMBA = {
     "ssm_d": (_INNER,),
     "ssm_out.weight": (WIDTH, _INNER),
 }
+_BLOCK = ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+_CONVOLUTION = {
+    "attn_norm.weight": (WIDTH,),
+    "shortconv.conv.weight": (WIDTH, 3),
+    "shortconv.in_proj.weight": (3 * WIDTH, WIDTH),
+    "shortconv.out_proj.weight": (WIDTH, WIDTH),
+    **{f"{name}.weight": _attention(_HEAD)[f"{name}.weight"] for name in _BLOCK},
+}
+_NORMED = {
+    "ssm_dt_norm.weight": (_RANK,),
+    "ssm_b_norm.weight": (_STATE,),
+    "ssm_c_norm.weight": (_STATE,),
+    **{f"{name}.weight": _attention(_HEAD)[f"{name}.weight"] for name in _BLOCK},
+}
+_QUERIES = {"attn_q_norm.weight": (_HEAD,), "attn_k_norm.weight": (_HEAD,)}
+_SCAN = {
+    "ssm.conv_kernel": 4,
+    "ssm.inner_size": _INNER,
+    "ssm.state_size": _STATE,
+    "ssm.time_step_rank": _RANK,
+}
 COMMON = {"context_length": 4096, "attention.layer_norm_rms_epsilon": 1e-6}
 _WINDOWED = {"attention.key_length": _HEAD, "attention.value_length": _HEAD}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Sequence[int]]]] = {
@@ -259,11 +296,16 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Sequence[int]]]] = {
             "block_count": LAYERS,
             "feed_forward_length": 0,
             "attention.head_count": 0,
-            "ssm.conv_kernel": 4,
-            "ssm.inner_size": _INNER,
-            "ssm.state_size": _STATE,
-            "ssm.time_step_rank": _RANK,
+            **_SCAN,
         },
         _layers(_MAMBA),
+    ),
+    "lfm2": (
+        {**SHAPES, "attention.head_count_kv": [0, KV_HEADS], "shortconv.l_cache": 3},
+        _mixed(_CONVOLUTION, {**_attention(_HEAD), **_QUERIES}, norm="token_embd_norm"),
+    ),
+    "jamba": (
+        {**SHAPES, "attention.head_count_kv": [0, KV_HEADS], **_SCAN},
+        _mixed({**_MAMBA, **_NORMED}, _attention(_HEAD)),
     ),
 }

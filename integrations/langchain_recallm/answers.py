@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -10,7 +10,7 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 
 from langchain_recallm import tool_calls
 from langchain_recallm.sources import Place, Sources, members_of, url_of
-from recallm_core import Answer, Citation, RecallSpan, Usage
+from recallm_core import Answer, Citation, Location, RecallSpan, Usage
 from recallm_core.adapting import stable_id
 
 PROVIDER = "recallm"
@@ -176,6 +176,12 @@ def _nearest(answer: Answer, sources: Sources) -> list[Block]:
         for citation in answer.nearest
         for place in sources.cited(citation.document_id, citation.start, citation.end)
     ]
+
+
+def ranges_of(locations: Iterable[Location], sources: Sources) -> list[Block]:
+    """Returns ranges of the core's documents as ranges of the call's."""
+    places = (sources.places(at.document_id, at.start, at.end) for at in locations)
+    return [_range(place) for listed in places for place in listed]
 
 
 def usage_of(usage: Usage) -> UsageMetadata:

@@ -8,7 +8,12 @@ from contextlib import aclosing, closing
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import (
+    BaseChatModel,
+    LangSmithParams,
+    LanguageModelInput,
+    ModelProfile,
+)
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -19,8 +24,9 @@ from pydantic import ConfigDict, Field
 
 import recallm_core as recallm
 from langchain_recallm import answers
-from langchain_recallm.pointed_calls import Listener, PointedCall, pointed
+from langchain_recallm.pointed_calls import Listener, PointedCall, Room, pointed
 from langchain_recallm.streaming import ChunkWriter, EventWriter
+from recallm_core.adapting import estimated_tokens
 
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _STRICT = ("openai", "azure")  # hold to a schema only where they are told to
@@ -32,6 +38,8 @@ def cited(
     limits: recallm.SchemaLimits | str | None = None,
     outside: Literal["raise", "match"] = "raise",
     token_budget: int | None = None,
+    max_input_tokens: int | None = None,
+    count_tokens: Callable[[str], int] | None = None,
     **structured: Any,
 ) -> CitedChatModel:
     """Returns a chat model whose answers cite the documents, whatever model writes them.
@@ -55,6 +63,12 @@ def cited(
         outside: What becomes of a reply that isn't what was asked for: ``raise`` a ``ReplyError``,
             or ``match``: its words are cited only where the documents hold them.
         token_budget: How much is packed where the documents are a ``CorpusIndex``.
+        max_input_tokens: Tokens of a prompt, at most. Documents that don't fit are cut to what
+            bears on the question, and ``response_metadata["left_out"]`` has the ranges that the
+            model wasn't shown. None: what the model's ``profile`` says; nothing is cut where it
+            says nothing.
+        count_tokens: Counts the tokens of a text; None: the model's ``custom_get_token_ids``, else
+            an estimate that is rather too high. No tokenizer is ever fetched for it.
         structured: Options of the model's ``with_structured_output``, such as ``method``.
 
     Raises:
@@ -71,6 +85,8 @@ def cited(
         limits=known,
         outside=outside,
         token_budget=token_budget,
+        max_input_tokens=max_input_tokens,
+        count_tokens=count_tokens,
         structured=structured,
     )
 
@@ -87,7 +103,11 @@ class CitedChatModel(BaseChatModel):
     outside: Literal["raise", "match"] = "raise"
     """What becomes of a reply that isn't what was asked for."""
     token_budget: int | None = None
-    """How much is packed of an index; None: as ``CorpusIndex.pack`` has it."""
+    """How much is packed of an index; None: what fits, or as ``CorpusIndex.pack`` has it."""
+    max_input_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of a prompt, at most; None: what the model's profile says."""
+    count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True)
+    """Counts the tokens of a text; None: the model's own counter where it is given one."""
     structured: dict[str, Any] = Field(default_factory=dict)
     """Options of ``with_structured_output``."""
     output_version: str | None = Field(default_factory=from_env("LC_OUTPUT_VERSION", default="v1"))
@@ -99,11 +119,13 @@ class CitedChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = ("limits", "outside", "token_budget", "structured")
+        names = ("limits", "outside", "token_budget", "max_input_tokens", "structured")
         return {**self.chat_model._identifying_params, **{n: getattr(self, n) for n in names}}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return self.chat_model._get_ls_params(stop=stop, **kwargs)
+        params = self.chat_model._get_ls_params(stop=stop, **kwargs)
+        params.setdefault("ls_model_name", self._llm_type)
+        return params
 
     @property
     def _provider(self) -> str:
@@ -173,7 +195,7 @@ class CitedChatModel(BaseChatModel):
         documents = settings.pop("documents", None)
         version = str(settings.pop("output_version", None) or self.output_version or "v1")
         tools = {key: settings.pop(key) for key in _TOOLS if key in settings}
-        prompt, sources = pointed(messages, documents, token_budget=self.token_budget)
+        prompt, sources = pointed(messages, documents, self._room)
         call = PointedCall(
             model=self.chat_model,
             prompt=prompt,
@@ -187,6 +209,24 @@ class CitedChatModel(BaseChatModel):
             messages=messages,
         )
         return call, version
+
+    @property
+    def _room(self) -> Room:
+        profile: Mapping[str, Any] = self.chat_model.profile or {}
+        told = self.max_input_tokens or profile.get("max_input_tokens")
+        return Room(told, self._count, self.token_budget)
+
+    @property
+    def _count(self) -> Callable[[str], int]:
+        """What counts tokens without asking anyone: a hosted model's own may ask its maker."""
+        ids_of = self.chat_model.custom_get_token_ids
+        if self.count_tokens is not None:
+            return self.count_tokens
+        return estimated_tokens if ids_of is None else lambda text: len(ids_of(text))
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """What is true of the model inside; langchain-core looks for this name."""
+        return self.chat_model.profile
 
     def _structured(self) -> dict[str, Any]:
         strict = any(name in self._provider for name in _STRICT)

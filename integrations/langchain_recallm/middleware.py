@@ -12,6 +12,7 @@ from langchain_recallm.answers import PROVIDER
 from langchain_recallm.blocks import content_of
 from langchain_recallm.chat_models import ChatRecaLLM
 from langchain_recallm.cited_model import CitedChatModel
+from langchain_recallm.documents import message_citations
 
 
 class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -21,6 +22,9 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
     returned documents (artifacts, ``search_result`` or ``document`` blocks), ``ChatRecaLLM``
     answers in its place from exactly these, so that the last message carries annotations. If what
     they returned is empty, the answer is an abstention.
+
+    No last word passes unmarked: ``response_metadata["grounded"]`` says whether it has citations
+    of ours. It is False for an abstention, and for what an agent says that looked for no source.
 
     Args:
         model: Answers; ``ChatRecaLLM``, or what ``cited`` returns.
@@ -36,8 +40,8 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
         """Lets the agent's model go first, then replaces what would be the answer."""
         response = handler(request)
         if not _answers(response, request.messages):
-            return response
-        return ModelResponse(result=[self.model.invoke(_messages(request))])
+            return _marked(response)
+        return _marked(ModelResponse(result=[self.model.invoke(_messages(request))]))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
@@ -45,15 +49,33 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
         """The same for asynchronous agents."""
         response = await handler(request)
         if not _answers(response, request.messages):
-            return response
-        return ModelResponse(result=[await self.model.ainvoke(_messages(request))])
+            return _marked(response)
+        return _marked(ModelResponse(result=[await self.model.ainvoke(_messages(request))]))
+
+
+def _marked(response: Any) -> Any:
+    """A response whose last message says whether it has citations; calls of tools are no answer."""
+    last, earlier = _last(response)
+    if not isinstance(last, AIMessage) or last.tool_calls:
+        return response
+    metadata = last.response_metadata
+    ours = metadata.get("model_provider") == PROVIDER  # nobody has checked what others cite
+    grounded = {"grounded": ours and bool(message_citations(last))}
+    marked = last.model_copy(update={"response_metadata": {**metadata, **grounded}})
+    structured = getattr(response, "structured_response", None)
+    return ModelResponse(result=[*earlier, marked], structured_response=structured)
+
+
+def _last(response: Any) -> tuple[Any, Sequence[Any]]:
+    """The last message of a response, and those before it."""
+    result = getattr(response, "result", response)
+    messages_made = result if isinstance(result, list) else [result]
+    return (messages_made[-1], messages_made[:-1]) if messages_made else (None, [])
 
 
 def _answers(response: Any, messages: Sequence[BaseMessage]) -> bool:
     """Whether a response ends the agent's work, and sources were looked for to answer from."""
-    result = getattr(response, "result", response)
-    messages_made = result if isinstance(result, list) else [result]
-    last = messages_made[-1] if messages_made else None
+    last, _ = _last(response)
     if not isinstance(last, AIMessage) or last.tool_calls:
         return False
     if getattr(response, "structured_response", None) is not None:

@@ -27,9 +27,11 @@ from langchain_core.runnables import (
 
 import recallm_core as recallm
 from langchain_recallm import conversation
+from langchain_recallm.answers import ranges_of
 from langchain_recallm.blocks import content_of
 from langchain_recallm.documents import documents_to_text
 from langchain_recallm.sources import Sources
+from recallm_core.adapting import Count
 
 _MESSAGES = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
 _CUT = frozenset(("length", "max_tokens", "max_output_tokens", "model_length"))
@@ -38,25 +40,59 @@ _ENDINGS = ("finish_reason", "stop_reason", "done_reason")
 _UNTOLD = RunnableConfig(callbacks=[])
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much a model may be sent.
+
+    Attributes:
+        max_input_tokens: Tokens of a prompt; None: nobody says, and nothing is cut.
+        count: Tokens of a text.
+        token_budget: How much of an index is packed; None: as much as fits, or as
+            ``CorpusIndex.pack`` has it.
+    """
+
+    max_input_tokens: int | None
+    count: Count
+    token_budget: int | None
+
+
 def pointed(
-    messages: Sequence[BaseMessage], documents: Any, *, token_budget: int | None
+    messages: Sequence[BaseMessage], documents: Any, room: Room
 ) -> tuple[recallm.PointedPrompt, Sources]:
     """Returns the prompt of a call, and its documents as the caller knows them.
 
     Without any document the user's messages are numbered, as ``message:0`` and so on; words that
-    rest on none of them are an answer then.
+    rest on none of them are an answer then. Where the prompt has a limit it is kept, and
+    ``left_out`` of the prompt says what of the documents the model isn't shown.
     """
     talk = conversation.read(messages, documents)
     turns = talk.turns
     if talk.flat:
         users = [str(turn["content"]) for turn in turns if turn["role"] == "user"]
         texts = [recallm.Document(text, f"message:{n}") for n, text in enumerate(users)]
-        return recallm.PointedPrompt.of(turns, texts, owes_evidence=False), talk.sources
+        return _prompt(turns, texts, room, owes_evidence=False), talk.sources
     if hasattr(talk.documents, "pack"):
-        question = next((str(t["content"]) for t in reversed(turns) if t["role"] == "user"), "")
-        passages = talk.documents.pack(question, token_budget)
-        return recallm.PointedPrompt(turns, passages, talk.documents.documents), talk.sources
-    return recallm.PointedPrompt.of(turns, talk.documents or ()), talk.sources
+        return _of_index(turns, talk.documents, room), talk.sources
+    return _prompt(turns, talk.documents or (), room, owes_evidence=True), talk.sources
+
+
+def _prompt(
+    turns: Sequence[Any], documents: Any, room: Room, *, owes_evidence: bool
+) -> recallm.PointedPrompt:
+    if room.max_input_tokens is None:
+        return recallm.PointedPrompt.of(turns, documents, owes_evidence=owes_evidence)
+    return recallm.PointedPrompt.within(
+        room.max_input_tokens, turns, documents, count=room.count, owes_evidence=owes_evidence
+    )
+
+
+def _of_index(turns: Sequence[Any], index: Any, room: Room) -> recallm.PointedPrompt:
+    fits = room.max_input_tokens is not None and isinstance(index, recallm.CorpusIndex)
+    if fits and room.token_budget is None:
+        return _prompt(turns, index, room, owes_evidence=True)
+    question = next((str(t["content"]) for t in reversed(turns) if t["role"] == "user"), "")
+    passages = index.pack(question, room.token_budget)
+    return recallm.PointedPrompt(turns, passages, index.documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +233,15 @@ class Listener:
         self._shown = 0
 
     def joint(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns our metadata over the model's own, which knows its name best."""
+        """Returns our metadata over the model's own, which knows its name best.
+
+        ``left_out`` has the ranges of documents that didn't fit, if any.
+        """
         name = self.metadata.get("model_name")
         named = {"model_name": name} if isinstance(name, str) and name else {}
-        return {**self.metadata, **metadata, **named}
+        ranges = ranges_of(self._call.prompt.left_out, self._call.sources)
+        left_out = {"left_out": ranges} if ranges else {}
+        return {**self.metadata, **metadata, **named, **left_out}
 
     def take(self, message: BaseMessage) -> Iterator[Any]:
         """Yields what a message, or a piece of one, adds."""

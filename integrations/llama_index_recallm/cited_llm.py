@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from llama_index.core.base.llms.types import (
@@ -27,10 +27,10 @@ from llama_index_recallm import answers
 from llama_index_recallm import messages as talk
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.replies import ending_of, usage_of
+from recallm_core.adapting import estimated_tokens
 
 Ask: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
 
-_BYTES = 3  # of a token, cautiously: the tokenizer of a hosted model isn't known here
 _SHARE = 0.8  # of the room; numbers and quotation marks take the rest
 
 
@@ -40,6 +40,7 @@ def cited(
     ask: Ask | None = None,
     limits: recallm.SchemaLimits | str | None = None,
     outside: Literal["raise", "match"] = "raise",
+    max_input_tokens: int | None = None,
 ) -> CitedLLM:
     """Returns an LLM whose answers from documents are cited, whatever model writes them.
 
@@ -64,6 +65,9 @@ def cited(
             the name of the LLM's class.
         outside: What becomes of a reply that isn't what was asked for: ``raise`` a ``ReplyError``,
             or ``match``: its words are cited only where the documents hold them.
+        max_input_tokens: Tokens of a prompt, at most; None: what the window of the LLM's
+            ``metadata`` leaves beside its output. Blocks that don't fit are cut to what bears on
+            the question, and ``raw["recallm"]["left_out"]`` has the ranges that it wasn't shown.
 
     Raises:
         TypeError: It is no LLM.
@@ -74,7 +78,9 @@ def cited(
             f"{type(llm).__name__}"
         )
     known = recallm.SchemaLimits.of(limits) if isinstance(limits, str) else limits
-    return CitedLLM(llm=llm, ask=ask, limits=known, outside=outside)
+    return CitedLLM(
+        llm=llm, ask=ask, limits=known, outside=outside, max_input_tokens=max_input_tokens
+    )
 
 
 class CitedLLM(LLM):
@@ -89,6 +95,7 @@ class CitedLLM(LLM):
     ask: Ask | None = Field(default=None, exclude=True)
     limits: recallm.SchemaLimits | None = Field(default=None, exclude=True)
     outside: Literal["raise", "match"] = "raise"
+    max_input_tokens: int | None = Field(default=None, gt=0)
 
     @classmethod
     def class_name(cls) -> str:
@@ -102,14 +109,20 @@ class CitedLLM(LLM):
 
     def count_tokens(self, text: str) -> int:
         """Returns about how many tokens a text has, rather too many than too few."""
-        return len(text.encode("utf-8", "replace")) // _BYTES + 1
+        return estimated_tokens(text)
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a prompt, at most."""
+        known = self.metadata
+        window = known.context_window - max(known.num_output, 0)
+        return max(min(window, self.max_input_tokens or window), 1)
 
     def room(self, messages: Sequence[ChatMessage]) -> int:
         """Returns about how many tokens of documents fit beside some messages and the output."""
-        known = self.metadata
-        spent = sum(self.count_tokens(message.content or "") + 4 for message in messages)
-        output = max(known.num_output, 0)
-        return max(int((known.context_window - output - spent) * _SHARE), 0)
+        turns = [{"role": "user", "content": message.content or ""} for message in messages]
+        bare = recallm.PointedPrompt.of(turns, ()).size(self.count_tokens)
+        return max(int((self.most_tokens - bare) * _SHARE), 0)
 
     @property
     def _inner_llm(self) -> LLM:
@@ -136,7 +149,12 @@ class CitedLLM(LLM):
         conversation = talk.read(messages, scope="documents")
         if conversation.documents is None:
             return None
-        prompt = recallm.PointedPrompt.of(conversation.turns, conversation.documents)
+        prompt = recallm.PointedPrompt.within(
+            self.most_tokens,
+            conversation.turns,
+            conversation.documents,
+            count=self.count_tokens,
+        )
         schema = prompt.schema(self.limits or recallm.SchemaLimits.of(self.llm.class_name()))
         schema_settings = (
             _settings(self.llm.class_name(), schema) if self.ask is None else self.ask(schema)
@@ -270,10 +288,13 @@ class _Call:
         return self.response(answer, delta=answer.text)
 
     def response(self, answer: recallm.Answer, delta: str | None = None) -> ChatResponse:
-        """An answer as a response."""
-        return answers.to_response(
+        """An answer as a response, with the ranges of blocks that it wasn't shown."""
+        response = answers.to_response(
             answer, self.conversation, thinking=True, citations=True, delta=delta
         )
+        raw: Any = response.raw
+        raw[answers.RAW]["left_out"] = [asdict(at) for at in self.prompt.left_out]
+        return response
 
 
 class _Hearing:

@@ -63,6 +63,16 @@ class Reader:
             finish_reason=str(answer["finish_reason"]),
         )
 
+    def unshown(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the nodes of which the model wasn't shown all, with the ranges that it wasn't."""
+        out = []
+        for place in answer.get("left_out", ()):
+            source = self._source(place)
+            start, end = place["start"] + source.shift, place["end"] + source.shift
+            node = {"node_id": source.node.node_id, "reason": "budget"}
+            out.append({**node, "node_start": start, "node_end": end})
+        return out
+
     def _read(
         self, citations_of_core: Sequence[Mapping[str, Any]]
     ) -> tuple[list[Citation], list[NodeWithScore]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.schema import NodeWithScore
@@ -14,7 +15,7 @@ from llama_index_recallm.sources import Source
 from recallm_core import CorpusIndex, Document, Passage, ScoredChunk, pack
 from recallm_core.adapting import DEFAULT_OVERHEAD, Overhead
 
-LeftOut = list[dict[str, str]]
+LeftOut = list[dict[str, Any]]
 
 _LABEL_TOKENS = 2 * DEFAULT_OVERHEAD
 

@@ -29,7 +29,7 @@ class Plan:
     messages: list[ChatMessage]
     reader: Reader
     given: list[NodeWithScore]
-    left_out: list[dict[str, str]]
+    left_out: list[dict[str, Any]]
     rules: dict[str, Any]
     streaming: bool
 
@@ -39,7 +39,7 @@ class Ending:
     """Fills in a response when its stream ends, if anyone still has it."""
 
     metadata: dict[str, Any]
-    left_out: list[dict[str, str]]
+    left_out: list[dict[str, Any]]
     evidence: Evidence = field(default_factory=Evidence)
     response: Any = None  # a weak reference, so that dropping the response stops the model
 

@@ -217,7 +217,8 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, response: ChatResponse, plan: Plan
     ) -> CitedResponse | CitedPydanticResponse:
         answer = raw_answer(response)
-        ending = Ending(self._metadata(plan.given), plan.left_out, plan.reader.evidence(answer))
+        left_out = [*plan.left_out, *plan.reader.unshown(answer)]
+        ending = Ending(self._metadata(plan.given), left_out, plan.reader.evidence(answer))
         ending(answer["text"])
         out: CitedResponse | CitedPydanticResponse
         if self._output_cls is None:
@@ -236,7 +237,9 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         def texts() -> Iterator[str]:
             for chunk in chunks:
                 if chunk.raw is not None:
-                    ending.evidence = plan.reader.evidence(raw_answer(chunk))
+                    answer = raw_answer(chunk)
+                    ending.evidence = plan.reader.evidence(answer)
+                    ending.left_out = [*plan.left_out, *plan.reader.unshown(answer)]
                     self._add_citation_nodes(plan.given, ending.evidence)
                 if chunk.delta:
                     yield chunk.delta

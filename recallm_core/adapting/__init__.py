@@ -42,6 +42,7 @@ from recallm_core.decoding.spec import RecallIn
 from recallm_core.documents.document import check_text, content_id
 from recallm_core.locks import ForkSafeLock
 from recallm_core.packing import DEFAULT_OVERHEAD, Order, Overhead
+from recallm_core.pointing.fitting import estimated_tokens
 from recallm_core.prompting.params import (
     AbstainPolicy,
     AnswerForm,
@@ -83,6 +84,7 @@ __all__ = [
     "content_id",
     "core_names",
     "decoded_text",
+    "estimated_tokens",
     "expanded",
     "found_nothing",
     "is_at",

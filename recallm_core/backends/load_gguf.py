@@ -41,6 +41,7 @@ def load_gguf(
     try:
         model_tokenizer = _tokenizer(backend, tokenizer)
         _check_pieces(backend, model_tokenizer)
+        backend.header = backend.header.without_texts()
         give_back()
         config = {"model_type": backend.header.model_type}
         recipe = recipe or recipe_for(model_tokenizer, config, mode, path)

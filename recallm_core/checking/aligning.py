@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 from recallm_core.checking.changes import Change, change, same_letters
 from recallm_core.checking.corpus import Corpus, Run
 from recallm_core.checking.places import Sought
-from recallm_core.checking.words import Word
+from recallm_core.checking.words import Word, is_divided
 
 _MARGIN = 8  # words that a document may have beyond the quote's, on either side
 _STITCH = 4  # words left out without a mark that make two places of one
@@ -102,9 +102,11 @@ class Aligner:
             return []
         corpus = self._corpus
         source = corpus.documents[corpus.document_at(first)].text
+        spans = ((int(corpus.starts[at]), int(corpus.ends[at])) for at in range(first, past))
+        keys = map(corpus.key_at, range(first, past))
         return [
-            Word(source[int(corpus.starts[at]) : int(corpus.ends[at])], corpus.key_at(at))
-            for at in range(first, past)
+            Word(source[a:b], key, is_divided(source, b))
+            for (a, b), key in zip(spans, keys, strict=True)
         ]
 
     def _weighed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -105,7 +105,20 @@ def _is_figure(key: str) -> bool:
 
 
 def _noes(words: Sequence[Word]) -> int:
-    return sum(is_negation(word.key) for word in words)
+    """How often some words say no; half a word, as ``inte-`` before ``gration``, says nothing."""
+    return sum(map(is_negation, _undivided(words)))
+
+
+def _undivided(words: Sequence[Word]) -> Iterator[str]:
+    """The keys of words, those that a line's end divides joined."""
+    joined = ""
+    for word in words:
+        joined += word.key
+        if not word.divided:
+            yield joined
+            joined = ""
+    if joined:
+        yield joined
 
 
 def _run_together(words: Sequence[Word]) -> str:

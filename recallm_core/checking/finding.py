@@ -11,7 +11,7 @@ from recallm_core.checking.aligning import Aligner, Alignment
 from recallm_core.checking.changes import Change, weight
 from recallm_core.checking.corpus import Corpus, Run, between_words, widened
 from recallm_core.checking.places import ABSENT, Claimed, Finding, Sought, Stretch
-from recallm_core.checking.words import Ints, Word, keys, words
+from recallm_core.checking.words import Ints, Word, is_divided, keys, words
 
 ALIKE = 0.6  # the part of a quote's weight that must stand in one place to be altered, not absent
 # So much in one place, but for a few words, is no stitch, whatever stands elsewhere.
@@ -44,7 +44,8 @@ class Finder:
         if not row.raw:
             return Sought(text)
         folded = keys(row.raw)
-        spoken = tuple(map(Word, row.raw, folded))
+        halves = (is_divided(text, end) for end in row.ends.tolist())
+        spoken = tuple(map(Word, row.raw, folded, halves))
         ids = tuple(self.corpus.ids_of(folded))
         return Sought(text, spoken, ids, int(row.starts[0]), int(row.ends[-1]))
 

@@ -46,15 +46,23 @@ _SAME = str.maketrans(
     | {chr(0x2080 + digit): str(digit) for digit in range(10)}
     | {sign: normalize("NFKC", sign).replace("\u2044", "/") for sign in _FRACTIONS}
 )
+_DIVISION = regex.compile(r"[-\u2010][ \t]*\r?\n\s*(?=\p{L})")
 _BREAK = "\0"  # never part of a word, and folded to itself
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a quote or of a document: as it is written, and what its writings share."""
+    """A word of a quote or of a document.
+
+    Attributes:
+        raw: As it is written.
+        key: What its writings share.
+        divided: Whether it is the first part of a word that a line's end divides.
+    """
 
     raw: str
     key: str
+    divided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,11 @@ class Words:
 
     def __len__(self) -> int:
         return len(self.raw)
+
+
+def is_divided(text: str, end: int) -> bool:
+    """Whether a word that ends there goes on behind a hyphen on the next line."""
+    return _DIVISION.match(text, end) is not None
 
 
 def words(text: str) -> Words:

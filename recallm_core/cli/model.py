@@ -26,7 +26,12 @@ def add_parser(subparsers: Any) -> None:
     make.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     make.set_defaults(run=_create)
     show = commands.add_parser("show", help="what a checkpoint is and how it is driven")
-    show.add_argument("model", metavar="MODEL", help=f"a folder, or one of {', '.join(SHIPPED)}")
+    show.add_argument(
+        "model",
+        metavar="MODEL",
+        help=f"a folder, a GGUF file, ollama:NAME, or one of {', '.join(SHIPPED)}",
+    )
+    show.add_argument("--gguf", metavar="PATTERN", help="which GGUF file of a folder")
     show.set_defaults(run=_show)
 
 
@@ -39,12 +44,16 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    print(json.dumps(describe(args.model), indent=2, ensure_ascii=False))
+    print(json.dumps(describe(args.model, args.gguf), indent=2, ensure_ascii=False))
     return 0
 
 
-def describe(model: str) -> dict[str, Any]:
+def describe(model: str, gguf: str | None = None) -> dict[str, Any]:
     """Returns what can be said of a checkpoint without loading its weights.
+
+    Args:
+        model: A folder, a GGUF file, ``ollama:NAME``, or the name of a model that ships with this.
+        gguf: Which GGUF file of a folder.
 
     Raises:
         CheckpointError: It isn't a local model folder, or its recipe is broken.
@@ -53,9 +62,15 @@ def describe(model: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from recallm_core.errors import CheckpointError
+    from recallm_core.models.gguf_files import gguf_file
     from recallm_core.models.recipes import choose_recipe
     from recallm_core.tokenization.tokenizer import HFTokenizer
 
+    file = None if shipped(model) else gguf_file(model, gguf, local_files_only=True)
+    if file is not None:
+        from recallm_core.models.gguf_facts import facts_of
+
+        return {"model": model, **facts_of(file)}
     folder = shipped(model) or Path(model)
     if not (folder / "config.json").is_file():
         raise CheckpointError(

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
 from typing import IO, Any
@@ -50,6 +50,13 @@ _BLOCKS: Mapping[int, tuple[int, int]] = {  # ggml's types: elements and bytes o
     **{27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66)},
     **{39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)},
 }
+_TYPES = {  # their names in ggml
+    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1"},
+    **{10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS"},
+    **{17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S"},
+    **{23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M"},
+    **{30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0"},
+}
 _U32, _U64 = Struct("<I"), Struct("<Q")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
@@ -69,6 +76,11 @@ class Tensor:
     kind: int
     size: int
 
+    @property
+    def type_name(self) -> str:
+        """Ggml's name of its type, such as ``Q4_K``."""
+        return _TYPES.get(self.kind, f"type {self.kind}")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GgufHeader:
@@ -77,8 +89,8 @@ class GgufHeader:
     Attributes:
         path: The file; of a split model its first.
         metadata: By key; lists of texts are tuples, lists of numbers arrays.
-        tensors: By name.
-        size: Bytes of the file.
+        tensors: By name; of a split model those of all files.
+        size: Bytes of the file; of a split model those of all files.
     """
 
     path: Path
@@ -116,6 +128,11 @@ class GgufHeader:
         value = self.metadata.get(key)
         return value if isinstance(value, np.ndarray) else np.empty(0)
 
+    def without_texts(self) -> GgufHeader:
+        """The same without lists of texts: vocabulary and merges, which take tens of megabytes."""
+        rest = {key: value for key, value in self.metadata.items() if not isinstance(value, tuple)}
+        return replace(self, metadata=rest)
+
 
 _MODEL_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}
 
@@ -130,15 +147,32 @@ def read_header(path: Path) -> GgufHeader:
     Raises:
         CheckpointError: A file is missing, damaged, cut off, or no model that llama.cpp takes.
     """
-    first, *others = split_files(path)
-    header = _read(first)
+    files = split_files(path)
+    missing = [file.name for file in files if not file.exists()]
+    if missing and len(files) > 1:
+        raise CheckpointError(
+            f"{path} is one of {len(files):,} files of a model, and {missing[0]} isn't beside it; "
+            "download the others, or join them where they are: llama-gguf-split --merge FIRST OUT"
+        )
+    header = _read(files[0])
     try:
-        _check_model(header, len(others) + 1)
-        for number, other in enumerate(others, start=1):
-            _check_split(_read(other), number, len(others) + 1)
+        header = _joined(header, [_read(file) for file in files[1:]])
+        _check_model(header, len(files))
     except _DamageError as error:
         raise CheckpointError(f"{path} can't be used: {error}") from error
     return header
+
+
+def _joined(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
+    """The header of a split model: what its first file says, with the tensors of all."""
+    tensors = dict(first.tensors)
+    for number, other in enumerate(others, start=1):
+        _check_split(other, number, len(others) + 1)
+        twice = tensors.keys() & other.tensors.keys()
+        if twice:
+            raise _DamageError(f"tensor {min(twice)!r} stands in two of its files")
+        tensors |= other.tensors
+    return replace(first, tensors=tensors, size=first.size + sum(one.size for one in others))
 
 
 def split_files(path: Path) -> tuple[Path, ...]:
@@ -330,7 +364,8 @@ def _check_model(header: GgufHeader, files: int) -> None:
     if (header.number("split.count") or 1) != files:
         raise _DamageError(
             f"it says that the model has {header.number('split.count')} files; keep all of them in "
-            "one folder under the names that they were made with (…-00001-of-00002.gguf)"
+            "one folder under the names that they were made with (…-00001-of-00002.gguf), or join "
+            "them: llama-gguf-split --merge FIRST OUT"
         )
     _check_counts(header)
     _check_tokens(header)

@@ -6,18 +6,23 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recallm_core.answers.answer import Answer, Usage
 from recallm_core.answers.trace import Trace
-from recallm_core.documents.document import Document, Passage, check_text, collect
+from recallm_core.documents.document import Document, Location, Passage, check_text, collect
 from recallm_core.errors import MessageError, ReplyError
-from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.pointing import fitting
+from recallm_core.pointing.fitting import Count, estimated_tokens
 from recallm_core.pointing.numbering import lines, numbered
 from recallm_core.pointing.reader import Outside, PointedReader
 from recallm_core.pointing.resolving import Resolver
 from recallm_core.pointing.schema import SchemaLimits, reply_schema
 from recallm_core.prompting.recipe import ABSTAIN
+
+if TYPE_CHECKING:
+    from recallm_core.retrieval import CorpusIndex
 
 INSTRUCTIONS = """\
 Answer from the documents, whose sentences are numbered. Each sentence is a JSON string after its \
@@ -31,6 +36,7 @@ Where the documents don't hold the answer, "answered" is false, and the statemen
 sentences that come nearest to it."""
 
 
+_TURN = 4  # tokens around the content of a turn
 QUESTION = "Question: {question}"
 REMINDER = "Reply in JSON: the numbers of the sentences that hold the answer, then the answer."
 """Behind the question, where small models heed it: Qwen2.5-Coder-0.5B pointed at 2 of 6 answers
@@ -54,6 +60,7 @@ class PointedPrompt:
         passages: What may be pointed at.
         documents: Their texts by id.
         owes_evidence: Whether an answer without any citation is none.
+        left_out: Ranges of documents that no passage holds, for want of room.
 
     Raises:
         MessageError: The turns are no conversation.
@@ -64,6 +71,7 @@ class PointedPrompt:
         documents: Their texts by id.
         question: What the user said last.
         sentences: The numbered sentences.
+        left_out: Ranges of documents that the model isn't shown.
     """
 
     def __init__(
@@ -73,8 +81,10 @@ class PointedPrompt:
         documents: Mapping[str, Document],
         *,
         owes_evidence: bool = True,
+        left_out: Sequence[Location] = (),
     ) -> None:
         self.passages = tuple(passages)
+        self.left_out = tuple(left_out)
         self.documents = MappingProxyType(
             {p.document_id: documents[p.document_id] for p in self.passages}
         )
@@ -104,6 +114,58 @@ class PointedPrompt:
         user = [{"role": "user", "content": question}]
         turns = user if isinstance(question, str) else question
         return cls(turns, passages, known, owes_evidence=owes_evidence)
+
+    @classmethod
+    def within(
+        cls,
+        max_tokens: int,
+        question: str | Sequence[Mapping[str, Any]],
+        documents: Iterable[Document | str] | CorpusIndex,
+        *,
+        count: Count = estimated_tokens,
+        owes_evidence: bool = True,
+    ) -> PointedPrompt:
+        """Returns a prompt of at most so many tokens, its schema counted in.
+
+        Documents that don't all fit are cut to the passages that bear on the question; ``left_out``
+        says what the model then isn't shown.
+
+        Args:
+            max_tokens: What the model takes as input.
+            question: As for ``of``.
+            documents: Documents, or an index, which always gives passages alone.
+            count: Tokens of a text; without it they are estimated, rather too many than too few.
+            owes_evidence: Whether an answer without any citation is none.
+
+        Raises:
+            ContextOverflowError: There is no room for a single passage, or the documents are too
+                large to be searched for a single question.
+            DocumentError: Something is no document, or two share an id.
+            MessageError: The question is neither text nor a conversation.
+            ValueError: The number is none.
+        """
+        from recallm_core.retrieval import CorpusIndex
+
+        max_tokens = whole_number("max_tokens", max_tokens, 1)
+        turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        if isinstance(documents, CorpusIndex):
+            return _packed(cls, turns, documents, max_tokens, count, owes_evidence)
+        known = collect(documents)
+        if sum(len(document.text) for document in known) <= fitting.ROOMY * max_tokens:
+            whole = cls.of(turns, known, owes_evidence=owes_evidence)
+            if whole.size(count) <= max_tokens:
+                return whole
+        fitting.check_size(known, max_tokens, count)
+        index = fitting.searchable({document.id: document for document in known})
+        cut = _packed(cls, turns, index, max_tokens, count, owes_evidence)
+        cut.left_out = fitting.unshown(known, cut.passages)
+        return cut
+
+    def size(self, count: Count = estimated_tokens) -> int:
+        """Returns the tokens of the turns and of a schema that lists every number."""
+        listed = count(" ".join(map(str, range(len(self.sentences) + 1))))
+        frame = count(json.dumps(self.schema(SchemaLimits(enum_values=0))))
+        return sum(count(turn["content"]) + _TURN for turn in self.turns) + listed + frame
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -176,6 +238,23 @@ class PointedPrompt:
     def resolver(self) -> Resolver:
         """What makes citations of sentences."""
         return Resolver(self.sentences, self.passages, self.documents)
+
+
+def _packed(
+    kind: type[PointedPrompt],
+    turns: Sequence[Mapping[str, Any]],
+    index: CorpusIndex | fitting.ByWords,
+    max_tokens: int,
+    count: Count,
+    owes_evidence: bool,
+) -> PointedPrompt:
+    """The prompt of the passages of an index that fit."""
+
+    def prompt_of(passages: Sequence[Passage]) -> PointedPrompt:
+        return kind(turns, passages, index.documents, owes_evidence=owes_evidence)
+
+    question = prompt_of(()).question
+    return prompt_of(fitting.fitted(index, question, prompt_of, max_tokens=max_tokens, count=count))
 
 
 def _row(turns: Any) -> Sequence[Any]:

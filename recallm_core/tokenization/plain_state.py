@@ -7,13 +7,43 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 _NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+_NO_MODEL = {"type": "BPE", "vocab": {}, "merges": []}
 
 
-def rebuild(state: Mapping[str, Any]) -> Any:
-    """Returns a ``tokenizers.Tokenizer`` of a state."""
+def rebuild(state: Mapping[str, Any], model: Any = None) -> Any:
+    """Returns a ``tokenizers.Tokenizer`` of a state.
+
+    Args:
+        state: What it is to be.
+        model: What it is to share of another tokenizer, as ``shareable`` gives it; None: nothing.
+    """
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(json.dumps(state))
+    if model is None:
+        return Tokenizer.from_str(json.dumps(state))
+    tokenizer = Tokenizer(model)
+    shell = Tokenizer.from_str(json.dumps({**state, "added_tokens": [], "model": _NO_MODEL}))
+    for stage in ("normalizer", "pre_tokenizer", "decoder"):
+        if state.get(stage) is not None:
+            setattr(tokenizer, stage, getattr(shell, stage))
+    tokenizer.add_tokens([_added(token) for token in state.get("added_tokens") or ()])
+    return tokenizer
+
+
+def shareable(tokenizer: Any, state: Mapping[str, Any]) -> Any:
+    """Returns the vocabulary and merges of a tokenizer where no plain one needs others, else None.
+
+    Those of 262,144 tokens take 70 MB, each time.
+    """
+    model = state["model"]
+    is_unchanged = model.get("type") == "BPE" and model == _without_dropout(model)
+    return tokenizer.model if is_unchanged else None
+
+
+def _added(token: Mapping[str, Any]) -> Any:
+    from tokenizers import AddedToken
+
+    return AddedToken(**{key: value for key, value in token.items() if key != "id"})
 
 
 def template_state(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,20 +59,25 @@ def template_state(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain_tokenizer(state: Mapping[str, Any], controls: Set[int]) -> Any:
+def plain_tokenizer(state: Mapping[str, Any], controls: Set[int], model: Any = None) -> Any:
     """Returns a tokenizer that knows no control token; runs of white space remain added tokens.
 
     A byte-level tokenizer loses its normal form too. Normal forms are for matching, not for
     copying: without NFC a byte-level tokenizer spells every text exactly.
+
+    Args:
+        state: The tokenizer that it is made of.
+        controls: The ids of control tokens.
+        model: As for ``rebuild``.
     """
     plain = template_state(state)
     if is_byte_level(state):
         plain["normalizer"] = _without_normal_forms(plain["normalizer"])
     plain["model"] = _without_pieces(plain["model"], controls)
     blank = [t for t in state.get("added_tokens") or () if _is_blank(t) and t["id"] not in controls]
-    tokenizer = rebuild(plain | {"added_tokens": blank})
+    tokenizer = rebuild(plain | {"added_tokens": blank}, model)
     if any(tokenizer.token_to_id(t["content"]) != t["id"] for t in blank):
-        return rebuild(plain | {"added_tokens": []})  # numbered after tokens that are gone
+        return rebuild(plain | {"added_tokens": []}, model)  # numbered after tokens that are gone
     return tokenizer
 
 

@@ -27,6 +27,7 @@ from recallm_core.tokenization.plain_state import (
     byte_table,
     plain_tokenizer,
     rebuild,
+    shareable,
     template_state,
     unknown_id,
 )
@@ -154,10 +155,11 @@ class HFTokenizer:
         unknown_token = -1 if unknown in roles else unknown
         holes = set(range(self._vocab_size)).difference(vocab.values())
         self._control_ids = frozenset(holes.union(self._controls.values()) - {unknown_token})
-        self._template = rebuild(template_state(state))
+        model = shareable(tokenizer.backend_tokenizer, state)
+        self._template = rebuild(template_state(state), model)
         hidden = self._control_ids | {unknown_token}
         self._bytes = byte_table(state, vocab, self._vocab_size, hidden)
-        plain = plain_tokenizer(state, self._control_ids)
+        plain = plain_tokenizer(state, self._control_ids, model)
         self._encoder = PlainEncoder(plain, self._control_ids, unknown_token, self._bytes)
         usual = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self._switches: dict[str, Any] = {}

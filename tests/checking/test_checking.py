@@ -132,6 +132,12 @@ def test_of_equal_places_the_one_named_is_cited_and_all_are_listed() -> None:
     ("said", "quote", "verdict"),
     [
         ("it is not able to fly at night", "it is notable to fly at night", "altered"),
+        ("it cannot fly at night in winter", "it can-\nnot fly at night in winter", "drift"),
+        ("it can fly at night in winter", "it can-\nnot fly at night in winter", "altered"),
+        ("it is able to fly at night", "it is not-\nable to fly at night", "altered"),
+        ("it is not-\nable to fly at night", "it is notable to fly at night", "drift"),
+        ("full integration comes next year", "full inte-\ngration comes next year", "drift"),
+        ("a sin-\ngle row of nine old trees", "a single row of nine old trees", "drift"),
         ("it can not fly at night", "it cannot fly at night", "drift"),
         ("all who follow Plan A may leave early", "all who follow Plan may leave early", "altered"),
         ("those from The Hague may leave early", "those from Hague may leave early", "altered"),

@@ -190,6 +190,38 @@ def test_a_split_model_is_all_of_its_files(tmp_path: Path) -> None:
         split_files(tmp_path / "m-00002-of-00003.gguf")
 
 
+def test_a_split_models_header_has_the_tensors_of_all_files(tmp_path: Path, tiny_gguf: Any) -> None:
+    whole = read_header(tiny_gguf.write(tmp_path / "whole.gguf", "llama"))
+    tiny_gguf.write(tmp_path / "m.gguf", "llama", tensors_a_file=8)
+    files = sorted(tmp_path.glob("m-*.gguf"))
+    header = read_header(files[0])
+    assert len(files) == 3
+    assert header.tensors == whole.tensors
+    assert header.size == sum(file.stat().st_size for file in files)
+    assert {tensor.type_name for tensor in header.tensors.values()} == {"F32"}
+    third = files[2].read_bytes()
+    files[2].write_bytes(third[:-40])
+    with pytest.raises(CheckpointError, match=r"00003-of-00003.gguf is no whole GGUF file"):
+        read_header(files[0])
+    files[2].unlink()
+    with pytest.raises(CheckpointError, match=r"00003.gguf isn't beside it; .* --merge FIRST OUT"):
+        read_header(files[0])
+    files[2].write_bytes(files[1].read_bytes())
+    with pytest.raises(CheckpointError, match="says that it is file 1 of 3, expected 2"):
+        read_header(files[0])
+
+
+def test_a_tensor_of_two_files_is_refused(tmp_path: Path, tiny_gguf: Any) -> None:
+    tiny_gguf.write(tmp_path / "m.gguf", "llama", tensors_a_file=12)
+    first, second = sorted(tmp_path.glob("m-*.gguf"))
+    data = second.read_bytes()
+    assert b"blk.1.ffn_up" in data
+    second.write_bytes(data.replace(b"blk.1.ffn_up", b"blk.0.ffn_up"))
+    assert b"blk.0.ffn_up" in first.read_bytes()
+    with pytest.raises(CheckpointError, match="stands in two of its files"):
+        read_header(first)
+
+
 def test_numbers_of_every_width_are_read(tmp_path: Path) -> None:
     import gguf
 

@@ -90,6 +90,8 @@ def test_an_agent_s_last_message_is_grounded_in_what_its_tools_found(
     kit.check(message, cited, least=5)
     kept = agent.get_state(config).values["messages"][-1]
     assert kept.content == message.content
+    marks = [one.response_metadata.get("grounded") for one in state["messages"]]
+    assert marks == [None, None, None, True]  # neither the question, nor the call, nor its result
     asked = bytes(t for t in answerer.llm.backend.requests[0].token_ids.tolist() if t < 256)
     assert b"I guess" not in asked
     assert asked.decode().rstrip().endswith("Question: When does the ferry leave?")
@@ -111,7 +113,19 @@ def test_without_sources_the_agent_s_own_answer_stands(kit: Any) -> None:
     own = Caller(messages=iter([AIMessage("Hello.")]))
     agent = agents.create_agent(own, [], middleware=[GroundingMiddleware(kit.chat())])
     state = agent.invoke({"messages": [HumanMessage("Hi")]})
-    assert state["messages"][-1].text == "Hello."
+    message = state["messages"][-1]
+    assert (message.text, message.response_metadata["grounded"]) == ("Hello.", False)
+
+
+async def test_citations_of_another_maker_do_not_count_as_grounded(kit: Any) -> None:
+    from langchain_recallm.middleware import GroundingMiddleware
+
+    citation = {"type": "citation", "start_index": 0, "end_index": 5, "cited_text": "Hello"}
+    block = {"type": "text", "text": "Hello.", "annotations": [citation]}
+    own = Caller(messages=iter([AIMessage([block])]))
+    agent = agents.create_agent(own, [], middleware=[GroundingMiddleware(kit.chat())])
+    state = await agent.ainvoke({"messages": [HumanMessage("Hi")]})
+    assert state["messages"][-1].response_metadata["grounded"] is False
 
 
 def test_an_agent_without_tools_keeps_citations_over_turns(kit: Any) -> None:

@@ -30,7 +30,7 @@ from langchain_recallm import (
     resolve_citations,
 )
 from langchain_recallm.middleware import GroundingMiddleware
-from recallm_core import CorpusIndex, ReplyError, SchemaLimits
+from recallm_core import ContextOverflowError, CorpusIndex, ReplyError, SchemaLimits
 from recallm_core.prompting.recipe import ABSTAIN
 from tests.langchain.conftest import FERRY, LEAVE, Kit
 
@@ -416,3 +416,78 @@ def test_an_object_of_another_class_is_refused_in_words() -> None:
     twice = cited(cited(Pointing(replies=[GOOD])))  # still no bare error
     with pytest.raises(ReplyError):
         twice.invoke(QUESTION, documents=DOCUMENTS)
+
+
+# a prompt that has a limit
+
+LONG = [
+    Document(
+        id=f"d{n}",
+        page_content=" ".join(f"Row {n} opens on day {day} of the year." for day in range(40)),
+    )
+    for n in range(30)
+]
+
+
+class Limited(Pointing):
+    """Says in its profile what it takes."""
+
+    def _resolve_model_profile(self) -> Any:
+        return {"max_input_tokens": 4_000}
+
+
+def asked_of(model: Pointing) -> str:
+    return next(
+        "\n".join(message.content for message in asked)
+        for asked, _ in model.asked
+        if isinstance(asked, list)
+    )
+
+
+async def test_documents_are_cut_to_what_the_model_takes_and_it_is_told(kit: Kit) -> None:
+    said = reply(([1], "On some day of the year."))
+    inner = Limited(replies=[said] * 4)
+    by_profile = cited(inner)
+    assert by_profile.profile == {"max_input_tokens": 4_000}
+    message = by_profile.invoke("When does row 17 open?", documents=LONG)
+    kit.check(message, LONG)
+    assert len(asked_of(inner)) < 4_000 * 4
+    assert "Row 17 opens" in asked_of(inner)
+    left_out = message.response_metadata["left_out"]
+    assert left_out
+    for place in left_out:
+        text = LONG[place["document_index"]].page_content
+        missing = text[place["start_char_index"] : place["end_char_index"]]
+        assert missing.strip()
+        assert place["document_id"] == f"d{place['document_index']}"
+    pieces = merged(list(by_profile.stream("When does row 17 open?", documents=LONG)))
+    other = await by_profile.ainvoke("When does row 17 open?", documents=LONG)
+    for same in (pieces, other):
+        assert same.response_metadata["left_out"] == left_out
+    assert "left_out" not in by_profile.invoke("?", documents=[FERRY]).response_metadata
+
+
+def test_a_limit_and_a_counter_of_the_callers_go_before_the_models(kit: Kit) -> None:
+    said = reply(([1], "On some day of the year."))
+    inner = Limited(replies=[said] * 3, custom_get_token_ids=lambda text: [0] * len(text))
+    message = cited(inner, max_input_tokens=10_000).invoke("Row 17?", documents=LONG)
+    assert 4_000 < len(asked_of(inner)) < 10_000  # one token a character
+    assert message.response_metadata["left_out"]
+    roomy = cited(inner, max_input_tokens=90_000, count_tokens=lambda text: len(text) // 4)
+    assert "left_out" not in roomy.invoke("Row 17?", documents=LONG).response_metadata
+    index = CorpusIndex.build([document.page_content for document in LONG])
+    inner.asked.clear()
+    packed = cited(inner, max_input_tokens=10_000).invoke("Row 17?", documents=index)
+    assert len(asked_of(inner)) < 10_000
+    assert message_citations(packed)
+
+
+def test_without_a_limit_nothing_is_cut_and_without_room_it_is_an_error() -> None:
+    inner = Pointing(replies=[reply(([1], "On some day of the year."))])
+    message = cited(inner).invoke("Row 17?", documents=LONG)
+    assert "left_out" not in message.response_metadata
+    assert all(document.page_content[:20] in asked_of(inner) for document in LONG)
+    with pytest.raises(ContextOverflowError):
+        cited(inner, max_input_tokens=300).invoke("Row 17?", documents=LONG)
+    with pytest.raises(ValueError, match="max_input_tokens"):
+        cited(inner, max_input_tokens=0)

@@ -217,7 +217,9 @@ def test_an_agent_whose_search_found_nothing_abstains(kit: Any) -> None:
     said = [CALLED.model_copy(), AIMessage("In May, I guess.")]
     driver = Driver(messages=iter(said))
     agent = agents.create_agent(driver, [made], middleware=[GroundingMiddleware(answerer)])
-    check(agent.invoke({"messages": [ASKED]})["messages"][-1], answerer)
+    message = agent.invoke({"messages": [ASKED]})["messages"][-1]
+    check(message, answerer)
+    assert message.response_metadata["grounded"] is False
 
 
 def test_what_a_tool_says_is_no_empty_search(kit: Any) -> None:

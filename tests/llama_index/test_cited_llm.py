@@ -278,3 +278,48 @@ def test_what_it_cannot_do_is_refused(kit: Any) -> None:
             cited(other)
     with pytest.raises(TypeError, match=r"cited\(llm\)"):
         RecaLLMSynthesizer(inner)
+
+
+def long_messages() -> list[ChatMessage]:
+    texts = [" ".join(f"Row {n} opens on day {d} of May." for d in range(40)) for n in range(20)]
+    blocks: list[Any] = [
+        CitableBlock(title="", source=f"d{n}", content=t) for n, t in enumerate(texts)
+    ]
+    return [ChatMessage(role="user", blocks=[*blocks, TextBlock(text="When does row 7 open?")])]
+
+
+@pytest.mark.parametrize("limit", [None, 2_000])
+async def test_a_chat_is_cut_to_the_window_and_it_is_told(limit: int | None) -> None:
+    said = reply(([1], "On some day of May."))
+    model, inner = llm(said, said, window=4_000, max_input_tokens=limit)
+    for response in (model.chat(long_messages()), list(model.stream_chat(long_messages()))[-1]):
+        answer = response.raw["recallm"]
+        assert answer["citations"]
+        assert answer["left_out"]
+        assert {at["document_id"] for at in answer["left_out"]} <= {
+            f"citable:{n}:0" for n in range(20)
+        }
+    prompt, _ = inner.asked[0]
+    assert "Row 7 opens" in prompt
+    assert len(prompt) < 4 * (limit or 4_000)
+
+
+def test_a_synthesizer_tells_of_what_a_chat_left_out(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [
+        kit.node(f"Fact {n} is here. " * 40, 5, id_=f"n{n}", score=1 - n / 50) for n in range(9)
+    ]
+    said = reply(([1], "Fact 0 is here."))
+    model, _ = llm(said, said, window=2_500)
+    monkeypatch.setattr(type(model), "room", lambda *_: 100_000)  # as if it had guessed too high
+    for streaming in (False, True):
+        response: Any = RecaLLMSynthesizer(model, streaming=streaming).synthesize("Fact 0?", nodes)
+        str(response)
+        kit.check(response)
+        left_out = response.metadata["recallm"]["left_out"]
+        texts = {node.node.node_id: node.node.text for node in nodes}
+        for place in left_out:
+            assert place["reason"] == "budget"
+            assert texts[place["node_id"]][place["node_start"] : place["node_end"]].strip()
+        assert left_out

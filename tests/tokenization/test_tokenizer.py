@@ -17,6 +17,12 @@ from recallm_core.decoding.spec import PAST
 from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.errors import TokenizerError
 from recallm_core.testing import CONTROL, ByteTokenizer
+from recallm_core.tokenization.plain_state import (
+    plain_tokenizer,
+    rebuild,
+    shareable,
+    template_state,
+)
 from recallm_core.tokenization.tokenizer import HFTokenizer, encode_all
 
 LOSSLESS = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma")
@@ -459,3 +465,26 @@ def test_the_byte_tokenizer_knows_its_marks():
     tokenizer = ByteTokenizer()
     assert tokenizer.encode_template("a" + "".join(CONTROL)) == [97, *range(256, 262)]
     assert tokenizer.encode_plain("<think>").ids.max() < 256
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_shared_vocabulary_makes_the_same_tokenizers(seam, name):
+    tokenizer = seam(name)
+    backend = tokenizer.tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())
+    model = shareable(backend, state)
+    assert (model is not None) == (state["model"]["type"] == "BPE")
+    controls = tokenizer.control_ids
+    pairs = (
+        (rebuild(template_state(state)), rebuild(template_state(state), model)),
+        (plain_tokenizer(state, controls), plain_tokenizer(state, controls, model)),
+    )
+    for alone, sharing in pairs:
+        assert json.loads(sharing.to_str()) == json.loads(alone.to_str())
+
+
+def test_a_random_encoding_is_not_shared(family):
+    backend = family("qwen").backend_tokenizer
+    state = json.loads(backend.to_str())
+    state["model"]["dropout"] = 0.5
+    assert shareable(backend, state) is None

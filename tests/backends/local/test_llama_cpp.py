@@ -24,7 +24,8 @@ from recallm_core.errors import CheckpointError, ContextOverflowError, Generatio
 
 pytestmark = pytest.mark.usefixtures("llama_cpp")
 
-KINDS = ["qwen2", "llama", "gemma3", "mamba"]
+FORGETFUL = ["mamba", "jamba", "lfm2"]  # of a state alone, or with layers that attend beside it
+KINDS = ["qwen2", "llama", "gemma3", *FORGETFUL]
 WAIT = 30.0
 EXACT: Any = {"threads": 1, "kv_type": "f32"}  # else rounding decides between near equals
 
@@ -115,7 +116,7 @@ def idle(backend: Any) -> bool:
 def test_greedy_output_is_that_of_the_slow_loop(kit: Any, files: Files, kind: str) -> None:
     plain = files.backend(kind, draft_tokens=0)
     drafting = files.backend(kind, draft_tokens=8, prefill_chunk=20)
-    assert plain.batched == (kind != "mamba")
+    assert plain.batched == (kind not in FORGETFUL)
     for seed in range(3):
         ids = kit.prompt(60, seed)
         request = kit.request(ids, kit.rules(ids, seed))
@@ -264,13 +265,27 @@ def test_a_beginning_that_is_shared_in_part_is_cut(kit: Any, files: Files, kind:
     assert stream.cached_tokens in ((0, part) if kind == "gemma3" else (part,))
 
 
-def test_models_that_forget_share_nothing(kit: Any, files: Files) -> None:
-    backend = files.backend("mamba")
+@pytest.mark.parametrize("kind", FORGETFUL)
+def test_models_that_forget_share_nothing(kit: Any, files: Files, kind: str) -> None:
+    backend = files.backend(kind)
     request = kit.request(kit.prompt(100, 1))
     for _ in range(2):
         stream = backend.generate(request)
-        assert [t for tokens in stream for t in tokens] == files.reference(request, "mamba")
+        assert [t for tokens in stream for t in tokens] == files.reference(request, kind)
         assert stream.cached_tokens == 0
+
+
+def test_a_split_model_writes_what_the_whole_one_does(
+    kit: Any, files: Files, tiny_gguf: Any, tmp_path: Path
+) -> None:
+    tiny_gguf.write(tmp_path / "m.gguf", tensors_a_file=9)
+    (first, *others) = sorted(tmp_path.glob("m-*.gguf"))
+    backend = LlamaCppBackend(first, **EXACT)
+    files.backends.append(backend)
+    assert others
+    ids = kit.prompt(60, 1)
+    request = kit.request(ids, kit.rules(ids, 1))
+    assert kit.read(backend, request) == files.reference(request)
 
 
 def test_cells_grow_with_what_is_asked_and_all_goes_on(kit: Any, files: Files) -> None:
