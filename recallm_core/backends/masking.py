@@ -81,9 +81,12 @@ def masked_copy(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Ten
 
 def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
     """The same memory as an array; None on a device, or for a type of numbers arrays don't have."""
-    if logits.device.type != "cpu" or logits.dtype is torch.bfloat16:
+    if not logits.is_cpu:
         return None
-    rows: NDArray[Any] = (logits.detach() if logits.requires_grad else logits).numpy()
+    try:
+        rows: NDArray[Any] = logits.detach().numpy()
+    except TypeError:  # 16 bits of an accelerator's
+        return None
     return rows
 
 

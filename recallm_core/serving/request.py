@@ -58,7 +58,7 @@ class ServedRow:
         self._state: Constraint | None = None
         self._seen: list[int] = []
 
-    def mask(self, prompt: Ids, output: Sequence[int], width: int) -> Mask | None:
+    def mask(self, prompt: Ids, output: list[int], width: int) -> Mask | None:
         """Returns what may follow an output; None once the output broke the rules.
 
         A request whose rules can't be built, or can't be followed, ends at once. A prompt that
@@ -73,7 +73,7 @@ class ServedRow:
         try:
             if not self._begun:
                 self._begin(prompt, width)
-            mask = None if self._rules is None else self._follow(self._rules, list(output))
+            mask = None if self._rules is None else self._follow(self._rules, output)
             if self._rules is not None and not _leaves_nothing(mask):
                 return mask
         except Exception:  # whatever it is: the server goes on with everybody else's requests
@@ -103,11 +103,12 @@ class ServedRow:
         """Moves from the output seen last to this one."""
         if self._state is None or output[: len(self._seen)] != self._seen:
             self._state, self._seen = rules.start(), []
-        for token in output[len(self._seen) :]:
-            if not 0 <= token < self.spec.vocab_size or not self._state.mask().allows(token):
-                return None  # the state stays at the last legal token
-            self._state.consume(token)
-            self._seen.append(token)
+        try:
+            for token in output[len(self._seen) :]:
+                self._state.consume(token)
+                self._seen.append(token)
+        except ConstraintError:  # the state stays at the last legal token
+            return None
         return self._state.mask()
 
 
