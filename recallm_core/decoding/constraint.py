@@ -24,7 +24,7 @@ from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
 from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
-from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.decoding.state import (
     NOT_BEGUN,
     ClosedSpan,
@@ -99,7 +99,7 @@ class ConstraintRules:
         be opened, and the client notices because no span comes.
         """
         ids = np.asarray(prompt_ids, dtype=np.int32)
-        if len(ids) != spec.prompt_length or hash_tokens(ids) != spec.prompt_hash:
+        if not spec.is_for(ids):
             closed = replace(spec, recall_in="none")
             return cls(closed, RecallIndex([], vocab_size=spec.vocab_size), engine)
         return cls(spec, build_index(spec, ids), engine)
