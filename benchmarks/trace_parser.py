@@ -66,7 +66,7 @@ def main() -> None:
         [Document(text, "a")],
         evidence="free",
         prior="none",
-        max_new_tokens=10_000_000,
+        max_new_tokens=500_000,
         max_thinking_tokens=None,
         max_spans=max(options.quotes),
     )[0]
