@@ -96,7 +96,8 @@ def _write_row(row: NDArray[Any], row_mask: RowMask, source: NDArray[Any] | None
     only = mask.only
     if only is None:
         row[mask.forbid] = -np.inf
-        row[row_mask.vocab_size :] = -np.inf
+        if row_mask.vocab_size < len(row):
+            row[row_mask.vocab_size :] = -np.inf
         return
     legal = (row if source is None else source).take(only)
     if mask.bias is not None:
