@@ -1,7 +1,7 @@
 """What recallm-mini answers, and in how many seconds, by packed tokens and windows read.
 
-Run as ``python benchmarks/question_budget.py [--questions 12] [--seconds 600]``. It reads the data
-from the folder in RECALLM_DATA (default: ../shared/data).
+Run as ``python benchmarks/question_budget.py [--questions 12] [--seconds 600] [--settings 3072/12/6
+2048/12/6]``. It reads the data from the folder in RECALLM_DATA (default: ../shared/data).
 
 The questions are of the development data, never of the evaluation's: those of squad2 and of
 hotpotqa_train_sample, over all paragraphs of both. Some of them trained the reader and the mini,
@@ -40,6 +40,12 @@ class Setting(NamedTuple):
     packed: int
     windows: int
     again: int
+
+    @classmethod
+    def read(cls, text: str) -> Setting:
+        """Returns a setting that stands as packed/windows/again."""
+        packed, windows, again = map(int, text.split("/"))
+        return cls(packed, windows, again)
 
 
 BUDGETS = (2048, 3072, 4096, 8192)
@@ -129,11 +135,12 @@ def packs(index: CorpusIndex, kinds: dict[str, list[Asked]], llm: RecaLLM) -> No
 
 def table(name: str, results: dict[Setting, list[Outcome]]) -> None:
     """Prints the means of each setting, and the differences to the first."""
-    print(f"\n{name}, {len(results[SETTINGS[0]])} questions\n")
+    first = next(iter(results.values()))
+    print(f"\n{name}, {len(first)} questions\n")
     print("| packed | windows | again | gold in the pack | F1 | F1, difference (95 %) | CPU s |")
     print("|---|---|---|---|---|---|---|")
     for setting, outcomes in results.items():
-        gains = [a.f1 - b.f1 for a, b in zip(outcomes, results[SETTINGS[0]], strict=True)]
+        gains = [a.f1 - b.f1 for a, b in zip(outcomes, first, strict=True)]
         spread = 1.96 * statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
         means = [statistics.mean(column) for column in zip(*outcomes, strict=True)]
         print(
@@ -148,6 +155,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=12, help="of each kind")
     parser.add_argument("--packs", type=int, default=100, help="of each kind that are only packed")
     parser.add_argument("--seconds", type=int, default=600, help="no question begins after them")
+    parser.add_argument("--settings", type=Setting.read, nargs="+", default=SETTINGS)
     options = parser.parse_args()
     if not (DATA / "squad2.jsonl.gz").exists():
         print(f"no data in {DATA}; set RECALLM_DATA to the folder that has it")
@@ -156,7 +164,7 @@ def main() -> int:
     kinds = {"squad2": [*paragraphs(corpus)], "hotpotqa_train_sample": [*two_hops(corpus)]}
     documents: list[Document] = list(corpus.documents.values())
     index = CorpusIndex.build(documents)
-    results = {kind: {setting: list[Outcome]() for setting in SETTINGS} for kind in kinds}
+    results = {kind: {s: list[Outcome]() for s in options.settings} for kind in kinds}
     samples = {kind: random.Random(5).sample(qs, len(qs)) for kind, qs in kinds.items()}
     with RecaLLM.load("recallm-mini") as llm:
         packs(index, {kind: questions[: options.packs] for kind, questions in samples.items()}, llm)
@@ -165,12 +173,12 @@ def main() -> int:
         for number in range(options.questions):
             for kind, questions in samples.items():
                 if time.monotonic() < deadline:
-                    for setting in SETTINGS:
+                    for setting in options.settings:
                         result = outcome(llm, index, questions[number], setting)
                         results[kind][setting].append(result)
                     print(kind, number, flush=True, file=sys.stderr)
     for kind, measured in results.items():
-        if measured[SETTINGS[0]]:
+        if measured[options.settings[0]]:
             table(kind, measured)
     return 0
 

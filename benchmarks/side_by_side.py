@@ -57,6 +57,7 @@ MODULES = {
     "backends": "backends",
     "processor": "backends.local.logits_processor",
 }
+SCORES = ("backends.local.torch_scores", "backends.local.sampling")  # now, and in older checkouts
 Tokens = list[int]
 Contexts = list[np.ndarray]
 
@@ -68,9 +69,10 @@ def implementation(root: Path) -> SimpleNamespace:
         del sys.modules[name]
     sys.path.insert(0, str(root))
     try:
-        return SimpleNamespace(
-            **{key: importlib.import_module(f"recallm_core.{m}") for key, m in MODULES.items()}
-        )
+        modules = {key: importlib.import_module(f"recallm_core.{m}") for key, m in MODULES.items()}
+        names = (f"recallm_core.{name}" for name in SCORES)
+        place = next(name for name in names if importlib.util.find_spec(name))
+        return SimpleNamespace(**modules, scores=importlib.import_module(place))
     finally:
         sys.path.remove(str(root))
         for name in [name for name in sys.modules if _is_ours(name)]:
@@ -161,7 +163,7 @@ class OwnLoop(Ours):
     def choose(self, logits: torch.Tensor) -> None:
         """Chooses a token in each row."""
         masks = [row.mask() for row in self.rows]
-        scores = self.code.sampling.legal_scores(logits, masks, [True] * len(masks))
+        scores = self.code.scores.legal_scores(logits, masks, [True] * len(masks))
         for chooser, values in zip(self.choosers, scores, strict=True):
             chooser.pick(values)
 

@@ -39,7 +39,7 @@ def anchor(text: str, places: Sequence[Place], earlier: Sequence[RecallSpan]) ->
     """
     evidence = _latest_first(earlier)
     known = {place.location for place in places}
-    for span in evidence:
+    for span in [span for span in evidence if text in span.text]:
         for location in _inside(text, span, known):
             return Place(span.passage, location)
     for together in (_same_passage, _same_document):

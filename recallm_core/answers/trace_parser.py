@@ -61,6 +61,7 @@ class TraceParser:
             "answer": TextFlow(prompt.recipe.answer_prefix, prompt.params.stop, spaced),
         }
         self._segments: list[Segment] = []
+        self._recalled: list[RecallSpan] = []  # those of them that are quotes
         self._pending = ""  # may still be the beginning of a text mark
         self._quote = ""  # of the open span, let through so far
         self._spans = 0
@@ -251,6 +252,7 @@ class TraceParser:
         span = self._resolve(closed)
         events = self._grow_quote(span.text)
         self._segments.append(span)
+        self._recalled.append(span)
         self._flows[self._section].length += len(span.text)
         self._detokenizer = self._tokenizer.detokenizer()
         return [*events, RecallEnded(span)]
@@ -265,7 +267,7 @@ class TraceParser:
             number, a, b = prompt.locate(*occurrence, length)
             if prompt.passages[number].text[a:b] == text:
                 places.append(Place(number, prompt.place(number, a, b)))
-        place = anchor(text, places, [s for s in self._segments if isinstance(s, RecallSpan)])
+        place = anchor(text, places, self._recalled)
         cited = place.location
         return RecallSpan(
             text=text,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from recallm_core.backends.device_copies import queued_up
 from recallm_core.decoding.constraint import Ints, Mask
 
-_FEW = 8  # logits that are looked at one by one
+_FEW = 8  # logits that are looked at first, one by one
 _LARGE = 4096  # legal ids; such a row, inside a grammar's string, gains nothing from company
 
 
@@ -81,9 +81,12 @@ def masked_copy(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Ten
 
 def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
     """The same memory as an array; None on a device, or for a type of numbers arrays don't have."""
-    if logits.device.type != "cpu" or logits.dtype is torch.bfloat16:
+    if not logits.is_cpu:
         return None
-    rows: NDArray[Any] = (logits.detach() if logits.requires_grad else logits).numpy()
+    try:
+        rows: NDArray[Any] = (logits.detach() if logits.requires_grad else logits).numpy()
+    except TypeError:  # 16 bits of an accelerator's
+        return None
     return rows
 
 
@@ -93,7 +96,8 @@ def _write_row(row: NDArray[Any], row_mask: RowMask, source: NDArray[Any] | None
     only = mask.only
     if only is None:
         row[mask.forbid] = -np.inf
-        row[row_mask.vocab_size :] = -np.inf
+        if row_mask.vocab_size < len(row):
+            row[row_mask.vocab_size :] = -np.inf
         return
     legal = (row if source is None else source).take(only)
     if mask.bias is not None:
@@ -105,9 +109,8 @@ def _write_row(row: NDArray[Any], row_mask: RowMask, source: NDArray[Any] | None
 
 
 def _any_finite(values: NDArray[Any]) -> bool:
-    if len(values) <= _FEW:
-        return any(map(math.isfinite, values.tolist()))
-    return bool(np.isfinite(values).any())
+    few = any(map(math.isfinite, values[:_FEW].tolist()))  # nearly always
+    return few or bool(np.isfinite(values[_FEW:]).any())
 
 
 def _write_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:

@@ -24,8 +24,9 @@ from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
 from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
-from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
+from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.decoding.state import (
+    NOT_BEGUN,
     ClosedSpan,
     Cursor,
     Effect,
@@ -83,6 +84,7 @@ class ConstraintRules:
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
+        self.acting = _acting(spec)
 
     @classmethod
     def from_spec(
@@ -97,7 +99,7 @@ class ConstraintRules:
         be opened, and the client notices because no span comes.
         """
         ids = np.asarray(prompt_ids, dtype=np.int32)
-        if len(ids) != spec.prompt_length or hash_tokens(ids) != spec.prompt_hash:
+        if not spec.is_for(ids):
             closed = replace(spec, recall_in="none")
             return cls(closed, RecallIndex([], vocab_size=spec.vocab_size), engine)
         return cls(spec, build_index(spec, ids), engine)
@@ -110,6 +112,14 @@ class ConstraintRules:
                 far; None: the static prior of the spec, if any.
         """
         return Constraint(self, prior)
+
+
+def _acting(spec: ConstraintSpec) -> frozenset[int]:
+    """Every id that may be more than a word of ordinary output, where no mark has begun."""
+    ids = {*spec.forbidden, *spec.eos}
+    for tag in spec.tags:
+        ids.update(tag.ids, *tag.watch[:1])
+    return frozenset(ids)
 
 
 def build_index(spec: ConstraintSpec, prompt_ids: NDArray[np.int32]) -> RecallIndex:
@@ -132,6 +142,7 @@ class _Phases:
         self.sections = Sections(rules, openings)
         self.span = SpanPhase(rules, self.sections, self.thinking)
         text = TextPhase(rules, openings, self.sections, OwedQuotes(rules, openings))
+        self._text = text
         self._evidence = EvidencePhase(rules, openings, self.sections, text)
         self._grammar = GrammarPhase(rules)
         self._after_call = AfterCallPhase(rules, text)
@@ -148,6 +159,11 @@ class _Phases:
             return self._after_call
         return self._evidence if cursor.section == "evidence" else self._outside
 
+    def words_until(self, cursor: Cursor) -> int:
+        """The length of output up to which no word moves a cursor that one hasn't moved."""
+        words = cursor.watch == NOT_BEGUN and not cursor.forced and self.of(cursor) is self._text
+        return self.thinking.until(cursor) if words else 0
+
 
 class Constraint:
     """The cursor of one sequence: ``mask`` says what is legal, ``consume`` moves on.
@@ -163,6 +179,8 @@ class Constraint:
         self._span = self._phases.span
         self._history: list[Cursor] = []  # where the output stood before each token
         self._mask: Mask | None = None
+        self._steady: Cursor | None = None  # words leave it as it is, and so what is legal
+        self._steady_until = 0
         cursor = Cursor("thinking" if rules.spec.thinking else "answer")
         if not rules.spec.thinking:
             cursor = self._phases.sections.after_thinking(cursor)
@@ -230,6 +248,9 @@ class Constraint:
             ConstraintError: The token isn't legal here; the state stays as it was.
         """
         before = self._cursor
+        if before is self._steady and self._is_word(token):
+            self._history.append(before)
+            return Effect.TEXT
         if before.matcher is not None and self._span.copies(before, token, len(self._history)):
             self._history.append(before)
             self._mask = None
@@ -244,9 +265,17 @@ class Constraint:
         else:
             after, effect = self._phases.of(before).step(before, token, self.length)
         self._history.append(before)
+        if after is before is not self._steady and effect is Effect.TEXT:
+            self._steady, self._steady_until = before, self._phases.words_until(before)
         self._cursor = self._phases.thinking.enforced(after, self.length)
         self._mask = None
         return effect
+
+    def _is_word(self, token: int) -> bool:
+        """Whether a token moves nothing where the output stands; False: it may."""
+        if len(self._history) + 1 >= self._steady_until or token in self.rules.acting:
+            return False
+        return 0 <= token < self.rules.spec.vocab_size
 
     def _where(self) -> str:
         return "inside a span" if self.in_span else f"in the {self._cursor.section}"

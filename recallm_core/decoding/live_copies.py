@@ -65,7 +65,8 @@ class Listed:
         if self.distinct is None:
             following = self._following(index)
             first = int(following[0])
-            self.uniform = first != SENTINEL and bool((following == first).all())
+            perhaps = first != SENTINEL and first == int(following[-1])  # prose has parted by then
+            self.uniform = perhaps and bool((following == first).all())
             size = len(index.alphabet)
             self.distinct = [first] if self.uniform else _distinct(following, size)
         return self.distinct

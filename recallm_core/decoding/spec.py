@@ -47,7 +47,7 @@ AnswerForm = Literal["words", "quote"]
 RECALL_IN: tuple[RecallIn, ...] = ("thinking", "answer", "thinking+answer", "none")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ConstraintSpec:
     """One prompt's rules, independent of any engine.
 
@@ -163,6 +163,11 @@ class ConstraintSpec:
             raise ConstraintError(f"the marks {texts} and the ids of eos must differ")
         if len(self.never_free()) >= self.vocab_size:
             raise ConstraintError("marks, eos and forbidden ids leave nothing to write")
+
+    def is_for(self, prompt_ids: NDArray[np.int32]) -> bool:
+        """Whether the spec was made for this prompt."""
+        same = len(prompt_ids) == self.prompt_length
+        return same and hash_tokens(prompt_ids) == self.prompt_hash
 
     @property
     def tags(self) -> tuple[Tag, ...]:

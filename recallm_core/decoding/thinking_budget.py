@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from recallm_core.decoding.spec import ConstraintSpec
@@ -23,6 +24,12 @@ class ThinkingBudget:
     def spent(self, cursor: Cursor, length: int) -> bool:
         """Whether an output of ``length`` tokens that thinks has thought enough."""
         return self._limit is not None and length >= self._limit and cursor.section == "thinking"
+
+    def until(self, cursor: Cursor) -> int:
+        """The length of output at which the end of thinking may be due."""
+        if self._limit is None or cursor.section != "thinking":
+            return sys.maxsize
+        return self._limit
 
     def left(self, cursor: Cursor, length: int) -> int | None:
         """Tokens that may still be thought; None: any number."""

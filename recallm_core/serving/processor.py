@@ -27,7 +27,7 @@ from recallm_core.backends.vllm.manifest import INSTALL_VLLM
 from recallm_core.backends.vllm.wire import ARGUMENT
 from recallm_core.errors import MissingExtraError
 from recallm_core.serving.grammar_check import grammar_problem
-from recallm_core.serving.request import FolderEngines, ServedRow, read_spec
+from recallm_core.serving.request import FolderEngines, ServedRow, SharedRules, read_spec
 from recallm_core.serving.slot_tokens import SlotTokens
 
 try:
@@ -72,6 +72,7 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
             )
         model = vllm_config.model_config
         self._engines = FolderEngines(str(model.tokenizer), vocab_size=model.get_vocab_size())
+        self._shared = SharedRules()
         self._listed: dict[int, _Listed] = {}  # V1, by batch index
         self._rows: dict[int, ServedRow] = {}  # V2, by slot
         if is_pin_memory is None:
@@ -99,11 +100,11 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
             raise ValueError(f"the grammar in the argument {ARGUMENT!r} can't be used: {problem}")
 
     def _row(self, params: Any) -> ServedRow | None:
-        spec = read_spec(params.extra_args)
+        spec = self._shared.read_spec(params.extra_args)
         if spec is None:
             return None
         self._engines.prepare(spec)
-        return ServedRow(spec, self._engines)
+        return ServedRow(spec, self._engines, self._shared.bind)
 
     # The first runner: requests by batch index, outputs in live lists.
 

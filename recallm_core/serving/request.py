@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from recallm_core.tokenization.tokenizer import HFTokenizer
 
 Engines = Callable[[ConstraintSpec], GrammarEngine]
 Ids = Sequence[int] | NDArray[np.int32]
+Binds = Callable[[ConstraintSpec, Ids, GrammarEngine | None], ConstraintRules]
 
 _log = logging.getLogger(__name__)
 
@@ -42,23 +44,70 @@ def read_spec(arguments: object) -> ConstraintSpec | None:
         raise ValueError(f"the argument {ARGUMENT!r} can't be used: {error}") from error
 
 
+class SharedRules:
+    """Specs and their rules, one of each for all requests that are being served.
+
+    The sequences of one prompt come as requests of their own, with the same spec. A spec is bound
+    to the one prompt that it was made for, so its rules over that are the same for all of them, and
+    so are those over any other prompt, where recall stays closed. Nothing is kept for longer than
+    some request holds it.
+    """
+
+    def __init__(self) -> None:
+        self._specs: WeakValueDictionary[str, ConstraintSpec] = WeakValueDictionary()
+        self._rules: WeakValueDictionary[tuple[ConstraintSpec, bool], ConstraintRules]
+        self._rules = WeakValueDictionary()
+
+    def read_spec(self, arguments: object) -> ConstraintSpec | None:
+        """Returns what ``read_spec`` does.
+
+        Raises:
+            ValueError: As there.
+        """
+        text = arguments.get(ARGUMENT) if isinstance(arguments, dict) else None
+        spec = self._specs.get(text) if isinstance(text, str) else None
+        if spec is None:
+            spec = read_spec(arguments)
+            if spec is not None and isinstance(text, str):
+                self._specs[text] = spec
+        return spec
+
+    def bind(
+        self, spec: ConstraintSpec, prompt: Ids, engine: GrammarEngine | None
+    ) -> ConstraintRules:
+        """Returns what ``ConstraintRules.from_spec`` does; an engine is the same for a spec."""
+        ids = np.asarray(prompt, dtype=np.int32)
+        key = (spec, spec.is_for(ids))
+        rules = self._rules.get(key)
+        if rules is None:
+            rules = self._rules[key] = ConstraintRules.from_spec(spec, ids, engine)
+        return rules
+
+
 class ServedRow:
     """The masks of one request; never raises after it was made.
 
     Args:
         spec: The request's constraint.
         engines: Gives the grammar engine of the served model, where a spec needs one.
+        binds: Binds the spec to the prompt; requests of the same spec may share what it returns.
     """
 
-    def __init__(self, spec: ConstraintSpec, engines: Engines) -> None:
+    def __init__(
+        self,
+        spec: ConstraintSpec,
+        engines: Engines,
+        binds: Binds = ConstraintRules.from_spec,
+    ) -> None:
         self.spec = spec
         self._engines = engines
+        self._binds = binds
         self._begun = False
         self._rules: ConstraintRules | None = None
         self._state: Constraint | None = None
         self._seen: list[int] = []
 
-    def mask(self, prompt: Ids, output: Sequence[int], width: int) -> Mask | None:
+    def mask(self, prompt: Ids, output: list[int], width: int) -> Mask | None:
         """Returns what may follow an output; None once the output broke the rules.
 
         A request whose rules can't be built, or can't be followed, ends at once. A prompt that
@@ -73,7 +122,7 @@ class ServedRow:
         try:
             if not self._begun:
                 self._begin(prompt, width)
-            mask = None if self._rules is None else self._follow(self._rules, list(output))
+            mask = None if self._rules is None else self._follow(self._rules, output)
             if self._rules is not None and not _leaves_nothing(mask):
                 return mask
         except Exception:  # whatever it is: the server goes on with everybody else's requests
@@ -86,7 +135,7 @@ class ServedRow:
         if self.spec.vocab_size > width:
             return
         try:
-            self._rules = ConstraintRules.from_spec(self.spec, prompt, self._engine())
+            self._rules = self._binds(self.spec, prompt, self._engine())
         except RecallmError as error:
             _log.warning("a request ends here, its constraint can't be used: %.300r", error)
 
@@ -103,11 +152,12 @@ class ServedRow:
         """Moves from the output seen last to this one."""
         if self._state is None or output[: len(self._seen)] != self._seen:
             self._state, self._seen = rules.start(), []
-        for token in output[len(self._seen) :]:
-            if not 0 <= token < self.spec.vocab_size or not self._state.mask().allows(token):
-                return None  # the state stays at the last legal token
-            self._state.consume(token)
-            self._seen.append(token)
+        try:
+            for token in output[len(self._seen) :]:
+                self._state.consume(token)
+                self._seen.append(token)
+        except ConstraintError:  # the state stays at the last legal token
+            return None
         return self._state.mask()
 
 

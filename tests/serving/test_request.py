@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import random
 from dataclasses import replace
 from itertools import islice
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -16,11 +19,12 @@ from hypothesis import strategies as st
 from recallm_core.backends import masking as mask_rows
 from recallm_core.backends.masking import RowMask, write_masks
 from recallm_core.backends.vllm.wire import ARGUMENT
-from recallm_core.decoding.constraint import ConstraintRules, Mask
+from recallm_core.decoding.constraint import ConstraintRules, Mask, build_index
 from recallm_core.decoding.grammar import GrammarEngine, GrammarMatcher
+from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.errors import TokenizerError
-from recallm_core.serving.request import ServedRow, read_spec
+from recallm_core.serving.request import ServedRow, SharedRules, read_spec
 from recallm_core.testing import random_walk
 
 
@@ -54,6 +58,60 @@ def test_masks_are_those_of_a_fresh_replay(
         for token in walk[:length]:
             wanted.consume(token)
         assert plain(row.mask(ids, walk[:length], spec.vocab_size)) == plain(wanted.mask())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(["trained", "prompted"]),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 2**32)), min_size=2, max_size=4),
+    st.data(),
+)
+def test_sequences_that_share_their_rules_get_the_masks_of_each_alone(
+    kit: Any, kind: str, sequences: list[tuple[bool, int]], data: st.DataObject
+) -> None:
+    prompt = kit.prepared(kind, evidence="free")
+    text, ids, shared = prompt.spec.to_json(), prompt.token_ids.tolist(), SharedRules()
+    rows, prompts, walks = [], [], []
+    for other, seed in sequences:  # some come with another prompt than their spec's
+        spec = shared.read_spec({ARGUMENT: "".join(text)})
+        assert spec is not None
+        prompts.append(ids[:-1] if other else ids)
+        rows.append(ServedRow(spec, kit.engines, shared.bind))
+        rules = ConstraintRules.from_spec(prompt.spec, prompts[-1])
+        walks.append(list(islice(random_walk(rules.start(), random.Random(seed), marks=0.4), 30)))
+    places = st.tuples(st.integers(0, len(rows) - 1), st.integers(0, 30))
+    for number, length in data.draw(st.lists(places, min_size=2, max_size=12)):
+        output = walks[number][:length]
+        wanted = ConstraintRules.from_spec(prompt.spec, prompts[number]).start()
+        for token in output:
+            wanted.consume(token)
+        found = rows[number].mask(prompts[number], output, prompt.spec.vocab_size)
+        assert plain(found) == plain(wanted.mask())
+
+
+def test_sequences_of_one_prompt_share_an_index_as_long_as_one_is_served(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = kit.prepared("trained")
+    text, ids, shared = prompt.spec.to_json(), prompt.token_ids.tolist(), SharedRules()
+    built: list[Any] = []
+
+    def counted(spec: ConstraintSpec, ids: Any) -> RecallIndex:
+        index = build_index(spec, ids)
+        built.append(ref(index))
+        return index
+
+    monkeypatch.setattr("recallm_core.decoding.constraint.build_index", counted)
+    rows = []
+    for _ in range(3):
+        spec = shared.read_spec({ARGUMENT: json.dumps(json.loads(text), separators=(",", ":"))})
+        assert spec is not None
+        rows.append(ServedRow(spec, kit.engines, shared.bind))
+        rows[-1].mask(list(ids), [], spec.vocab_size)
+    assert len({id(row.spec) for row in rows}) == len(built) == 1
+    del rows, spec
+    gc.collect()
+    assert built[0]() is None
 
 
 def test_an_output_that_broke_the_rules_is_left_alone_and_never_raises(kit: Any) -> None:
