@@ -62,7 +62,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Target:
     """What evidence for a sentence has to hold."""
 
     weights: Mapping[str, float]  # of its content words and the question's
@@ -177,7 +177,7 @@ class Matcher:
 
     def _likest(self, sentence: str) -> tuple[int, int, int] | None:
         """The sentence or two of a passage that share most with one, if that is enough."""
-        target = self._wanted(sentence)
+        target = self._target_of(sentence)
         whole = sum(target.weights.values())
         if not target.added or not self._sentences:
             return None
@@ -192,12 +192,12 @@ class Matcher:
                     place = (first.passage, first.start, last.end)
         return place
 
-    def _wanted(self, sentence: str) -> _Wanted:
+    def _target_of(self, sentence: str) -> _Target:
         own_words = frozenset(terms(sentence))
         weights = {word: self._index.idf(word) for word in own_words - _spelled_numbers()}
         for word in self._asked - own_words:
             weights[word] = QUESTION_WEIGHT * self._index.idf(word)
-        return _Wanted(
+        return _Target(
             weights,
             own_words - self._asked,
             names(sentence) - self._asked,
@@ -205,7 +205,7 @@ class Matcher:
             denies(sentence),
         )
 
-    def _nearest(self, target: _Wanted) -> list[int]:
+    def _nearest(self, target: _Target) -> list[int]:
         """The sentences that share most, the best first."""
         scores = np.zeros(len(self._sentences))
         for word, weight in target.weights.items():
@@ -214,7 +214,7 @@ class Matcher:
         return [int(row) for row in best if scores[row] > 0]
 
     def _together(
-        self, rows: tuple[int, int], target: _Wanted, alone: float, whole: float
+        self, rows: tuple[int, int], target: _Target, alone: float, whole: float
     ) -> float:
         """What two neighbours share, if the second adds enough; less than nothing otherwise."""
         one, other = rows
@@ -225,14 +225,14 @@ class Matcher:
         score = self._share(rows, target) / whole
         return score - _SECOND if score >= alone + _SECOND else -1
 
-    def _share(self, rows: Sequence[int], target: _Wanted) -> float:
+    def _share(self, rows: Sequence[int], target: _Target) -> float:
         words = frozenset[str]().union(*(self._sentences[row].words for row in rows))
         titles = self._titles[self._sentences[rows[0]].passage] - words
         in_text = sum(weight for word, weight in target.weights.items() if word in words)
         in_title = sum(weight for word, weight in target.weights.items() if word in titles)
         return in_text + TITLE_WEIGHT * in_title
 
-    def _agrees(self, rows: Sequence[int], target: _Wanted) -> bool:
+    def _agrees(self, rows: Sequence[int], target: _Target) -> bool:
         """Whether sentences hold the numbers and names of another, and deny as much."""
         first, last = self._sentences[rows[0]], self._sentences[rows[-1]]
         text = self._passages[first.passage].text[first.start : last.end]

@@ -71,7 +71,7 @@ def read_any(message: Any) -> Reading:
     if isinstance(message, str):
         return Reading(message, read(message))
     if isinstance(message, Answer):
-        return _own(message)
+        return _from_answer(message)
     parts = _Parts()
     if not _take(message, parts, _DEPTH):
         raise MessageError(
@@ -83,7 +83,7 @@ def read_any(message: Any) -> Reading:
     return Reading(parts.text, tuple(quotes), tuple(parts.nodes))
 
 
-def _own(answer: Answer) -> Reading:
+def _from_answer(answer: Answer) -> Reading:
     cited = [
         Written(
             c.text, c.answer_start, c.answer_end, "citation",

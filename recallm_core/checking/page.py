@@ -84,7 +84,8 @@ def _card(report: QuoteReport, number: int, quote: Quote) -> str:
     return (
         f'<article class="card" id="q{number}"><span class="v {quote.verdict}">'
         f'{quote.verdict}</span> <span class="facts">{MEANINGS[quote.verdict]}</span>'
-        f'<div class="said">{_text(quote.text)}</div>{lines}{_around(report, quote)}</article>\n'
+        f'<div class="said">{_text(quote.text)}</div>{lines}'
+        f"{_in_context(report, quote)}</article>\n"
     )
 
 
@@ -94,7 +95,7 @@ def _unsupported(report: QuoteReport) -> Iterator[str]:
         yield from (f'<p class="from">{_text(claim.text)}</p>' for claim in report.unsupported)
 
 
-def _around(report: QuoteReport, quote: Quote) -> str:
+def _in_context(report: QuoteReport, quote: Quote) -> str:
     """The slice where it stands, with what is around it."""
     citation = quote.citation
     document = report.sources.get(citation.document_id) if citation else None

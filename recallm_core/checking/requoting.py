@@ -68,10 +68,10 @@ def requote(
 
 
 def _question(report: QuoteReport, quote: Quote) -> str:
-    return _QUESTION.format(sentence=_around(report.original, quote)[:_LONGEST])
+    return _QUESTION.format(sentence=_sentences_of(report.original, quote)[:_LONGEST])
 
 
-def _around(text: str, quote: Quote) -> str:
+def _sentences_of(text: str, quote: Quote) -> str:
     """The sentences that a quote stands in; the quote itself where it stands in none."""
     if quote.start is None or quote.end is None:
         return quote.text

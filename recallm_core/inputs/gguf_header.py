@@ -20,7 +20,7 @@ import numpy as np
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
-from recallm_core.inputs.model_files import MOST_IDS
+from recallm_core.inputs.gguf_checks import DamageError, check_model
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -30,9 +30,6 @@ _MOST_TENSORS = 1 << 17
 _MOST_KEY = 1 << 16  # bytes of a key
 _MOST_NAME = 63  # bytes of a tensor's name
 _MOST_AXES = 4
-_MOST_LAYERS = 512  # llama.cpp ends the process above that
-_MOST_PARTS = 16_384  # heads or experts
-_MOST_NUMBER = 1 << 40  # of anything else
 _MOST_SPLITS = 10_000
 _BLOCK = 1 << 22  # bytes read at once
 _ALIGNMENT = 32
@@ -58,7 +55,6 @@ _TYPES = {  # their names in ggml
     **{30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0"},
 }
 _U32, _U64 = Struct("<I"), Struct("<Q")
-_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -137,10 +133,6 @@ class GgufHeader:
 _MODEL_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}
 
 
-class _DamageError(ValueError):
-    """What is wrong with the file; its name is still to be added."""
-
-
 def read_header(path: Path) -> GgufHeader:
     """Reads and checks the header of a model, of all its files where it is split.
 
@@ -157,8 +149,8 @@ def read_header(path: Path) -> GgufHeader:
     header = _read(files[0])
     try:
         header = _joined(header, [_read(file) for file in files[1:]])
-        _check_model(header, len(files))
-    except _DamageError as error:
+        check_model(header, len(files))
+    except DamageError as error:
         raise CheckpointError(f"{path} can't be used: {error}") from error
     return header
 
@@ -170,7 +162,7 @@ def _joined(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
         _check_split(other, number, len(others) + 1)
         twice = tensors.keys() & other.tensors.keys()
         if twice:
-            raise _DamageError(f"tensor {min(twice)!r} stands in two of its files")
+            raise DamageError(f"tensor {min(twice)!r} stands in two of its files")
         tensors |= other.tensors
     return replace(first, tensors=tensors, size=first.size + sum(one.size for one in others))
 
@@ -200,7 +192,7 @@ def _read(path: Path) -> GgufHeader:
         raise CheckpointError(f"there is no file {path}; expected a GGUF file") from error
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
-    except _DamageError as error:
+    except DamageError as error:
         raise CheckpointError(
             f"{path} is no whole GGUF file: {error}; download it again"
         ) from error
@@ -219,21 +211,21 @@ class _Reader:
     def header(self) -> GgufHeader:
         """The whole header."""
         if self._take(4) != MAGIC:
-            raise _DamageError(f"it begins with {self._data[:4]!r}, expected {MAGIC!r}")
+            raise DamageError(f"it begins with {self._data[:4]!r}, expected {MAGIC!r}")
         version = self._u32()
         if version not in VERSIONS:
-            raise _DamageError(f"it is of version {version:,}, expected one of {VERSIONS}")
+            raise DamageError(f"it is of version {version:,}, expected one of {VERSIONS}")
         tensors, keys = self._count(_MOST_TENSORS, 24), self._count(_MOST_KEYS, 13)
         metadata = self._metadata(keys)
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):
-            raise _DamageError(f"its alignment is {shown(alignment)}, expected a power of two")
+            raise DamageError(f"its alignment is {shown(alignment)}, expected a power of two")
         table = [self._tensor() for _ in range(tensors)]
         begin = self._at + -self._at % alignment
         self._check_places(table, begin, alignment)
         named = {name: tensor for name, tensor, _ in table}
         if len(named) < len(table):
-            raise _DamageError("two of its tensors have one name")
+            raise DamageError("two of its tensors have one name")
         return GgufHeader(self._path, metadata, named, self._size)
 
     def _check_places(
@@ -243,9 +235,9 @@ class _Reader:
         place = 0
         for name, tensor, offset in table:
             if offset != place:
-                raise _DamageError(f"tensor {name!r} lies at {offset:,}, expected {place:,}")
+                raise DamageError(f"tensor {name!r} lies at {offset:,}, expected {place:,}")
             if begin + offset + tensor.size > self._size:
-                raise _DamageError(
+                raise DamageError(
                     f"tensor {name!r} ends at byte {begin + offset + tensor.size:,}, but the file "
                     f"has {self._size:,}"
                 )
@@ -256,7 +248,7 @@ class _Reader:
         for _ in range(count):
             key = self._string(_MOST_KEY)
             if not key or key in metadata:
-                raise _DamageError(f"its key {key[:80]!r} is empty or stands there twice")
+                raise DamageError(f"its key {key[:80]!r} is empty or stands there twice")
             metadata[key] = self._value(key, self._u32())
         return metadata
 
@@ -270,7 +262,7 @@ class _Reader:
 
     def _array(self, key: str, kind: int, count: int) -> np.ndarray[Any, Any]:
         if kind not in _KINDS:
-            raise _DamageError(f"{key[:80]!r} is of type {kind:,}, which GGUF doesn't have")
+            raise DamageError(f"{key[:80]!r} is of type {kind:,}, which GGUF doesn't have")
         dtype = np.dtype(_KINDS[kind])
         data = self._take(count * dtype.itemsize)
         return np.frombuffer(data, dtype="u1" if kind == 7 else dtype).astype(dtype, copy=False)
@@ -279,14 +271,14 @@ class _Reader:
         name = self._string(_MOST_NAME)
         axes = self._u32()
         if not 0 < axes <= _MOST_AXES:
-            raise _DamageError(f"tensor {name!r} has {axes:,} axes, expected 1 to {_MOST_AXES}")
+            raise DamageError(f"tensor {name!r} has {axes:,} axes, expected 1 to {_MOST_AXES}")
         shape = tuple(self._u64() for _ in range(axes))
         kind = self._u32()
         if kind not in _BLOCKS:
-            raise _DamageError(f"tensor {name!r} is of type {kind:,}, which llama.cpp can't read")
+            raise DamageError(f"tensor {name!r} is of type {kind:,}, which llama.cpp can't read")
         elements, size = _BLOCKS[kind]
         if min(shape) < 1 or shape[0] % elements:
-            raise _DamageError(
+            raise DamageError(
                 f"tensor {name!r} has the shape {shape}; expected rows of whole blocks of "
                 f"{elements}"
             )
@@ -296,7 +288,7 @@ class _Reader:
         """A number of things that follow, each of some bytes at least."""
         count = self._u64()
         if count > limit or count * least_bytes > self._size:
-            raise _DamageError(f"it says that {count:,} things follow, in a file of {self._size:,}")
+            raise DamageError(f"it says that {count:,} things follow, in a file of {self._size:,}")
         return count
 
     def _u32(self) -> int:
@@ -308,12 +300,12 @@ class _Reader:
     def _string(self, max_bytes: int) -> str:
         size = self._u64()
         if size > max_bytes:
-            raise _DamageError(f"a name or text of it has {size:,} bytes, more than {max_bytes:,}")
+            raise DamageError(f"a name or text of it has {size:,} bytes, more than {max_bytes:,}")
         return self._take(size).decode("utf-8", "replace")
 
     def _strings(self, count: int) -> tuple[str, ...]:
         if count * 8 > self._size:
-            raise _DamageError(f"it lists {count:,} texts, in a file of {self._size:,} bytes")
+            raise DamageError(f"it lists {count:,} texts, in a file of {self._size:,} bytes")
         texts: list[str] = []
         data, at, unpack = self._data, self._at, _U64.unpack_from
         for _ in range(count):
@@ -336,78 +328,20 @@ class _Reader:
     def _reach(self, end: int) -> bytes:
         """What was read of the file, up to a place at least."""
         if end > self._size:
-            raise _DamageError(f"it ends at byte {self._size:,}, within its header")
+            raise DamageError(f"it ends at byte {self._size:,}, within its header")
         if end > _MOST_HEADER:
-            raise _DamageError(f"its header has more than {_MOST_HEADER:,} bytes")
+            raise DamageError(f"its header has more than {_MOST_HEADER:,} bytes")
         if end > len(self._data):
             self._data += self._file.read(max(_BLOCK, end - len(self._data)))
             if end > len(self._data):
-                raise _DamageError(f"it ends at byte {len(self._data):,}, within its header")
+                raise DamageError(f"it ends at byte {len(self._data):,}, within its header")
         return self._data
 
 
 def _check_split(header: GgufHeader, number: int, count: int) -> None:
     place = (header.number("split.no"), header.number("split.count"))
     if place != (number, count):
-        raise _DamageError(
+        raise DamageError(
             f"{header.path.name} says that it is file {place[0]} of {place[1]}, expected {number} "
             f"of {count}"
-        )
-
-
-def _check_model(header: GgufHeader, files: int) -> None:
-    """What llama.cpp takes for granted, or would work on for ever."""
-    if not _ARCHITECTURE.fullmatch(header.architecture):
-        raise _DamageError(
-            f"general.architecture is {shown(header.architecture)}, expected a name such as 'llama'"
-        )
-    if (header.number("split.count") or 1) != files:
-        raise _DamageError(
-            f"it says that the model has {header.number('split.count')} files; keep all of them in "
-            "one folder under the names that they were made with (…-00001-of-00002.gguf), or join "
-            "them: llama-gguf-split --merge FIRST OUT"
-        )
-    _check_counts(header)
-    _check_tokens(header)
-
-
-def _check_counts(header: GgufHeader) -> None:
-    for key, value in header.metadata.items():
-        if key.startswith(f"{header.architecture}.") and not isinstance(value, str | tuple):
-            _check_number(key, np.asarray(value, dtype=np.float64))
-    for name in ("context_length", "embedding_length", "block_count"):
-        key = f"{header.architecture}.{name}"
-        if (header.number(key) or 0) < 1:
-            raise _DamageError(f"{key} is {shown(header.metadata.get(key))}, expected 1 or more")
-
-
-def _check_number(key: str, values: np.ndarray[Any, Any]) -> None:
-    """Refuses numbers that no model has; llama.cpp works on with some and ends with others."""
-    if not np.isfinite(values).all() or (key.endswith("epsilon") and (values < 0).any()):
-        raise _DamageError(f"{key} is {shown(values.tolist())}, expected a finite number")
-    limit = _MOST_NUMBER
-    if key.endswith(".block_count"):
-        limit = _MOST_LAYERS
-    elif any(part in key for part in ("count", "block", "layer", "expert")):
-        limit = _MOST_PARTS
-    highest = int(np.abs(values).max(initial=0))
-    if highest > limit:
-        raise _DamageError(f"{key} is {highest:,}, more than any model has ({limit:,} at most)")
-
-
-def _check_tokens(header: GgufHeader) -> None:
-    tokens = header.texts("tokenizer.ggml.tokens")
-    if not 0 < len(tokens) <= MOST_IDS:
-        raise _DamageError(f"it has {len(tokens):,} tokens, expected 1 to {MOST_IDS:,}")
-    if len(set(tokens)) < len(tokens):
-        raise _DamageError("two of its tokens are spelled alike")
-    for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
-        if key in header.metadata and len(header.numbers(key)) != len(tokens):
-            raise _DamageError(
-                f"{key} has {len(header.numbers(key)):,} entries for {len(tokens):,} tokens"
-            )
-    table = header.tensors.get("token_embd.weight")
-    if table is not None and table.shape[1:] != (len(tokens),):
-        raise _DamageError(
-            f"its table of tokens has the shape {table.shape}, but there are {len(tokens):,} tokens"
         )

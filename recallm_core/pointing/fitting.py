@@ -50,7 +50,7 @@ class Packs(Protocol):
         """The most useful passages within a budget."""
 
 
-class Asked(Protocol):
+class SizedPrompt(Protocol):
     """A prompt, as far as its size matters."""
 
     def size(self, count: Count) -> int:
@@ -60,7 +60,7 @@ class Asked(Protocol):
 def fitted(
     index: Packs,
     question: str,
-    prompt_of: Callable[[Sequence[Passage]], Asked],
+    prompt_of: Callable[[Sequence[Passage]], SizedPrompt],
     *,
     max_tokens: int,
     count: Count,
