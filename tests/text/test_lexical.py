@@ -147,9 +147,9 @@ def test_words_that_name_numbers_end_sentences_before_words() -> None:
 
 
 MARKS = st.sampled_from(
-    [".", "!", "?", "\u2026", "\u3002", "\uff01", "\u300d", "\uff09", "(", ")", "[12]", "\u201d"]
-    + ['"', " ", "  ", "a", "B", "Dr", "3", "12", "e.g", "x = 1;", "\n", "> ", "- ", "The", "fee"]
-    + ["\u5927", "\u3068", ": "]
+    [".", "!", "?", "\u2026", "\u3002", "\uff01", "\u300d", "\uff09", "(", ")", "[12]", "\u201d",
+     '"', " ", "  ", "a", "B", "Dr", "3", "12", "e.g", "x = 1;", "\n", "> ", "- ", "The", "fee",
+     "\u5927", "\u3068", ": "]
 )  # fmt: skip
 MARKED = st.lists(MARKS, max_size=25).map("".join)
 

@@ -12,8 +12,8 @@ SIGNS_OF_CODE = re.compile(  # as one would write them; the module's are faster
     r"[;{}]$|[)\]]:$|\w\([^()\s]*\)?$|\w\.\w+\(|[-=]>|[!=<>+:-]=|\s=\s|::|^(?:@\w|import\s|def\s|\$\s)"
 )
 PIECES = st.sampled_from(
-    ["f", "x1", "é", "(", ")", "[", "]", "()", ".", "=", "-", ">", "<", "!", "+", ":", ";", "{"]
-    + ["}", " ", "  ", "\t", "$ ", "@", "import ", "def ", ",", "\u2013", "against", "which", "der"]
+    ["f", "x1", "é", "(", ")", "[", "]", "()", ".", "=", "-", ">", "<", "!", "+", ":", ";", "{",
+     "}", " ", "  ", "\t", "$ ", "@", "import ", "def ", ",", "\u2013", "against", "which", "der"]
 )  # fmt: skip
 KINDS = [
     ("The fee is due on Monday", None),
