@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-KERNELS = 64
+KERNELS = 16
 _VARIABLES = (
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY",  # oneDNN's own, of the process
     "LRU_CACHE_CAPACITY",  # of the layer between it and torch, of every thread
