@@ -63,6 +63,23 @@ def test_a_folder_is_read_in_sorted_order_with_ids_below_it(
     assert len(collect(loaded)) == len(loaded) == 7
 
 
+def test_source_code_settings_and_logs_of_a_folder_are_text(tmp_path: Path) -> None:
+    names = ["a.py", "b/c.TS", "b/Makefile", "d.log", "e.toml", "f.cpp", "README", "g.sql"]
+    write(tmp_path, dict.fromkeys(names, "x = 1\r\n"))
+    others = {"h.pyc": b"\xa7\r\r\n", "i.so": b"\x7fELF", "movie.ts": bytes(range(256)) * 9}
+    installed = {"node_modules/a/b.js": "x", "b/__pycache__/c.py": "x"}
+    write(tmp_path, {**others, **installed})
+    loaded = load_documents(tmp_path)
+    assert sorted(d.id for d in loaded) == sorted(names)
+    assert {d.text for d in loaded} == {"x = 1\r\n"}
+    found = reasons(loaded.skipped, tmp_path)
+    assert found["h.pyc"].endswith("nor source code")
+    assert found["movie.ts"].startswith("a binary file")
+    assert {"node_modules", "b/__pycache__"} < set(found)
+    (named,) = load_documents(tmp_path / "node_modules")
+    assert named.text == "x"
+
+
 def test_text_is_never_touched(tmp_path: Path) -> None:
     text = "\tone\r\ntwo\rthree \x00\n\nfour \u2028 é e\u0301 👩‍👩‍👧 \x0c end "
     write(tmp_path, {"a.txt": text, "b.md": text, "c.rst": text})
