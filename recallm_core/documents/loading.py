@@ -17,6 +17,7 @@ from recallm_core.documents.encodings import decode
 from recallm_core.documents.extracted import ExtractedText
 from recallm_core.documents.html_page import extract_html
 from recallm_core.documents.kinds.registry import READERS, reader_for
+from recallm_core.documents.kinds.source_code import is_source_code
 from recallm_core.documents.limited_process import pdf_process
 from recallm_core.documents.pdf import extract_pdf
 from recallm_core.documents.plain_json import check_json
@@ -26,10 +27,12 @@ from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.folders import Below, Folder
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".jsonl", *READERS)
-"""What is read from a folder; a file that is named itself counts as text otherwise."""
+"""What is read from a folder, with source code; a file that is named itself counts as text
+otherwise."""
 
 _BAD_LINES_SHOWN = 20
 _DEEPEST = 500  # folders in folders
+_INSTALLED = frozenset({"node_modules", "site-packages", "__pycache__"})
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
@@ -111,18 +114,19 @@ def load_documents(
 ) -> Loaded:
     """Reads files, and folders with all that is below them, as documents.
 
-    Text, Markdown and reStructuredText stay as they are in the file, only decoded: by their byte
-    order mark, else as UTF-8; anything else is skipped, as a guess would make false quotes. Of
-    HTML (whose declared charset counts) and PDF the text is taken, and of Office files, mails,
-    books, notebooks, Rich Text, JSON and tables of values, each part mapped to its place in the
-    file (``file_kinds.registry``); other kinds are skipped by name, with what converts them. A line
+    Text, source code, Markdown and reStructuredText stay as they are in the file, only decoded: by
+    their byte order mark, else as UTF-8; anything else is skipped, as a guess would make false
+    quotes. Of HTML (whose declared charset counts) and PDF the text is taken, and of Office files,
+    mails, books, notebooks, Rich Text, JSON and tables of values, each part mapped to its place in
+    the file (``kinds.registry``); other kinds are skipped by name, with what converts them. A line
     of a ``.jsonl`` file is a document with ``text`` and, if they are there, ``id``, ``title`` and
     ``metadata``.
 
     A document's id is its path below the folder that was given, with ``/``; where two folders
     have the same, the later one's name comes before it. Lines of ``.jsonl`` add ``#`` and their
     number. Hidden files and folders in a folder are passed over; links in it are never followed,
-    devices and pipes never opened.
+    devices and pipes never opened. Folders below it of installed packages and compiled code are
+    left out, with a report.
 
     Args:
         paths: Files and folders; a ``Folder`` is read as it is held open, and stays open.
@@ -278,15 +282,18 @@ class _Loader:
             self.skip(_shown(path), f"can't be read: {_why(error)}")
             return False
         if stat.S_ISDIR(mode):
-            if len(below) <= _DEEPEST:
+            if len(below) > _DEEPEST:
+                self.skip(_shown(path), f"more than {_DEEPEST} folders deep")
+            elif path.name in _INSTALLED:
+                self.skip(_shown(path), "installed packages or compiled code; name it to read it")
+            else:
                 return True
-            self.skip(_shown(path), f"more than {_DEEPEST} folders deep")
         elif stat.S_ISLNK(mode):
             self.skip(_shown(path), _about_link(path, folder.path))
         elif not stat.S_ISREG(mode):
             self.skip(_shown(path), "not a plain file")
-        elif path.suffix.lower() not in SUFFIXES:
-            self.skip(_shown(path), f"not one of {' '.join(SUFFIXES)}")
+        elif not (path.suffix.lower() in SUFFIXES or is_source_code(path.name)):
+            self.skip(_shown(path), f"not one of {' '.join(SUFFIXES)}, nor source code")
         else:
             return True
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -22,7 +23,9 @@ _TABLE = (
     "automatic INTEGER NOT NULL, title TEXT, metadata TEXT NOT NULL, source TEXT, "
     "characters INTEGER NOT NULL, text BLOB NOT NULL)"
 )
-_CACHED_CHARACTERS = 1 << 25
+_CACHED_BYTES = 1 << 26
+_BYTES_OF_DOCUMENT = 2_000  # without its text and what grows with that
+_BYTES_OF_STRETCH = 200  # of a source map: numbers, and the name of a place
 
 
 def write_texts(path: Path, documents: Iterable[Document]) -> None:
@@ -92,6 +95,14 @@ def _is_row(document_id: object, metadata: object, characters: object) -> bool:
     return sized and isinstance(document_id, str) and isinstance(metadata, dict)
 
 
+def bytes_of(document: Document) -> int:
+    """Returns about how much memory a document takes: its text, places and starts of lines."""
+    text, source = document.text, document.source_map
+    stretches = len(source.starts) if source is not None else 0
+    lines = 8 * text.count("\n")
+    return sys.getsizeof(text) + lines + _BYTES_OF_STRETCH * stretches + _BYTES_OF_DOCUMENT
+
+
 class SavedTexts:
     """The documents of a saved segment by position; recently used ones stay in memory.
 
@@ -153,10 +164,10 @@ class SavedTexts:
                 return known
             document = self._read(position)
             self._recent[position] = document
-            self._cached += len(document.text)
-            while self._cached > _CACHED_CHARACTERS and len(self._recent) > 1:
+            self._cached += bytes_of(document)
+            while self._cached > _CACHED_BYTES and len(self._recent) > 1:
                 _, oldest = self._recent.popitem(last=False)
-                self._cached -= len(oldest.text)
+                self._cached -= bytes_of(oldest)
         return document
 
     def _read(self, position: int) -> Document:

@@ -20,7 +20,6 @@ _STACK = 2 << 20  # bytes, a quarter of what the server's own threads have
 _REFUSED = 3
 
 
-@lru_cache(maxsize=256)
 def grammar_problem(grammar: str) -> str | None:
     """Returns why a grammar can't be used; None where it can.
 
@@ -31,6 +30,12 @@ def grammar_problem(grammar: str) -> str | None:
     """
     if len(grammar) > MAX_GRAMMAR:
         return f"it has {len(grammar):,} characters, the limit is {MAX_GRAMMAR:,}"
+    return _compiled(grammar)
+
+
+@lru_cache(maxsize=64)  # of bounded length each
+def _compiled(grammar: str) -> str | None:
+    """What a process of its own says that compiles it."""
     try:
         data = grammar.encode()
     except UnicodeEncodeError:

@@ -14,9 +14,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 
-from recallm_core.text.line import CODE, CUE_TIME, FINISHED, GOES_ON, LOOK_AHEAD, ODD, Line
+from recallm_core.text.line import CUE_TIME, FINISHED, GOES_ON, LOOK_AHEAD, ODD, Line, is_code
 
 Range = tuple[int, int]
 
@@ -67,7 +67,7 @@ def read_layout(text: str) -> Layout:
             blocks += paragraph
         else:
             _read_paragraph(text, paragraph, blocks, marks)
-    if _CUE.search(text):
+    if " --> " in text and _CUE.search(text):  # the first saves time
         blocks = _joined_cues(text, blocks, marks)
     return Layout(_blanked(text, marks), blocks)
 
@@ -113,10 +113,11 @@ def _is_plainly_code(text: str, paragraph: Sequence[Range]) -> bool:
     if len(paragraph) < 2:
         return False
     lines = [text[start:end].strip() for start, end in paragraph]
-    if any(line[0] in _NOT_CODE or line[0].isdecimal() for line in lines):
+    if any(first in _NOT_CODE or first.isdecimal() for first in {line[0] for line in lines}):
         return False
-    codes = sum(CODE.search(line[-LOOK_AHEAD:]) is not None for line in lines)
-    return codes >= max(2, len(lines) / 2)
+    least = max(2, (len(lines) + 1) // 2)
+    codes = (line for line in lines if is_code(line))
+    return next(islice(codes, least - 1, None), None) is not None
 
 
 def _blanked(text: str, marks: Sequence[Range]) -> str:
@@ -161,8 +162,10 @@ def _lines(text: str, paragraph: Sequence[Range]) -> list[Line]:
     lines: list[Line] = []
     for start, end in paragraph:
         match = _MARK.match(text, start, end) if text[start] in _MARKING else None
-        mark = "".join(match.group().split()) if match else ""
-        lines.append(Line(text, start, end, match.end() if match else start, mark))
+        if match is None:
+            lines.append(Line(text, start, end, start, ""))
+        else:
+            lines.append(Line(text, start, end, match.end(), "".join(match.group().split())))
     first = 0
     for mark, group in groupby(lines, key=lambda line: line.mark):
         run = list(group)

@@ -208,9 +208,13 @@ _AFTER_ORDINALS = re.compile(
     r"|Jahrhundert\w{0,3}|Jahrtausend\w{0,3}|Lebensjahr\w{0,3}|Geburtstag\w{0,2}|Jh\b|Stock\b|Klasse\b|Auflage\b"
     r"|Kapitel\w?\b|Platz\b|Mal\b)"
 )
+# The first mark, then what stands before and after it: so a search only stops at marks.
 _ENDS = re.compile(
-    r"""(?<![.!?\u2026\u061f\u06d4\u0964\u0965])[.!?\u2026\u061f\u06d4\u0964\u0965]+(?:["'\u201d\u2019\xbb)\]*_]|\[\d{1,3}\])*(?=\s)"""
-    r"""|[\u3002\uff01\uff1f\uff61]+[\u300d\u300f\u3011\u201d\u2019\uff09)]*"""
+    r"""[.!?\u2026\u061f\u06d4\u0964\u0965\u3002\uff01\uff1f\uff61](?:"""
+    r"""(?<=[.!?\u2026\u061f\u06d4\u0964\u0965])(?<![.!?\u2026\u061f\u06d4\u0964\u0965]{2})"""
+    r"""[.!?\u2026\u061f\u06d4\u0964\u0965]*(?:["'\u201d\u2019\xbb)\]*_]|\[\d{1,3}\])*(?=\s)"""
+    r"""|(?<=[\u3002\uff01\uff1f\uff61])"""
+    r"""[\u3002\uff01\uff1f\uff61]*[\u300d\u300f\u3011\u201d\u2019\uff09)]*)"""
 )
 _VISIBLE = re.compile(r"\S")
 _WIDE_ENDS = "\u3002\uff01\uff1f\uff61"
@@ -268,16 +272,19 @@ def _first_visible(text: str, start: int, end: int) -> int:
 def _sentences(text: str, plain: str, blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The sentences of some blocks; ``plain`` is the text without marks, as long as it."""
     spans: list[tuple[int, int]] = []
+    ends = _ENDS.finditer(plain)  # of all blocks: most lines of code and logs have none
+    match = next(ends, None)
     for start, end in blocks:
         begin = start
         brackets: _Brackets | None = None
-        for match in _ENDS.finditer(plain, start, end):
-            if not _is_end(plain, begin, match, end):
-                continue
-            brackets = brackets or _Brackets(plain, start, end)
-            if not brackets.hold(match.end()):
-                _add_trimmed(text, begin, match.end(), spans)
-                begin = match.end()
+        while match is not None and match.start() < end:
+            stop = match.end()
+            if stop < end and _is_end(plain, begin, match, end):
+                brackets = brackets or _Brackets(plain, start, end)
+                if not brackets.hold(stop):
+                    _add_trimmed(text, begin, stop, spans)
+                    begin = stop
+            match = next(ends, None)
         _add_trimmed(text, begin, end, spans)
     return spans
 
@@ -306,10 +313,12 @@ class _Brackets:
 
 
 def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) -> None:
-    words = text[start:end].lstrip()
-    if words:
-        start = end - len(words)
-        spans.append((start, start + len(words.rstrip())))
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if start < end:
+        spans.append((start, end))
 
 
 def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
@@ -348,17 +357,22 @@ def _is_shortened(text: str, begin: int, stop: int, after: str) -> bool:
     words = text[max(begin, stop - 24) : stop].split()
     if not words:
         return True  # a list number's or a stray full stop
-    length = len(text[begin:stop].lstrip()) if stop - begin < _LONGEST_ASIDE else stop - begin
     word = words[-1].lstrip("([\"'\u201c\u2018\u201e\xab").casefold()
-    if word in _ABBREVIATIONS or _INITIALS.fullmatch(word):
+    if word in _ABBREVIATIONS or ("." in word and _INITIALS.fullmatch(word)):
         return True
     if after[:1].isdigit() and _ELIDED.sub("", word) in _NUMBERED:
         return True
     if len(word) == 1 and word.isalpha():
         return words[-1][-1].isupper() or after[1:2] == "."
-    if not (word.isdecimal() and len(word) < 3):
-        return len(words) == 1 and word.isdigit() and length <= len(word) + 1
-    return (len(words) == 1 and length <= len(word) + 1) or _is_ordinal(words, after)
+    if len(words) == 1 and word.isdigit() and _begins_with(text, begin, stop, word):
+        return True
+    return word.isdecimal() and len(word) < 3 and _is_ordinal(words, after)
+
+
+def _begins_with(text: str, begin: int, stop: int, word: str) -> bool:
+    """Whether a word, and one more character at most, is all of a sentence so far."""
+    length = len(text[begin:stop].lstrip()) if stop - begin < _LONGEST_ASIDE else stop - begin
+    return length <= len(word) + 1
 
 
 def _is_ordinal(words: list[str], after: str) -> bool:

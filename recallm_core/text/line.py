@@ -11,15 +11,18 @@ _RECORD = re.compile(
     r"""(?P<time>[\[(]?\d{4}[-/.]\d\d?[-/.]\d\d?\b|[\[(]?\d\d?[-/.]\d\d?[-/.]\d{2,4}\b
         |[\[(]?\d\d?:\d\d\b|[A-Z][a-z]{2}[ ]{1,2}\d\d?[ ]\d\d:\d\d)
     |(?P<level>\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL)\b)
-    |(?P<key>[^\s:=|,]{1,80}[ \t]{0,8}(?::\s|=))
+    |(?P<key>[^\s:=|,]{1,80}+[ \t]{0,8}+(?::\s|=))
     |(?P<table>[|{}<])
     |(?P<number>[(\[]?\d[\d.,]*\b)""",
     re.VERBOSE,
 )
 _COLUMNS = re.compile(r"[^\s|][ ]*(?:\t|[ ]{2}[ ]|\|)[ ]*[^\s|]")
-CODE = re.compile(
-    r"[;{}]$|[)\]]:$|\w\([^()\s]*\)?$|\w\.\w+\(|[-=]>|[!=<>+:-]=|\s=\s|::|^(?:@\w|import\s|def\s|\$\s)"
+# One sign, then what stands before or after it: so a search only stops at signs.
+_CODE = re.compile(
+    r"[;{}()\].=!<>+:-](?:(?<=[;{}])$|(?<=[)\]]):$|(?<=\w\()[^()\s]*\)?$|(?<=\w\.)\w+\("
+    r"|(?<=[-=])>|(?<=[!=<>+:-])=|(?<=\s=)\s|(?<=:):)"
 )
+_CODE_HEAD = re.compile(r"@\w|import\s|def\s|\$\s")
 # A line that begins with a letter and has none of these is of no kind; this only saves time.
 ODD = re.compile(r"[|{}<>=\t;@$:()]")
 _LOUD = re.compile(r"(?:import|def|[A-Z]{4,})\b")
@@ -35,6 +38,7 @@ GOES_ON = re.compile(
     re.VERBOSE,
 )
 CUE_TIME = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d{3} --> ")
+_LONGEST_WORD = 12  # more characters than the words and marks after which a line goes on have
 LOOK_AHEAD = 200  # characters of a line that are enough to tell what it is
 
 
@@ -64,7 +68,7 @@ class Line:
     @property
     def goes_on(self) -> bool:
         """Whether it can't end here: after a comma, an article or a preposition."""
-        return GOES_ON.search(self.words[-LOOK_AHEAD:]) is not None
+        return GOES_ON.search(self.words[-_LONGEST_WORD:]) is not None
 
     @property
     def begins_anew(self) -> bool:
@@ -76,9 +80,10 @@ class Line:
 def _kind(words: str) -> str | None:
     """What a line by itself may be, if it isn't prose; one such line makes no record."""
     head = words[:LOOK_AHEAD]
-    has_values = head.count(",") > head.count(", ") + 1
+    is_plain = head[:1].isalpha() and not ODD.search(head) and not _LOUD.match(head)
     has_gaps = "   " in head or "\t" in head or "|" in head
-    if head[:1].isalpha() and not (has_values or has_gaps or ODD.search(head) or _LOUD.match(head)):
+    has_values = head.count(",") > head.count(", ") + 1
+    if is_plain and not (has_values or has_gaps):
         return None
     if head[:1].isdecimal() and CUE_TIME.match(head):
         return "cue"
@@ -89,4 +94,10 @@ def _kind(words: str) -> str | None:
         return record.lastgroup
     if has_values or (has_gaps and _COLUMNS.search(head)):
         return "columns"
-    return "code" if CODE.search(words[-LOOK_AHEAD:]) else None
+    return "code" if is_code(words) else None
+
+
+def is_code(words: str) -> bool:
+    """Whether a line without outer white space has a sign that only lines of code have."""
+    tail = words[-LOOK_AHEAD:]
+    return _CODE.search(tail) is not None or _CODE_HEAD.match(tail) is not None

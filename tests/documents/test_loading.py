@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def test_a_folder_is_read_in_sorted_order_with_ids_below_it(
     ]
     assert loaded.documents[-2].metadata == {"k": [1]}
     assert len(collect(loaded)) == len(loaded) == 7
+
+
+def test_source_code_settings_and_logs_of_a_folder_are_text(tmp_path: Path) -> None:
+    names = ["a.py", "b/c.TS", "b/Makefile", "d.log", "e.toml", "f.cpp", "README", "g.sql"]
+    write(tmp_path, dict.fromkeys(names, "x = 1\r\n"))
+    others = {"h.pyc": b"\xa7\r\r\n", "i.so": b"\x7fELF", "movie.ts": bytes(range(256)) * 9}
+    installed = {"node_modules/a/b.js": "x", "b/__pycache__/c.py": "x"}
+    write(tmp_path, {**others, **installed})
+    loaded = load_documents(tmp_path)
+    assert sorted(d.id for d in loaded) == sorted(names)
+    assert {d.text for d in loaded} == {"x = 1\r\n"}
+    found = reasons(loaded.skipped, tmp_path)
+    assert found["h.pyc"].endswith("nor source code")
+    assert found["movie.ts"].startswith("a binary file")
+    assert {"node_modules", "b/__pycache__"} < set(found)
+    (named,) = load_documents(tmp_path / "node_modules")
+    assert named.text == "x"
 
 
 def test_text_is_never_touched(tmp_path: Path) -> None:
@@ -200,6 +218,41 @@ def test_a_folder_that_becomes_a_link_leads_nowhere(
     loaded = load_documents(tmp_path / "docs", **hooks)  # type: ignore[arg-type]
     assert [d.text for d in loaded] == ["first"]
     assert any("sub" in each.path for each in loaded.skipped)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str | None]] = {
+    "gone": (Path.unlink, "can't be read: no such file or directory"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "not a plain file"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "not a plain file|is a directory"),
+    "grown": (lambda path: path.write_bytes(b"x" * 5001), "larger than 5,000 bytes"),
+    "emptied": (lambda path: path.write_bytes(b""), "empty"),
+    "binary": (lambda path: path.write_bytes(bytes(range(256))), "a binary file"),
+    "its folder is gone": (lambda path: path.parent.rename(path.parent.with_name("gone")), None),
+    "its folder is a file": (
+        lambda path: (path.parent.rename(path.parent.with_name("gone")), path.parent.touch()),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_after_the_listing_is_reported_and_the_rest_is_read(
+    tmp_path: Path, change: str
+) -> None:
+    make, reason = CHANGES[change]
+    write(tmp_path, {"root/a.txt": "first", "root/sub/b.txt": "second", "root/z.txt": "last"})
+    victim = tmp_path / "root/sub/b.txt"
+
+    def progress(done: int, _: int) -> None:
+        if done == 1:
+            make(victim)
+            (tmp_path / "root/new.txt").write_text("came too late")
+
+    loaded = load_documents(tmp_path / "root", max_bytes=5000, on_progress=progress)
+    assert [d.text for d in loaded] == ["first", "last"]
+    (skipped,) = loaded.skipped
+    assert skipped.path == victim.as_posix()
+    assert re.search(reason or "can't be read", skipped.reason)
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from recallm_core.documents.document import Document
 from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CorpusIndexError
-from recallm_core.retrieval import CorpusIndex, VectorSearch, store, token_counts
+from recallm_core.retrieval import CorpusIndex, VectorSearch, store, texts, token_counts
 from recallm_core.retrieval.embedding import FunctionEmbedder
+from recallm_core.retrieval.texts import write_texts
 
 TINY_SOURCE = """
 import sys, zlib
@@ -646,3 +648,27 @@ def test_a_reader_that_is_overtaken_while_it_opens_files_tries_again(
     else:
         with pytest.raises(CorpusIndexError):
             CorpusIndex.open(saved, TINY)
+
+
+@pytest.mark.parametrize("kind", ["rows", "empty", "wide"])
+def test_documents_in_memory_are_bounded_by_what_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Not by their characters: the places of a table's rows take more than the rows."""
+    starts = tuple(range(0, 4000, 2))
+    rows = SourceMap("a.csv", starts, places=tuple(f"row {n}" for n in range(len(starts))))
+    made = {
+        "rows": lambda n: Document("a\n" * 2000, f"d{n}", source_map=rows),
+        "empty": lambda n: Document("", f"d{n}"),
+        "wide": lambda n: Document("\U0001f642" * 20_000, f"d{n}"),
+    }
+    write_texts(tmp_path / "texts.db", [made[kind](n) for n in range(60)])
+    monkeypatch.setattr(texts, "_CACHED_BYTES", 100_000)
+    saved = texts.SavedTexts(tmp_path / "texts.db")
+    tracemalloc.start()
+    for position in range(60):
+        assert saved[position].id == f"d{position}"
+        saved[position].lines(0, len(saved[position].text))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 900_000  # the last one alone may be larger than the bound

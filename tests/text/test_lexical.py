@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -143,3 +144,27 @@ def test_a_number_after_the_word_for_it_begins_no_sentence(sentence: str) -> Non
 def test_words_that_name_numbers_end_sentences_before_words() -> None:
     text = "Then press Tab. Go on. He lives in the Anl. Then he left."
     assert [text[a:b] for a, b in sentences(text)][:2] == ["Then press Tab.", "Go on."]
+
+
+MARKS = st.sampled_from(
+    [".", "!", "?", "\u2026", "\u3002", "\uff01", "\u300d", "\uff09", "(", ")", "[12]", "\u201d",
+     '"', " ", "  ", "a", "B", "Dr", "3", "12", "e.g", "x = 1;", "\n", "> ", "- ", "The", "fee",
+     "\u5927", "\u3068", ": "]
+)  # fmt: skip
+MARKED = st.lists(MARKS, max_size=25).map("".join)
+
+
+@given(MARKED, MARKED)
+def test_sentences_of_a_paragraph_are_the_same_among_others(first: str, second: str) -> None:
+    start = len(first) + 3
+    shifted = [(low + start, high + start) for low, high in sentences(second)]
+    assert sentences(f"{first}\n\n\n{second}") == sentences(first) + shifted
+
+
+@given(MARKED)
+def test_only_marks_end_a_sentence_within_a_line(text: str) -> None:
+    text = text.replace("\n", " ")
+    for _, end in sentences(text)[:-1]:
+        assert re.search(
+            r"[.!?\u2026\u3002\uff01][\u300d\uff09\u201d\")]*(?:\[12\]|[\")])*$", text[:end]
+        )

@@ -1,9 +1,20 @@
 """What a line may be by itself, by examples of each kind."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recallm_core.text.line import Line
+from recallm_core.text.line import GOES_ON, Line, is_code
 
+SIGNS_OF_CODE = re.compile(  # as one would write them; the module's are faster
+    r"[;{}]$|[)\]]:$|\w\([^()\s]*\)?$|\w\.\w+\(|[-=]>|[!=<>+:-]=|\s=\s|::|^(?:@\w|import\s|def\s|\$\s)"
+)
+PIECES = st.sampled_from(
+    ["f", "x1", "é", "(", ")", "[", "]", "()", ".", "=", "-", ">", "<", "!", "+", ":", ";", "{",
+     "}", " ", "  ", "\t", "$ ", "@", "import ", "def ", ",", "\u2013", "against", "which", "der"]
+)  # fmt: skip
 KINDS = [
     ("The fee is due on Monday", None),
     ("- the first of them", "item"),
@@ -37,3 +48,14 @@ def test_a_sentence_is_finished_behind_its_closing_marks() -> None:
     line = Line(words, 0, len(words), 0, "")
     assert line.is_finished
     assert line.begins_anew
+
+
+@given(st.lists(PIECES, max_size=12).map("".join).map(str.strip))
+def test_signs_of_code_are_looked_for_faster_not_otherwise(words: str) -> None:
+    assert is_code(words) == (SIGNS_OF_CODE.search(words) is not None)
+
+
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_the_last_word_says_whether_a_line_goes_on(words: str) -> None:
+    line = Line(words, 0, len(words), 0, "")
+    assert line.goes_on == (GOES_ON.search(line.words) is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,11 @@ from recallm_core.errors import DocumentError
 
 _DEEPEST = 100  # values within values
 _NO_MORE = object()
+_SEPARATORS = ",;\t|"
+_LONGEST_HEAD = 60  # characters of the heading of a column
+_LONGEST_TITLE = 300
+_FIRST_ROWS = 20_000  # characters in which a first row of headings must end
+_YEAR = re.compile(r"[12]\d{3}")
 
 
 def read_json(data: bytes, origin: str, limit: int) -> ExtractedText:
@@ -97,7 +103,10 @@ def _joined(lines: Any) -> str:
 
 
 def read_values(data: bytes, origin: str, limit: int) -> ExtractedText:
-    """Returns a table of values as it stands in the file; the place of each row is its number."""
+    """Returns a table of values as it stands in the file; the place of each row is its number.
+
+    The headings of its columns stand in its title, which is searched and shown with each row.
+    """
     text = decode(data)
     if len(text) > limit:
         raise DocumentError(f"it has more than {limit:,} characters of text")
@@ -111,7 +120,46 @@ def read_values(data: bytes, origin: str, limit: int) -> ExtractedText:
         return ExtractedText(
             text, None, SourceMap(origin), (f"its rows can't be told apart: {error}",)
         )
-    return ExtractedText(text, None, SourceMap(origin, tuple(starts), places=tuple(places)))
+    heads = _column_heads(text) if len(starts) > 1 else []
+    title = f"{origin.rpartition('/')[2]}: {_listed(heads)}" if heads else None
+    return ExtractedText(text, title, SourceMap(origin, tuple(starts), places=tuple(places)))
+
+
+def _column_heads(text: str) -> list[str]:
+    """The cells of the first row, where they are headings: different words for each column."""
+    tries = [_first_rows(text, separator) for separator in _SEPARATORS]
+    cells, _ = max(tries, key=_fit_as_columns)
+    heads = [" ".join(cell.split()) for cell in cells]
+    is_named = all(0 < len(head) <= _LONGEST_HEAD and not _is_value(head) for head in heads)
+    return heads if len(set(heads)) == len(heads) > 1 and is_named else []
+
+
+def _first_rows(text: str, separator: str) -> tuple[list[str], list[str]]:
+    """The cells of the first two rows, if that parts them."""
+    rows = csv.reader(io.StringIO(text[:_FIRST_ROWS], newline=""), delimiter=separator)
+    try:
+        return next(rows, []), next(rows, [])
+    except csv.Error:
+        return [], []
+
+
+def _fit_as_columns(rows: tuple[list[str], list[str]]) -> tuple[bool, bool, int]:
+    heads, values = map(len, rows)
+    return heads > 1, heads == values, heads
+
+
+def _is_value(cell: str) -> bool:
+    """Whether a cell is a number, a date or an address; a year may head a column."""
+    is_word = any(character.isalpha() for character in cell)
+    return not (is_word or _YEAR.fullmatch(cell)) or "@" in cell or "://" in cell
+
+
+def _listed(heads: list[str]) -> str:
+    """Headings as a title has room for."""
+    text = ", ".join(heads)
+    if len(text) <= _LONGEST_TITLE:
+        return text
+    return text[: text.rindex(", ", 0, _LONGEST_TITLE)] + ", …"
 
 
 def _row_starts(text: str) -> Iterator[int]:

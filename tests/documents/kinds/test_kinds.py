@@ -316,6 +316,51 @@ def test_every_row_of_a_table_has_its_number(rows: list[list[str]]) -> None:
     assert [next(csv.reader(io.StringIO(part, newline=""))) for part in parts] == rows
 
 
+@pytest.mark.parametrize(
+    ("content", "title"),
+    [
+        ("plan,price\nBasic,20\n", "a.csv: plan, price"),
+        ("plan;monthly, net\nBasic;20\n", "a.csv: plan, monthly, net"),
+        ("plan\tprice\nBasic\t20\n", "a.csv: plan, price"),
+        ('"plan\nname",price\nBasic,20\n', "a.csv: plan name, price"),
+        ("country,2019,2020\nMalta,1,2\n", "a.csv: country, 2019, 2020"),
+        ("Basic,20\nPremium,40\n", "a.csv"),
+        ("a,a\nb,c\n", "a.csv"),
+        ("plan,price\n", "a.csv"),
+        ("plan,\nBasic,20\n", "a.csv"),
+        ("anna@example.org,Anna\nb@example.org,Bo\n", "a.csv"),
+        ("just text\nin lines\n", "a.csv"),
+        (",".join(f"column {n:03d}" for n in range(99)) + "\n1\n", "…"),
+    ],
+)
+def test_the_headings_of_a_table_stand_in_its_title(
+    tmp_path: Path, content: str, title: str
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    (document,) = load_documents(tmp_path)
+    assert document.text == content
+    assert document.title
+    assert len(document.title) < 320
+    assert document.title == title or (title == "…" and document.title.endswith("024, …"))
+
+
+def test_a_row_is_found_and_shown_by_the_headings_of_its_columns(tmp_path: Path) -> None:
+    rows = "".join(f"Boat {n},{n}7,{n % 3}\n" for n in range(400))
+    (tmp_path / "a.csv").write_text(f"vessel,draught,berth\n{rows}")
+    (tmp_path / "b.csv").write_text(f"member,fee,year\n{rows.replace('Boat', 'Anna')}")
+    loaded = load_documents(tmp_path)
+    index = CorpusIndex.build(loaded)
+    hits = index.search("draught of a vessel", 5)
+    assert {hit.document_id for hit in hits} == {"a.csv"}
+    llm = RecaLLM.load("recallm-mini")
+    question = [{"role": "user", "content": "Which berth has Boat 350?"}]
+    prompt = llm.prepare(question, index, max_new_tokens=50)[0]
+    text = next(p.text for p in prompt.passages if "Boat 350," in p.text)
+    assert "vessel" not in text
+    assert "a.csv: vessel, draught, berth" in {p.title for p in prompt.passages if p.text == text}
+    assert "vessel" in llm.tokenizer.decode(prompt.token_ids)
+
+
 def test_a_citation_names_the_place(read: dict[str, Document]) -> None:
     answer = RecaLLM.load("recallm-mini").answer("How long is the notice period?", [read["a.eml"]])
     assert {citation.place for citation in answer.citations} == {"part 1"}
