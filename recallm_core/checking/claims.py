@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.matching import Matcher
+from recallm_core.checking.marks import bracketed
 from recallm_core.checking.quotes import Quote
+from recallm_core.checking.sources import Sources
 from recallm_core.documents.document import DocumentSet, Passage
 from recallm_core.text.lexical import sentences, terms
 
@@ -38,8 +40,11 @@ class Claim:
     score: float
 
 
-def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) -> tuple[Claim, ...]:
+def judged_claims(
+    text: str, quotes: Sequence[Quote], documents: DocumentSet, sources: Sources
+) -> tuple[Claim, ...]:
     """Returns the sentences of a text that say something without a quote, in order."""
+    words = _without_references(text, sources)
     quoted = [(q.start, q.end) for q in quotes if q.start is not None and q.end is not None]
     passages = [
         Passage(document.id, 0, len(document.text), document.text, document.title)
@@ -48,12 +53,12 @@ def judged_claims(text: str, quotes: Sequence[Quote], documents: DocumentSet) ->
     matcher = Matcher(passages, {document.id: document for document in documents})
     citations = {
         (citation.answer_start, citation.answer_end): citation
-        for citation in matcher.match(text, covered=quoted)
+        for citation in matcher.match(words, covered=quoted)
     }
     return tuple(
-        _claim(text, start, end, citations.get((start, end)))
-        for start, end in sentences(text)
-        if _says_something(text[start:end]) and not any(start < b and a < end for a, b in quoted)
+        _claim(text[start:end], words[start:end], start, citations.get((start, end)))
+        for start, end in sentences(words)
+        if _says_something(words[start:end]) and not any(start < b and a < end for a, b in quoted)
     )
 
 
@@ -62,7 +67,18 @@ def _says_something(sentence: str) -> bool:
     return len(terms(_REFERENCE.sub(" ", sentence))) >= _LEAST
 
 
-def _claim(text: str, start: int, end: int, citation: Citation | None) -> Claim:
-    stems = set(terms(text[start:end]))
+def _without_references(text: str, sources: Sources) -> str:
+    """A text with spaces for its references, as long as before: no source holds their words."""
+    parts: list[str] = []
+    at = 0
+    for start, end, source in bracketed(text):
+        if sources.is_reference(source):
+            parts += (text[at:start], " " * (end - start))
+            at = end
+    return "".join((*parts, text[at:]))
+
+
+def _claim(text: str, words: str, start: int, citation: Citation | None) -> Claim:
+    stems = set(terms(words))
     shared = stems.intersection(terms(citation.text)) if citation else set()
-    return Claim(text[start:end], start, end, citation, round(len(shared) / len(stems), 4))
+    return Claim(text, start, start + len(text), citation, round(len(shared) / len(stems), 4))
