@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.matching import Matcher
@@ -44,21 +44,22 @@ def judged_claims(
     text: str, quotes: Sequence[Quote], documents: DocumentSet, sources: Sources
 ) -> tuple[Claim, ...]:
     """Returns the sentences of a text that say something without a quote, in order."""
-    words = _without_references(text, sources)
     quoted = [(q.start, q.end) for q in quotes if q.start is not None and q.end is not None]
     passages = [
         Passage(document.id, 0, len(document.text), document.text, document.title)
         for document in documents
     ]
     matcher = Matcher(passages, {document.id: document for document in documents})
-    citations = {
-        (citation.answer_start, citation.answer_end): citation
-        for citation in matcher.match(words, covered=quoted)
-    }
+    unquoted = [
+        (start, end)
+        for start, end in sentences(text)
+        if not any(start < b and a < end for a, b in quoted)
+    ]
+    words = [_without_references(text[start:end], sources) for start, end in unquoted]
     return tuple(
-        _claim(text[start:end], words[start:end], start, citations.get((start, end)))
-        for start, end in sentences(words)
-        if _says_something(words[start:end]) and not any(start < b and a < end for a, b in quoted)
+        _claim(text, start, end, sentence, matcher)
+        for (start, end), sentence in zip(unquoted, words, strict=True)
+        if _says_something(sentence)
     )
 
 
@@ -67,18 +68,22 @@ def _says_something(sentence: str) -> bool:
     return len(terms(_REFERENCE.sub(" ", sentence))) >= _LEAST
 
 
-def _without_references(text: str, sources: Sources) -> str:
-    """A text with spaces for its references, as long as before: no source holds their words."""
+def _claim(text: str, start: int, end: int, words: str, matcher: Matcher) -> Claim:
+    citations = matcher.match(words)
+    if not citations:
+        return Claim(text[start:end], start, end, None, 0.0)
+    citation = replace(citations[0], answer_start=start, answer_end=end)
+    stems = set(terms(words))
+    shared = stems.intersection(terms(citation.text))
+    return Claim(text[start:end], start, end, citation, round(len(shared) / len(stems), 4))
+
+
+def _without_references(sentence: str, sources: Sources) -> str:
+    """A sentence without its references, whose words no source holds."""
     parts: list[str] = []
     at = 0
-    for start, end, source in bracketed(text):
+    for start, end, source in bracketed(sentence):
         if sources.is_reference(source):
-            parts += (text[at:start], " " * (end - start))
+            parts.append(sentence[at:start].rstrip())
             at = end
-    return "".join((*parts, text[at:]))
-
-
-def _claim(text: str, words: str, start: int, citation: Citation | None) -> Claim:
-    stems = set(terms(words))
-    shared = stems.intersection(terms(citation.text)) if citation else set()
-    return Claim(text, start, start + len(text), citation, round(len(shared) / len(stems), 4))
+    return "".join((*parts, sentence[at:]))

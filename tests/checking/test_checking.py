@@ -278,8 +278,10 @@ STUDY = Document(
 
 @pytest.mark.parametrize(
     "reference",
-    ["[2]", "[12, 14]", "(source 3)", "[holt-2016]", "(holt-2016.pdf, p. 3)", "(Rent)"]
-    + ["(Holt, 2016)", "(see Holt and\nAdeyemi, 2016, pp. 3-4)", "[Adeyemi et al. 2016a]"],
+    [
+        *("[2]", "[12, 14]", "(source 3)", "[holt-2016]", "(holt-2016.pdf, p. 3)", "(Rent)"),
+        *("(Holt, 2016)", "(see Holt and\nAdeyemi, 2016, pp. 3-4)", "[Adeyemi et al. 2016a]"),
+    ],
 )
 def test_a_claim_is_looked_up_without_its_references(reference: str) -> None:
     for text in (
@@ -291,6 +293,7 @@ def test_a_claim_is_looked_up_without_its_references(reference: str) -> None:
         assert claim.citation is not None
         assert "Shade cooled the asphalt by 11 degrees at noon" in claim.citation.text
         assert text[claim.start : claim.end] == claim.text
+        assert (claim.citation.answer_start, claim.citation.answer_end) == (claim.start, claim.end)
         assert claim.score == 1
 
 
