@@ -280,7 +280,7 @@ STUDY = Document(
     "reference",
     [
         *("[2]", "[12, 14]", "(source 3)", "[holt-2016]", "(holt-2016.pdf, p. 3)", "(Rent)"),
-        *("(Holt, 2016)", "(see Holt and\nAdeyemi, 2016, pp. 3-4)", "[Adeyemi et al. 2016a]"),
+        *("(Holt, 2016)", "(see Holt and\nAdeyemi, 2016, p. 3-4)", "[Adeyemi et al. 2016a]"),
     ],
 )
 def test_a_claim_is_looked_up_without_its_references(reference: str) -> None:
