@@ -15,6 +15,8 @@ from recallm_core.documents.document import DocumentSet, Passage
 from recallm_core.text.lexical import sentences, terms
 
 _LEAST = 2  # content words; one alone stands almost everywhere
+_MARK = "\0"
+_MARKED = re.compile(rf"\s*{_MARK}+")
 _REFERENCE = re.compile(r"\[[^\[\]]*\]")
 
 
@@ -50,16 +52,12 @@ def judged_claims(
         for document in documents
     ]
     matcher = Matcher(passages, {document.id: document for document in documents})
-    unquoted = [
-        (start, end)
-        for start, end in sentences(text)
-        if not any(start < b and a < end for a, b in quoted)
-    ]
-    words = [_without_references(text[start:end], sources) for start, end in unquoted]
+    marked = _with_references_marked(text, sources)
     return tuple(
-        _claim(text, start, end, sentence, matcher)
-        for (start, end), sentence in zip(unquoted, words, strict=True)
-        if _says_something(sentence)
+        _claim(text, start, end, words, matcher)
+        for start, end in sentences(text)
+        if _says_something(words := _MARKED.sub("", marked[start:end]))
+        and not any(start < b and a < end for a, b in quoted)
     )
 
 
@@ -78,12 +76,12 @@ def _claim(text: str, start: int, end: int, words: str, matcher: Matcher) -> Cla
     return Claim(text[start:end], start, end, citation, round(len(shared) / len(stems), 4))
 
 
-def _without_references(sentence: str, sources: Sources) -> str:
-    """A sentence without its references, whose words no source holds."""
+def _with_references_marked(text: str, sources: Sources) -> str:
+    """A text as long as before, with a mark for each character of a reference."""
     parts: list[str] = []
     at = 0
-    for start, end, source in bracketed(sentence):
+    for start, end, source in bracketed(text):
         if sources.is_reference(source):
-            parts.append(sentence[at:start].rstrip())
+            parts += (text[at:start], _MARK * (end - start))
             at = end
-    return "".join((*parts, sentence[at:]))
+    return "".join((*parts, text[at:]))
