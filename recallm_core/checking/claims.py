@@ -55,7 +55,7 @@ def judged_claims(
     marked = _with_references_marked(text, sources)
     return tuple(
         _claim(text, start, end, words, matcher)
-        for start, end in sentences(text)
+        for start, end in sentences(marked)
         if _says_something(words := _MARKED.sub("", marked[start:end]))
         and not any(start < b and a < end for a, b in quoted)
     )
