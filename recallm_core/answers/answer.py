@@ -130,6 +130,12 @@ class Answer:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _restore, (values | {"sources": dict(self.sources)},)
 
+    def __str__(self) -> str:
+        """Returns the answer with its numbered quotes, as the command prints them."""
+        from recallm_core.rendering.terminal import to_text
+
+        return to_text(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data with stable keys, ready for JSON; sources are named, not copied."""
         from recallm_core.rendering import to_dict

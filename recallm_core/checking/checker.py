@@ -48,5 +48,5 @@ def check_quotes(
     quotes = tuple(judge.judge_all(reading.quotes))
     looked_up: tuple[Claim, ...] = ()
     if claims:
-        looked_up = judged_claims(reading.text, quotes, judge.documents)
+        looked_up = judged_claims(reading.text, quotes, judge.documents, judge.references)
     return QuoteReport(reading.text, quotes, looked_up, judge.sources)

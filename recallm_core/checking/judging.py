@@ -37,7 +37,7 @@ class Judge:
         self.corpus = Corpus(self.documents)
         self._elider = Elider(Finder(self.corpus))
         self._citer = Citer(self.corpus)
-        self._sources = Sources(self.corpus.documents, order)
+        self.references = Sources(self.corpus.documents, order)
         self._repair = repair
         self._min_words = min_words
 
@@ -58,7 +58,7 @@ class Judge:
         short = self._is_short(written)
         if short and not terms(written.text):
             return None
-        documents = self._sources.resolve(written.claim)
+        documents = self.references.resolve(written.claim)
         at = written.claim.at if written.claim else None
         claimed = None if documents is None else Claimed(documents, at[0] if at else None)
         finding = self._elider.find(written.text, claimed)

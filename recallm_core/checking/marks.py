@@ -18,6 +18,7 @@ _REFERENCE = re.compile(
 _LAST = re.compile(rf"(?:{_REFERENCE.pattern})\Z", re.VERBOSE | re.IGNORECASE)
 _BESIDE = re.compile(r"[ \t\u00a0.,;:!?*_)\u2026\"'\u201d]{0,4}")
 _NAME = re.compile(r"[\s.,*_]{0,4}(?:\(([^()\n]{1,120})\)|\[([^\[\]\n]{1,120})\])")
+_IN_BRACKETS = re.compile(r"\[[^\[\]]{1,120}\]|\([^()]{1,120}\)|\u3010[^\u3011]{1,70}\u3011")
 _ATTRIBUTION = re.compile(r"[\s.,*_]{0,3}[\u2014\u2013-]{1,2}\s*([^\n.;]{1,80})")
 _BEFORE = 24  # characters before a quote that may hold its number
 AHEAD = 700  # characters after a quote that may say where it is from
@@ -55,6 +56,15 @@ def reference(text: str, start: int, end: int) -> Claim | None:
     name = _NAME.match(text, end) or _ATTRIBUTION.match(text, end)
     names = tuple(part.strip() for part in name.groups() if part) if name else ()
     return Claim(names=names, loose=True) if names else None
+
+
+def bracketed(text: str) -> Iterator[tuple[int, int, Claim]]:
+    """Yields where each pair of brackets stands in a text, and the source that it may name."""
+    for match in _IN_BRACKETS.finditer(text):
+        numbered = _REFERENCE.fullmatch(match[0])
+        names = (" ".join(match[0][1:-1].split()),)
+        claim = Claim(listed(_named(numbered))) if numbered else Claim(names=names, loose=True)
+        yield *match.span(), claim
 
 
 def last_reference(text: str) -> tuple[int, tuple[int, ...]]:

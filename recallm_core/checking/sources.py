@@ -8,12 +8,19 @@ from pathlib import PurePath
 
 from recallm_core.checking.written import Claim
 from recallm_core.documents.document import Document, DocumentSet, collect, content_id
+from recallm_core.rendering.interchange import described
 
 _LEAST = 4  # characters of a name that is looked for inside a remark
+_YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)")
+_PARTS = re.compile(r"[^\W\d_]{2,}|\d+")  # initials name nobody
+_PLACE = re.compile(
+    r"\b(?:pp?|pages?|lines?|sections?|chapters?)\b\.?\s*\d+(?:\s*[-\u2013,]\s*\d+)*"
+)
+_BESIDE_NAMES = frozenset(("and", "also", "al", "as", "by", "cf", "cited", "et", "in", "see"))
 
 
 class Sources:
-    """Finds documents by number, id, title, file name or address.
+    """Finds documents by number, id, title, file name, address, or author and year.
 
     Args:
         documents: What can be quoted, each once.
@@ -23,9 +30,14 @@ class Sources:
     def __init__(self, documents: Sequence[Document], order: Sequence[int]) -> None:
         self._order = order
         self._by_name: dict[str, set[int]] = {}
+        self._by_stem: dict[str, set[int]] = {}
+        self._authors = [_authors_and_years(document) for document in documents]
+        self._words = [set().union(*pair) for pair in self._authors]
         for number, document in enumerate(documents):
             for name in _names(document):
                 self._by_name.setdefault(name, set()).add(number)
+                self._by_stem.setdefault(PurePath(name).stem, set()).add(number)
+                self._words[number] |= set(_PARTS.findall(name))
 
     def resolve(self, claim: Claim | None) -> frozenset[int] | None:
         """Returns the documents meant; None where nothing is said, empty where there is none."""
@@ -39,11 +51,19 @@ class Sources:
             return frozenset(self._order[n - 1] for n in known)
         return None if claim.loose else frozenset()
 
+    def is_reference(self, claim: Claim) -> bool:
+        """Whether words name documents, maybe with a place in them, and say nothing else."""
+        if claim.numbers:
+            return True
+        meant = self.resolve(claim) or frozenset()
+        words = set(_PARTS.findall(_PLACE.sub(" ", _folded(" ".join(claim.names)))))
+        return bool(meant) and words <= _BESIDE_NAMES.union(*(self._words[n] for n in meant))
+
     def _named(self, name: str, *, loose: bool) -> set[int]:
         folded = _folded(name)
-        places = self._by_name.get(folded)
+        places = self._by_name.get(folded) or self._by_stem.get(folded)
         if places is None and loose:
-            places = self._mentioned(folded)
+            places = self._mentioned(folded) or self._written_by(folded)
         return places or set()
 
     def _mentioned(self, remark: str) -> set[int]:
@@ -56,6 +76,15 @@ class Sources:
             and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", remark)
         ]
         return self._by_name[max(inside, key=len)] if inside else set()
+
+    def _written_by(self, remark: str) -> set[int]:
+        """The documents whose year and one of whose authors a remark holds: (Holt, 2016)."""
+        parts = set(_PARTS.findall(remark))
+        return {
+            number
+            for number, (authors, years) in enumerate(self._authors)
+            if years & parts and authors & parts
+        }
 
 
 def listed(documents: Iterable[Document | str]) -> tuple[DocumentSet, list[int]]:
@@ -80,6 +109,14 @@ def _names(document: Document) -> Iterator[str]:
             yield _folded(name)
             if "/" in name or "\\" in name:
                 yield _folded(PurePath(name.replace("\\", "/")).name)
+
+
+def _authors_and_years(document: Document) -> tuple[set[str], set[str]]:
+    """The words of the authors' names, and the years, that a document's metadata hold."""
+    fields = described(document.metadata)
+    names = " ".join(author["literal"] for author in fields.get("author", ()))
+    dates = fields.get("issued", {}).get("raw", "")
+    return set(_PARTS.findall(_folded(names))) - {"and"}, set(_YEAR.findall(dates))
 
 
 def _folded(name: str) -> str:

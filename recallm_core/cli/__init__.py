@@ -15,6 +15,7 @@ from recallm_core.errors import RecallmError
 from recallm_core.inputs.extras import needs
 
 ERROR, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
+_ERRORS = {"check": 2}  # its 1 is a verdict; a pipeline must tell a quote from a mistyped path
 
 _EXAMPLES = """\
 examples:
@@ -24,6 +25,7 @@ examples:
 
 exit codes:
   0 answered, 1 error, 2 wrong usage, 3 the documents hold no answer, 130 interrupted
+  recallm check: 0 all quotes sound, 1 one is not, 2 wrong usage or an error
 """
 
 
@@ -66,6 +68,7 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
     _tolerate_any_character()
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    failure = _ERRORS.get("".join(arguments[:1]), ERROR)
     try:
         code = _dispatch(arguments, load)
         sys.stdout.flush()
@@ -75,10 +78,10 @@ def main(argv: Sequence[str] | None = None, *, load: ask_cli.Load | None = None)
         _drop_output()
         return BROKEN_PIPE
     except (RecallmError, OSError) as error:
-        return _fail(f"error: {error}", ERROR, debug=debug)
+        return _fail(f"error: {error}", failure, debug=debug)
     except Exception as error:
         message = f"error: {type(error).__name__}: {error}"
-        return _fail(f"{message} (--debug shows where)", ERROR, debug=debug)
+        return _fail(f"{message} (--debug shows where)", failure, debug=debug)
     return code
 
 

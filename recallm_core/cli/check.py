@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Finds every quote of a text, of whatever model, in the documents, and says "
         "which are verbatim, which aren't, and what the documents say instead.",
         epilog="The exit code is 0 when every quote is verbatim or the same words in other "
-        "writing, 1 when one is not, 2 for wrong usage.",
+        "writing, 1 when one is not, 2 for wrong usage or what can't be read.",
     )
     check.set_defaults(run=run, parser=check)
     check.add_argument("text", metavar="TEXT", help="a file with the text; - reads standard input")
@@ -102,7 +102,7 @@ def _show(args: argparse.Namespace, report: QuoteReport) -> str:
 def _read_input(args: argparse.Namespace) -> Any:
     from recallm_core.errors import DocumentError
 
-    data = sys.stdin.buffer.read() if args.text == "-" else Path(args.text).read_bytes()
+    data = _read(args.text)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -115,6 +115,20 @@ def _read_input(args: argparse.Namespace) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise DocumentError(f"{args.text} isn't JSON, which --message expects: {error}") from None
+
+
+def _read(name: str) -> bytes:
+    from recallm_core.errors import DocumentError
+
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise DocumentError(
+            f"expected a file with the text to check, got {name!r} ({error.strerror}); "
+            "- reads standard input"
+        ) from None
 
 
 def _documents(args: argparse.Namespace) -> tuple[Document, ...]:

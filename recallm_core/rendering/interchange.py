@@ -114,12 +114,12 @@ def _csl_item(
     }
     if on_the_web:
         item["URL"] = url
-    item |= _described(document.metadata if document is not None else {})
+    item |= described(document.metadata if document is not None else {})
     return item | {"custom": {"quotes": [_csl_quote(number, c) for number, c in quotes]}}
 
 
-def _described(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Authors and date, as literally as the metadata has them."""
+def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a source's authors and date in CSL-JSON, as literally as its metadata has them."""
     lowered = {str(name).casefold(): value for name, value in metadata.items()}
     fields: dict[str, Any] = {}
     authors = next((lowered[name] for name in _AUTHORS if lowered.get(name)), None)

@@ -158,6 +158,11 @@ class AnswerView:
             self._live = None
 
 
+def to_text(answer: Answer) -> str:
+    """Returns a complete answer with its citations as plain lines, as the command prints them."""
+    return "\n".join(" " * indent + text.plain for text, indent in answer_texts(answer))
+
+
 class _Flow:
     """Writes text in pieces and breaks lines between words; leaves them alone off a terminal."""
 

@@ -274,6 +274,59 @@ def test_sentences_without_a_quote_are_looked_up_when_asked_for() -> None:
     assert check_quotes(text, BOTH).claims == ()
 
 
+STUDY = Document(
+    "Shade cooled the asphalt by 11 degrees at noon. Residents paid 40 euros a tree in 2016.",
+    id="holt-2016.pdf",
+    title="Rent",
+    metadata={"author": ["S. Holt", "Adeyemi, R."], "date": "2016-05-01"},
+)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("[2]", "[12, 14]", "(source 3)", "[holt-2016]", "(holt-2016.pdf, p. 3)", "(Rent)"),
+        *("(Holt, 2016)", "(see Holt and\nAdeyemi, 2016, p. 3-4)", "[Adeyemi et al. 2016a]"),
+    ],
+)
+def test_a_claim_is_looked_up_without_its_references(reference: str) -> None:
+    for text in (
+        f"At noon shade cooled the asphalt by 11 degrees {reference}.",
+        f"At noon {reference} shade cooled the asphalt by 11 degrees.",
+        f"Shade cooled the asphalt by 11 degrees at noon. {reference}",
+    ):
+        (claim,) = check_quotes(text, [STUDY, *BOTH], claims=True).claims
+        assert claim.citation is not None
+        assert "Shade cooled the asphalt by 11 degrees at noon" in claim.citation.text
+        assert text[claim.start : claim.end] == claim.text
+        assert (claim.citation.answer_start, claim.citation.answer_end) == (claim.start, claim.end)
+        assert claim.score == 1
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "(in May 2015)",
+        "(rent of 12 degrees)",
+        "(not Holt, 2016)",
+        "[holt-2017]",
+        "(Holt, 2016: 12)",
+    ],
+)
+def test_a_remark_that_says_more_than_its_source_counts_as_words(remark: str) -> None:
+    text = f"At noon shade cooled the asphalt by 11 degrees {remark}."
+    assert check_quotes(text, [STUDY, *BOTH], claims=True).unsupported
+
+
+def test_an_author_and_a_year_name_the_source_of_a_quote() -> None:
+    text = '"cooled the asphalt by 11 degrees" (Holt & Adeyemi, 2016)'
+    assert check_quotes(text, [STUDY, *BOTH]).quotes[0].verdict == "exact"
+    text = '"annual leave is 30 days" (Holt & Adeyemi, 2016)'
+    assert check_quotes(text, [STUDY, *BOTH]).quotes[0].verdict == "misattributed"
+    text = '"annual leave is 30 days" (Holt & Adeyemi, 2017)'
+    assert check_quotes(text, [STUDY, *BOTH]).quotes[0].verdict == "exact"
+
+
 def test_wrong_input_is_refused_with_what_is_expected() -> None:
     with pytest.raises(MessageError, match="expected a text, or a message with content, got int"):
         check_quotes(7, BOTH)

@@ -63,7 +63,7 @@ def test_a_message_and_standard_input(
 ) -> None:
     block = {"type": "text", "text": "x", "citations": [{"cited_text": "It ends in March"}]}
     assert check(json.dumps({"content": [block]}), docs, "--message") == 0
-    assert check("no json", docs, "--message") == 1
+    assert check("no json", docs, "--message") == 2
     assert "isn't JSON, which --message expects" in capsys.readouterr().err
     data = io.BytesIO('"It ends in Märch and more"'.encode())
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=data))
@@ -79,8 +79,17 @@ def test_wrong_usage_is_two_and_says_what_is_missing(
     assert ending.value.code == 2
     assert "--docs" in capsys.readouterr().err
     (docs.parent / "latin.md").write_bytes(b"\xe4")
-    assert cli.main(["check", str(docs.parent / "latin.md"), "--docs", str(docs)]) == 1
+    assert cli.main(["check", str(docs.parent / "latin.md"), "--docs", str(docs)]) == 2
     assert "isn't UTF-8 (byte 0)" in capsys.readouterr().err
     (docs / "leave.md").unlink()
-    assert check("x", docs) == 1
+    assert check("x", docs) == 2
     assert "nothing to check against" in capsys.readouterr().err
+
+
+def test_a_mistyped_path_is_no_verdict(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for missing in ("nowhere.md", str(docs)):
+        assert cli.main(["check", missing, "--docs", str(docs)]) == 2
+        said = capsys.readouterr().err
+        assert "expected a file with the text to check, got" in said
+        assert "- reads standard input" in said
+    assert cli.main(["check", str(docs / "leave.md"), "--docs", str(docs / "none")]) == 2

@@ -1,4 +1,4 @@
-"""The configurations of hosts in the README start the command that there is."""
+"""The configurations of hosts in the guide start the command that there is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 
 from recallm_core import cli
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL)]
+GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/agents.md"
+BLOCKS = [
+    json.loads(block)
+    for block in re.findall(r"```json\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

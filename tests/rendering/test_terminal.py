@@ -22,7 +22,7 @@ from recallm_core.answers.trace import (
 )
 from recallm_core.rendering import safe_url, visible
 from recallm_core.rendering.layout import place_of
-from recallm_core.rendering.terminal import AnswerConsole, AnswerView
+from recallm_core.rendering.terminal import AnswerConsole, AnswerView, to_text
 
 # All that our own styles, links and the live preview may send.
 SEQUENCE = re.compile(
@@ -93,6 +93,17 @@ def test_without_a_terminal_it_is_plain_text_and_complete(
                 assert spaced(line) in spaced(out)
             else:
                 assert line in out
+
+
+@given(st.data())
+def test_a_printed_answer_is_what_the_command_prints_without_its_reasoning(
+    hostile_answers: st.SearchStrategy[Answer], data: st.DataObject
+) -> None:
+    answer = data.draw(hostile_answers)
+    shown = show(answer, terminal=False, reasoning=False)
+    assert str(answer) == to_text(answer)
+    assert squeezed(str(answer)) == squeezed(shown)
+    assert str(answer) == visible(str(answer))
 
 
 @given(st.data())
