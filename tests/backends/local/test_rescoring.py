@@ -97,6 +97,7 @@ def test_a_full_batch_that_waits_for_scores_sleeps_too(kit: Any, backend_of: Any
     first = backend.generate(request)
     wait_for(lambda: bool(threads))
     second = backend.generate(kit.request(kit.prompt(20, 1), max_new_tokens=3))
+    wait_for(lambda: not backend._engine._has_work())  # once both are taken in
     time.sleep(0.02)
     assert not backend._engine._has_work()
     go_on.set()
