@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from recallm_core.checking.written import Claim
 from recallm_core.documents.document import Document, DocumentSet, collect, content_id
-from recallm_core.rendering.interchange import described
+from recallm_core.rendering.interchange import csl_authors_and_date
 
 _LEAST = 4  # characters of a name that is looked for inside a remark
 _YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)")
@@ -113,7 +113,7 @@ def _names(document: Document) -> Iterator[str]:
 
 def _authors_and_years(document: Document) -> tuple[set[str], set[str]]:
     """The words of the authors' names, and the years, that a document's metadata hold."""
-    fields = described(document.metadata)
+    fields = csl_authors_and_date(document.metadata)
     names = " ".join(author["literal"] for author in fields.get("author", ()))
     dates = fields.get("issued", {}).get("raw", "")
     return set(_PARTS.findall(_fold_name(names))) - {"and"}, set(_YEAR.findall(dates))
