@@ -44,28 +44,28 @@ def to_blocks(answer: Answer, sources: Sources) -> list[Block]:
     trace = answer.trace
     if trace.reasoning:
         thinking = [span for span in trace.spans if span.section != "answer"]
-        recalls = [recall for span in thinking for recall in recalled(span, sources)]
+        recalls = [recall for span in thinking for recall in span_blocks(span, sources)]
         extras = {"extras": {"recalls": recalls}} if recalls else {}
         blocks.append({"type": "reasoning", "reasoning": trace.reasoning, "index": 0, **extras})
     text: Block = {"type": "text", "text": answer.text, "index": len(blocks)}
-    annotations = cited(answer, sources)
+    annotations = answer_annotations(answer, sources)
     if annotations:
         text["annotations"] = annotations
     calls = [dict(call) for call in tool_calls.calls_of(answer)]
     return [*blocks, *([text] if answer.text or annotations or not calls else []), *calls]
 
 
-def recalled(span: RecallSpan, sources: Sources) -> list[Block]:
+def span_blocks(span: RecallSpan, sources: Sources) -> list[Block]:
     """Returns a span of the thinking: where it stands there, and where it comes from."""
     out = []
-    for place in sources.cited(span.document_id, span.start, span.end):
+    for place in sources.places_to_cite(span.document_id, span.start, span.end):
         start, text = span.offset + place.offset, sources.text(place)
         quoted = {"start_index": start, "end_index": start + len(text), "cited_text": text}
         out.append({**quoted, **_range(place)})
     return out
 
 
-def cited(answer: Answer, sources: Sources) -> list[Block]:
+def answer_annotations(answer: Answer, sources: Sources) -> list[Block]:
     """Returns all citations of an answer as standard annotations of its text."""
     return [
         annotation
@@ -79,7 +79,7 @@ def _annotations(citation: Citation, sources: Sources, size: int) -> list[Block]
     whole = citation.answer_start is None or citation.answer_end is None
     start, end = (0, size) if whole else (citation.answer_start, citation.answer_end)
     out = []
-    for place in sources.cited(citation.document_id, citation.start, citation.end):
+    for place in sources.places_to_cite(citation.document_id, citation.start, citation.end):
         metadata = sources.documents[place.index].metadata
         block: Block = {
             "type": "citation",
@@ -174,7 +174,7 @@ def _nearest(answer: Answer, sources: Sources) -> list[Block]:
     return [
         {"cited_text": sources.text(place), **_range(place), "basis": citation.basis}
         for citation in answer.nearest
-        for place in sources.cited(citation.document_id, citation.start, citation.end)
+        for place in sources.places_to_cite(citation.document_id, citation.start, citation.end)
     ]
 
 

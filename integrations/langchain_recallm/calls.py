@@ -165,14 +165,14 @@ def _check(chat: ChatSettings, options: Mapping[str, Any]) -> None:
         raise TypeError(f"unknown settings {unknown}; known: {sorted(PARAMS)}, documents")
 
 
-def written(call: Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
+def write_events(call: Call, write: Callable[[Event], Iterator[Any]]) -> Iterator[Any]:
     """Yields what a writer makes of a call's events; closing it stops the model."""
     with closing(call.events()) as events:
         for event in events:
             yield from write(event)
 
 
-async def awritten(
+async def awrite_events(
     call: Call, write: Callable[[Event], Iterator[Any]]
 ) -> AsyncGenerator[Any, None]:
     """The same for asynchronous code."""

@@ -25,7 +25,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_recallm import answers, structured, tool_calls
 from langchain_recallm.blocks import content_of
-from langchain_recallm.calls import Call, awritten, read_call, written
+from langchain_recallm.calls import Call, awrite_events, read_call, write_events
 from langchain_recallm.settings import ChatSettings
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 
@@ -129,7 +129,7 @@ class ChatRecaLLM(ChatSettings):
             strict: Not needed; schemas are always enforced.
             kwargs: Further settings of a call.
         """
-        return structured.structured(
+        return structured.structured_model(
             self, schema, method=method, include_raw=include_raw, options=kwargs
         )
 
@@ -175,7 +175,7 @@ class ChatRecaLLM(ChatSettings):
     ) -> Iterator[ChatGenerationChunk]:
         call = read_call(self, messages, stop, kwargs)
         writer = ChunkWriter(call.sources, model=self.model, version=call.version)
-        yield from written(call, writer.chunks)
+        yield from write_events(call, writer.chunks)
 
     async def _astream(
         self,
@@ -186,7 +186,7 @@ class ChatRecaLLM(ChatSettings):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await asyncio.to_thread(read_call, self, messages, stop, kwargs)
         writer = ChunkWriter(call.sources, model=self.model, version=call.version)
-        async with aclosing(awritten(call, writer.chunks)) as chunks:
+        async with aclosing(awrite_events(call, writer.chunks)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -202,7 +202,7 @@ class ChatRecaLLM(ChatSettings):
         call = read_call(self, messages, stop, kwargs)
         writer = EventWriter(call.sources, model=self.model)
         yield from writer.start()
-        yield from written(call, writer.events)
+        yield from write_events(call, writer.events)
 
     async def _astream_chat_model_events(
         self,
@@ -217,6 +217,6 @@ class ChatRecaLLM(ChatSettings):
         writer = EventWriter(call.sources, model=self.model)
         for first in writer.start():
             yield first
-        async with aclosing(awritten(call, writer.events)) as events:
+        async with aclosing(awrite_events(call, writer.events)) as events:
             async for event in events:
                 yield event

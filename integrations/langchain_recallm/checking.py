@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 
 import recallm_core as recallm
-from langchain_recallm.answers import cited
+from langchain_recallm.answers import answer_annotations
 from langchain_recallm.sources import Sources, collect
 from recallm_core.adapting import QuoteReport
 
@@ -94,7 +94,7 @@ def _check(value: Any, *, documents: Sequence[Any] | None, repair: bool, claims:
 
 
 def _text_block(report: QuoteReport, sources: Sources) -> dict[str, Any]:
-    annotations = cited(report.answer, sources)
+    annotations = answer_annotations(report.answer, sources)
     extra = {"annotations": annotations} if annotations else {}
     return {"type": "text", "text": report.text, **extra}
 

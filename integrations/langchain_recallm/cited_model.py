@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field
 
 import recallm_core as recallm
 from langchain_recallm import answers
-from langchain_recallm.pointed_calls import Listener, PointedCall, Room, pointed
+from langchain_recallm.pointed_calls import Listener, PointedCall, Room, build_prompt
 from langchain_recallm.streaming import ChunkWriter, EventWriter
 from recallm_core.adapting import estimated_tokens
 
@@ -195,14 +195,14 @@ class CitedChatModel(BaseChatModel):
         documents = settings.pop("documents", None)
         version = str(settings.pop("output_version", None) or self.output_version or "v1")
         tools = {key: settings.pop(key) for key in _TOOLS if key in settings}
-        prompt, sources = pointed(messages, documents, self._room)
+        prompt, sources = build_prompt(messages, documents, self._room)
         call = PointedCall(
             model=self.chat_model,
             prompt=prompt,
             sources=sources,
             limits=self.limits or recallm.SchemaLimits.of(self._provider),
             outside=self.outside,
-            structured=self._structured(),
+            structured=self._schema_options(),
             settings=settings if stop is None else {**settings, "stop": stop},
             name=self._name,
             tools=tools if tools.get("tools") else {},
@@ -228,7 +228,7 @@ class CitedChatModel(BaseChatModel):
         """What is true of the model inside; langchain-core looks for this name."""
         return self.chat_model.profile
 
-    def _structured(self) -> dict[str, Any]:
+    def _schema_options(self) -> dict[str, Any]:
         strict = any(name in self._provider for name in _STRICT)
         return {**({"strict": True} if strict else {}), **self.structured}
 
@@ -277,7 +277,7 @@ class CitedChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call, version = self._call(messages, stop, kwargs)
         writer = ChunkWriter(call.sources, model=self._name, version=version)
-        yield from _written(call, lambda event, heard: _chunks(writer, event, heard))
+        yield from _write_events(call, lambda event, heard: _chunks(writer, event, heard))
 
     async def _astream(
         self,
@@ -288,7 +288,7 @@ class CitedChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call, version = await asyncio.to_thread(self._call, messages, stop, kwargs)
         writer = ChunkWriter(call.sources, model=self._name, version=version)
-        written = _awritten(call, lambda event, heard: _chunks(writer, event, heard))
+        written = _awrite_events(call, lambda event, heard: _chunks(writer, event, heard))
         async with aclosing(written) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -305,7 +305,7 @@ class CitedChatModel(BaseChatModel):
         call, _ = self._call(messages, stop, kwargs)
         writer = EventWriter(call.sources, model=self._name)
         yield from writer.start()
-        yield from _written(call, lambda event, heard: _protocol(writer, event, heard))
+        yield from _write_events(call, lambda event, heard: _protocol(writer, event, heard))
 
     async def _astream_chat_model_events(
         self,
@@ -320,7 +320,7 @@ class CitedChatModel(BaseChatModel):
         writer = EventWriter(call.sources, model=self._name)
         for first in writer.start():
             yield first
-        written = _awritten(call, lambda event, heard: _protocol(writer, event, heard))
+        written = _awrite_events(call, lambda event, heard: _protocol(writer, event, heard))
         async with aclosing(written) as events:
             async for event in events:
                 yield event
@@ -329,14 +329,14 @@ class CitedChatModel(BaseChatModel):
 _Write = Callable[[Any, Listener], Iterator[Any]]
 
 
-def _written(call: PointedCall, write: _Write) -> Iterator[Any]:
+def _write_events(call: PointedCall, write: _Write) -> Iterator[Any]:
     listener = Listener(call)
     with closing(call.events(listener, streaming=True)) as events:
         for event in events:
             yield from write(event, listener)
 
 
-async def _awritten(call: PointedCall, write: _Write) -> AsyncGenerator[Any, None]:
+async def _awrite_events(call: PointedCall, write: _Write) -> AsyncGenerator[Any, None]:
     listener = Listener(call)
     async with aclosing(call.aevents(listener, streaming=True)) as events:
         async for event in events:

@@ -40,8 +40,8 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
         """Lets the agent's model go first, then replaces what would be the answer."""
         response = handler(request)
         if not _answers(response, request.messages):
-            return _marked(response)
-        return _marked(ModelResponse(result=[self.model.invoke(_messages(request))]))
+            return _mark_grounded(response)
+        return _mark_grounded(ModelResponse(result=[self.model.invoke(_messages(request))]))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
@@ -49,11 +49,11 @@ class GroundingMiddleware(AgentMiddleware[Any, Any, Any]):
         """The same for asynchronous agents."""
         response = await handler(request)
         if not _answers(response, request.messages):
-            return _marked(response)
-        return _marked(ModelResponse(result=[await self.model.ainvoke(_messages(request))]))
+            return _mark_grounded(response)
+        return _mark_grounded(ModelResponse(result=[await self.model.ainvoke(_messages(request))]))
 
 
-def _marked(response: Any) -> Any:
+def _mark_grounded(response: Any) -> Any:
     """A response whose last message says whether it has citations; calls of tools are no answer."""
     last, earlier = _last(response)
     if not isinstance(last, AIMessage) or last.tool_calls:

@@ -46,7 +46,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _SourceSlice:
     """A retrieved document, as a slice of its source where that is proven or at least claimed."""
 
     document: Document
@@ -132,7 +132,7 @@ def _place(
     total: int,
     *,
     apart: bool,
-) -> _Placed:
+) -> _SourceSlice:
     """Where a document stands; ``apart`` makes it a source of its own."""
     text, name = document.page_content, _source(document, source_key)
     score = float(total - number)
@@ -142,15 +142,15 @@ def _place(
         assert name is not None
         at = proven_place(text, texts[name].text, claimed)
         if at is not None:
-            return _Placed(document, ScoredChunk(name, at, at + len(text), text, score), True)
+            return _SourceSlice(document, ScoredChunk(name, at, at + len(text), text, score), True)
     elif name is not None and claimed >= 0 and not apart:
         chunk = ScoredChunk(f"source:{name}", claimed, claimed + len(text), text, score)
-        return _Placed(document, chunk, False)
+        return _SourceSlice(document, chunk, False)
     home = f"document:{document.id or content_id(text)}:{number}"
-    return _Placed(document, ScoredChunk(home, 0, len(text), text, score), False)
+    return _SourceSlice(document, ScoredChunk(home, 0, len(text), text, score), False)
 
 
-def _titles(placed: Sequence[_Placed]) -> dict[str, str]:
+def _titles(placed: Sequence[_SourceSlice]) -> dict[str, str]:
     titles: dict[str, str] = {}
     for member in placed:
         title = title_of(member.document.metadata)
@@ -159,7 +159,7 @@ def _titles(placed: Sequence[_Placed]) -> dict[str, str]:
     return titles
 
 
-def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
+def _document(passage: Passage, placed: Sequence[_SourceSlice]) -> Document:
     """A passage as a document, with what it was merged from."""
     ranges = {(member.start, member.end) for member in passage.members}
     members = [
@@ -189,6 +189,6 @@ def _document(passage: Passage, placed: Sequence[_Placed]) -> Document:
     return Document(id=document_id, page_content=passage.text, metadata=metadata)
 
 
-def _member(placed: _Placed, start: int) -> dict[str, Any]:
+def _member(placed: _SourceSlice, start: int) -> dict[str, Any]:
     chunk = placed.chunk
     return {"id": placed.document.id, "start": chunk.start - start, "end": chunk.end - start}

@@ -56,7 +56,7 @@ class Room:
     token_budget: int | None
 
 
-def pointed(
+def build_prompt(
     messages: Sequence[BaseMessage], documents: Any, room: Room
 ) -> tuple[recallm.PointedPrompt, Sources]:
     """Returns the prompt of a call, and its documents as the caller knows them.
@@ -127,7 +127,7 @@ class PointedCall:
         """The core's events of the answer; closing this stops the model."""
         if self.tools:
             model, settings = self._calling()
-            calling = model.invoke(self._shown(), _UNTOLD, **settings)
+            calling = model.invoke(self._readable_messages(), _UNTOLD, **settings)
             if calling.tool_calls:
                 yield from listener.calls(calling)
                 return
@@ -154,7 +154,7 @@ class PointedCall:
     ) -> AsyncGenerator[Iterator[Any], None]:
         if self.tools:
             model, settings = self._calling()
-            calling = await model.ainvoke(self._shown(), _UNTOLD, **settings)
+            calling = await model.ainvoke(self._readable_messages(), _UNTOLD, **settings)
             if calling.tool_calls:
                 yield listener.calls(calling)
                 return
@@ -172,11 +172,11 @@ class PointedCall:
     def _turns(self) -> list[BaseMessage]:
         return [_MESSAGES[turn["role"]](turn["content"]) for turn in self.prompt.turns]
 
-    def _shown(self) -> list[BaseMessage]:
+    def _readable_messages(self) -> list[BaseMessage]:
         return [_readable(message) for message in self.messages]
 
     def _calling(self) -> tuple[Runnable[Any, Any], dict[str, Any]]:
-        return _unbound(self.model.bind_tools(**self.tools), self.settings)
+        return _unbind(self.model.bind_tools(**self.tools), self.settings)
 
     def _asking(self, listener: Listener) -> tuple[Runnable[Any, Any], dict[str, Any]]:
         """The model and its settings for the schema, without what would parse its reply.
@@ -192,12 +192,12 @@ class PointedCall:
         if not isinstance(asking, Runnable):
             whole = self.model.with_structured_output(schema, include_raw=True, **self.structured)
             return RunnableSequence(whole, RunnableLambda(_raw)), dict(self.settings)
-        model, settings = _unbound(asking, self.settings)
+        model, settings = _unbind(asking, self.settings)
         listener.by_tool = bool(settings.get("tools"))
         return model, settings
 
 
-def _unbound(
+def _unbind(
     runnable: Runnable[Any, Any], settings: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], dict[str, Any]]:
     """What a binding binds, with its settings: a binding would tell the caller's callbacks."""
@@ -248,13 +248,13 @@ class Listener:
         if not isinstance(message, AIMessage):
             raise TypeError(f"the model must return messages, got {type(message).__name__}")
         self._note(message)
-        thought = _thought(message)
+        thought = _reasoning_text(message)
         if thought:
             self._thoughts.append(thought)
             yield recallm.ReasoningDelta(thought)
         text = _arguments(message) if self.by_tool else str(message.text)
         self._aside += [str(message.text)] if self.by_tool else [_refusal(message)]
-        yield from self._fed(text)
+        yield from self._feed(text)
 
     def finish(self) -> Iterator[Any]:
         """Yields the rest, as the model has nothing more to say.
@@ -263,7 +263,7 @@ class Listener:
             ReplyError: The reply isn't what was asked for.
         """
         if not self._replied:
-            yield from self._fed("".join(self._aside))
+            yield from self._feed("".join(self._aside))
         answer = self._reader.finish(
             usage=_usage(self.usage),
             finish_reason=_ending(self.metadata),
@@ -300,7 +300,7 @@ class Listener:
             )
         )
 
-    def _fed(self, text: str) -> Iterator[Any]:
+    def _feed(self, text: str) -> Iterator[Any]:
         self._replied = self._replied or bool(text)
         shown = self._reader.feed(text)
         self._shown += len(shown)
@@ -332,7 +332,7 @@ def _refusal(message: AIMessage) -> str:
     return refusal if isinstance(refusal, str) else ""
 
 
-def _thought(message: AIMessage) -> str:
+def _reasoning_text(message: AIMessage) -> str:
     if isinstance(message.content, str) and not message.additional_kwargs:
         return ""
     blocks = [block for block in message.content_blocks if block["type"] == "reasoning"]

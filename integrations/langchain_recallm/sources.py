@@ -81,7 +81,7 @@ class Sources:
                 out.append(Place(piece.index, name, a - piece.start, b - piece.start, a - start))
         return out
 
-    def cited(self, document_id: str, start: int, end: int) -> list[Place]:
+    def places_to_cite(self, document_id: str, start: int, end: int) -> list[Place]:
         """Returns the places to cite: as ``places``, but of equal documents only the first."""
         places = self.places(document_id, start, end)
         divided = any(p.end is not None for p in self.pieces[document_id])

@@ -55,7 +55,7 @@ class BlockWriter:
                 key = "reasoning" if self._thinking else "text"
                 yield self._piece(key, **{key: text})
             case RecallEnded(span) if span is not None and self._thinking:
-                recalls = answers.recalled(span, self._sources)
+                recalls = answers.span_blocks(span, self._sources)
                 yield self._piece("reasoning", reasoning="", extras={"recalls": recalls})
             case ToolCallDelta(number, name, arguments, call_id):
                 index = self._indices.setdefault(f"call {number}", len(self._indices))
@@ -65,7 +65,7 @@ class BlockWriter:
                 yield from self._last(answer)
 
     def _last(self, answer: Any) -> Iterator[Block]:
-        annotations = answers.cited(answer, self._sources)
+        annotations = answers.answer_annotations(answer, self._sources)
         if annotations:
             yield self._piece("text", text="", annotations=annotations)
         elif "text" not in self._indices and not answer.tool_calls:

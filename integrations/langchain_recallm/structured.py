@@ -20,7 +20,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
-def structured(
+def structured_model(
     model: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, options: dict[str, Any]
 ) -> Runnable[Any, Any]:
     """Returns a model whose answers are values of a schema.

@@ -71,7 +71,7 @@ class RecallFAISS(VectorStore):
         names = list(ids) if ids is not None else [document.id for document in documents]
         if len(names) != len(documents):
             raise ValueError(f"got {len(documents)} documents but {len(names)} ids")
-        fresh = _named(documents, names)
+        fresh = _core_documents(documents, names)
         self.index.add({document.id: document for document in fresh}.values())
         return [document.id for document in fresh]
 
@@ -168,9 +168,9 @@ class RecallFAISS(VectorStore):
         """What is nearest to a vector; nothing to one of zeros, which has no direction."""
         if not vector.any():
             return []
-        return self._known(self.index.search_documents(vector, k, where=where))
+        return self._scored_documents(self.index.search_documents(vector, k, where=where))
 
-    def _known(self, hits: Sequence[ScoredChunk]) -> list[tuple[Document, float]]:
+    def _scored_documents(self, hits: Sequence[ScoredChunk]) -> list[tuple[Document, float]]:
         """The documents of some hits; one that was deleted meanwhile is left out."""
         known = self.index.documents
         return [
@@ -224,7 +224,7 @@ class RecallFAISS(VectorStore):
         hits = self.index.search_diverse(
             vector, k, fetch_k=fetch_k, relevance=relevance, where=where
         )
-        return [document for document, _ in self._known(hits)]
+        return [document for document, _ in self._scored_documents(hits)]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda similarity: min(1.0, max(0.0, similarity))
@@ -270,7 +270,7 @@ class RecallFAISS(VectorStore):
         """Adds texts with vectors of this store's embeddings. Returns their ids."""
         pairs = list(text_embeddings)
         documents = _rows([text for text, _ in pairs], metadatas, ids)
-        fresh = _named(documents, [document.id for document in documents])
+        fresh = _core_documents(documents, [document.id for document in documents])
         vectors = np.array([vector for _, vector in pairs], np.float32)
         if pairs:
             rows = {document.id: vector for document, vector in zip(fresh, vectors, strict=True)}
@@ -350,7 +350,9 @@ def _rows(
     ]
 
 
-def _named(documents: Sequence[Document], names: Sequence[str | None]) -> list[recallm.Document]:
+def _core_documents(
+    documents: Sequence[Document], names: Sequence[str | None]
+) -> list[recallm.Document]:
     """Documents as the core's, each under the name given, its own id, or a new one."""
     return [
         recallm.Document(

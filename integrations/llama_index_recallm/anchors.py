@@ -44,7 +44,7 @@ class Nodes:
 
     def neighbour(self, node: BaseNode, kind: NodeRelationship) -> BaseNode | None:
         """Returns the node before or after a node of the same document."""
-        name = related(node, kind)
+        name = related_id(node, kind)
         node_beside = None if name is None else self.get(name)
         return (
             node_beside
@@ -87,7 +87,7 @@ def nodes_of(docstore: Any, documents: Any = None) -> Nodes:
     return Nodes(docstore, documents)
 
 
-def related(node: BaseNode, kind: NodeRelationship) -> str | None:
+def related_id(node: BaseNode, kind: NodeRelationship) -> str | None:
     """Returns the id of the node that stands in some relation to a node."""
     relation = node.relationships.get(kind)
     return relation.node_id if isinstance(relation, RelatedNodeInfo) else None
@@ -172,7 +172,7 @@ class _Order:
             return places[0]
         if not places or generations == 0:
             return None
-        name = related(source.node, NodeRelationship.PARENT)
+        name = related_id(source.node, NodeRelationship.PARENT)
         node = None if name is None else self._nodes.get(name)
         if node is None or node.ref_doc_id != source.node.ref_doc_id:
             return None
@@ -187,8 +187,8 @@ class _Order:
         """The known nodes in runs of direct neighbours."""
         after: dict[str, str] = {}
         for key, source in self._known.items():
-            before = related(source.node, NodeRelationship.PREVIOUS)
-            follows = related(source.node, NodeRelationship.NEXT)
+            before = related_id(source.node, NodeRelationship.PREVIOUS)
+            follows = related_id(source.node, NodeRelationship.NEXT)
             if before in self._known:
                 after.setdefault(before, key)
             if follows in self._known:

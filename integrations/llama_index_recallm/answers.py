@@ -73,7 +73,7 @@ def to_response(
     return ChatResponse(message=message, raw=_raw(answer), delta=delta)
 
 
-def parsed(output_cls: type[Model], response: ChatResponse) -> Model:
+def parse_answer(output_cls: type[Model], response: ChatResponse) -> Model:
     """Returns the object that an answer under a schema is.
 
     Raises:
@@ -98,7 +98,7 @@ def partly_parsed(output_cls: type[Model], chunk: ChatResponse, last: Any) -> An
         GenerationError: The answer was cut off, or breaks a rule that the schema can't say.
     """
     if chunk.raw is not None:
-        return parsed(output_cls, chunk)
+        return parse_answer(output_cls, chunk)
     return process_streaming_objects(chunk, output_cls, None if last is None else [last])
 
 
@@ -218,7 +218,7 @@ def completion(answer: Answer) -> CompletionResponse:
     return CompletionResponse(text=answer.text, raw=_raw(answer))
 
 
-def completed(chunk: ChatResponse) -> CompletionResponse:
+def to_completion(chunk: ChatResponse) -> CompletionResponse:
     """Returns a piece of a chat as a piece of a completion."""
     return CompletionResponse(
         text=chunk.message.content or "",

@@ -38,7 +38,7 @@ _NAME = "recallm"
 
 
 @dataclass(kw_only=True)
-class _Answered:
+class _AnswerEvidence:
     """Gives a chat response the evidence of the answer that it was made from."""
 
     answer: Any = field(default=None, repr=False)
@@ -70,12 +70,12 @@ class _Answered:
 
 
 @dataclass
-class CitedChatResponse(_Answered, AgentChatResponse):
+class CitedChatResponse(_AnswerEvidence, AgentChatResponse):
     """A complete answer in a chat; ``answer`` is the ``CitedResponse`` behind it."""
 
 
 @dataclass
-class CitedStreamingChatResponse(_Answered, StreamingAgentChatResponse):
+class CitedStreamingChatResponse(_AnswerEvidence, StreamingAgentChatResponse):
     """An answer in a chat that is still being written."""
 
 

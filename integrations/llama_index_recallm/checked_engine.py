@@ -126,15 +126,15 @@ class QuoteCheckQueryEngine(BaseQueryEngine):
     ) -> RESPONSE_TYPE:
         """``synthesize`` without blocking the event loop."""
         response = await self._engine.asynthesize(query_bundle, nodes, additional_source_nodes)
-        return await self._checked(response)
+        return await self._check(response)
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         return check_response(self._engine.query(query_bundle), **self._options)
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        return await self._checked(await self._engine.aquery(query_bundle))
+        return await self._check(await self._engine.aquery(query_bundle))
 
-    async def _checked(self, response: Any) -> CitedResponse:
+    async def _check(self, response: Any) -> CitedResponse:
         if isinstance(response, AsyncStreamingResponse):
             response = await response.get_response()
         return await asyncio.to_thread(check_response, response, **self._options)

@@ -63,7 +63,7 @@ class Reader:
             finish_reason=str(answer["finish_reason"]),
         )
 
-    def unshown(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def unshown_nodes(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the nodes of which the model wasn't shown all, with the ranges that it wasn't."""
         out = []
         for place in answer.get("left_out", ()):

@@ -224,7 +224,7 @@ class RecaLLM(ModelSettings):
             with opened as stream:
                 for event in stream:
                     for chunk in self._chunks(writer, event, call):
-                        yield answers.completed(chunk)
+                        yield answers.to_completion(chunk)
 
         return pieces()
 
@@ -238,7 +238,7 @@ class RecaLLM(ModelSettings):
         async def pieces() -> CompletionResponseAsyncGen:
             async with aclosing(self._apieces(call)) as stream:
                 async for chunk in stream:
-                    yield answers.completed(chunk)
+                    yield answers.to_completion(chunk)
 
         return pieces()
 
@@ -298,7 +298,7 @@ class RecaLLM(ModelSettings):
         messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         schema = output_cls.model_json_schema()
         response = self.chat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
-        return answers.parsed(output_cls, response)
+        return answers.parse_answer(output_cls, response)
 
     async def astructured_predict(
         self,
@@ -311,7 +311,7 @@ class RecaLLM(ModelSettings):
         messages = self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
         schema = output_cls.model_json_schema()
         response = await self.achat(messages, **{**(llm_kwargs or {}), "response_schema": schema})
-        return answers.parsed(output_cls, response)
+        return answers.parse_answer(output_cls, response)
 
     # what stream_structured_predict and as_structured_llm stream by; LlamaIndex's own way is a
     # tool call, or JSON that the prompt asks for

@@ -60,14 +60,14 @@ def pack_nodes(
         expand_top: How many of the best nodes get those beside them, if the budget allows; None:
             one for every 4,096 tokens of the budget.
     """
-    placed = _Placed.of(nodes, Originals(documents), nodes_of(docstore, documents))
+    placed = _Candidates.of(nodes, Originals(documents), nodes_of(docstore, documents))
     top = expanded(token_budget) if expand_top is None else expand_top
     packed = _pack(placed, token_budget, count, order, gap_tokens, top)
     return [_node(passage, placed) for passage in packed.passages]
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _Candidates:
     """The candidates as chunks, and what is known of the documents that they are chunks of.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Placed:
     @classmethod
     def of(
         cls, nodes_with_scores: Sequence[NodeWithScore], originals: Originals, nodes: Nodes
-    ) -> _Placed:
+    ) -> _Candidates:
         """Returns nodes with their places."""
         sources_read = [
             source for source in map(sources.read, nodes_with_scores) if source.readable
@@ -191,7 +191,12 @@ def _contradictions(group: Sequence[ScoredChunk]) -> list[ScoredChunk]:
 
 
 def _pack(
-    placed: _Placed, token_budget: int, count: Count, order: Order, gap_tokens: int, expand_top: int
+    placed: _Candidates,
+    token_budget: int,
+    count: Count,
+    order: Order,
+    gap_tokens: int,
+    expand_top: int,
 ) -> Pack:
     labels: dict[str, str] = {}
     for (key, _, _), source in placed.sources.items():
@@ -214,7 +219,7 @@ def _pack(
     )
 
 
-def _node(passage: Passage, placed: _Placed) -> NodeWithScore:
+def _node(passage: Passage, placed: _Candidates) -> NodeWithScore:
     members = sorted(_members(passage, placed), key=lambda member: member[:2])
     if len(members) == 1:
         only = members[0][2]
@@ -224,7 +229,7 @@ def _node(passage: Passage, placed: _Placed) -> NodeWithScore:
     return NodeWithScore(node=_merge(passage, members), score=max(scores, default=None))
 
 
-def _members(passage: Passage, placed: _Placed) -> Iterator[_Member]:
+def _members(passage: Passage, placed: _Candidates) -> Iterator[_Member]:
     """The nodes that lie in a passage, however they got there."""
     for (document_id, start, end), source in placed.sources.items():
         inside = document_id == passage.document_id and passage.start <= start <= end <= passage.end

@@ -163,11 +163,11 @@ class Evidence:
 
     def marked_text(self) -> str:
         """Returns the answer with ``[n]`` behind what each citation supports."""
-        return marked(self._text(), self.citations)
+        return mark_citations(self._text(), self.citations)
 
     def with_quotes(self) -> str:
         """Returns the answer with ``[n]`` and, below it, the quotes with their sources."""
-        quotes = listed(self.citations)
+        quotes = list_quotes(self.citations)
         return f"{self.marked_text()}\n\n{quotes}" if quotes else self.marked_text()
 
     def to_json(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class Evidence:
         return {"response": self._text(), **plain(self), "reasoning": self.reasoning}
 
     def _repr_html_(self) -> str:
-        lines = listed(self.citations).splitlines()
+        lines = list_quotes(self.citations).splitlines()
         quotes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
         return f"<p>{html.escape(self.marked_text())}</p><ul>{quotes}</ul>"
 
@@ -191,7 +191,7 @@ def plain(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def marked(text: str, citations: list[Citation]) -> str:
+def mark_citations(text: str, citations: list[Citation]) -> str:
     """Returns an answer with ``[n]`` behind each stretch that a citation supports."""
     out, last = [], 0
     places: dict[int, list[int]] = {}
@@ -206,7 +206,7 @@ def marked(text: str, citations: list[Citation]) -> str:
     return "".join(out) + text[last:]
 
 
-def listed(citations: list[Citation]) -> str:
+def list_quotes(citations: list[Citation]) -> str:
     """Returns the quotes as numbered lines."""
     lines: dict[int, str] = {}
     for citation in citations:
@@ -241,7 +241,7 @@ class CitedPydanticResponse(Evidence, PydanticResponse):
         return _complete(self, self.text)
 
 
-class _Recorded:
+class _RecordingHolder:
     """Holds a recording outside the fields: what dumps fields must not read the model."""
 
     _recording: Recording
@@ -253,7 +253,7 @@ class _Recorded:
 
 
 @dataclass
-class CitedStreamingResponse(_Recorded, Evidence, StreamingResponse):
+class CitedStreamingResponse(_RecordingHolder, Evidence, StreamingResponse):
     """An answer that is still being written; the evidence is there when the stream ends.
 
     Reading it, by anyone, doesn't take it from others: ``str()`` always gives the whole text, and
@@ -281,7 +281,7 @@ class CitedStreamingResponse(_Recorded, Evidence, StreamingResponse):
 
 
 @dataclass
-class AsyncCitedStreamingResponse(_Recorded, Evidence, AsyncStreamingResponse):
+class AsyncCitedStreamingResponse(_RecordingHolder, Evidence, AsyncStreamingResponse):
     """``CitedStreamingResponse`` for asynchronous readers, on any event loop."""
 
     @classmethod

@@ -31,7 +31,7 @@ class Recording:
         self._lock = threading.Lock()
         self.over = False
 
-    def known(self, number: int) -> str | None:
+    def pulled_piece(self, number: int) -> str | None:
         """Returns a piece that was pulled before; None where it wasn't."""
         return self._pieces[number] if number < len(self._pieces) else None
 
@@ -48,7 +48,7 @@ class Recording:
                 self._pull()
             if self._error is not None:
                 raise self._error
-            return self.known(number)
+            return self.pulled_piece(number)
 
     def _pull(self) -> None:
         try:
@@ -103,7 +103,7 @@ class TextStream(Generator[str, None, None]):
         self._at = 0
 
     def __iter__(self) -> TextStream:
-        if self._recording.over and self._recording.known(self._at) is None:
+        if self._recording.over and self._recording.pulled_piece(self._at) is None:
             self._at = 0
         return self
 
@@ -138,12 +138,12 @@ class AsyncTextStream(AsyncGenerator[str, None]):
         self._at = 0
 
     def __aiter__(self) -> AsyncTextStream:
-        if self._recording.over and self._recording.known(self._at) is None:
+        if self._recording.over and self._recording.pulled_piece(self._at) is None:
             self._at = 0
         return self
 
     async def __anext__(self) -> str:
-        text = self._recording.known(self._at)
+        text = self._recording.pulled_piece(self._at)
         if text is None:
             text = await asyncio.to_thread(self._recording.piece, self._at)
         if text is None:

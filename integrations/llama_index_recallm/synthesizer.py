@@ -21,7 +21,7 @@ from llama_index.core.settings import Settings
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 
 from llama_index_recallm.anchors import nodes_of
-from llama_index_recallm.answers import parsed
+from llama_index_recallm.answers import parse_answer
 from llama_index_recallm.cited_llm import AnsweringLLM, CitedLLM
 from llama_index_recallm.llms import RecaLLM
 from llama_index_recallm.planning import Planner, nodes_of_texts, texts_of
@@ -217,14 +217,14 @@ class RecaLLMSynthesizer(BaseSynthesizer):
         self, response: ChatResponse, plan: Plan
     ) -> CitedResponse | CitedPydanticResponse:
         answer = raw_answer(response)
-        left_out = [*plan.left_out, *plan.reader.unshown(answer)]
+        left_out = [*plan.left_out, *plan.reader.unshown_nodes(answer)]
         ending = Ending(self._metadata(plan.given), left_out, plan.reader.evidence(answer))
         ending(answer["text"])
         out: CitedResponse | CitedPydanticResponse
         if self._output_cls is None:
             out = CitedResponse(answer["text"], plan.given, ending.metadata)
         else:
-            filled = parsed(self._output_cls, response)
+            filled = parse_answer(self._output_cls, response)
             out = CitedPydanticResponse(filled, plan.given, ending.metadata, text=answer["text"])
         out.take(ending.evidence)
         self._add_citation_nodes(plan.given, ending.evidence)
@@ -239,7 +239,7 @@ class RecaLLMSynthesizer(BaseSynthesizer):
                 if chunk.raw is not None:
                     answer = raw_answer(chunk)
                     ending.evidence = plan.reader.evidence(answer)
-                    ending.left_out = [*plan.left_out, *plan.reader.unshown(answer)]
+                    ending.left_out = [*plan.left_out, *plan.reader.unshown_nodes(answer)]
                     self._add_citation_nodes(plan.given, ending.evidence)
                 if chunk.delta:
                     yield chunk.delta

@@ -9,7 +9,7 @@ from rapidfuzz.distance import Levenshtein
 
 from recallm_core.checking.changes import Change, change, same_letters
 from recallm_core.checking.corpus import Corpus, Run
-from recallm_core.checking.places import Sought
+from recallm_core.checking.places import QuoteQuery
 from recallm_core.checking.words import Word, is_divided
 
 _MARGIN = 8  # words that a document may have beyond the quote's, on either side
@@ -58,11 +58,11 @@ class _Way:
 
     def ours(self, i: int, j: int) -> tuple[int, int]:
         """Words of the quote, counted along the way, by their own numbers."""
-        return _placed(self.begin, self.step, i, j)
+        return _corpus_range(self.begin, self.step, i, j)
 
     def theirs(self, a: int, b: int) -> tuple[int, int]:
         """Words of the corpus, counted along the way, by their own numbers."""
-        return _placed(self.place, self.step, a, b)
+        return _corpus_range(self.place, self.step, a, b)
 
 
 class Aligner:
@@ -75,7 +75,7 @@ class Aligner:
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
 
-    def align(self, quote: Sought, weights: Sequence[float], run: Run, place: int) -> Alignment:
+    def align(self, quote: QuoteQuery, weights: Sequence[float], run: Run, place: int) -> Alignment:
         """Returns how the quote reads in a place.
 
         Args:
@@ -90,7 +90,7 @@ class Aligner:
         back = _Way(run.first, place, -1)
         after, past = self._go(quote, onward, len(quote.ids) - run.past, high)
         before, first = self._go(quote, back, run.first, low)
-        return self._weighed(quote, weights, [*reversed(before), *after], first, past)
+        return self._score_groups(quote, weights, [*reversed(before), *after], first, past)
 
     def change(self, ours: Sequence[Word], first: int, past: int) -> Change | None:
         """Returns how words of the quote differ from words ``[first, past)`` of the corpus."""
@@ -109,9 +109,9 @@ class Aligner:
             for (a, b), key in zip(spans, keys, strict=True)
         ]
 
-    def _weighed(
+    def _score_groups(
         self,
-        quote: Sought,
+        quote: QuoteQuery,
         weights: Sequence[float],
         groups: Sequence[Group],
         first: int,
@@ -129,7 +129,7 @@ class Aligner:
         score = 1.0 - lost / (sum(weights) or 1.0)
         return Alignment(first, past, tuple(changes), score, tuple(cuts))
 
-    def _go(self, quote: Sought, way: _Way, size: int, limit: int) -> tuple[list[Group], int]:
+    def _go(self, quote: QuoteQuery, way: _Way, size: int, limit: int) -> tuple[list[Group], int]:
         """Goes one way to the quote's end.
 
         Args:
@@ -144,7 +144,7 @@ class Aligner:
         reach = min(abs(limit - way.place), size + max(_MARGIN, size // 2))
         ours = list(quote.ids[slice(*way.ours(0, size))])[:: way.step]
         theirs = self._corpus.ids[slice(*way.theirs(0, reach))].tolist()[:: way.step]
-        groups, done, seen = _parted(ours, theirs)
+        groups, done, seen = _compare_words(ours, theirs)
         if done < size:
             rest = quote.words[slice(*way.ours(done, size))]
             start, seen = seen, seen + self._counterpart(rest, way, seen, reach)
@@ -163,11 +163,11 @@ class Aligner:
         return next(same, next(alike, min(longest, size)))
 
 
-def _placed(origin: int, step: int, i: int, j: int) -> tuple[int, int]:
+def _corpus_range(origin: int, step: int, i: int, j: int) -> tuple[int, int]:
     return (origin + i, origin + j) if step > 0 else (origin - j, origin - i)
 
 
-def _parted(ours: list[int], theirs: list[int]) -> tuple[list[Group], int, int]:
+def _compare_words(ours: list[int], theirs: list[int]) -> tuple[list[Group], int, int]:
     """Where two rows of words part, and how far they go together in both.
 
     They go together as long as what they share outweighs what parts them.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recallm_core.checking.marks import last_reference, reference
-from recallm_core.checking.written import Claim, View, Written
+from recallm_core.checking.written import Claim, View, WrittenQuote
 
 TAGS = ("blockquote", "quotation", "quote", "cite", "citation", "excerpt", "evidence", "q")
 TAG_LENGTH = 20_000  # characters that a tag may hold
@@ -72,7 +72,9 @@ def fences(text: str) -> Iterator[Fence]:
         at = max(end, opening.end())
 
 
-def tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written | None]]:
+def quotes_in_tags(
+    text: str, start: int, end: int
+) -> Iterator[tuple[int, int, WrittenQuote | None]]:
     """Yields what stands in tags for quotes, with the whole element's range."""
     at = start
     barren: dict[str, int] = {}  # up to where nothing closes a tag of a name
@@ -83,18 +85,18 @@ def tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written 
         if closing is None:
             barren[name] = limit
             continue
-        view = unescaped(text, at, closing.start())
+        view = unescape(text, at, closing.start())
         nearby = reference(text, opening.start(), closing.end())
-        claim = _attributed(opening["attributes"]) or nearby
+        claim = _attribute_claim(opening["attributes"]) or nearby
         a, b = _without_marks(view.text)
-        yield opening.start(), closing.end(), view.written(a, b, "tag", claim)
+        yield opening.start(), closing.end(), view.quote_in(a, b, "tag", claim)
         at = closing.end()
 
 
 def open_tags(text: str) -> Iterator[int]:
     """Yields where tags for quotes begin that more text could close or complete."""
     done = 0
-    for start, end, _ in tagged(text, 0, len(text)):
+    for start, end, _ in quotes_in_tags(text, 0, len(text)):
         yield from _open_tags(text, done, start)
         done = end
     yield from _open_tags(text, done, len(text))
@@ -109,7 +111,7 @@ def _open_tags(text: str, start: int, end: int) -> Iterator[int]:
             yield opening.start()
 
 
-def unescaped(text: str, start: int, end: int) -> View:
+def unescape(text: str, start: int, end: int) -> View:
     """A part of a text with its character references undone."""
     pieces: list[str] = []
     places: list[int] = []
@@ -125,7 +127,7 @@ def unescaped(text: str, start: int, end: int) -> View:
     return View("".join(pieces), places)
 
 
-def _attributed(attributes: str) -> Claim | None:
+def _attribute_claim(attributes: str) -> Claim | None:
     names = [
         next(value for value in groups if value)
         for name, *groups in _ATTRIBUTE.findall(attributes)
@@ -137,7 +139,7 @@ def _attributed(attributes: str) -> Claim | None:
     return Claim(numbers, tuple(names), loose=not numbers)
 
 
-def block_quotes(text: str, start: int, end: int) -> Iterator[tuple[int, int, Written | View]]:
+def block_quotes(text: str, start: int, end: int) -> Iterator[tuple[int, int, WrittenQuote | View]]:
     """Yields Markdown's block quotes with their ranges; a callout as a view to read on in."""
     run: list[tuple[int, int]] = []
     for line in _lines(text, start, end):
@@ -159,7 +161,9 @@ def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         at = stop + 1
 
 
-def _block(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, Written | View]]:
+def _block(
+    text: str, lines: list[tuple[int, int]]
+) -> Iterator[tuple[int, int, WrittenQuote | View]]:
     pieces: list[str] = []
     places: list[int] = []
     for start, end in lines:
@@ -178,7 +182,7 @@ def _block(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, 
     body, numbers = last_reference(view.text[:body])
     a, b = _without_marks(view.text[:body])
     claim = Claim(numbers) if numbers else claim or reference(text, *whole)
-    quote = view.written(a, b, "block", claim)
+    quote = view.quote_in(a, b, "block", claim)
     if quote is not None:
         yield *whole, quote
 

@@ -61,7 +61,8 @@ def change(written: Sequence[Word], source: Sequence[Word]) -> Change | None:
         source: The document's words in their place.
     """
     if _numbers(written) == _numbers(source) and (
-        same_letters(written, source) or same_letters(_spoken(written), _spoken(source))
+        same_letters(written, source)
+        or same_letters(_without_articles(written), _without_articles(source))
     ):
         return None
     return Change(_kind(written, source), _text(written), _text(source))
@@ -89,7 +90,7 @@ def weight(word: Word) -> float:
     return 1.0 if word.key[:1].isdigit() or terms(word.key) else 0.3
 
 
-def _spoken(words: Sequence[Word]) -> list[Word]:
+def _without_articles(words: Sequence[Word]) -> list[Word]:
     """Words without the articles; a capital makes an article a name: ``Plan A``, ``The Hague``."""
     return [word for word in words if word.key not in _MINOR or not word.raw.islower()]
 
@@ -106,10 +107,10 @@ def _is_figure(key: str) -> bool:
 
 def _noes(words: Sequence[Word]) -> int:
     """How often some words say no; half a word, as ``inte-`` before ``gration``, says nothing."""
-    return sum(map(is_negation, _undivided(words)))
+    return sum(map(is_negation, _whole_word_keys(words)))
 
 
-def _undivided(words: Sequence[Word]) -> Iterator[str]:
+def _whole_word_keys(words: Sequence[Word]) -> Iterator[str]:
     """The keys of words, those that a line's end divides joined."""
     joined = ""
     for word in words:

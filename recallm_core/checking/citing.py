@@ -55,8 +55,8 @@ class Citer:
             lines=document.lines(start, end),
             page=document.page_at(start),
             source=None if source is None else source.origin,
-            utf16_range=self._encoded(document, start, end, "utf-16-le", 2),
-            utf8_range=self._encoded(document, start, end, "utf-8", 1),
+            utf16_range=self._range_in_units(document, start, end, "utf-16-le", 2),
+            utf8_range=self._range_in_units(document, start, end, "utf-8", 1),
             basis="matched",
         )
 
@@ -70,11 +70,13 @@ class Citer:
         if text not in self._places:
             if len(self._places) >= _KEPT:
                 self._places.clear()
-            self._places[text] = self._scanned(text, start, stretches)
+            self._places[text] = self._scan_documents(text, start, stretches)
         places = self._places[text]
         return (cited, *(place for place in places if place != cited))
 
-    def _scanned(self, text: str, start: int, stretches: Sequence[Stretch]) -> tuple[Location, ...]:
+    def _scan_documents(
+        self, text: str, start: int, stretches: Sequence[Stretch]
+    ) -> tuple[Location, ...]:
         corpus, first, past = self.corpus, stretches[0].first, stretches[-1].past
         lead = int(corpus.starts[first]) - start
         places = corpus.occurrences(corpus.ids[first:past].tolist())
@@ -87,7 +89,7 @@ class Citer:
             locations += [Location(other.id, begin, begin + len(text)) for begin in inside]
         return tuple(locations)
 
-    def _encoded(
+    def _range_in_units(
         self, document: Document, start: int, end: int, encoding: str, unit: int
     ) -> tuple[int, int]:
         if document.text.isascii():

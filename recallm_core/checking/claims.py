@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.matching import Matcher
-from recallm_core.checking.marks import bracketed
+from recallm_core.checking.marks import claims_in_brackets
 from recallm_core.checking.quotes import Quote
 from recallm_core.checking.sources import Sources
 from recallm_core.documents.document import DocumentSet, Passage
@@ -80,7 +80,7 @@ def _with_references_marked(text: str, sources: Sources) -> str:
     """A text as long as before, with a mark for each character of a reference."""
     parts: list[str] = []
     at = 0
-    for start, end, source in bracketed(text):
+    for start, end, source in claims_in_brackets(text):
         if sources.is_reference(source):
             parts += (text[at:start], _MARK * (end - start))
             at = end

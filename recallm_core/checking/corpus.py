@@ -55,14 +55,14 @@ class Corpus:
         self.documents: tuple[Document, ...] = tuple(documents)
         rows = [words(document.text) for document in self.documents]
         self._ids: dict[str, int] = {}
-        numbers = _numbered((row.raw for row in rows), self._ids)
+        numbers = _number_words((row.raw for row in rows), self._ids)
         self.keys: tuple[str, ...] = tuple(self._ids)
         # One word of no kind after each document: no run reaches from one into the next.
         sizes = np.array([len(row) + 1 for row in rows], dtype=np.int64)
         self.firsts: Ints = np.cumsum(sizes) - sizes
-        self.starts: Ints = _joined([row.starts for row in rows], 0)
-        self.ends: Ints = _joined([row.ends for row in rows], 0)
-        self.ids: Ints = _joined([_ids(row, numbers) for row in rows], UNKNOWN)
+        self.starts: Ints = _join_rows([row.starts for row in rows], 0)
+        self.ends: Ints = _join_rows([row.ends for row in rows], 0)
+        self.ids: Ints = _join_rows([_ids(row, numbers) for row in rows], UNKNOWN)
         order = np.argsort(self.ids, kind="stable")
         self._order = order[np.searchsorted(self.ids[order], 0) :]
         counts = np.bincount(self.ids[self._order], minlength=len(self._ids))
@@ -104,7 +104,7 @@ class Corpus:
 
     def _row_places(self, ids: Sequence[int]) -> Ints:
         """As ``occurrences``, in time linear in the corpus whatever repeats."""
-        places = find_all(_spelled(np.array(ids)), _spelled(self.ids))
+        places = find_all(_spell(np.array(ids)), _spell(self.ids))
         return np.fromiter(places, dtype=np.int64)
 
     def runs(self, ids: Sequence[int]) -> list[Run]:
@@ -128,20 +128,20 @@ class Corpus:
         size = 1 if places.size else 0
         while size and at + size < len(ids) and ids[at + size] != UNKNOWN:
             if size >= _HEAD:
-                longer = self._followed(places[:_FOLLOWED], size, ids[at + size])
+                longer = self._places_before(places[:_FOLLOWED], size, ids[at + size])
             elif places.size < _MANY:
-                longer = self._followed(places, size, ids[at + size])
+                longer = self._places_before(places, size, ids[at + size])
             else:
                 head = tuple(ids[at : at + size + 1])
                 if head not in heads:
-                    heads[head] = self._followed(places, size, head[-1])
+                    heads[head] = self._places_before(places, size, head[-1])
                 longer = heads[head]
             if not longer.size:
                 break
             places, size = longer, size + 1
         return Run(at, size, places)
 
-    def _followed(self, places: Ints, size: int, word: int) -> Ints:
+    def _places_before(self, places: Ints, size: int, word: int) -> Ints:
         """Those of some places that a word follows, so many words later."""
         inside = places[places + size < len(self.ids)]
         followed: Ints = inside[self.ids[inside + size] == word]
@@ -165,13 +165,13 @@ class Corpus:
         return int(self.starts[first]), int(self.ends[past - 1])
 
 
-def _spelled(numbers: Ints) -> str:
+def _spell(numbers: Ints) -> str:
     """Numbers of words as a text of as many characters; what is no word is the last code point."""
     codes = np.where(numbers == UNKNOWN, _LETTERS, numbers).astype("<u4")
     return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def _numbered(texts: Iterable[Sequence[str]], ids: dict[str, int]) -> dict[str, int]:
+def _number_words(texts: Iterable[Sequence[str]], ids: dict[str, int]) -> dict[str, int]:
     """The number of each word as it is written, equal keys having equal ones; fills ``ids``."""
     spellings = dict.fromkeys(word for text in texts for word in text)
     known = keys(spellings) if spellings else []
@@ -182,7 +182,7 @@ def _ids(row: Words, numbers: dict[str, int]) -> Ints:
     return np.fromiter(map(numbers.__getitem__, row.raw), dtype=np.int64, count=len(row))
 
 
-def _joined(rows: list[Ints], end: int) -> Ints:
+def _join_rows(rows: list[Ints], end: int) -> Ints:
     """The rows one after another, each followed by ``end``."""
     return np.concatenate([np.append(row, end) for row in rows] or [np.zeros(0, np.int64)])
 
@@ -203,7 +203,7 @@ def _surely_between(before: str, after: str) -> bool:
     return "\u4e00" <= before <= "\u9fff" and "\u4e00" <= after <= "\u9fff"
 
 
-def widened(text: str, start: int, end: int) -> tuple[int, int]:
+def widen(text: str, start: int, end: int) -> tuple[int, int]:
     """Returns a range with the low lines that join it to what they hold: ``__init__``."""
     while text[start - 1 : start] == "_":
         start -= 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recallm_core.checking.changes import Change, change, is_negation
 from recallm_core.checking.finding import Finder
-from recallm_core.checking.places import ABSENT, Claimed, Finding, Found, Sought, Stretch
+from recallm_core.checking.places import ABSENT, ClaimedPlace, Finding, Found, QuoteQuery, Stretch
 from recallm_core.checking.words import Ints
 
 GAP = 5_000  # characters that an ellipsis may stand for
@@ -33,36 +33,36 @@ class Elider:
         self._finder = finder
         self._corpus = finder.corpus
 
-    def find(self, text: str, claimed: Claimed | None = None) -> Finding:
+    def find(self, text: str, claimed: ClaimedPlace | None = None) -> Finding:
         """Returns the best place of a quote.
 
         Args:
             text: The quote, without its marks.
             claimed: Where it is said to be from; preferred among places that are equally good.
         """
-        best = self._finder.find(self._finder.sought(text), claimed)
+        best = self._finder.find(self._finder.quote_query(text), claimed)
         for pattern in (_ELLIPSIS, _ASIDE):
             if best.verdict in ("exact", "drift"):
                 break
-            pieces = [self._finder.sought(piece) for piece in pattern.split(text)]
+            pieces = [self._finder.quote_query(piece) for piece in pattern.split(text)]
             spoken = [piece for piece in pieces if piece.ids]
             if len(pieces) > 1 and spoken:
-                parts = self._find_parts(spoken, claimed, self._added(text))
+                parts = self._find_parts(spoken, claimed, self._changes_in_brackets(text))
                 best = best if parts.graver_than(best) else parts
         return best
 
-    def _added(self, text: str) -> list[Change]:
+    def _changes_in_brackets(self, text: str) -> list[Change]:
         """Figures and negations that stand in brackets as if they only explained."""
         changes = []
         for match in _ASIDE.finditer(text):
-            inside = self._finder.sought(match.group()).words
+            inside = self._finder.quote_query(match.group()).words
             differs = change(inside, ())
             if differs is not None and differs.kind in ("number", "negation"):
                 changes.append(differs)
         return changes
 
     def _find_parts(
-        self, quotes: Sequence[Sought], claimed: Claimed | None, added: Sequence[Change]
+        self, quotes: Sequence[QuoteQuery], claimed: ClaimedPlace | None, added: Sequence[Change]
     ) -> Finding:
         choices = [self._choices(quote, claimed) for quote in quotes]
         if not all(places.size for places, _ in choices):
@@ -72,18 +72,21 @@ class Elider:
             firsts = tuple(self._finder.stretch(*places[0].tolist()) for places, _ in choices)
             return Finding("stitched", firsts, (), 1.0)
         pairs = [
-            self._finder.compared(quote, *place) for quote, place in zip(quotes, chain, strict=True)
+            self._finder.compare_characters(quote, *place)
+            for quote, place in zip(quotes, chain, strict=True)
         ]
         stretches = tuple(stretch for _, stretch in pairs if stretch is not None)
         if len(stretches) < len(pairs):
             return ABSENT
         inner = [difference for _, changes in choices for difference in changes]
-        changes = (*inner, *added, *self._silenced(stretches))
+        changes = (*inner, *added, *self._omitted_negations(stretches))
         exact = all(equal for equal, _ in pairs)
         verdict: Found = "altered" if changes else "exact" if exact else "drift"
         return Finding(verdict, stretches, changes, 1.0)
 
-    def _choices(self, quote: Sought, claimed: Claimed | None) -> tuple[Ints, tuple[Change, ...]]:
+    def _choices(
+        self, quote: QuoteQuery, claimed: ClaimedPlace | None
+    ) -> tuple[Ints, tuple[Change, ...]]:
         """Where a piece may stand, a row ``(first, past)`` each, and what differs there."""
         places = self._corpus.occurrences(quote.ids)
         if places.size:
@@ -94,7 +97,7 @@ class Elider:
         rows = sorted((stretch.first, stretch.past) for stretch in near.stretches)
         return np.array(rows, dtype=np.int64), near.changes
 
-    def _chain(self, choices: Sequence[Ints], claimed: Claimed | None) -> list[Place] | None:
+    def _chain(self, choices: Sequence[Ints], claimed: ClaimedPlace | None) -> list[Place] | None:
         """The closest places of all pieces in order, within one document."""
         chains = [choices[0]]  # for each place of the first piece, the nearest of the others
         for places in choices[1:]:
@@ -120,7 +123,7 @@ class Elider:
         near: NDArray[np.bool_] = same & (gap <= GAP)
         return near
 
-    def _silenced(self, stretches: Sequence[Stretch]) -> Iterator[Change]:
+    def _omitted_negations(self, stretches: Sequence[Stretch]) -> Iterator[Change]:
         """Negations that an ellipsis took out of the midst of a sentence."""
         corpus = self._corpus
         for before, after in pairwise(stretches):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from recallm_core.checking.marks import in_marks
-from recallm_core.checking.written import Claim, View, Written
+from recallm_core.checking.written import Claim, View, WrittenQuote
 
 FIELDS = frozenset(
     """
@@ -54,7 +54,7 @@ def looks_like_json(text: str, start: int, end: int) -> bool:
     return _START.match(text[start : min(end, start + 1_000)]) is not None
 
 
-def in_fields(text: str, start: int, end: int) -> Iterator[Written]:
+def in_fields(text: str, start: int, end: int) -> Iterator[WrittenQuote]:
     """Yields the quotes in a part of a text that is JSON, in order.
 
     A string is a quote where its field says so (``quote``, ``cited_text``, ``evidence`` ...), or
@@ -64,14 +64,14 @@ def in_fields(text: str, start: int, end: int) -> Iterator[Written]:
     for value in list(_values(text, start, end)):  # all of them first: a source may come later
         if value.key in FIELDS:
             size = len(value.view.text)
-            quote = value.view.written(0, size, "field", _claim(value.level))
+            quote = value.view.quote_in(0, size, "field", _claim(value.level))
             if quote is not None:
                 yield quote
         else:
             yield from in_marks(value.view)
 
 
-def encoded(text: str) -> str:
+def escape_json(text: str) -> str:
     """Returns a text as the inside of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
@@ -91,7 +91,7 @@ def _values(text: str, start: int, end: int) -> Iterator[_Value]:
         elif token == ",":
             key = ""
         elif token[0] == '"':
-            view = _decoded(text, match.start() + 1, match.end() - 1)
+            view = _unescape_json(text, match.start() + 1, match.end() - 1)
             waiting = "" if key else view.text.strip().lower()
             following = text[match.end() : match.end() + 40].lstrip()
             if following[:1] != ":":
@@ -102,7 +102,7 @@ def _values(text: str, start: int, end: int) -> Iterator[_Value]:
             level.facts.setdefault(key, token)
 
 
-def _decoded(text: str, start: int, end: int) -> View:
+def _unescape_json(text: str, start: int, end: int) -> View:
     """The inside of a JSON string with its escapes undone."""
     pieces: list[str] = []
     places: list[int] = []

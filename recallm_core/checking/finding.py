@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from recallm_core.checking.aligning import Aligner, Alignment
 from recallm_core.checking.changes import Change, weight
-from recallm_core.checking.corpus import Corpus, Run, between_words, widened
-from recallm_core.checking.places import ABSENT, Claimed, Finding, Sought, Stretch
+from recallm_core.checking.corpus import Corpus, Run, between_words, widen
+from recallm_core.checking.places import ABSENT, ClaimedPlace, Finding, QuoteQuery, Stretch
 from recallm_core.checking.words import Ints, Word, is_divided, keys, words
 
 ALIKE = 0.6  # the part of a quote's weight that must stand in one place to be altered, not absent
@@ -38,18 +38,18 @@ class Finder:
         self.aligner = Aligner(corpus)
         self._texts = [document.text for document in corpus.documents]
 
-    def sought(self, text: str) -> Sought:
+    def quote_query(self, text: str) -> QuoteQuery:
         """Returns a text ready to be looked for."""
         row = words(text)
         if not row.raw:
-            return Sought(text)
+            return QuoteQuery(text)
         folded = keys(row.raw)
         halves = (is_divided(text, end) for end in row.ends.tolist())
         spoken = tuple(map(Word, row.raw, folded, halves))
         ids = tuple(self.corpus.ids_of(folded))
-        return Sought(text, spoken, ids, int(row.starts[0]), int(row.ends[-1]))
+        return QuoteQuery(text, spoken, ids, int(row.starts[0]), int(row.ends[-1]))
 
-    def find(self, quote: Sought, claimed: Claimed | None = None) -> Finding:
+    def find(self, quote: QuoteQuery, claimed: ClaimedPlace | None = None) -> Finding:
         """Returns the best place of a quote as one piece.
 
         Args:
@@ -58,11 +58,11 @@ class Finder:
         """
         if not quote.ids:
             return ABSENT
-        places = self.preferred(self.corpus.occurrences(quote.ids), claimed)
+        places = self.order_by_claim(self.corpus.occurrences(quote.ids), claimed)
         whole = self._word_by_word(quote, places) or self._after_sign(quote, claimed)
         return whole or self.nearly(quote, claimed)
 
-    def _after_sign(self, quote: Sought, claimed: Claimed | None) -> Finding | None:
+    def _after_sign(self, quote: QuoteQuery, claimed: ClaimedPlace | None) -> Finding | None:
         """The place of a quote whose first character is a sign only because it begins there.
 
         In ``-1`` the dash is a sign, in ``A-1``, which holds it to the character, it is none.
@@ -70,9 +70,9 @@ class Finder:
         if len(quote.ids) < 2 or quote.words[0].raw not in _DASHES:
             return None
         number = quote.text.index(quote.words[1].raw, quote.start + 1)
-        rest = Sought(quote.text, quote.words[1:], quote.ids[1:], number, quote.end)
+        rest = QuoteQuery(quote.text, quote.words[1:], quote.ids[1:], number, quote.end)
         lead = quote.text[quote.start : number]
-        places = self.preferred(self.corpus.occurrences(rest.ids), claimed)
+        places = self.order_by_claim(self.corpus.occurrences(rest.ids), claimed)
         return self._word_by_word(rest, [at for at in places if self._follows(lead, at)])
 
     def _follows(self, lead: str, place: int) -> bool:
@@ -81,7 +81,7 @@ class Finder:
         source = self._texts[self.corpus.document_at(place)]
         return source.startswith(lead, start - len(lead)) if start >= len(lead) else False
 
-    def preferred(self, places: Ints, claimed: Claimed | None) -> list[int]:
+    def order_by_claim(self, places: Ints, claimed: ClaimedPlace | None) -> list[int]:
         """Returns places in the documents claimed, the nearest first, then the others."""
         listed: list[int] = places.tolist()
         if not claimed or not listed:
@@ -93,11 +93,13 @@ class Finder:
             first.sort(key=lambda place: abs(int(self.corpus.starts[place]) - at))
         return [*first, *places[~inside].tolist()]
 
-    def inside(self, places: Ints, claimed: Claimed) -> NDArray[np.bool_]:
+    def inside(self, places: Ints, claimed: ClaimedPlace) -> NDArray[np.bool_]:
         """Tells for each place whether it is in a document claimed."""
         return np.isin(self.corpus.documents_at(places), list(claimed.documents))
 
-    def compared(self, quote: Sought, first: int, past: int) -> tuple[bool, Stretch | None]:
+    def compare_characters(
+        self, quote: QuoteQuery, first: int, past: int
+    ) -> tuple[bool, Stretch | None]:
         """Compares characters where the words agree.
 
         Returns:
@@ -111,14 +113,14 @@ class Finder:
         head = _common_start(quote.before[::-1], lead[::-1])
         tail = _common_start(quote.after, source[end : end + len(quote.after)])
         rest = quote.before[: len(quote.before) - head] + quote.after[tail:]
-        wide = _trimmed(source, start - head, end + tail)
-        for a, b in (wide, (start, end), widened(source, start, end)):
+        wide = _trim(source, start - head, end + tail)
+        for a, b in (wide, (start, end), widen(source, start, end)):
             if between_words(source, a) and between_words(source, b):
                 exact = equal and _OUTER.issuperset(rest) and (a, b) in (wide, (start, end))
                 return exact, Stretch(first, past, a, b)
         return False, None
 
-    def nearly(self, quote: Sought, claimed: Claimed | None) -> Finding:
+    def nearly(self, quote: QuoteQuery, claimed: ClaimedPlace | None) -> Finding:
         """Returns the place that a quote was most likely taken from, and how it differs."""
         runs = self.corpus.runs(quote.ids)
         weights = [weight(word) for word in quote.words]
@@ -129,16 +131,16 @@ class Finder:
                 best = alignment
             if not best.changes:
                 break
-        near = self._judged(quote, best) if best else ABSENT
+        near = self._judge_alignment(quote, best) if best else ABSENT
         if near.verdict == "drift" or _is_close(near):
             return near
-        return self._stitched(runs, weights) or near
+        return self._stitch_runs(runs, weights) or near
 
     def stretch(self, first: int, past: int) -> Stretch:
         """Returns words of the corpus with the characters they are."""
         return Stretch(first, past, *self.corpus.span(first, past))
 
-    def _word_by_word(self, quote: Sought, places: Sequence[int]) -> Finding | None:
+    def _word_by_word(self, quote: QuoteQuery, places: Sequence[int]) -> Finding | None:
         """The first place with the quote's very characters, else the first that reads like it."""
         tried = (self._place(quote, place) for place in self._verbatim(quote, places))
         exact = next((finding for finding in tried if finding and finding.verdict == "exact"), None)
@@ -146,7 +148,7 @@ class Finder:
             return exact
         return next((finding for place in places if (finding := self._place(quote, place))), None)
 
-    def _verbatim(self, quote: Sought, places: Sequence[int]) -> Iterator[int]:
+    def _verbatim(self, quote: QuoteQuery, places: Sequence[int]) -> Iterator[int]:
         """The places where the characters are the quote's from the first word to the last."""
         core = quote.text[quote.start : quote.end]
         texts = self._texts
@@ -156,14 +158,14 @@ class Finder:
             if number in holding and texts[number].startswith(core, int(self.corpus.starts[place])):
                 yield place
 
-    def _place(self, quote: Sought, place: int) -> Finding | None:
-        exact, stretch = self.compared(quote, place, place + len(quote.ids))
+    def _place(self, quote: QuoteQuery, place: int) -> Finding | None:
+        exact, stretch = self.compare_characters(quote, place, place + len(quote.ids))
         if stretch is None:
             return None
         return Finding("exact" if exact else "drift", (stretch,), (), 1.0)
 
     def _anchors(
-        self, runs: list[Run], weights: list[float], claimed: Claimed | None
+        self, runs: list[Run], weights: list[float], claimed: ClaimedPlace | None
     ) -> Iterator[tuple[Run, int]]:
         """The likeliest places, best first, each as a run that stands there.
 
@@ -190,12 +192,12 @@ class Finder:
             run = heavy[int(owners[member])]
             yield run, int(origins[member]) + run.first
 
-    def _judged(self, quote: Sought, alignment: Alignment) -> Finding:
+    def _judge_alignment(self, quote: QuoteQuery, alignment: Alignment) -> Finding:
         """What an alignment means."""
         if alignment.score < ALIKE:
             return Finding("absent", score=alignment.score)
         first, past, gained = self._whole_words(alignment.first, alignment.past)
-        _, stretch = self.compared(quote, first, past)
+        _, stretch = self.compare_characters(quote, first, past)
         if stretch is None:
             return Finding("absent", score=alignment.score)
         changes = (*alignment.changes, *gained)
@@ -203,7 +205,10 @@ class Finder:
             return Finding("drift", (stretch,), (), 1.0)
         if len(alignment.cuts) == len(changes):
             return Finding(
-                "stitched", self._divided(stretch, alignment.cuts), changes, alignment.score
+                "stitched",
+                self._stretches_between(stretch, alignment.cuts),
+                changes,
+                alignment.score,
             )
         return Finding("altered", (stretch,), changes, alignment.score)
 
@@ -214,14 +219,16 @@ class Finder:
         source = corpus.documents[document].text
         low, high = int(corpus.firsts[document]), corpus.past_of(document)
         a, b = first, past
-        while a > low and not between_words(source, widened(source, *corpus.span(a, b))[0]):
+        while a > low and not between_words(source, widen(source, *corpus.span(a, b))[0]):
             a -= 1
-        while b < high and not between_words(source, widened(source, *corpus.span(a, b))[1]):
+        while b < high and not between_words(source, widen(source, *corpus.span(a, b))[1]):
             b += 1
         gained = [self.aligner.change((), *pair) for pair in ((a, first), (past, b))]
         return a, b, tuple(change for change in gained if change is not None)
 
-    def _divided(self, whole: Stretch, cuts: Iterable[tuple[int, int]]) -> tuple[Stretch, ...]:
+    def _stretches_between(
+        self, whole: Stretch, cuts: Iterable[tuple[int, int]]
+    ) -> tuple[Stretch, ...]:
         """A stretch without what was left out of it."""
         pieces, first = [], whole.first
         for a, b in cuts:
@@ -229,7 +236,7 @@ class Finder:
             first = b
         return (*pieces, self.stretch(first, whole.past))
 
-    def _stitched(self, runs: list[Run], weights: list[float]) -> Finding | None:
+    def _stitch_runs(self, runs: list[Run], weights: list[float]) -> Finding | None:
         """The few long runs that make up the whole quote, each from where it stands first."""
         pieces = [
             run for run in runs if run.size >= _PIECE_WORDS and _heft(run, weights) >= _PIECE_WEIGHT
@@ -269,7 +276,7 @@ def _common_start(one: str, other: str) -> int:
     return count
 
 
-def _trimmed(source: str, start: int, end: int) -> tuple[int, int]:
+def _trim(source: str, start: int, end: int) -> tuple[int, int]:
     """A range without outer white space."""
     text = source[start:end]
     start += len(text) - len(text.lstrip())

@@ -9,12 +9,12 @@ from recallm_core.checking.citing import Citer
 from recallm_core.checking.corpus import Corpus
 from recallm_core.checking.eliding import Elider
 from recallm_core.checking.finding import Finder
-from recallm_core.checking.places import Claimed, Finding
+from recallm_core.checking.places import ClaimedPlace, Finding
 from recallm_core.checking.quotes import SOUND, Quote, Verdict
 from recallm_core.checking.repairing import replacement
-from recallm_core.checking.sources import Sources, listed
+from recallm_core.checking.sources import Sources, collect_distinct
 from recallm_core.checking.words import words
-from recallm_core.checking.written import Written
+from recallm_core.checking.written import WrittenQuote
 from recallm_core.documents.document import Document
 from recallm_core.text.lexical import terms
 
@@ -33,7 +33,7 @@ class Judge:
     def __init__(
         self, documents: Iterable[Document | str], *, repair: bool, min_words: int
     ) -> None:
-        self.documents, order = listed(documents)
+        self.documents, order = collect_distinct(documents)
         self.corpus = Corpus(self.documents)
         self._elider = Elider(Finder(self.corpus))
         self._citer = Citer(self.corpus)
@@ -46,34 +46,36 @@ class Judge:
         """The documents by id."""
         return {document.id: document for document in self.documents}
 
-    def judge_all(self, quotes: Iterable[Written]) -> Iterator[Quote]:
+    def judge_all(self, quotes: Iterable[WrittenQuote]) -> Iterator[Quote]:
         """Yields the verdicts, in order; words merely set in quotation marks are passed over."""
         for written in quotes:
             quote = self.judge(written)
             if quote is not None:
                 yield quote
 
-    def judge(self, written: Written) -> Quote | None:
+    def judge(self, written: WrittenQuote) -> Quote | None:
         """Returns the verdict; None for what is no quotation."""
         short = self._is_short(written)
         if short and not terms(written.text):
             return None
         documents = self.references.resolve(written.claim)
         at = written.claim.at if written.claim else None
-        claimed = None if documents is None else Claimed(documents, at[0] if at else None)
+        claimed = None if documents is None else ClaimedPlace(documents, at[0] if at else None)
         finding = self._elider.find(written.text, claimed)
         if short and finding.verdict != "exact":
             return None
         return self._quote(written, finding, claimed)
 
-    def _is_short(self, written: Written) -> bool:
+    def _is_short(self, written: WrittenQuote) -> bool:
         if written.form != "marks" or (written.claim and written.claim.numbers):
             return False
         raw = words(written.text).raw
         spoken = sum(0.5 if len(word) == 1 and not word.isascii() else 1 for word in raw)
         return not raw or (spoken < self._min_words and not any(map(str.isdecimal, written.text)))
 
-    def _quote(self, written: Written, finding: Finding, claimed: Claimed | None) -> Quote:
+    def _quote(
+        self, written: WrittenQuote, finding: Finding, claimed: ClaimedPlace | None
+    ) -> Quote:
         verdict: Verdict = finding.verdict
         if verdict in SOUND and claimed is not None and self._is_elsewhere(finding, claimed):
             verdict = "misattributed"
@@ -102,10 +104,10 @@ class Judge:
             replacement=mended,
         )
 
-    def _is_elsewhere(self, finding: Finding, claimed: Claimed) -> bool:
+    def _is_elsewhere(self, finding: Finding, claimed: ClaimedPlace) -> bool:
         return self.corpus.document_at(finding.stretches[0].first) not in claimed.documents
 
-    def _ids(self, claimed: Claimed | None) -> tuple[str, ...] | None:
+    def _ids(self, claimed: ClaimedPlace | None) -> tuple[str, ...] | None:
         if claimed is None:
             return None
         return tuple(self.corpus.documents[number].id for number in sorted(claimed.documents))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from recallm_core.checking.pairs import CLOSES, pairs
-from recallm_core.checking.written import Claim, View, Written
+from recallm_core.checking.written import Claim, View, WrittenQuote
 
 _NUMBERS = r"\^?\d{1,3}(?:\s*[,;\u2013-]\s*\^?\d{1,3})*"
 _KIND = r"(?:source|src|doc|document|passage|context|ref)s?\.?\s*[#]?"
@@ -29,7 +29,7 @@ _PASSED = re.compile(
 _MARKERS = 8  # references in a row
 
 
-def in_marks(view: View) -> Iterator[Written]:
+def in_marks(view: View) -> Iterator[WrittenQuote]:
     """Yields the quotes in quotation marks, outermost ones only, in order.
 
     A quote lies within a paragraph or list item. Apostrophes, inches and code are no marks. A mark
@@ -38,7 +38,7 @@ def in_marks(view: View) -> Iterator[Written]:
     for pair in pairs(view.text):
         claim = reference(view.text, pair.start, pair.end + 1) if pair.closed else None
         close = CLOSES[view.text[pair.start]]
-        quote = view.written(pair.start + 1, pair.end, "marks", claim, close)
+        quote = view.quote_in(pair.start + 1, pair.end, "marks", claim, close)
         if quote is not None:
             yield quote
 
@@ -58,12 +58,16 @@ def reference(text: str, start: int, end: int) -> Claim | None:
     return Claim(names=names, loose=True) if names else None
 
 
-def bracketed(text: str) -> Iterator[tuple[int, int, Claim]]:
+def claims_in_brackets(text: str) -> Iterator[tuple[int, int, Claim]]:
     """Yields where each pair of brackets stands in a text, and the source that it may name."""
     for match in _IN_BRACKETS.finditer(text):
         numbered = _REFERENCE.fullmatch(match[0])
         names = (" ".join(match[0][1:-1].split()),)
-        claim = Claim(listed(_named(numbered))) if numbered else Claim(names=names, loose=True)
+        claim = (
+            Claim(parse_numbers(_numbers_text(numbered)))
+            if numbered
+            else Claim(names=names, loose=True)
+        )
         yield *match.span(), claim
 
 
@@ -72,12 +76,12 @@ def last_reference(text: str) -> tuple[int, tuple[int, ...]]:
     numbers: list[int] = []
     end = len(text.rstrip())
     while match := _LAST.search(text, max(0, end - _BEFORE), end):
-        numbers = [*listed(_named(match)), *numbers]
+        numbers = [*parse_numbers(_numbers_text(match)), *numbers]
         end = len(text[: match.start()].rstrip())
     return (end if numbers else len(text)), tuple(dict.fromkeys(numbers))
 
 
-def listed(numbers: str) -> tuple[int, ...]:
+def parse_numbers(numbers: str) -> tuple[int, ...]:
     """Returns the numbers of a reference; a range's ends only stand for themselves.
 
     Documents are counted from 1, so that a 0 (``【4:0†source】``) says nothing of which it is.
@@ -93,7 +97,7 @@ def _numbers_after(text: str, end: int) -> tuple[int, ...]:
         match = _REFERENCE.match(text, gap.end() if gap else at)
         if match is None:
             break
-        numbers += listed(_named(match))
+        numbers += parse_numbers(_numbers_text(match))
         at = match.end()
     return tuple(dict.fromkeys(numbers))
 
@@ -104,8 +108,8 @@ def _number_before(text: str, start: int) -> tuple[int, ...]:
     line = max(text.rfind("\n", near, start) + 1, near)
     head = text[line:start].strip(" \t:-*\u2022>.")
     match = _REFERENCE.fullmatch(head)
-    return listed(_named(match)) if match else ()
+    return parse_numbers(_numbers_text(match)) if match else ()
 
 
-def _named(match: re.Match[str]) -> str:
+def _numbers_text(match: re.Match[str]) -> str:
     return next(group for group in match.groups() if group)

@@ -16,7 +16,7 @@ from typing import Any
 
 from recallm_core.answers.answer import Answer
 from recallm_core.checking.reading import read
-from recallm_core.checking.written import Claim, Written
+from recallm_core.checking.written import Claim, WrittenQuote
 from recallm_core.documents.document import Document
 from recallm_core.errors import MessageError
 
@@ -38,7 +38,7 @@ class Reading:
     """
 
     text: str
-    quotes: tuple[Written, ...]
+    quotes: tuple[WrittenQuote, ...]
     documents: tuple[Document, ...] = ()
 
 
@@ -56,7 +56,7 @@ class _Parts:
     """A message taken apart."""
 
     text: str = ""
-    quotes: list[Written] = field(default_factory=list)
+    quotes: list[WrittenQuote] = field(default_factory=list)
     marks: list[_Mark] = field(default_factory=list)
     nodes: list[Document] = field(default_factory=list)
     names: list[tuple[str, ...]] = field(default_factory=list)  # of each node, by its number
@@ -78,14 +78,17 @@ def read_any(message: Any) -> Reading:
             f"expected a text, or a message with content, got {type(message).__name__}; pass the "
             "text itself, or the message or response as the provider or framework returned it"
         )
-    inline = [_numbered(_attributed(written, parts.marks), parts) for written in read(parts.text)]
+    inline = [
+        _resolve_node_numbers(_attribute(written, parts.marks), parts)
+        for written in read(parts.text)
+    ]
     quotes = sorted([*inline, *parts.quotes], key=_order)
     return Reading(parts.text, tuple(quotes), tuple(parts.nodes))
 
 
 def _from_answer(answer: Answer) -> Reading:
     cited = [
-        Written(
+        WrittenQuote(
             c.text, c.answer_start, c.answer_end, "citation",
             Claim(names=(c.document_id,), at=(c.start, c.end)),
         )
@@ -95,7 +98,7 @@ def _from_answer(answer: Answer) -> Reading:
     return Reading(answer.text, tuple(quotes), tuple(answer.sources.values()))
 
 
-def _order(written: Written) -> tuple[bool, int, int]:
+def _order(written: WrittenQuote) -> tuple[bool, int, int]:
     start, end = written.start, written.end
     return (start is None, start or 0, end or 0)
 
@@ -137,14 +140,14 @@ def _last(value: Any) -> Any:
 def _take_content(value: str | Sequence[Any], parts: _Parts, *, joint: str) -> None:
     for block in [value] if isinstance(value, str) else value:
         text = block if isinstance(block, str) else _get(block, "text")
-        annotations = list(_listed(_get(block, "citations")))
-        annotations += _listed(_get(block, "annotations"))
+        annotations = list(_as_list(_get(block, "citations")))
+        annotations += _as_list(_get(block, "annotations"))
         if text is not None and not isinstance(text, str):  # OpenAI's assistants: {"value": ...}
-            annotations += _listed(_get(text, "annotations"))
+            annotations += _as_list(_get(text, "annotations"))
             text = _get(text, "value")
         cited = _get(_get(block, "cited_content"), "text")
         if isinstance(cited, str):
-            parts.quotes.append(Written(cited, None, None, "citation", _claim(block)))
+            parts.quotes.append(WrittenQuote(cited, None, None, "citation", _claim(block)))
         if not isinstance(text, str):
             continue
         if parts.text and text:
@@ -160,7 +163,7 @@ def _take_beside(message: Any, parts: _Parts) -> None:
     extra = _get(message, "additional_kwargs")
     for holder in (message, extra):
         for name in ("citations", "annotations"):
-            for annotation in _listed(_get(holder, name)):
+            for annotation in _as_list(_get(holder, name)):
                 _take_annotation(annotation, parts, 0, len(parts.text))
 
 
@@ -173,7 +176,7 @@ def _take_annotation(annotation: Any, parts: _Parts, start: int, end: int) -> No
     quote = _get(inner, "cited_text") or _get(inner, "quote")
     claim = _claim(annotation, inner)
     if isinstance(quote, str) and quote.strip():
-        parts.quotes.append(Written(quote.strip(), start, end, "citation", claim))
+        parts.quotes.append(WrittenQuote(quote.strip(), start, end, "citation", claim))
     elif claim is not None:
         at = _get(annotation, "index")
         if first is None and isinstance(at, int) and _get(annotation, "type") == "file_citation":
@@ -202,7 +205,7 @@ def _claim(*holders: Any) -> Claim | None:
             if isinstance(value, int) and value >= 0:
                 numbers.append(value + 1)
         names += [v for name in _SOURCES if isinstance(v := _get(holder, name), str) and v.strip()]
-        names += [name for name in _listed(_get(holder, "document_ids")) if isinstance(name, str)]
+        names += [name for name in _as_list(_get(holder, "document_ids")) if isinstance(name, str)]
         first, past = _get(holder, "start_char_index"), _get(holder, "end_char_index")
         if isinstance(first, int) and isinstance(past, int):
             at = (first, past)
@@ -216,19 +219,19 @@ def _deeper(holders: Iterable[Any]) -> Iterator[Any]:
     for holder in holders:
         yield holder
         yield _get(holder, "extras")
-        for source in _listed(_get(holder, "sources")):
+        for source in _as_list(_get(holder, "sources")):
             yield source
             yield _get(source, "document")
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
 def _take_nodes(message: Any, parts: _Parts) -> None:
     """The texts that a framework's result was made from, in the order of their numbers."""
     for name in ("source_nodes", "context"):
-        for entry in _listed(_get(message, name)):
+        for entry in _as_list(_get(message, name)):
             node = _get(entry, "node") or entry
             text = _get(node, "page_content") or _get(node, "text")
             if not isinstance(text, str):
@@ -243,7 +246,7 @@ def _take_nodes(message: Any, parts: _Parts) -> None:
             parts.nodes.append(Document(body, known[0] if known else None))
 
 
-def _attributed(written: Written, marks: Sequence[_Mark]) -> Written:
+def _attribute(written: WrittenQuote, marks: Sequence[_Mark]) -> WrittenQuote:
     """A quote with the source that an annotation names for it, where the words name none."""
     if written.start is None or written.end is None:
         return written
@@ -256,7 +259,7 @@ def _attributed(written: Written, marks: Sequence[_Mark]) -> Written:
     return written
 
 
-def _numbered(written: Written, parts: _Parts) -> Written:
+def _resolve_node_numbers(written: WrittenQuote, parts: _Parts) -> WrittenQuote:
     """A quote whose ``[2]`` means the second source node."""
     claim = written.claim
     if claim is None or not claim.numbers or not parts.names or written.form == "citation":

@@ -53,16 +53,16 @@ def to_html(report: QuoteReport) -> str:
             f'<style>{style}</style>\n</head>\n<body class="recallm page" id="r">\n',
             f"<header><h1>{_text(summary(report))}</h1></header>\n<main>\n",
             '<section class="answer" aria-label="Text"><h2>Text</h2>\n<div class="text">',
-            *_marked(report),
+            *_link_quotes(report),
             '</div></section>\n<section class="sources" aria-label="Quotes"><h2>Quotes</h2>\n',
             *(_card(report, n, quote) for n, quote in enumerate(report.quotes, 1)),
-            *_unsupported(report),
+            *_unsupported_html(report),
             "</section>\n</main>\n</body>\n</html>\n",
         )
     )
 
 
-def _marked(report: QuoteReport) -> Iterator[str]:
+def _link_quotes(report: QuoteReport) -> Iterator[str]:
     text = report.original
     ranges = [
         (quote.start, quote.end, number)
@@ -89,7 +89,7 @@ def _card(report: QuoteReport, number: int, quote: Quote) -> str:
     )
 
 
-def _unsupported(report: QuoteReport) -> Iterator[str]:
+def _unsupported_html(report: QuoteReport) -> Iterator[str]:
     if report.claims:
         yield f"<h2>{_text(claims_summary(report))}</h2>\n"
         yield from (f'<p class="from">{_text(claim.text)}</p>' for claim in report.unsupported)

@@ -92,12 +92,12 @@ class _Scan:
                 if at == len(text):
                     yield Pair(i, i, closed=False, certain=False)
                 continue
-            pair = self._closed(i)
+            pair = self._pair_at(i)
             if pair.end > i or not pair.certain:
                 yield pair
             at = max(at, pair.end + 1)
 
-    def _closed(self, i: int) -> Pair:
+    def _pair_at(self, i: int) -> Pair:
         """The quote that opens at ``i``; empty where it is none."""
         text, mark = self._text, self._text[i]
         limit = self._limit(i)

@@ -13,7 +13,7 @@ SEVERITY: dict[Found, int] = {"exact": 0, "drift": 1, "altered": 2, "stitched": 
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedPlace:
     """Where a quote is said to be from.
 
     Attributes:
@@ -26,7 +26,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class QuoteQuery:
     """A quote ready to be looked for.
 
     Attributes:

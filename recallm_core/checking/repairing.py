@@ -6,14 +6,14 @@ import html
 import re
 from collections.abc import Sequence
 
-from recallm_core.checking.fields import encoded
+from recallm_core.checking.fields import escape_json
 from recallm_core.checking.quotes import Quote
-from recallm_core.checking.written import Written
+from recallm_core.checking.written import WrittenQuote
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 
 
-def replacement(written: Written, slices: Sequence[str]) -> str | None:
+def replacement(written: WrittenQuote, slices: Sequence[str]) -> str | None:
     """Returns what to put in a quote's place so that it reads as the document does.
 
     Args:
@@ -33,7 +33,7 @@ def replacement(written: Written, slices: Sequence[str]) -> str | None:
         return html.escape(text, quote=False)
     if written.form == "block":
         return "\n> ".join(text.splitlines())
-    return encoded(text)
+    return escape_json(text)
 
 
 def _stop(quote: str, source: str) -> str:
@@ -41,7 +41,7 @@ def _stop(quote: str, source: str) -> str:
     return quote[-1] if quote[-1:] in (".", ",") and source[-1:].isalnum() else ""
 
 
-def repaired(text: str, quotes: Sequence[Quote]) -> str:
+def repair_text(text: str, quotes: Sequence[Quote]) -> str:
     """Returns the text with each quote's replacement in its place."""
     pieces, at = [], 0
     for quote in quotes:
@@ -51,7 +51,7 @@ def repaired(text: str, quotes: Sequence[Quote]) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def shifted(quotes: Sequence[Quote], start: int, end: int) -> tuple[int, int]:
+def shift_range(quotes: Sequence[Quote], start: int, end: int) -> tuple[int, int]:
     """Returns where a range of the original that no repair cuts stands in the repaired text."""
     moves = [
         (quote.end, len(quote.replacement) - (quote.end - quote.start))
@@ -62,7 +62,7 @@ def shifted(quotes: Sequence[Quote], start: int, end: int) -> tuple[int, int]:
     return start + before, end + sum(move for at, move in moves if at <= end)
 
 
-def moved(quotes: Sequence[Quote]) -> list[tuple[int | None, int | None]]:
+def ranges_after_repair(quotes: Sequence[Quote]) -> list[tuple[int | None, int | None]]:
     """Returns where each quote stands in the repaired text."""
     shift, places = 0, []
     for quote in quotes:

@@ -13,7 +13,7 @@ from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Trace
 from recallm_core.checking.claims import Claim
 from recallm_core.checking.quotes import VERDICTS, Quote
-from recallm_core.checking.repairing import moved, repaired, shifted
+from recallm_core.checking.repairing import ranges_after_repair, repair_text, shift_range
 from recallm_core.documents.document import Document
 
 
@@ -39,7 +39,7 @@ class QuoteReport:
     @cached_property
     def text(self) -> str:
         """The text with its repairs; the original where there are none."""
-        return repaired(self.original, self.quotes)
+        return repair_text(self.original, self.quotes)
 
     @property
     def repairs(self) -> int:
@@ -70,7 +70,7 @@ class QuoteReport:
     @cached_property
     def answer(self) -> Answer:
         """The text as an answer that cites its sound quotes, and what was found for its claims."""
-        places = zip(self.quotes, moved(self.quotes), strict=True)
+        places = zip(self.quotes, ranges_after_repair(self.quotes), strict=True)
         cited = tuple(
             replace(quote.citation, answer_start=start, answer_end=end)
             for quote, (start, end) in places
@@ -80,7 +80,7 @@ class QuoteReport:
             replace(claim.citation, answer_start=start, answer_end=end)
             for claim in self.claims
             if claim.citation is not None
-            for start, end in [shifted(self.quotes, claim.start, claim.end)]
+            for start, end in [shift_range(self.quotes, claim.start, claim.end)]
         )
         return Answer(
             text=self.text,

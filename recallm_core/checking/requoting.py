@@ -62,7 +62,9 @@ def requote(
     count = whole_number("max_quotes", max_quotes)
     documents = tuple(report.sources.values())
     return tuple(
-        Requote(quote, _recalled(llm.answer(_question(report, quote), documents, **settings)))
+        Requote(
+            quote, _recalled_citation(llm.answer(_question(report, quote), documents, **settings))
+        )
         for quote in report.problems[:count]
     )
 
@@ -79,6 +81,6 @@ def _sentences_of(text: str, quote: Quote) -> str:
     return " ".join(parts) or quote.text
 
 
-def _recalled(answer: Answer) -> Citation | None:
+def _recalled_citation(answer: Answer) -> Citation | None:
     recalled: Iterable[Citation] = (c for c in answer.citations if c.basis == "recalled")
     return next(iter(recalled), None)

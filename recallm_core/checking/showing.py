@@ -59,7 +59,7 @@ def to_dict(report: QuoteReport) -> dict[str, Any]:
 def to_text(report: QuoteReport) -> str:
     """Returns a line for each quote with what the document says, and the counts."""
     lines = [line for n, quote in enumerate(report.quotes, 1) for line in _lines(n, quote)]
-    lines += [f"unsupported: {shortened(claim.text)}" for claim in report.unsupported]
+    lines += [f"unsupported: {shorten(claim.text)}" for claim in report.unsupported]
     if report.claims:
         lines.append(claims_summary(report))
     return "\n".join([*lines, summary(report)]) + "\n"
@@ -97,9 +97,9 @@ def to_markdown(report: QuoteReport) -> str:
 def details(quote: Quote) -> Iterator[str]:
     """Yields what the documents say of a quote, in lines for people."""
     if quote.citation is not None and quote.verdict != "stitched":
-        yield f"{place_of(quote.citation)}: {shortened(quote.citation.text)}"
+        yield f"{place_of(quote.citation)}: {shorten(quote.citation.text)}"
     for piece in quote.pieces:
-        yield f"{place_of(piece)}: {shortened(piece.text)}"
+        yield f"{place_of(piece)}: {shorten(piece.text)}"
     for change in quote.changes:
         yield f"{change.kind}: {_put(change.written)} for {_put(change.found)}"
     if quote.verdict == "misattributed":
@@ -107,7 +107,7 @@ def details(quote: Quote) -> Iterator[str]:
         yield f"said to be from {named}"
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Returns the beginning of a text on one line."""
     line = one_line(text)
     return line if len(line) <= _SHOWN else line[:_SHOWN] + " \u2026"
@@ -118,7 +118,7 @@ def _put(words: str) -> str:
 
 
 def _lines(number: int, quote: Quote) -> Iterator[str]:
-    yield f"[{number}] {quote.verdict}: {shortened(quote.text)}"
+    yield f"[{number}] {quote.verdict}: {shorten(quote.text)}"
     if not quote.sound or quote.verdict == "drift":
         yield from (f"    {line}" for line in details(quote))
 

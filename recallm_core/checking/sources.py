@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from recallm_core.checking.written import Claim
 from recallm_core.documents.document import Document, DocumentSet, collect, content_id
-from recallm_core.rendering.interchange import described
+from recallm_core.rendering.interchange import csl_authors_and_date
 
 _LEAST = 4  # characters of a name that is looked for inside a remark
 _YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)")
@@ -43,7 +43,7 @@ class Sources:
         """Returns the documents meant; None where nothing is said, empty where there is none."""
         if claim is None:
             return None
-        named = {n for name in claim.names for n in self._named(name, loose=claim.loose)}
+        named = {n for name in claim.names for n in self._documents_named(name, loose=claim.loose)}
         if named:
             return frozenset(named)
         if claim.numbers:
@@ -56,17 +56,17 @@ class Sources:
         if claim.numbers:
             return True
         meant = self.resolve(claim) or frozenset()
-        words = set(_PARTS.findall(_PLACE.sub(" ", _folded(" ".join(claim.names)))))
+        words = set(_PARTS.findall(_PLACE.sub(" ", _fold_name(" ".join(claim.names)))))
         return bool(meant) and words <= _BESIDE_NAMES.union(*(self._words[n] for n in meant))
 
-    def _named(self, name: str, *, loose: bool) -> set[int]:
-        folded = _folded(name)
+    def _documents_named(self, name: str, *, loose: bool) -> set[int]:
+        folded = _fold_name(name)
         places = self._by_name.get(folded) or self._by_stem.get(folded)
         if places is None and loose:
-            places = self._mentioned(folded) or self._written_by(folded)
+            places = self._documents_mentioned(folded) or self._written_by(folded)
         return places or set()
 
-    def _mentioned(self, remark: str) -> set[int]:
+    def _documents_mentioned(self, remark: str) -> set[int]:
         """The documents with the longest name that a remark holds as whole words."""
         inside = [
             name
@@ -87,7 +87,7 @@ class Sources:
         }
 
 
-def listed(documents: Iterable[Document | str]) -> tuple[DocumentSet, list[int]]:
+def collect_distinct(documents: Iterable[Document | str]) -> tuple[DocumentSet, list[int]]:
     """Returns the distinct documents, and which of them was given at each place of the list.
 
     Raises:
@@ -106,18 +106,18 @@ def _names(document: Document) -> Iterator[str]:
     declared = document.metadata.get("source")
     for name in (document.id, document.title, origin, declared):
         if isinstance(name, str) and name.strip():
-            yield _folded(name)
+            yield _fold_name(name)
             if "/" in name or "\\" in name:
-                yield _folded(PurePath(name.replace("\\", "/")).name)
+                yield _fold_name(PurePath(name.replace("\\", "/")).name)
 
 
 def _authors_and_years(document: Document) -> tuple[set[str], set[str]]:
     """The words of the authors' names, and the years, that a document's metadata hold."""
-    fields = described(document.metadata)
+    fields = csl_authors_and_date(document.metadata)
     names = " ".join(author["literal"] for author in fields.get("author", ()))
     dates = fields.get("issued", {}).get("raw", "")
-    return set(_PARTS.findall(_folded(names))) - {"and"}, set(_YEAR.findall(dates))
+    return set(_PARTS.findall(_fold_name(names))) - {"and"}, set(_YEAR.findall(dates))
 
 
-def _folded(name: str) -> str:
+def _fold_name(name: str) -> str:
     return " ".join(name.casefold().split()).strip("\"'`*_<> ")

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from recallm_core.checking.judging import Judge
 from recallm_core.checking.quotes import Quote
-from recallm_core.checking.reading import read, settled
+from recallm_core.checking.reading import read, read_settled
 from recallm_core.checking.report import QuoteReport
-from recallm_core.checking.written import Written
+from recallm_core.checking.written import WrittenQuote
 from recallm_core.documents.document import Document
 
 _SMALL = 4_096  # characters that are cheap to read again with each piece
@@ -48,8 +48,8 @@ class QuoteChecker:
         if len(self._rest) < self._due:
             return []
         base = len(self._text)
-        complete, past = settled(self._rest, whole=base == 0)
-        quotes = self._judged(complete[self._taken :], base)
+        complete, past = read_settled(self._rest, whole=base == 0)
+        quotes = self._judge_quotes(complete[self._taken :], base)
         gone = sum((written.start or 0) < past for written in complete)
         self._taken = max(self._taken, len(complete)) - gone
         self._text += self._rest[:past]
@@ -62,7 +62,7 @@ class QuoteChecker:
         """Returns the quotes that are left, as the text is complete."""
         base = len(self._text)
         rest = read(self._rest, whole=base == 0)[self._taken :]
-        quotes = self._judged(rest, base)
+        quotes = self._judge_quotes(rest, base)
         self._text += self._rest
         self._rest, self._taken, self._due = "", 0, 0
         return quotes
@@ -73,13 +73,13 @@ class QuoteChecker:
         text = self._text + self._rest
         return QuoteReport(text, tuple(self._quotes), (), self._judge.sources)
 
-    def _judged(self, complete: Iterable[Written], base: int) -> list[Quote]:
-        quotes = list(self._judge.judge_all(_moved(written, base) for written in complete))
+    def _judge_quotes(self, complete: Iterable[WrittenQuote], base: int) -> list[Quote]:
+        quotes = list(self._judge.judge_all(_shift(written, base) for written in complete))
         self._quotes += quotes
         return quotes
 
 
-def _moved(written: Written, base: int) -> Written:
+def _shift(written: WrittenQuote, base: int) -> WrittenQuote:
     if written.start is None or written.end is None:
         return written
     return replace(written, start=written.start + base, end=written.end + base)

@@ -27,7 +27,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenQuote:
     """A quote as it is written.
 
     Attributes:
@@ -64,14 +64,14 @@ class View:
         """A part that reads as it is written."""
         return cls(text[start:end], range(start, end + 1))
 
-    def written(
+    def quote_in(
         self,
         start: int,
         end: int,
         form: Form,
         claim: Claim | None = None,
         close: str = "",
-    ) -> Written | None:
+    ) -> WrittenQuote | None:
         """The quote in a range, without outer white space; None where nothing is left of it."""
         text = self.text[start:end]
         start += len(text) - len(text.lstrip())
@@ -79,4 +79,4 @@ class View:
         if not core:
             return None
         end = start + len(core)
-        return Written(core, self.places[start], self.places[end], form, claim, close)
+        return WrittenQuote(core, self.places[start], self.places[end], form, claim, close)

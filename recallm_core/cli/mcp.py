@@ -141,11 +141,13 @@ def _library(args: argparse.Namespace) -> Library:
         raise RecallmError(f"two indexes have the same name: {', '.join(sorted(names))}")
     paths = [str(path) for path in args.docs]
 
-    def indexed(documents: Sequence[Document], progress: Callable[[int, int], None]) -> CorpusIndex:
+    def index_documents(
+        documents: Sequence[Document], progress: Callable[[int, int], None]
+    ) -> CorpusIndex:
         return index_cache.cached_index(
             paths, documents, root=index_cache.folder(), progress=progress
         )
 
     return Library(
-        args.docs, indexes=dict(zip(names, args.index, strict=True)), make_index=indexed
+        args.docs, indexes=dict(zip(names, args.index, strict=True)), make_index=index_documents
     )  # fmt: skip

@@ -58,7 +58,7 @@ class Desk:
         _check_question(question, "question")
         source = self._source(paths, index, watch)
         watch.now("loading the model")
-        model = self._loaded()
+        model = self._load_once()
         watch.now("the model is reading")
         with model.stream(question, self._fitting(source, model, watch)) as stream:
             watch.on_stop(stream.close)
@@ -140,7 +140,7 @@ class Desk:
             return self.library.index_of(source, watch)
         return source
 
-    def _loaded(self) -> RecaLLM:
+    def _load_once(self) -> RecaLLM:
         with self._loading:
             if self._model is None:
                 self._model = self._load()

@@ -48,7 +48,7 @@ class Library:
             raise DocumentError("nothing to serve: name a folder of documents, or an index")
         self._folders: list[Folder] = []
         for path in folders:
-            self._folders.append(_opened(path))
+            self._folders.append(_open_folder(path))
         self._make_index = make_index or _in_memory
         self._lock = ForkSafeLock()
         self._state: list[State] | None = None
@@ -148,7 +148,9 @@ class Shelf:
         Raises:
             DocumentError: A name means none of the documents.
         """
-        return tuple(dict.fromkeys(document for path in paths for document in self._named(path)))
+        return tuple(
+            dict.fromkeys(document for path in paths for document in self._find_documents(path))
+        )
 
     def one(self, name: str) -> Document:
         """Returns the one document that a name means.
@@ -156,13 +158,13 @@ class Shelf:
         Raises:
             DocumentError: It means none, or several.
         """
-        documents = self._named(name)
+        documents = self._find_documents(name)
         if len(documents) > 1:
             ids = ", ".join(repr(document.id) for document in documents[:_SHOWN])
             raise DocumentError(f"{shown(name)} means {len(documents)} documents; name one: {ids}")
         return documents[0]
 
-    def _named(self, path: str) -> list[Document]:
+    def _find_documents(self, path: str) -> list[Document]:
         if path in self.by_id:
             return [self.by_id[path]]
         name = path.removeprefix("./").rstrip("/")
@@ -180,7 +182,7 @@ class Shelf:
         return documents
 
 
-def _opened(path: Path) -> Folder:
+def _open_folder(path: Path) -> Folder:
     try:
         return Folder(path.absolute())
     except OSError as error:

@@ -155,7 +155,7 @@ class RecallServer(MCPServer[Any]):
 
     async def list_resources(self) -> list[Resource]:
         """Returns the documents, at most ``MOST_LISTED``, as they are now."""
-        shelf = await self._watched(self._desk.library.shelf)
+        shelf = await self._run_silently(self._desk.library.shelf)
         return [
             Resource(
                 uri=SCHEME + quote(document.id, safe="/"),
@@ -169,12 +169,12 @@ class RecallServer(MCPServer[Any]):
 
     async def _document(self, name: str) -> str:
         try:
-            shelf = await self._watched(self._desk.library.shelf)
+            shelf = await self._run_silently(self._desk.library.shelf)
             return shelf.one(name).text
         except RecallmError as error:
             raise ResourceNotFoundError(str(error)) from error
 
-    async def _watched(self, work: Callable[[Watch], Result]) -> Result:
+    async def _run_silently(self, work: Callable[[Watch], Result]) -> Result:
         async def silent(*_: Any) -> None:
             """Listing and reading have no progress."""
 

@@ -76,7 +76,9 @@ async def run_watched(
     async with anyio.create_task_group() as group:
         group.start_soon(_notes, watch, tell, every)
         try:
-            result = await anyio.to_thread.run_sync(_tried, work, watch, abandon_on_cancel=True)
+            result = await anyio.to_thread.run_sync(
+                _result_or_failure, work, watch, abandon_on_cancel=True
+            )
         finally:
             watch.stop()
             group.cancel_scope.cancel()
@@ -92,7 +94,7 @@ class Failure:
     error: Exception
 
 
-def _tried(work: Callable[[Watch], Result], watch: Watch) -> Result | Failure:
+def _result_or_failure(work: Callable[[Watch], Result], watch: Watch) -> Result | Failure:
     try:
         return work(watch)
     except Exception as error:

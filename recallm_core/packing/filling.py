@@ -27,7 +27,7 @@ class Item:
     anchor: ScoredChunk | None = None
 
     @property
-    def retrieved(self) -> bool:
+    def is_retrieved(self) -> bool:
         """Whether it is a chunk that was found for the question."""
         return self.anchor is None
 
@@ -53,7 +53,7 @@ class Filling:
         texts: Mapping[str, str],
         chunk_tokens: Callable[[ScoredChunk], int] | None,
     ) -> None:
-        self._budget, self._count, self._overhead = budget, memoised(count), overhead
+        self._budget, self._count, self._overhead = budget, memoise(count), overhead
         self._titles, self._texts = titles, texts
         self._estimate = chunk_tokens or (lambda chunk: self._count(chunk.text))
         self._accepted: dict[Item, int] = {}  # with what each was estimated to add
@@ -112,7 +112,7 @@ class Filling:
             if len(misses) >= _MISSES:
                 return misses + list(items[place:])
             reason = self._offer(item)
-            if reason is not None and item.retrieved:
+            if reason is not None and item.is_retrieved:
                 self._reasons[item.chunk] = reason
             if reason == "budget":
                 misses.append(item)
@@ -183,7 +183,7 @@ class Filling:
         while items and tokens > 0:
             item, cost = items.pop()
             tokens -= cost
-            if item.retrieved:
+            if item.is_retrieved:
                 self._reasons[item.chunk] = "budget"
         self._rebuild(dict(items))
 
@@ -196,7 +196,7 @@ class Filling:
         gone = {item for item in self._accepted if any(_inside(item.chunk, p) for p in dropped)}
         self._rebuild({item: cost for item, cost in self._accepted.items() if item not in gone})
         for item in gone:
-            if item.retrieved:
+            if item.is_retrieved:
                 self._reasons[item.chunk] = "duplicate"
 
     def _rebuild(self, items: Mapping[Item, int]) -> None:
@@ -267,7 +267,7 @@ class Filling:
 
     def left_out(self, ranked: Sequence[ScoredChunk]) -> list[tuple[ScoredChunk, Reason]]:
         """Returns the candidates that aren't in the pack, each with the reason, best first."""
-        inside = {item.chunk for item in self._accepted if item.retrieved}
+        inside = {item.chunk for item in self._accepted if item.is_retrieved}
         return [
             (chunk, self._reasons.get(chunk, "budget")) for chunk in ranked if chunk not in inside
         ]
@@ -327,13 +327,13 @@ def _continues(last: Duplicate, copy: Duplicate) -> bool:
     )
 
 
-def memoised(count: Callable[[str], int]) -> Callable[[str], int]:
+def memoise(count: Callable[[str], int]) -> Callable[[str], int]:
     """Returns a count that looks at each text once."""
     known: dict[str, int] = {}
 
-    def counted(text: str) -> int:
+    def count_once(text: str) -> int:
         if text not in known:
             known[text] = count(text)
         return known[text]
 
-    return counted
+    return count_once

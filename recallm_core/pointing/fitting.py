@@ -12,7 +12,7 @@ from recallm_core.documents.chunking import chunk
 from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
 from recallm_core.errors import ContextOverflowError, MissingExtraError
 from recallm_core.packing import Overhead, Pack, pack
-from recallm_core.pointing.numbering import numbered
+from recallm_core.pointing.numbering import number_sentences
 from recallm_core.text.lexical import terms
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SizedPrompt(Protocol):
         """Its tokens."""
 
 
-def fitted(
+def fit_passages(
     index: Packs,
     question: str,
     prompt_of: Callable[[Sequence[Passage]], SizedPrompt],
@@ -79,7 +79,7 @@ def fitted(
     """
 
     def line_tokens(text: str) -> int:
-        rows = numbered([Passage("", 0, len(text), text)])
+        rows = number_sentences([Passage("", 0, len(text), text)])
         return sum(count(row.text) + _POINTER for row in rows)
 
     def heading(passage: Passage) -> int:
@@ -155,7 +155,9 @@ def check_size(documents: Iterable[Document], max_tokens: int, count: Count) -> 
         raise ContextOverflowError(size * count(sample) // len(sample), 0, max_tokens)
 
 
-def unshown(documents: Iterable[Document], passages: Sequence[Passage]) -> tuple[Location, ...]:
+def unshown_ranges(
+    documents: Iterable[Document], passages: Sequence[Passage]
+) -> tuple[Location, ...]:
     """Returns the ranges of documents that no passage holds, but for white space.
 
     A document whose text another one stands for is shown.

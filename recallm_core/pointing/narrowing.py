@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 Range = tuple[int, int]
 
 
-def narrowed(sentence: str, statement: str) -> Range:
+def narrow(sentence: str, statement: str) -> Range:
     """Returns the range of a sentence that holds all content words it shares with a statement.
 
     It is made of whole clauses. The sentence stays whole where it is short, in a script whose
@@ -49,12 +49,12 @@ def _is_known(sentence: str) -> bool:
 def _clauses(sentence: str) -> Iterator[Range]:
     begin = 0
     for match in _BREAK.finditer(sentence):
-        yield from _trimmed(sentence, begin, match.start())
+        yield from _trim(sentence, begin, match.start())
         begin = match.end()
-    yield from _trimmed(sentence, begin, len(sentence))
+    yield from _trim(sentence, begin, len(sentence))
 
 
-def _trimmed(sentence: str, start: int, end: int) -> Iterator[Range]:
+def _trim(sentence: str, start: int, end: int) -> Iterator[Range]:
     clause = sentence[start:end]
     if clause.strip():
         yield start + len(clause) - len(clause.lstrip()), start + len(clause.rstrip())

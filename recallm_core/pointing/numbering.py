@@ -43,7 +43,7 @@ class NumberedSentence:
     text: str
 
 
-def numbered(passages: Sequence[Passage]) -> tuple[NumberedSentence, ...]:
+def number_sentences(passages: Sequence[Passage]) -> tuple[NumberedSentence, ...]:
     """Returns the sentences of passages in order; equal passages give equal numbers.
 
     Together they hold every character that isn't white space. None crosses a passage, and none is
@@ -78,7 +78,7 @@ def lines(sentence_row: Sequence[NumberedSentence], passages: Sequence[Passage])
     return "\n\n".join(blocks)
 
 
-def quoted(text: str) -> str:
+def as_json_string(text: str) -> str:
     """Returns a text as a JSON string of one line, without marks of chat templates."""
     plain = json.dumps(text, ensure_ascii=False)
     return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", plain)
@@ -86,11 +86,11 @@ def quoted(text: str) -> str:
 
 def _heading(passage: int, passages: Sequence[Passage]) -> str:
     title = passages[passage].title
-    return f"Document {passage + 1}" + (f", {quoted(title)}:" if title else ":")
+    return f"Document {passage + 1}" + (f", {as_json_string(title)}:" if title else ":")
 
 
 def _line(sentence: NumberedSentence) -> str:
-    return f"[{sentence.number}] {quoted(sentence.text)}"
+    return f"[{sentence.number}] {as_json_string(sentence.text)}"
 
 
 def _stretches(text: str) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from recallm_core.errors import MessageError, ReplyError
 from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.pointing import fitting
 from recallm_core.pointing.fitting import Count, estimated_tokens
-from recallm_core.pointing.numbering import lines, numbered
+from recallm_core.pointing.numbering import lines, number_sentences
 from recallm_core.pointing.reader import Outside, PointedReader
 from recallm_core.pointing.resolving import Resolver
 from recallm_core.pointing.schema import SchemaLimits, reply_schema
@@ -89,7 +89,7 @@ class PointedPrompt:
             {p.document_id: documents[p.document_id] for p in self.passages}
         )
         self.owes_evidence = owes_evidence
-        self.sentences = numbered(self.passages)
+        self.sentences = number_sentences(self.passages)
         self._turns = [_turn(turn, number) for number, turn in enumerate(_row(turns))]
         questions = [str(t["content"]) for t in self._turns if t["role"] == "user"]
         self.question = questions[-1] if questions else ""
@@ -149,7 +149,7 @@ class PointedPrompt:
         max_tokens = whole_number("max_tokens", max_tokens, 1)
         turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
         if isinstance(documents, CorpusIndex):
-            return _packed(cls, turns, documents, max_tokens, count, owes_evidence)
+            return _pack_prompt(cls, turns, documents, max_tokens, count, owes_evidence)
         known = collect(documents)
         if sum(len(document.text) for document in known) <= fitting.ROOMY * max_tokens:
             whole = cls.of(turns, known, owes_evidence=owes_evidence)
@@ -157,8 +157,8 @@ class PointedPrompt:
                 return whole
         fitting.check_size(known, max_tokens, count)
         index = fitting.searchable({document.id: document for document in known})
-        cut = _packed(cls, turns, index, max_tokens, count, owes_evidence)
-        cut.left_out = fitting.unshown(known, cut.passages)
+        cut = _pack_prompt(cls, turns, index, max_tokens, count, owes_evidence)
+        cut.left_out = fitting.unshown_ranges(known, cut.passages)
         return cut
 
     def size(self, count: Count = estimated_tokens) -> int:
@@ -240,7 +240,7 @@ class PointedPrompt:
         return Resolver(self.sentences, self.passages, self.documents)
 
 
-def _packed(
+def _pack_prompt(
     kind: type[PointedPrompt],
     turns: Sequence[Mapping[str, Any]],
     index: CorpusIndex | fitting.ByWords,
@@ -254,7 +254,9 @@ def _packed(
         return kind(turns, passages, index.documents, owes_evidence=owes_evidence)
 
     question = prompt_of(()).question
-    return prompt_of(fitting.fitted(index, question, prompt_of, max_tokens=max_tokens, count=count))
+    return prompt_of(
+        fitting.fit_passages(index, question, prompt_of, max_tokens=max_tokens, count=count)
+    )
 
 
 def _row(turns: Any) -> Sequence[Any]:

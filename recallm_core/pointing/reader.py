@@ -13,7 +13,7 @@ from recallm_core.answers.answer import Answer, Citation, Usage
 from recallm_core.answers.trace import AnswerText, Reasoning, Trace
 from recallm_core.errors import ReplyError
 from recallm_core.pointing.reply import MOST_CHARACTERS, ReplyParser, Statement
-from recallm_core.pointing.resolving import Placed
+from recallm_core.pointing.resolving import PlacedStatement
 from recallm_core.prompting.recipe import ABSTAIN
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class PointedReader:
             bare = (replace(c, answer_start=None, answer_end=None) for c in citations)
             return tuple({(c.document_id, c.start, c.end): c for c in bare}.values())
         numbers = [n for statement in self._parser.statements for n in statement.pointers or ()]
-        return self._prompt.resolver.pointed(numbers)
+        return self._prompt.resolver.cite_sentences(numbers)
 
 
 def _words(reply: str) -> str:
@@ -189,7 +189,7 @@ class _Text:
     """
 
     def __init__(self) -> None:
-        self.placed: list[Placed] = []
+        self.placed: list[PlacedStatement] = []
         self._parts: list[str] = []
         self._size = 0
         self._taken = 0  # statements that are done with
@@ -247,7 +247,7 @@ class _Text:
 
     def _end(self, statement: Statement) -> None:
         if self._start is not None:
-            self.placed.append(Placed(self._start, self._size, statement.pointers or ()))
+            self.placed.append(PlacedStatement(self._start, self._size, statement.pointers or ()))
         self._taken += 1
         self._pieces, self._start = 0, None
         if "\n" not in self._held:

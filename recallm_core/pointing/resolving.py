@@ -9,13 +9,13 @@ from recallm_core.answers.answer import Citation
 from recallm_core.answers.attribution import cite, in_order
 from recallm_core.answers.matching import Matcher
 from recallm_core.documents.document import Document, Location, Passage
-from recallm_core.pointing.narrowing import narrowed
+from recallm_core.pointing.narrowing import narrow
 from recallm_core.pointing.numbering import NumberedSentence
 from recallm_core.text.lexical import terms
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedStatement:
     """A statement in its place in the answer.
 
     Attributes:
@@ -50,7 +50,7 @@ class Resolver:
         self._cited: dict[tuple[int, int, int], Citation] = {}
 
     def resolve(
-        self, answer: str, statements: Sequence[Placed], *, question: str
+        self, answer: str, statements: Sequence[PlacedStatement], *, question: str
     ) -> tuple[Citation, ...]:
         """Returns the citations of an answer, in the order of the text that they support.
 
@@ -77,13 +77,13 @@ class Resolver:
         stems = set(terms(words))
         return any(stems.intersection(terms(self._sentences[n - 1].text)) for n in pointers)
 
-    def pointed(self, numbers: Sequence[int]) -> tuple[Citation, ...]:
+    def cite_sentences(self, numbers: Sequence[int]) -> tuple[Citation, ...]:
         """Returns the citations of whole sentences, for no part of an answer."""
         return tuple(self._cite(number, "", None) for number in dict.fromkeys(numbers))
 
-    def _cite(self, number: int, words: str, statement: Placed | None) -> Citation:
+    def _cite(self, number: int, words: str, statement: PlacedStatement | None) -> Citation:
         sentence = self._sentences[number - 1]
-        start, end = narrowed(sentence.text, words)
+        start, end = narrow(sentence.text, words)
         if (number, start, end) not in self._cited:
             self._cited[number, start, end] = self._citation(sentence, start, end)
         citation = self._cited[number, start, end]
@@ -104,7 +104,7 @@ class Resolver:
         )
 
 
-def _any_within(citations: Sequence[Citation], statement: Placed) -> bool:
+def _any_within(citations: Sequence[Citation], statement: PlacedStatement) -> bool:
     """Whether a citation supports a part of a statement."""
     ranges = ((c.answer_start, c.answer_end) for c in citations)
     return any(

@@ -30,8 +30,8 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "abstained": answer.abstained,
         "support": answer.support,
         "finish_reason": answer.finish_reason,
-        "citations": [_cited(answer, n, c) for n, c in enumerate(answer.citations, 1)],
-        "nearest": [_cited(answer, n, c) for n, c in enumerate(answer.nearest, 1)],
+        "citations": [_citation_entry(answer, n, c) for n, c in enumerate(answer.citations, 1)],
+        "nearest": [_citation_entry(answer, n, c) for n, c in enumerate(answer.nearest, 1)],
         "tool_calls": [
             {"name": call.name, "arguments": _plain(call.arguments), "id": call.id}
             for call in answer.tool_calls
@@ -73,7 +73,7 @@ def to_json(value: Mapping[str, Any] | Sequence[Any], *, ascii_only: bool = Fals
     return HOSTILE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def _cited(answer: Answer, number: int, citation: Citation) -> dict[str, Any]:
+def _citation_entry(answer: Answer, number: int, citation: Citation) -> dict[str, Any]:
     return citation_data(number, citation, answer.sources.get(citation.document_id))
 
 

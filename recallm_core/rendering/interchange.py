@@ -114,11 +114,11 @@ def _csl_item(
     }
     if on_the_web:
         item["URL"] = url
-    item |= described(document.metadata if document is not None else {})
+    item |= csl_authors_and_date(document.metadata if document is not None else {})
     return item | {"custom": {"quotes": [_csl_quote(number, c) for number, c in quotes]}}
 
 
-def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def csl_authors_and_date(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a source's authors and date in CSL-JSON, as literally as its metadata has them."""
     lowered = {str(name).casefold(): value for name, value in metadata.items()}
     fields: dict[str, Any] = {}

@@ -50,9 +50,9 @@ def text_directive(citation: Citation, document: Document | None = None) -> str 
         return None
     before, after = _context(citation, document)
     parts = [
-        *([f"{_encoded(before)}-"] if before else []),
-        *map(_encoded, ends),
-        *([f"-{_encoded(after)}"] if after else []),
+        *([f"{_percent_encode(before)}-"] if before else []),
+        *map(_percent_encode, ends),
+        *([f"-{_percent_encode(after)}"] if after else []),
     ]
     return "text=" + ",".join(parts)
 
@@ -65,8 +65,8 @@ def _ends(text: str) -> tuple[str, ...] | None:
     if len(lines) == 1 and len(text) <= _SHORT:
         return (" ".join(text.split()),)
     first, last = _words(lines[0]), _words(lines[-1])
-    head = _joined(lines[0], first, _EDGE_WORDS, _EDGE_CHARACTERS)
-    tail = _joined(lines[-1], last, -_EDGE_WORDS, _EDGE_CHARACTERS)
+    head = _outer_words(lines[0], first, _EDGE_WORDS, _EDGE_CHARACTERS)
+    tail = _outer_words(lines[-1], last, -_EDGE_WORDS, _EDGE_CHARACTERS)
     return (head, tail)
 
 
@@ -81,15 +81,15 @@ def _context(citation: Citation, document: Document | None) -> tuple[str, str]:
     after = document.text[citation.end : citation.end + reach]
     line = before.splitlines()[-1] if before and before[-1] not in "\r\n" else ""
     rest = after.splitlines()[0] if after else ""
-    prefix = _joined(line, _words(line), -_CONTEXT_WORDS, _CONTEXT_CHARACTERS)
-    return prefix, _joined(rest, _words(rest), _CONTEXT_WORDS, _CONTEXT_CHARACTERS)
+    prefix = _outer_words(line, _words(line), -_CONTEXT_WORDS, _CONTEXT_CHARACTERS)
+    return prefix, _outer_words(rest, _words(rest), _CONTEXT_WORDS, _CONTEXT_CHARACTERS)
 
 
 def _words(line: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(line)]
 
 
-def _joined(line: str, words: Sequence[tuple[int, int]], count: int, characters: int) -> str:
+def _outer_words(line: str, words: Sequence[tuple[int, int]], count: int, characters: int) -> str:
     """The first words of a line, or where the count is negative the last, while they are short."""
     if not words:
         return ""
@@ -104,6 +104,6 @@ def _joined(line: str, words: Sequence[tuple[int, int]], count: int, characters:
     return " ".join(line[words[first][0] : words[last - 1][1]].split())
 
 
-def _encoded(text: str) -> str:
+def _percent_encode(text: str) -> str:
     """Percent-encoded; the directive's own comma and hyphen too."""
     return quote(text, safe="").replace("-", "%2D")

@@ -13,7 +13,7 @@ from recallm_core.documents.document import ScoredChunk
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.model_config import context_length
 from recallm_core.packing import Order, Overhead, Pack, pack, pack_everything
-from recallm_core.packing.filling import memoised
+from recallm_core.packing.filling import memoise
 from recallm_core.retrieval.ranking import DocumentView, State, chunk, neighbours, text_of
 from recallm_core.retrieval.token_counts import counts_name
 
@@ -200,7 +200,7 @@ def fill(
 ) -> Pack:
     """Returns the pack of some ranked chunks; the parts have what was counted before."""
     candidates = _Candidates(state, ranked)
-    counted = memoised(count)  # what was counted to be tried isn't counted again to be packed
+    counted = memoise(count)  # what was counted to be tried isn't counted again to be packed
     return pack(
         candidates.chunks,
         DocumentView(state),

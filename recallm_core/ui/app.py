@@ -162,20 +162,22 @@ class _Api:
         writer = EventWriter()
         try:
             if not self._session.state()["loaded"]:
-                yield _sent({"type": "status", "text": "Loading the model"})
+                yield _server_sent_event({"type": "status", "text": "Loading the model"})
             llm = await run_in_threadpool(self._session.llm)
-            yield _sent({"type": "status", "text": "The model is reading"})
+            yield _server_sent_event({"type": "status", "text": "The model is reading"})
             events = self._session.ask(llm, messages)
             async with aclosing(events):
                 async for event in events:
                     data = writer.write(event)
                     if data is not None:
-                        yield _sent(data)
+                        yield _server_sent_event(data)
         except (RecallmError, ValueError, OSError) as error:
-            yield _sent({"type": "error", "text": visible(str(error))})
+            yield _server_sent_event({"type": "error", "text": visible(str(error))})
         except Exception:
             _LOG.exception("a question failed")
-            yield _sent({"type": "error", "text": "Something broke; the terminal shows what."})
+            yield _server_sent_event(
+                {"type": "error", "text": "Something broke; the terminal shows what."}
+            )
 
     async def source(self, request: Request) -> Response:
         document, start, end = self._place(await _body(request))
@@ -245,17 +247,17 @@ def _messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
-def _sent(data: dict[str, Any]) -> str:
+def _server_sent_event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _bad_request(request: Request, error: Exception) -> Response:
     return _AsciiJson({"error": visible(str(error))}, 400)
 
 
 _HANDLERS: dict[Any, Any] = {
-    RequestError: _refused,
-    RecallmError: _refused,
-    OSError: _refused,
-    ValueError: _refused,
+    RequestError: _bad_request,
+    RecallmError: _bad_request,
+    OSError: _bad_request,
+    ValueError: _bad_request,
 }

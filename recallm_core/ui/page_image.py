@@ -98,14 +98,14 @@ def child() -> None:
     limit_memory(_SPARE_BYTES + 4 * length)
     png = b""
     try:
-        reply, png = _drawn(pypdfium2, data, request["page"], request["quote"], request["near"])
+        reply, png = _draw(pypdfium2, data, request["page"], request["quote"], request["near"])
     except (pypdfium2.PdfiumError, IndexError, MemoryError) as error:
         reply = {"error": f"the page can't be drawn ({error or 'too large'})"}
     head = json.dumps(reply).encode()
     sys.stdout.buffer.write(_HEAD.pack(len(head), len(png)) + head + png)
 
 
-def _drawn(
+def _draw(
     pdfium: Any, data: bytes, number: int, quote: str, near: int
 ) -> tuple[dict[str, Any], bytes]:
     document = pdfium.PdfDocument(data)
@@ -116,7 +116,7 @@ def _drawn(
     scale = min(_WIDTH / width, (_MOST_PIXELS / (width * height)) ** 0.5)
     pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()
     text_page = page.get_textpage()
-    boxes = [_part(edges, width, height) for edges in _quoted(text_page, quote, near)]
+    boxes = [_part(edges, width, height) for edges in _quote_rectangles(text_page, quote, near)]
     return {"boxes": boxes, "pages": len(document)}, encode_png(pixels)
 
 
@@ -125,7 +125,7 @@ def _part(edges: tuple[float, ...], width: float, height: float) -> Box:
     return (x0 / width, 1 - top / height, (x1 - x0) / width, (top - bottom) / height)
 
 
-def _quoted(text_page: Any, quote: str, near: int) -> Iterator[tuple[float, ...]]:
+def _quote_rectangles(text_page: Any, quote: str, near: int) -> Iterator[tuple[float, ...]]:
     """The rectangles of a quote, line by line: each line stands where it follows the one before."""
     for line in quote.splitlines():
         for index, count in _places(text_page, line.strip(), near):

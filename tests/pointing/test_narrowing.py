@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from recallm_core.pointing.narrowing import narrowed
+from recallm_core.pointing.narrowing import narrow
 from recallm_core.text.lexical import terms
 from tests.pointing.conftest import TEXTS
 
@@ -27,7 +27,7 @@ LONG = (
     ],
 )
 def test_it_is_the_clauses_that_hold_what_is_shared(statement: str, part: str) -> None:
-    start, end = narrowed(LONG, statement)
+    start, end = narrow(LONG, statement)
     assert (LONG[start:end].removesuffix(";") or None) == part
 
 
@@ -47,12 +47,12 @@ def test_it_is_the_clauses_that_hold_what_is_shared(statement: str, part: str) -
     ],
 )  # fmt: skip
 def test_what_limits_a_sentence_is_never_cut_off(sentence: str) -> None:
-    assert narrowed(sentence, "9:30") == (0, len(sentence))
+    assert narrow(sentence, "9:30") == (0, len(sentence))
 
 
 @given(TEXTS, TEXTS)
 def test_what_is_cut_off_shares_no_content_word(sentence: str, statement: str) -> None:
-    start, end = narrowed(sentence, statement)
+    start, end = narrow(sentence, statement)
     assert 0 <= start <= end <= len(sentence)
     inside = sentence[start:end]
     assert start == end or (start, end) == (0, len(sentence)) or inside == inside.strip()
