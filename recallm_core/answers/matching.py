@@ -28,7 +28,7 @@ from recallm_core.answers.attribution import cite
 from recallm_core.answers.hops import names
 from recallm_core.documents.document import Document, Location, Passage
 from recallm_core.text.boundaries import word_boundaries
-from recallm_core.text.folding import Folded, fold
+from recallm_core.text.folding import FoldedText, fold
 from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.text.places import find_all
 
@@ -274,7 +274,7 @@ class Matcher:
         return [frozenset(terms(passage.title or "")) for passage in self._passages]
 
     @cached_property
-    def _folded(self) -> list[Folded]:
+    def _folded(self) -> list[FoldedText]:
         return [fold(passage.text) for passage in self._passages]
 
 
