@@ -135,7 +135,7 @@ class TraceParser:
         spec = self._prompt.spec
         if effect is Effect.TEXT:
             self._pending += self._detokenizer.feed(token)
-            return self._let_through(self._constraint.watched)
+            return self._let_through(self._constraint.watched_characters)
         if effect is Effect.COPIED:
             return self._more_quote()
         if effect is Effect.CLOSED:
@@ -291,7 +291,9 @@ class TraceParser:
             closed = self._constraint.cut_span()
             events.extend(self._end_span(closed) if closed else [RecallEnded(None)])
         elif self._constraint.draft(1):  # cut off inside a mark that had begun
-            self._pending = self._pending[: len(self._pending) - self._constraint.watched]
+            self._pending = self._pending[
+                : len(self._pending) - self._constraint.watched_characters
+            ]
         self._pending += self._detokenizer.flush()
         events.extend(self._let_through(0))
         events.extend(self._end_section())

@@ -51,6 +51,6 @@ def _owed(params: GenerationParams, recipe: Recipe, output: OutputRules | None) 
     if params.recall_in == "none" or params.max_spans == 0 or params.answer_form == "quote":
         return "free"
     if policy != "free" and output is not None:
-        of_calls: Owed = "free" if output.required else "required"  # a call is no answer
+        of_calls: Owed = "free" if output.requires_call else "required"  # a call is no answer
         policy = of_calls if output.schema is None else "first"
     return "first" if policy == "required" and params.recall_in == "thinking" else policy

@@ -212,7 +212,7 @@ def _calls(calls: Sequence[Mapping[str, Any]], fields: Fields) -> list[dict[str,
 
 def _shown(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
     """The tools as templates expect them, their texts as placeholders."""
-    tools = [tool.to_function() for tool in output.offered] if output else []
+    tools = [tool.to_function() for tool in output.offered_tools] if output else []
     return [tool | {"function": tool_with_placeholders(tool["function"], fields)} for tool in tools]
 
 
