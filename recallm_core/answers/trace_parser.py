@@ -79,19 +79,19 @@ class TraceParser:
             self._section = section
 
     @property
-    def stopped(self) -> bool:
+    def has_stopped(self) -> bool:
         """Whether a stop string was met: nothing after it counts."""
         return self._flows["answer"].stopped
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the model ended its output."""
         return self._ended
 
     @property
     def trace(self) -> Trace:
         """Everything let through so far, neighbouring texts joined."""
-        return Trace(tuple(_merged(self._segments)))
+        return Trace(tuple(_merge_neighbours(self._segments)))
 
     def usage(self, *, cached_tokens: int = 0) -> Usage:
         """The tokens so far."""
@@ -111,7 +111,7 @@ class TraceParser:
         """
         events: list[TraceEvent] = []
         for token in tokens:
-            if self._ended or self._finished or self.stopped:
+            if self._ended or self._finished or self.has_stopped:
                 break
             try:
                 inside = self._constraint.in_span
@@ -300,7 +300,7 @@ class TraceParser:
         return events
 
 
-def _merged(segments: Sequence[Segment]) -> Iterable[Segment]:
+def _merge_neighbours(segments: Sequence[Segment]) -> Iterable[Segment]:
     """Neighbouring stretches of one kind as one."""
     for kind, group in groupby(segments, key=type):
         if kind is RecallSpan:
