@@ -232,7 +232,7 @@ class RecaLLM:
         **settings: Unpack[Settings],
     ) -> list[Answer]:
         """Answers many questions, which share the backend's batches; order is kept."""
-        streams = self._opened(pairs(questions), params, settings)
+        streams = self._open_all(pairs(questions), params, settings)
         try:
             return [stream.result() for stream in streams]
         finally:
@@ -247,14 +247,14 @@ class RecaLLM:
     ) -> list[Answer]:
         """``answer_batch`` without blocking the event loop; cancelling it stops all of them."""
         batch = list(pairs(questions))
-        opening = asyncio.create_task(asyncio.to_thread(self._opened, batch, params, settings))
+        opening = asyncio.create_task(asyncio.to_thread(self._open_all, batch, params, settings))
         try:
             streams = await asyncio.shield(opening)
             return [await asyncio.to_thread(stream.result) for stream in streams]
         finally:
             _close_when_open(opening)
 
-    def _opened(
+    def _open_all(
         self,
         questions: Iterable[tuple[str, Documents]],
         params: GenerationParams | None,

@@ -120,7 +120,7 @@ class ContextBuilder:
         room = self._budget(messages, params, output)
         budget = min(room, self._pack_tokens)
         if isinstance(documents, Packable):
-            return self._packed(documents, messages, budget).passages, documents.documents
+            return self._pack_for(documents, messages, budget).passages, documents.documents
         collected = documents if isinstance(documents, DocumentSet) else collect(documents)
         sources = {document.id: document for document in collected}
         pack = pack_everything(
@@ -131,7 +131,7 @@ class ContextBuilder:
         )
         if pack is None:
             self._check_size(collected, room)
-            pack = self._packed(CorpusIndex.build(collected), messages, budget)
+            pack = self._pack_for(CorpusIndex.build(collected), messages, budget)
         return pack.passages, sources
 
     def _check_size(self, documents: DocumentSet, room: int) -> None:
@@ -148,7 +148,7 @@ class ContextBuilder:
                 tokens + self._context_length - room, 0, self._context_length
             )
 
-    def _packed(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
+    def _pack_for(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within a budget."""
         question = search_question(messages)
         budget = min(DEFAULT_BUDGET, budget)

@@ -104,7 +104,7 @@ class AnswerStream:
                     break
                 parsed = self._parser.feed(tokens) if tokens else []
                 events: list[Event] = [*self._gate.let_through(parsed)]
-                if not tokens or self._parser.stopped or self._parser.ended:
+                if not tokens or self._parser.has_stopped or self._parser.has_ended:
                     events.extend(self._finish())
             except BaseException:
                 self.close()
@@ -129,7 +129,7 @@ class AnswerStream:
         self._tokens.close()
         self._over = True
         events: list[Event] = [*self._gate.let_through(self._parser.finish())]
-        if self._parser.stopped or self._parser.ended:
+        if self._parser.has_stopped or self._parser.has_ended:
             reason = "stop"
         self._answer = self._make_answer(reason)
         if self._unread and not self._answer.tool_calls:

@@ -79,8 +79,8 @@ class Judge:
         """Whether an answer that begins so has said that there is none, or is about to."""
         if self._prompt.params.abstain_policy == "unsupported" and not self.needs_support:
             return False
-        begun = _folded(words)
-        phrases = [_folded(phrase) for phrase in self._prompt.recipe.abstain]
+        begun = _comparable_form(words)
+        phrases = [_comparable_form(phrase) for phrase in self._prompt.recipe.abstain]
         return any(phrase and (phrase.startswith(begun) or phrase in begun) for phrase in phrases)
 
     def fits(self, trace: Trace) -> bool:
@@ -91,7 +91,7 @@ class Judge:
 
     def supports(self, text: str) -> bool:
         """Whether the documents hold what stands in ``text``, that no quote supports."""
-        return bool(self._matched(text, ()))
+        return bool(self._match_sentences(text, ()))
 
     def verdict(self, trace: Trace, *, calls: bool) -> Verdict:
         """Returns what a complete output comes to.
@@ -105,22 +105,22 @@ class Judge:
         """
         prompt = self._prompt
         states_none, fit = self.says_nothing(trace), self._support(trace)
-        citations = self._supported(trace, states_none=states_none)
+        citations = self._supporting_quotes(trace, states_none=states_none)
         none = not calls and self._abstains(trace, citations, states_none=states_none)
         if not none:
             return Verdict(trace.answer, citations, none, (), fit)
         text = prompt.recipe.abstain[0] if self.replaces else trace.answer
         return Verdict(text, (), none, self._nearest(trace, citations), fit)
 
-    def _supported(self, trace: Trace, *, states_none: bool) -> tuple[Citation, ...]:
+    def _supporting_quotes(self, trace: Trace, *, states_none: bool) -> tuple[Citation, ...]:
         """The quotes that support the answer; what is matched; the last quote where neither is."""
-        citations = self._resolved(trace, fallback=False)
+        citations = self._resolve_quotes(trace, fallback=False)
         if not (states_none or self._json):
-            matched = self._matched(trace.answer, citations)
+            matched = self._match_sentences(trace.answer, citations)
             citations = in_order([*citations, *matched], trace.answer)
-        return citations or self._resolved(trace, fallback=not states_none)
+        return citations or self._resolve_quotes(trace, fallback=not states_none)
 
-    def _resolved(self, trace: Trace, *, fallback: bool) -> tuple[Citation, ...]:
+    def _resolve_quotes(self, trace: Trace, *, fallback: bool) -> tuple[Citation, ...]:
         prompt = self._prompt
         return resolve(
             trace,
@@ -143,7 +143,7 @@ class Judge:
             self._fit.append(evidence_support(self._prompt, trace))
         return self._fit[0]
 
-    def _matched(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
+    def _match_sentences(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
         """What the passages hold of the sentences that no quote shares words with."""
         prompt = self._prompt
         if prompt.params.recall_in == "none" or _is_plain_chat(prompt):
@@ -189,8 +189,8 @@ def says_nothing(trace: Trace, phrases: Sequence[str]) -> bool:
     that quotes and then says what is missing is an answer.
     """
     before = takewhile(_is_in_words, (s for s in trace.segments if not _of_thinking(s)))
-    folded = _folded("\0".join(s.text for s in before))
-    return any(_folded(phrase) in folded for phrase in phrases if _folded(phrase))
+    folded = _comparable_form("\0".join(s.text for s in before))
+    return any(_comparable_form(phrase) in folded for phrase in phrases if _comparable_form(phrase))
 
 
 def _of_thinking(segment: Segment) -> bool:
@@ -203,7 +203,7 @@ def _is_in_words(segment: Segment) -> bool:
     return isinstance(segment, AnswerText)
 
 
-def _folded(text: str) -> str:
+def _comparable_form(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").casefold().rstrip(" .!").split())
 
 

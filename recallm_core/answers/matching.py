@@ -28,7 +28,7 @@ from recallm_core.answers.attribution import cite
 from recallm_core.answers.hops import names
 from recallm_core.documents.document import Document, Location, Passage
 from recallm_core.text.boundaries import word_boundaries
-from recallm_core.text.folding import Folded, fold
+from recallm_core.text.folding import FoldedText, fold
 from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.text.places import find_all
 
@@ -156,7 +156,7 @@ class Matcher:
                 yield number, at, at + len(core)
 
     def _alike(self, core: str) -> Iterator[tuple[int, int, int]]:
-        for number, folded in enumerate(self._folded):
+        for number, folded in enumerate(self._folded_passages):
             for start, end in folded.find(core):
                 yield number, start, end
 
@@ -274,7 +274,7 @@ class Matcher:
         return [frozenset(terms(passage.title or "")) for passage in self._passages]
 
     @cached_property
-    def _folded(self) -> list[Folded]:
+    def _folded_passages(self) -> list[FoldedText]:
         return [fold(passage.text) for passage in self._passages]
 
 

@@ -36,7 +36,7 @@ class TextFlow:
         self._find_stop()
         if self.stopped:
             return self._let_out(self._without_prefix().rstrip())
-        settled = self._settled()
+        settled = self._certain_length()
         if not settled:
             return ""
         rest, self.held = self.held[settled:], self.held[:settled]
@@ -68,7 +68,7 @@ class TextFlow:
             self.held = self.held[: min(places)]
             self.stopped = True
 
-    def _settled(self) -> int:
+    def _certain_length(self) -> int:
         """How much of what is held is certain."""
         size = len(self.held.rstrip())
         for stop in self.stop:

@@ -79,19 +79,19 @@ class TraceParser:
             self._section = section
 
     @property
-    def stopped(self) -> bool:
+    def has_stopped(self) -> bool:
         """Whether a stop string was met: nothing after it counts."""
         return self._flows["answer"].stopped
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the model ended its output."""
         return self._ended
 
     @property
     def trace(self) -> Trace:
         """Everything let through so far, neighbouring texts joined."""
-        return Trace(tuple(_merged(self._segments)))
+        return Trace(tuple(_merge_neighbours(self._segments)))
 
     def usage(self, *, cached_tokens: int = 0) -> Usage:
         """The tokens so far."""
@@ -111,7 +111,7 @@ class TraceParser:
         """
         events: list[TraceEvent] = []
         for token in tokens:
-            if self._ended or self._finished or self.stopped:
+            if self._ended or self._finished or self.has_stopped:
                 break
             try:
                 inside = self._constraint.in_span
@@ -135,7 +135,7 @@ class TraceParser:
         spec = self._prompt.spec
         if effect is Effect.TEXT:
             self._pending += self._detokenizer.feed(token)
-            return self._let_through(self._constraint.watched)
+            return self._let_through(self._constraint.watched_characters)
         if effect is Effect.COPIED:
             return self._more_quote()
         if effect is Effect.CLOSED:
@@ -291,14 +291,16 @@ class TraceParser:
             closed = self._constraint.cut_span()
             events.extend(self._end_span(closed) if closed else [RecallEnded(None)])
         elif self._constraint.draft(1):  # cut off inside a mark that had begun
-            self._pending = self._pending[: len(self._pending) - self._constraint.watched]
+            self._pending = self._pending[
+                : len(self._pending) - self._constraint.watched_characters
+            ]
         self._pending += self._detokenizer.flush()
         events.extend(self._let_through(0))
         events.extend(self._end_section())
         return events
 
 
-def _merged(segments: Sequence[Segment]) -> Iterable[Segment]:
+def _merge_neighbours(segments: Sequence[Segment]) -> Iterable[Segment]:
     """Neighbouring stretches of one kind as one."""
     for kind, group in groupby(segments, key=type):
         if kind is RecallSpan:

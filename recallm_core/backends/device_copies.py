@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 
-def queued_up(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+def copy_to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Returns an array's values on a device, where later operations find them."""
     tensor = torch.from_numpy(array)
     if device.type == "cpu":
@@ -17,7 +17,7 @@ def queued_up(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class QueuedDown:
+class HostCopies:
     """Copies to the host: begun where the device stands, read once it has come that far.
 
     Args:

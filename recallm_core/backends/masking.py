@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recallm_core.backends.device_copies import queued_up
+from recallm_core.backends.device_copies import copy_to_device
 from recallm_core.decoding.constraint import Ints, Mask
 
 _FEW = 8  # logits that are looked at first, one by one
@@ -117,8 +117,8 @@ def _write_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
     shut = [row_mask for row_mask in masks if row_mask.mask.only is None]
     if shut:
         width = logits.shape[-1]
-        places = _places(logits, shut, [_forbidden(row_mask, width) for row_mask in shut])
-        _flat(logits).index_fill_(0, queued_up(places, logits.device), -torch.inf)
+        places = _places(logits, shut, [_forbidden_ids(row_mask, width) for row_mask in shut])
+        _flat(logits).index_fill_(0, copy_to_device(places, logits.device), -torch.inf)
     narrow: list[RowMask] = []
     for row_mask in masks:
         if row_mask.mask.only is None:
@@ -144,7 +144,7 @@ def _places(logits: torch.Tensor, masks: Sequence[RowMask], ids: Sequence[Ints])
     return np.concatenate([i + row for row, i in zip(rows, ids, strict=True)])
 
 
-def _forbidden(row_mask: RowMask, width: int) -> Ints:
+def _forbidden_ids(row_mask: RowMask, width: int) -> Ints:
     forbid = row_mask.mask.forbid
     assert forbid is not None
     beyond = np.arange(row_mask.vocab_size, width, dtype=np.int64)
@@ -154,10 +154,10 @@ def _forbidden(row_mask: RowMask, width: int) -> Ints:
 def _write_only(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
     """Rows where little is legal: the legal logits are taken out, and put back into a desert."""
     ids = [row_mask.mask.only for row_mask in masks if row_mask.mask.only is not None]
-    flat, places = _flat(logits), queued_up(_places(logits, masks, ids), logits.device)
+    flat, places = _flat(logits), copy_to_device(_places(logits, masks, ids), logits.device)
     legal = flat.index_select(0, places)
     if any(row_mask.mask.bias is not None for row_mask in masks):
-        legal = legal + queued_up(_biases(masks, ids), logits.device).to(legal.dtype)
+        legal = legal + copy_to_device(_biases(masks, ids), logits.device).to(legal.dtype)
     legal = torch.where(_alive(legal, [len(only) for only in ids]), legal, 0.0)
     for first, last in _stretches([row_mask.row for row_mask in masks]):
         logits[first:last].fill_(-torch.inf)
@@ -172,9 +172,9 @@ def _alive(legal: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
     ends = np.cumsum(counts)
     numbers = np.repeat(np.arange(len(counts)), counts)
     before = torch.nn.functional.pad(finite.cumsum(0), (1, 0))
-    edges = queued_up(np.stack([ends, ends - counts]), legal.device)
+    edges = copy_to_device(np.stack([ends, ends - counts]), legal.device)
     alive: torch.Tensor = before[edges[0]] > before[edges[1]]
-    return alive.index_select(0, queued_up(numbers, legal.device))
+    return alive.index_select(0, copy_to_device(numbers, legal.device))
 
 
 def _stretches(rows: Sequence[int]) -> list[tuple[int, int]]:

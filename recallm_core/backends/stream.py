@@ -27,7 +27,7 @@ class Job:
         self._process = os.getpid()
 
     @property
-    def forked(self) -> bool:
+    def is_forked(self) -> bool:
         """Whether this process was forked since: nobody here works on it, or frees its lock."""
         return os.getpid() != self._process
 
@@ -48,7 +48,7 @@ class Job:
 
     def cancel(self) -> None:
         """Asks the worker to stop; what was produced and not read is dropped."""
-        if self.forked:
+        if self.is_forked:
             return
         with self.changed:
             self.cancelled = True
@@ -92,7 +92,7 @@ class EngineStream:
         return self
 
     def __next__(self) -> tuple[int, ...]:
-        if self._job.forked:
+        if self._job.is_forked:
             raise GenerationError(FORKED)
         tokens = self._job.take()
         if tokens:

@@ -184,7 +184,7 @@ class Constraint:
         cursor = Cursor("thinking" if rules.spec.thinking else "answer")
         if not rules.spec.thinking:
             cursor = self._phases.sections.after_thinking(cursor)
-        self._cursor = self._phases.thinking.enforced(cursor, 0)
+        self._cursor = self._phases.thinking.enforce(cursor, 0)
 
     @property
     def section(self) -> Section:
@@ -222,7 +222,7 @@ class Constraint:
         return self._cursor.matcher
 
     @property
-    def watched(self) -> int:
+    def watched_characters(self) -> int:
         """Characters at the end of the output that may turn out to begin a mark."""
         return max(self._cursor.watch)
 
@@ -267,7 +267,7 @@ class Constraint:
         self._history.append(before)
         if after is before is not self._steady and effect is Effect.TEXT:
             self._steady, self._steady_until = before, self._phases.words_until(before)
-        self._cursor = self._phases.thinking.enforced(after, self.length)
+        self._cursor = self._phases.thinking.enforce(after, self.length)
         self._mask = None
         return effect
 

@@ -93,7 +93,7 @@ class OutputRules:
             raise ValueError("tool_choice 'required' needs tools")
 
     @property
-    def offered(self) -> tuple[ToolSpec, ...]:
+    def offered_tools(self) -> tuple[ToolSpec, ...]:
         """The tools that may be called under the choice."""
         if self.choice == "none":
             return ()
@@ -103,10 +103,10 @@ class OutputRules:
     @property
     def words_only(self) -> bool:
         """Whether only words can come: no tool may be called, and no schema asks for JSON."""
-        return self.schema is None and not self.offered
+        return self.schema is None and not self.offered_tools
 
     @property
-    def required(self) -> bool:
+    def requires_call(self) -> bool:
         """Whether a tool must be called."""
         return self.choice not in ("auto", "none")
 
@@ -162,7 +162,7 @@ def schema_grammar(schema: Any) -> str:
     check_json(schema, "the response schema")
     if schema is True or schema == {}:
         schema = {"type": ["object", "array", "string", "number", "boolean", "null"]}
-    return _checked("start: json\njson: %json " + _inline(schema), "the response schema")
+    return _grammar_from_lark("start: json\njson: %json " + _inline(schema), "the response schema")
 
 
 def calls_grammar(tools: Sequence[ToolSpec]) -> str:
@@ -183,32 +183,34 @@ def calls_grammar(tools: Sequence[ToolSpec]) -> str:
         head = json.dumps('\n{"name": ' + json.dumps(tool.name) + ', "arguments": ')
         lines.append(f'call{number}: {head} args{number} "}}\\n"')
         lines.append(f"args{number}: %json {_inline(dict(tool.parameters or NO_PARAMETERS))}")
-    return _checked("\n".join(lines), "the tools' parameters")
+    return _grammar_from_lark("\n".join(lines), "the tools' parameters")
 
 
 def _inline(schema: Any) -> str:
     """A schema as the body of ``%json``: what ``json.dumps`` would write, no other white space."""
     if isinstance(schema, Mapping):
         layout = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-        schema = {**_closed(schema), "x-guidance": layout}
+        schema = {**_close_objects(schema), "x-guidance": layout}
     try:
         return json.dumps(schema)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a JSON schema must be plain JSON: {error}") from error
 
 
-def _closed(schema: Any) -> Any:
+def _close_objects(schema: Any) -> Any:
     """Objects that list their properties get no others, unless the schema says so."""
     if isinstance(schema, Mapping):
-        closed = {key: _closed(value) for key, value in schema.items()}
+        closed = {key: _close_objects(value) for key, value in schema.items()}
         if isinstance(schema.get("properties"), Mapping) and schema.get("type") == "object":
             closed.setdefault("additionalProperties", False)
         return closed
-    return [_closed(value) for value in schema] if isinstance(schema, (list, tuple)) else schema
+    return (
+        [_close_objects(value) for value in schema] if isinstance(schema, (list, tuple)) else schema
+    )
 
 
 @lru_cache(maxsize=64)  # a question builds its prompt twice: once to see what room is left
-def _checked(lark: str, what: str) -> str:
+def _grammar_from_lark(lark: str, what: str) -> str:
     engine = _llguidance()
     grammar: str = engine.LLMatcher.grammar_from_lark(lark)
     problem = engine.LLMatcher.validate_grammar(grammar)
@@ -253,7 +255,7 @@ class GrammarEngine:
         self._process = os.getpid()
         self._lock = ForkSafeLock()
 
-    def narrowed(self, eos: Iterable[int], *, vocab_size: int) -> GrammarEngine:
+    def for_model(self, eos: Iterable[int], *, vocab_size: int) -> GrammarEngine:
         """Returns an engine for other ends and another width, over the same prepared vocabulary.
 
         Args:

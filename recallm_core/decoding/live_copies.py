@@ -52,7 +52,7 @@ class Slots(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Listed:
+class SlotList:
     """Live copies as the slots of what comes next, ascending; more than one."""
 
     slots: Ints
@@ -79,8 +79,8 @@ class Listed:
     def after(self, index: Slots, letter: int, length: int) -> State | None:
         """What is alive once a letter was copied as the ``length``-th; None: nothing."""
         if self.uniform and self.distinct is not None and self.distinct[0] == letter:
-            return Listed(self.slots + 1)
-        return listed(self.slots[self._following(index) == letter] + 1)
+            return SlotList(self.slots + 1)
+        return simplest_state(self.slots[self._following(index) == letter] + 1)
 
     def ends(self, index: Slots, flag: int) -> bool:
         """Whether a copy has a flag at its last token."""
@@ -107,7 +107,7 @@ class Listed:
         if len(letters) != 1 or len(self.slots) > _DRAFT_ROWS:
             return np.array(letters if len(letters) == 1 else [], dtype=np.int64)
         ahead = self.slots[:, None] + np.arange(count)
-        return _forced(index.letters[np.minimum(ahead, len(index.letters) - 1)])
+        return _common_continuation(index.letters[np.minimum(ahead, len(index.letters) - 1)])
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +151,7 @@ class Dense:
         counted = length <= _SELECTIVE or length % _COUNTED == 0
         if not counted or is_dense(hits.bit_count(), len(index.letters)):
             return Dense(hits << 1)
-        return listed(slots_of_bits(hits << 1))
+        return simplest_state(slots_of_bits(hits << 1))
 
     def ends(self, index: Slots, flag: int) -> bool:
         """Whether a copy has a flag at its last token."""
@@ -175,7 +175,7 @@ class Dense:
         return np.array(letters if len(letters) == 1 else [], dtype=np.int64)
 
 
-State = int | Listed | Dense
+State = int | SlotList | Dense
 
 
 def is_dense(alive: int, slots: int) -> bool:
@@ -183,10 +183,10 @@ def is_dense(alive: int, slots: int) -> bool:
     return alive > _DENSE_FLOOR and alive * _DENSE_SHARE > slots
 
 
-def listed(slots: Ints) -> State | None:
+def simplest_state(slots: Ints) -> State | None:
     """A list of slots in the simplest form."""
     if len(slots) > 1:
-        return Listed(slots)
+        return SlotList(slots)
     return int(slots[0]) if len(slots) else None
 
 
@@ -211,7 +211,7 @@ def _distinct(letters: Letters, size: int) -> list[int] | Ints:
     return np.flatnonzero(table)
 
 
-def _forced(table: Letters) -> Ints:
+def _common_continuation(table: Letters) -> Ints:
     """The one continuation that rows of letters share; a row that has ended has no say."""
     alive = ~np.logical_or.accumulate(table == SENTINEL, axis=1)
     highest = np.where(alive, table, SENTINEL).max(axis=0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recallm_core.decoding.plain_values import checked, read_ids, read_number
+from recallm_core.decoding.plain_values import read_ids, read_number, require_kind
 from recallm_core.errors import ConstraintError
 
 PAST = -1  # in a watch table: this token carries text past the end of the tag
@@ -101,14 +101,14 @@ class Tag:
     def from_dict(cls, data: Mapping[str, Any]) -> Tag:
         """Rebuilds a tag from ``to_dict``."""
         return cls(
-            text=checked(data["text"], str),
+            text=require_kind(data["text"], str),
             ids=read_ids(data["ids"]),
-            control=checked(data["control"], bool),
+            control=require_kind(data["control"], bool),
             watch=tuple(
-                {read_number(t): read_number(s, PAST) for t, s in checked(w, list)}
-                for w in checked(data["watch"], list)
+                {read_number(t): read_number(s, PAST) for t, s in require_kind(w, list)}
+                for w in require_kind(data["watch"], list)
             ),
-            rest=tuple(read_ids(r) for r in checked(data["rest"], list)),
+            rest=tuple(read_ids(r) for r in require_kind(data["rest"], list)),
             begun=read_number(data["begun"]),
         )
 
@@ -162,16 +162,16 @@ class GrammarSpec:
         """Rebuilds a grammar from ``to_dict``."""
 
         def text(name: str) -> str | None:
-            return None if data[name] is None else str(checked(data[name], str))
+            return None if data[name] is None else str(require_kind(data[name], str))
 
         def mark(name: str) -> Tag | None:
-            return None if data[name] is None else Tag.from_dict(checked(data[name], dict))
+            return None if data[name] is None else Tag.from_dict(require_kind(data[name], dict))
 
         return cls(
             answer=text("answer"),
             call=text("call"),
             call_open=mark("call_open"),
             call_close=mark("call_close"),
-            required=checked(data["required"], bool),
-            parallel=checked(data["parallel"], bool),
+            required=require_kind(data["required"], bool),
+            parallel=require_kind(data["parallel"], bool),
         )

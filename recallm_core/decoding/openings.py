@@ -38,14 +38,14 @@ class Openings:
             return False
         if cursor.section == "evidence":
             return spec.recall_in != "none" and self._evidence_left(cursor)
-        if first and cursor.section == "answer" and cursor.recalled("evidence"):
+        if first and cursor.section == "answer" and cursor.spans_in("evidence"):
             return False
         return cursor.section in spec.recall_in and self._starts_left(cursor)
 
     def _evidence_left(self, cursor: Cursor) -> bool:
         evidence = self._rules.spec.evidence
         assert evidence is not None
-        spans = cursor.recalled("evidence")
+        spans = cursor.spans_in("evidence")
         copied = sum(len(span.tokens) for span in spans)
         fits = len(spans) < evidence.most and (not spans or copied < evidence.room)
         return fits and self._starts_left(cursor)
@@ -56,7 +56,7 @@ class Openings:
 
     def _fresh_starts(self, cursor: Cursor) -> Bools | None:
         """Where a span may begin that repeats nothing of its phase; None: wherever one may."""
-        before = cursor.recalled(cursor.section) if self._rules.spec.evidence else ()
+        before = cursor.spans_in(cursor.section) if self._rules.spec.evidence else ()
         if not before:
             return None
         known = self._starts

@@ -47,7 +47,7 @@ class OwedQuotes:
             and self._evidence.policy == "first"
             and cursor.section == "answer"
             and not cursor.words.count
-            and bool(cursor.recalled("evidence"))
+            and bool(cursor.spans_in("evidence"))
         )
 
     def mask(self, cursor: Cursor) -> Mask:

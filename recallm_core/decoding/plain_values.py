@@ -13,7 +13,7 @@ from recallm_core.errors import ConstraintError
 MAX_IDS = 2**31 - 1  # ids and positions are 32-bit integers
 
 
-def checked(value: Any, kind: type | tuple[type, ...]) -> Any:
+def require_kind(value: Any, kind: type | tuple[type, ...]) -> Any:
     """The value, if it has exactly the kind that was asked for: a bool is no number here."""
     if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
         raise TypeError(f"expected {kind}, got {str(value)[:60]!r}")
@@ -22,14 +22,14 @@ def checked(value: Any, kind: type | tuple[type, ...]) -> Any:
 
 def read_number(value: Any, low: int = 0) -> int:
     """A number that is an id, a position or a count."""
-    if not low <= checked(value, int) <= MAX_IDS:
+    if not low <= require_kind(value, int) <= MAX_IDS:
         raise ValueError(f"expected a number in [{low}, {MAX_IDS}], got {str(value)[:60]}")
     return int(value)
 
 
 def read_ids(values: Any) -> tuple[int, ...]:
     """A list of such numbers."""
-    return tuple(read_number(value) for value in checked(values, list))
+    return tuple(read_number(value) for value in require_kind(values, list))
 
 
 def refuse_name(name: str) -> float:

@@ -26,7 +26,7 @@ from recallm_core.decoding.live_copies import (
     State,
     bits_of_slots,
     is_dense,
-    listed,
+    simplest_state,
     slots_of_bits,
 )
 from recallm_core.decoding.occurrences import Occurrences
@@ -81,7 +81,7 @@ class RecallIndex:
         if not isinstance(runs, Iterable):
             raise ConstraintError(f"runs must be sequences of token ids, got {shown(runs)}")
         self.vocab_size = whole_number("vocab_size", vocab_size, 1, 1 << 31, error=ConstraintError)
-        joined, lengths = _joined(list(runs))
+        joined, lengths = _concatenate_runs(list(runs))
         self._check_ids(joined)
         self.run_lengths: Ints = np.array(lengths, dtype=np.int64)
         self.run_offsets: Ints = np.concatenate(
@@ -93,7 +93,7 @@ class RecallIndex:
         hard = ends if can_end_hard is None else ends | self._bools("can_end_hard", can_end_hard)
         alive = self._up_to_last_end(ends)
         tokens = np.where(alive, joined, -1)
-        self.alphabet, letters = _spelled(tokens)
+        self.alphabet, letters = _alphabet_and_letters(tokens)
         self.letters: Letters = self._over_slots(letters)
         flags = ends * np.uint8(END) + hard * np.uint8(HARD_END)
         self.flags: NDArray[np.uint8] = self._over_slots(flags + (starts & alive) * np.uint8(START))
@@ -174,7 +174,7 @@ class RecallIndex:
             slots = slots[starts[slots]]
         elif not self._start_anywhere:
             slots = slots[(self.flags[slots] & START) != 0]
-        return listed(slots + 1)
+        return simplest_state(slots + 1)
 
     def _begun_densely(self, letter: int, starts: Bools | None) -> State | None:
         """The same for a letter that stands in very many slots."""
@@ -185,7 +185,7 @@ class RecallIndex:
             bits &= self.bits_behind(START) >> 1
         if is_dense(bits.bit_count(), len(self.letters)):
             return Dense(bits << 1)
-        return listed(slots_of_bits(bits << 1))
+        return simplest_state(slots_of_bits(bits << 1))
 
     @property
     def copyable(self) -> bool:
@@ -316,7 +316,7 @@ class RecallIndex:
         return self._over_slots(array)
 
 
-def _joined(runs: Sequence[Any]) -> tuple[NDArray[np.int32], list[int]]:
+def _concatenate_runs(runs: Sequence[Any]) -> tuple[NDArray[np.int32], list[int]]:
     """The tokens of all runs, and how many each has."""
     if all(isinstance(run, np.ndarray) and run.dtype == np.int32 for run in runs):
         arrays = [run.reshape(-1) for run in runs]
@@ -325,7 +325,7 @@ def _joined(runs: Sequence[Any]) -> tuple[NDArray[np.int32], list[int]]:
     return np.concatenate([np.empty(0, np.int32), *arrays]), [len(array) for array in arrays]
 
 
-def _spelled(tokens: NDArray[np.int32]) -> tuple[Ints, Letters]:
+def _alphabet_and_letters(tokens: NDArray[np.int32]) -> tuple[Ints, Letters]:
     """The distinct tokens, -1 before them, and the place of each token among them."""
     highest = int(tokens.max(initial=-1))
     if highest > _SPARSE_IDS * (len(tokens) + (1 << 16)):  # no table as wide as odd ids ask for

@@ -38,7 +38,7 @@ class Sections:
         assert spec.evidence is not None
         if not self._openings.may_open(cursor):
             return replace(cursor, forced=spec.evidence.lead_in, leading=True)
-        due = len(cursor.recalled("evidence")) < spec.evidence.least
+        due = len(cursor.spans_in("evidence")) < spec.evidence.least
         return replace(cursor, forced=spec.open.ids) if due else cursor
 
     def begin_answer(self, cursor: Cursor) -> Cursor:

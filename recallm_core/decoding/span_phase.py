@@ -143,7 +143,7 @@ class SpanPhase:
         return cursor, Effect.CLOSING if closing else Effect.COPIED
 
     def _close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Cursor:
-        span = _closed(matcher, length, cursor.section)
+        span = _closed_span(matcher, length, cursor.section)
         cursor = replace(
             cursor,
             spans=(*cursor.spans, span),
@@ -162,11 +162,11 @@ class SpanPhase:
         """
         matcher = _matcher(cursor)
         if cursor.closing:
-            return _closed(matcher, cursor.close_from, cursor.section)
+            return _closed_span(matcher, cursor.close_from, cursor.section)
         matcher = matcher.copy()
         while matcher.length and not matcher.can_close:
             matcher.rollback(1)
-        return _closed(matcher, matcher.length, cursor.section) if matcher.length else None
+        return _closed_span(matcher, matcher.length, cursor.section) if matcher.length else None
 
     def draft(self, cursor: Cursor, count: int, length: int) -> list[int]:
         """The only way on, closing not counted: at most ``count`` tokens."""
@@ -178,7 +178,7 @@ class SpanPhase:
             return []
         forced: list[int] = matcher.draft(count).tolist()
         free = max(self._rules.spec.max_span_tokens - matcher.length, 0)
-        thinking = self._thinking.left(cursor, length)
+        thinking = self._thinking.tokens_left(cursor, length)
         free = free if thinking is None else min(free, thinking)
         return forced if len(forced) <= free else _up_to_limit(matcher.copy(), forced, free)
 
@@ -197,7 +197,7 @@ def _matcher(cursor: Cursor) -> RecallMatcher:
     return cursor.matcher
 
 
-def _closed(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:
+def _closed_span(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:
     """The span that the first ``length`` copied tokens make."""
     copy = matcher.copy()
     copy.rollback(copy.length - length)

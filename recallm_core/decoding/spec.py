@@ -16,12 +16,12 @@ from recallm_core.decoding.evidence_policy import EvidenceRules
 from recallm_core.decoding.marks import PAST, GrammarSpec, Tag
 from recallm_core.decoding.plain_values import (
     MAX_IDS,
-    checked,
     pack_bits,
     pack_floats,
     read_ids,
     read_number,
     refuse_name,
+    require_kind,
     unpack_bits,
     unpack_floats,
 )
@@ -217,7 +217,7 @@ class ConstraintSpec:
                 f"a constraint spec is a JSON string of at most {MAX_JSON:,} characters"
             )
         try:
-            return cls._from_data(checked(json.loads(text, parse_constant=refuse_name), dict))
+            return cls._from_data(require_kind(json.loads(text, parse_constant=refuse_name), dict))
         except ConstraintError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -233,32 +233,34 @@ class ConstraintSpec:
                 f"constraint spec has version {version!r}, this library reads {SPEC_VERSION}; "
                 "run the same recallm-core release on both sides"
             )
-        runs = tuple((read_number(a), read_number(b)) for a, b in checked(data["runs"], list))
+        runs = tuple((read_number(a), read_number(b)) for a, b in require_kind(data["runs"], list))
         size = sum(b - a for a, b in runs)
         think_close, limit = data["think_close"], data["max_thinking_tokens"]
         grammar = data["grammar"]
         return cls(
             prompt_length=read_number(data["prompt_length"]),
-            prompt_hash=checked(data["prompt_hash"], str),
+            prompt_hash=require_kind(data["prompt_hash"], str),
             vocab_size=read_number(data["vocab_size"]),
             runs=runs,
             can_start=unpack_bits(data["can_start"], size),
             can_end=unpack_bits(data["can_end"], size),
             can_end_hard=unpack_bits(data["can_end_hard"], size),
-            open=Tag.from_dict(checked(data["open"], dict)),
-            close=Tag.from_dict(checked(data["close"], dict)),
-            think_close=None if think_close is None else Tag.from_dict(checked(think_close, dict)),
-            thinking=checked(data["thinking"], bool),
+            open=Tag.from_dict(require_kind(data["open"], dict)),
+            close=Tag.from_dict(require_kind(data["close"], dict)),
+            think_close=None
+            if think_close is None
+            else Tag.from_dict(require_kind(think_close, dict)),
+            thinking=require_kind(data["thinking"], bool),
             eos=read_ids(data["eos"]),
             forbidden=read_ids(data["forbidden"]),
-            recall_in=checked(data["recall_in"], str),
+            recall_in=require_kind(data["recall_in"], str),
             max_span_tokens=read_number(data["max_span_tokens"]),
             max_spans=read_number(data["max_spans"]),
             max_thinking_tokens=None if limit is None else read_number(limit),
             prior=None if data["prior"] is None else unpack_floats(data["prior"], size),
-            prior_weight=float(checked(data["prior_weight"], (int, float))),
-            grammar=None if grammar is None else GrammarSpec.from_dict(checked(grammar, dict)),
-            answer_form=checked(data["answer_form"], str),
+            prior_weight=float(require_kind(data["prior_weight"], (int, float))),
+            grammar=None if grammar is None else GrammarSpec.from_dict(require_kind(grammar, dict)),
+            answer_form=require_kind(data["answer_form"], str),
             evidence=_evidence(data["evidence"]),
         )
 
@@ -267,16 +269,16 @@ def _evidence(data: Any) -> EvidenceRules | None:
     """Rebuilds the rules of evidence from plain JSON values."""
     if data is None:
         return None
-    plain = checked(data, dict)
+    plain = require_kind(data, dict)
     names = ("ends", "points", "numbers", "abbreviations", "blank")
     sets = {name: frozenset(read_ids(plain[name])) for name in names}
     return EvidenceRules(
-        policy=checked(plain["policy"], str),
+        policy=require_kind(plain["policy"], str),
         lead_in=read_ids(plain["lead_in"]),
         least=read_number(plain["least"]),
         most=read_number(plain["most"]),
         room=read_number(plain["room"]),
-        abstain=tuple(read_ids(phrase) for phrase in checked(plain["abstain"], list)),
+        abstain=tuple(read_ids(phrase) for phrase in require_kind(plain["abstain"], list)),
         patience=read_number(plain["patience"]),
         **sets,
     )

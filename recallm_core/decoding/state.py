@@ -140,7 +140,7 @@ class Cursor:
     words: OwnWords = _NO_WORDS
     leading: bool = False
 
-    def recalled(self, section: Section) -> tuple[ClosedSpan, ...]:
+    def spans_in(self, section: Section) -> tuple[ClosedSpan, ...]:
         """The spans of one section."""
         return tuple(span for span in self.spans if span.section == section)
 

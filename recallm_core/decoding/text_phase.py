@@ -39,11 +39,13 @@ class TextMasks:
         mask = self._masks.get(key)
         if mask is None:
             mask = self._masks[key] = Mask(
-                only=None, forbid=self._forbidden(*key[:2], also, key[3])
+                only=None, forbid=self._forbidden_ids(*key[:2], also, key[3])
             )
         return mask
 
-    def _forbidden(self, section: str, may_open: bool, also: Iterable[int], watch: Marks) -> Ints:
+    def _forbidden_ids(
+        self, section: str, may_open: bool, also: Iterable[int], watch: Marks
+    ) -> Ints:
         spec, thinking = self._spec, section == "thinking"
         ids = set(spec.forbidden)
         ids.update(spec.open.passers(watch[0]) if may_open else spec.open.finishers(watch[0]))
@@ -96,10 +98,10 @@ class TextPhase:
         if token in spec.eos and not cursor.forced:
             return replace(cursor, section="done"), Effect.ENDED
         cursor = self._owed.before(cursor, token)
-        marked = self._completed(cursor, token, length)
+        marked = self._act_on_mark(cursor, token, length)
         if marked is not None:
             return marked
-        watch = self._watched(cursor.watch, token)
+        watch = self._advance_marks(cursor.watch, token)
         if watch != cursor.watch:
             cursor = replace(cursor, watch=watch)
         if not cursor.forced:
@@ -107,7 +109,7 @@ class TextPhase:
             cursor = replace(cursor, forced=rest) if rest else cursor
         return self._owed.after(cursor, token), Effect.TEXT
 
-    def _completed(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect] | None:
+    def _act_on_mark(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect] | None:
         """Where a token leads that completes a mark which acts here; None: it doesn't."""
         spec, watch = self._rules.spec, cursor.watch
         if _completes(spec.open, watch[0], token) and self._openings.may_open(cursor):
@@ -130,7 +132,7 @@ class TextPhase:
         matcher = engine.matcher(grammar.call)
         return replace(cursor, forced=(), watch=NOT_BEGUN, grammar=matcher)
 
-    def _watched(self, watch: Marks, token: int) -> Marks:
+    def _advance_marks(self, watch: Marks, token: int) -> Marks:
         """How much of each mark the output ends with, one token further."""
         spec = self._rules.spec
         return (

@@ -31,13 +31,13 @@ class ThinkingBudget:
             return sys.maxsize
         return self._limit
 
-    def left(self, cursor: Cursor, length: int) -> int | None:
+    def tokens_left(self, cursor: Cursor, length: int) -> int | None:
         """Tokens that may still be thought; None: any number."""
         if self._limit is None or cursor.section != "thinking":
             return None
         return max(self._limit - length, 0)
 
-    def enforced(self, cursor: Cursor, length: int) -> Cursor:
+    def enforce(self, cursor: Cursor, length: int) -> Cursor:
         """The same place, the end of thinking forced if it is due."""
         ending = self._ending
         if ending is None or cursor.forced or cursor.matcher is not None:

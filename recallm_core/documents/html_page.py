@@ -259,7 +259,7 @@ class _Page:
                 self._gap = self._gap or " "
             text = _unescape(part)  # newlines in it were written as character references
             if self._pre:
-                self._preformatted(text, line + number)
+                self._emit_preformatted(text, line + number)
                 continue
             text = _BLANKS.sub(" ", text)
             if text.startswith(" "):
@@ -268,7 +268,7 @@ class _Page:
                 self._emit(shown, line + number)
                 self._gap = " " if text.endswith(" ") else ""
 
-    def _preformatted(self, text: str, line: int) -> None:
+    def _emit_preformatted(self, text: str, line: int) -> None:
         for number, part in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n")):
             self._newlines += number > 0
             if part:

@@ -57,7 +57,7 @@ class LimitedProcess:
             DocumentError: The file can't be read, or takes too much memory or time.
         """
         with self._lock:
-            child = self._started()
+            child = self._running_child()
             if child is None:
                 return None
             seconds = _SECONDS + _SECONDS_A_MEGABYTE * len(data) / 1e6
@@ -78,7 +78,7 @@ class LimitedProcess:
             if child is not None and self._owner == os.getpid():
                 _end(child)
 
-    def _started(self) -> subprocess.Popen[bytes] | None:
+    def _running_child(self) -> subprocess.Popen[bytes] | None:
         """The child; one that was started before a fork belongs to the parent."""
         alive = self._child is not None and self._child.poll() is None
         if not alive or self._owner != os.getpid():
@@ -121,7 +121,7 @@ class LimitedProcess:
                 child.stdin.write(HEAD.pack(len(data), max_chars))
                 child.stdin.write(data)
                 child.stdin.flush()
-                content = _answered(child.stdout, max_bytes)
+                content = _read_answer(child.stdout, max_bytes)
         finally:
             if content is None:  # interrupted too: the next answer mustn't be this one's
                 self._child = None
@@ -129,7 +129,7 @@ class LimitedProcess:
         return None if content is None else _object(content)
 
 
-def _answered(stream: IO[bytes], max_bytes: int) -> bytes | None:
+def _read_answer(stream: IO[bytes], max_bytes: int) -> bytes | None:
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         return None

@@ -143,10 +143,10 @@ def load_documents(
         raise DocumentError(f"paths must be a path or a list of paths, got {shown(paths)}")
     max_bytes = whole_number("max_bytes", max_bytes, 0, 1 << 40)
     loader = _Loader(max_bytes, on_skip, on_progress, keep_hidden)
-    return loader.load([_checked(path) for path in sources])
+    return loader.load([_readable_path(path) for path in sources])
 
 
-def _checked(source: str | os.PathLike[str] | Folder) -> Path | Folder:
+def _readable_path(source: str | os.PathLike[str] | Folder) -> Path | Folder:
     """Returns a path that the caller named, or raises unless it can be read."""
     if isinstance(source, Folder):
         return source
@@ -156,12 +156,12 @@ def _checked(source: str | os.PathLike[str] | Folder) -> Path | Folder:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise DocumentError(f"can't read {_shown(path)!r}: {_why(error)}") from None
+        raise DocumentError(f"can't read {_path_text(path)!r}: {_why(error)}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise DocumentError(f"{_shown(path)!r} is neither a file nor a folder")
+        raise DocumentError(f"{_path_text(path)!r} is neither a file nor a folder")
     rights = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
     if not os.access(path, rights):
-        raise DocumentError(f"can't read {_shown(path)!r}: permission denied")
+        raise DocumentError(f"can't read {_path_text(path)!r}: permission denied")
     return path
 
 
@@ -169,7 +169,7 @@ def _why(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def _path_text(path: str | os.PathLike[str]) -> str:
     """Returns a path as text that UTF-8 can hold, whatever bytes its name has."""
     return Path(path).as_posix().encode("utf-8", "replace").decode("utf-8")
 
@@ -223,7 +223,7 @@ class _Loader:
         folder = named if isinstance(named, Folder) else self._folder(root)
         for below in [()] if folder is None else self._walk(folder):
             path = root.joinpath(*below)
-            shown = _shown(path)
+            shown = _path_text(path)
             real = os.path.realpath(path)
             if real in self.seen:
                 self.skip(shown, f"already read as {self.seen[real]}")
@@ -242,16 +242,16 @@ class _Loader:
         try:
             folder = Folder(root)
         except OSError as error:
-            raise DocumentError(f"can't read {_shown(root)!r}: {_why(error)}") from None
+            raise DocumentError(f"can't read {_path_text(root)!r}: {_why(error)}") from None
         self.folders.append(folder)
         return folder
 
     def _file_id(self, root: Path, path: Path) -> str:
-        below = _shown(path.name if path == root else path.relative_to(root))
+        below = _path_text(path.name if path == root else path.relative_to(root))
         candidate = below
         if candidate in self.file_ids:
             above = root.resolve().parent if path == root else root.resolve()
-            candidate = f"{_shown(above.name)}/{below}"
+            candidate = f"{_path_text(above.name)}/{below}"
         base, number = candidate, 2
         while candidate in self.file_ids:
             candidate, number = f"{base} ({number})", number + 1
@@ -269,7 +269,7 @@ class _Loader:
                     continue
                 names = sorted(folder.names(below))
             except OSError as error:
-                self.skip(_shown(folder.path.joinpath(*below)), f"can't be read: {_why(error)}")
+                self.skip(_path_text(folder.path.joinpath(*below)), f"can't be read: {_why(error)}")
                 continue
             inner = [(*below, name) for name in names if not name.startswith(".")]
             waiting += [entry for entry in inner if self._is_wanted(folder, entry)][::-1]
@@ -279,21 +279,23 @@ class _Loader:
         try:
             mode = folder.mode(below)
         except OSError as error:
-            self.skip(_shown(path), f"can't be read: {_why(error)}")
+            self.skip(_path_text(path), f"can't be read: {_why(error)}")
             return False
         if stat.S_ISDIR(mode):
             if len(below) > _DEEPEST:
-                self.skip(_shown(path), f"more than {_DEEPEST} folders deep")
+                self.skip(_path_text(path), f"more than {_DEEPEST} folders deep")
             elif path.name in _INSTALLED:
-                self.skip(_shown(path), "installed packages or compiled code; name it to read it")
+                self.skip(
+                    _path_text(path), "installed packages or compiled code; name it to read it"
+                )
             else:
                 return True
         elif stat.S_ISLNK(mode):
-            self.skip(_shown(path), _about_link(path, folder.path))
+            self.skip(_path_text(path), _about_link(path, folder.path))
         elif not stat.S_ISREG(mode):
-            self.skip(_shown(path), "not a plain file")
+            self.skip(_path_text(path), "not a plain file")
         elif not (path.suffix.lower() in SUFFIXES or is_source_code(path.name)):
-            self.skip(_shown(path), f"not one of {' '.join(SUFFIXES)}, nor source code")
+            self.skip(_path_text(path), f"not one of {' '.join(SUFFIXES)}, nor source code")
         else:
             return True
         return False
@@ -319,7 +321,7 @@ class _Loader:
             extracted = ExtractedText(text, title.title if title else None, SourceMap(file.shown))
         if not extracted.text.strip():
             raise _UnfitError("empty" if not data else "no text in it")
-        title_or_name = extracted.title or _shown(file.path.name)
+        title_or_name = extracted.title or _path_text(file.path.name)
         self._add(Document(extracted.text, file.id, title_or_name, source_map=extracted.source_map))
         self.notes.extend(Note(file.shown, note) for note in extracted.notes)
 

@@ -33,7 +33,7 @@ def check_json(value: Any, what: str, *, depth: int = 0) -> None:
     elif not _is_plain(value):
         raise ValueError(
             f"{what} must be plain JSON (objects, lists, strings, finite numbers of up to 4,000 "
-            f"digits, booleans, null), got {_described(value)}"
+            f"digits, booleans, null), got {_describe(value)}"
         )
 
 
@@ -45,5 +45,5 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     return repr(value) if isinstance(value, float) else f"one {type(value).__name__}"

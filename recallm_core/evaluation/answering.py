@@ -76,7 +76,7 @@ class Way(Protocol):
         """Returns what came of an item."""
 
 
-class _Watched:
+class _TimedStream:
     """A token stream that knows when its first token came; it may begin with given tokens."""
 
     def __init__(self, stream: TokenStream, opening: tuple[int, ...] = ()) -> None:
@@ -136,7 +136,7 @@ class WatchedBackend:
         self._inner = inner
         self.words: Sequence[int] = ()
         self.opens = False
-        self.stream: _Watched | None = None
+        self.stream: _TimedStream | None = None
 
     @property
     def window(self) -> int:
@@ -153,7 +153,7 @@ class WatchedBackend:
         """As the backend says."""
         return self._inner.in_process
 
-    def generate(self, request: GenerationRequest) -> _Watched:
+    def generate(self, request: GenerationRequest) -> _TimedStream:
         """Passes a request on, with the beginning of its output."""
         opening = request.rules.spec.open.ids if self.opens else ()
         begun = np.array([*self.words, *opening], dtype=np.int32)
@@ -162,7 +162,7 @@ class WatchedBackend:
             token_ids=np.concatenate([request.token_ids, begun]),
             rules=_Begun(request.rules, opening) if opening else request.rules,
         )
-        self.stream = _Watched(self._inner.generate(begun_request), opening)
+        self.stream = _TimedStream(self._inner.generate(begun_request), opening)
         return self.stream
 
     def close(self) -> None:

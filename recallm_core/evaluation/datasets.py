@@ -63,7 +63,7 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
     return rows_of(data_folder(), name)
 
 
-def _placed(row: dict[str, Any], place: int) -> tuple[Document, ...]:
+def _place_gold(row: dict[str, Any], place: int) -> tuple[Document, ...]:
     """Returns two distractors, and the gold passage before, between or after them."""
     passages = [(d["title"], d["text"]) for d in row["distractors"][:2]]
     passages.insert(place, (row["gold"]["title"], row["gold"]["text"]))
@@ -71,7 +71,7 @@ def _placed(row: dict[str, Any], place: int) -> tuple[Document, ...]:
 
 
 def _natural(row: dict[str, Any], place: int) -> Item:
-    documents, group = _placed(row, place), POSITIONS[place]
+    documents, group = _place_gold(row, place), POSITIONS[place]
     name = f"{row['id']}-{group}"
     return Item(name, documents, row["question"], tuple(row["answers"]), place, group)
 

@@ -64,15 +64,21 @@ def _overlap(a: list[str], b: list[str]) -> float:
 
 def holds(text: str, golds: Sequence[str]) -> float:
     """Returns 1 where a gold answer stands in the text, not as a part of a longer word."""
-    folded = _folded(text)
-    return float(any(_bounded(_folded(gold)).search(folded) for gold in golds if gold.strip()))
+    folded = _comparable_form(text)
+    return float(
+        any(
+            _whole_word_pattern(_comparable_form(gold)).search(folded)
+            for gold in golds
+            if gold.strip()
+        )
+    )
 
 
-def _folded(text: str) -> str:
+def _comparable_form(text: str) -> str:
     return " ".join(_MARK.sub(r"\1", text).casefold().split())
 
 
-def _bounded(gold: str) -> re.Pattern[str]:
+def _whole_word_pattern(gold: str) -> re.Pattern[str]:
     first = r"(?<!\w)" if re.match(r"\w", gold) else ""
     last = r"(?!\w)" if re.search(r"\w\Z", gold) else ""
     return re.compile(first + re.escape(gold) + last)

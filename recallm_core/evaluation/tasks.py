@@ -103,12 +103,12 @@ def wrapped_pages(scale: Scale) -> Iterator[Item]:
         for width, prefix in product((30, 45, 60, 78), ("", "> ")):
             group = f"{width} columns{', quoted' if prefix else ''}"
             pages = tuple(
-                replace(page, text=_wrapped(page.text, width, prefix)) for page in item.documents
+                replace(page, text=_wrap_lines(page.text, width, prefix)) for page in item.documents
             )
             yield replace(item, id=f"{item.id}-{width}{prefix}", documents=pages, group=group)
 
 
-def _wrapped(text: str, width: int, prefix: str) -> str:
+def _wrap_lines(text: str, width: int, prefix: str) -> str:
     """A text with lines of at most so many columns, each after a prefix; a table's rows stay."""
     lines: list[str] = []
     for line in text.split("\n"):
@@ -132,7 +132,7 @@ def hops(scale: Scale) -> Iterator[Item]:
         yield Item(f"{number}-hops", documents, example.question, (example.answer,), gold)
 
 
-def _filled(
+def _add_filler_pages(
     sources: list[Document], tokens: int, answer: str, scale: Scale, rng: random.Random
 ) -> tuple[Document, ...]:
     """Puts documents among generated pages that don't hold the answer, up to a number of tokens."""
@@ -163,7 +163,7 @@ def speeds(scale: Scale) -> Iterator[Item]:
 
 def _among(item: Item, tokens: int, scale: Scale, group: str) -> Item:
     rng = random.Random(f"evaluation:among:{item.id}")
-    documents = _filled(list(item.documents), tokens, item.answers[0], scale, rng)
+    documents = _add_filler_pages(list(item.documents), tokens, item.answers[0], scale, rng)
     gold = next(n for n, d in enumerate(documents) if d.id == item.gold_id)
     return replace(item, id=f"{item.id}-{tokens}", documents=documents, gold=gold, group=group)
 

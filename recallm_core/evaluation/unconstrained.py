@@ -146,7 +146,7 @@ class FreeReader:
         if self._state.section != "thinking":
             self._end_piece("")
         text = "".join(self._answer).strip()
-        return FreeOutput(self._unprefixed(text), tuple(self._spans), self._state.length)
+        return FreeOutput(self._strip_prefix(text), tuple(self._spans), self._state.length)
 
     def _take(self, token: int, effect: Effect, answering: bool) -> None:
         if effect is Effect.CLOSED:
@@ -173,7 +173,7 @@ class FreeReader:
         decoder = self._tokenizer.detokenizer()
         return "".join([decoder.feed(token) for token in tokens]) + decoder.flush()
 
-    def _unprefixed(self, text: str) -> str:
+    def _strip_prefix(self, text: str) -> str:
         """The final line where the model was to begin it with a prefix; as in the true trace."""
         prefix = self._recipe.answer_prefix
         return text.replace(prefix, "").strip() if prefix else text

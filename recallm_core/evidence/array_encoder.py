@@ -85,17 +85,17 @@ class ArrayEncoder:
             for name in ("word", "position", "token_type")
         )
         hidden = words[list(ids)] + places[: len(ids)] + types[list(kinds)]
-        hidden = self._normed("bert.embeddings.LayerNorm", hidden)
+        hidden = self._layer_norm("bert.embeddings.LayerNorm", hidden)
         for number in range(self._layers):
             hidden = self._layer(f"bert.encoder.layer.{number}", hidden)
         return self._dense("classifier", hidden)
 
     def _layer(self, layer: str, hidden: Floats32) -> Floats32:
         attended = self._dense(f"{layer}.attention.output.dense", self._attention(layer, hidden))
-        hidden = self._normed(f"{layer}.attention.output.LayerNorm", hidden + attended)
+        hidden = self._layer_norm(f"{layer}.attention.output.LayerNorm", hidden + attended)
         inner = _gelu(self._dense(f"{layer}.intermediate.dense", hidden))
         outer = self._dense(f"{layer}.output.dense", inner)
-        return self._normed(f"{layer}.output.LayerNorm", hidden + outer)
+        return self._layer_norm(f"{layer}.output.LayerNorm", hidden + outer)
 
     def _attention(self, layer: str, hidden: Floats32) -> Floats32:
         tokens, wide = hidden.shape
@@ -118,7 +118,7 @@ class ArrayEncoder:
         product: Floats32 = values @ self._arrays[f"{name}.weight"].T
         return product + self._arrays[f"{name}.bias"]
 
-    def _normed(self, name: str, values: Floats32) -> Floats32:
+    def _layer_norm(self, name: str, values: Floats32) -> Floats32:
         centred = values - values.mean(axis=-1, keepdims=True)
         spread = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
         scaled: Floats32 = centred / spread * self._arrays[f"{name}.weight"]

@@ -48,7 +48,7 @@ class Places:
         start += len(quote) - len(quote.lstrip())
         return tokens.passage, start, start + len(quote.strip())
 
-    def recalled(self, spans: Sequence[ClosedSpan]) -> list[Range]:
+    def locate_spans(self, spans: Sequence[ClosedSpan]) -> list[Range]:
         """Returns (passage, start, end) of closed spans, each at its first occurrence."""
         return [
             self.locate(run, position, len(span.tokens))

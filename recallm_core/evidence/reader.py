@@ -139,11 +139,13 @@ class EvidenceReader:
         import torch
 
         with self._turn, torch.inference_mode():
-            out = self._model(**padded(ids, kinds)).logits
+            out = self._model(**pad_rows(ids, kinds)).logits
         return list(out.double().numpy())
 
 
-def padded(ids: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+def pad_rows(
+    ids: Sequence[Sequence[int]], kinds: Sequence[Sequence[int]]
+) -> dict[str, torch.Tensor]:
     """Returns rows of one width as the encoder takes them.
 
     Args:

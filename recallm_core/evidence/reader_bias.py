@@ -33,7 +33,7 @@ SPREAD = 0.1  # how much less a later end counts, per token
 LONGEST = 32  # tokens of an answer that the reader looks for
 WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a sentence
 MOST_ODDS = 10.0
-DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.needed``
+DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.count_needed``
 HOP = 4.0  # how much better an answer outside of what was recalled has to be for another recall
 _REMEMBERED = 16  # questions, and steps of outputs, over one pack
 # HOP was read off questions of the training split: 19 of 20 over one sentence lie below -0.6, 19 of
@@ -210,7 +210,7 @@ class ReaderEvidence:
 
     def bias(self, section: Section, spans: tuple[ClosedSpan, ...]) -> SpanBias:
         """Returns log scores of starts and log odds of ends; see ``protocol.Evidence``."""
-        evidence = self._places.recalled(spans)
+        evidence = self._places.locate_spans(spans)
         if section == "answer" and evidence and not self._owes_quotes:
             return self._answer_bias(evidence)
         another = 0.0

@@ -76,7 +76,7 @@ def cut(
         text, units = sentences.text, sentences.spans
     shadow = _shadow(text, tokenizer)
     encoding = tokenizer.encode(shadow.text, add_special_tokens=False)
-    offsets = shadow.untouched(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
+    offsets = shadow.untouched_ranges(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
     firsts = [bisect_right(offsets[:, 1], start) for start, _ in units]
     bounds = [*firsts, len(encoding.ids)]
     windows: list[Window] = []
@@ -112,7 +112,7 @@ class _Shadow:
     starts: Ints
     ends: Ints
 
-    def untouched(self, offsets: Ints) -> Ints:
+    def untouched_ranges(self, offsets: Ints) -> Ints:
         """Returns ranges of the untouched text for ranges of this one."""
         if not len(offsets):
             return offsets

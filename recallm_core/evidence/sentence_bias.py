@@ -77,7 +77,7 @@ class SentenceMap:
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
 
-    def needed(self, question: str, limit: int) -> int:
+    def count_needed(self, question: str, limit: int) -> int:
         """How many of the likeliest sentences it takes to hold the evidence, probably.
 
         With the reader, on 100 questions of Natural Questions with three paragraphs each (rows 101
@@ -88,7 +88,7 @@ class SentenceMap:
         enough = int(np.searchsorted(np.cumsum(shares), SURE)) + 1
         return max(1, min(enough, limit, len(shares)))
 
-    def ranked(self, question: str, rank: int) -> Floats:
+    def scores_by_rank(self, question: str, rank: int) -> Floats:
         """Returns scores that prefer the sentence of one rank, 0 being the likeliest evidence.
 
         Of several pieces of evidence the likeliest stands last: small models answer from the one
@@ -134,10 +134,10 @@ class SentenceEvidence:
         self._places = places
         self._owes_quotes = max_quotes is not None
         self._start_scores = self._map.scores(question).astype(np.float32)
-        self._due = 1 if max_quotes is None else self._map.needed(question, max_quotes)
+        self._due = 1 if max_quotes is None else self._map.count_needed(question, max_quotes)
         # those of the quotes that are due, the last one first: whoever decodes never waits for them
         ranks = range(0 if max_quotes is None else self._due)
-        self._ranked = [self._map.ranked(question, rank) for rank in ranks]
+        self._ranked = [self._map.scores_by_rank(question, rank) for rank in ranks]
         self._steps: Memo[tuple[Section, tuple[ClosedSpan, ...]], Floats] = Memo(_REMEMBERED)
 
     @property
@@ -166,7 +166,7 @@ class SentenceEvidence:
         return self._steps.get((section, spans), lambda: self._starts(section, spans))
 
     def _starts(self, section: Section, spans: tuple[ClosedSpan, ...]) -> Floats:
-        evidence = self._places.recalled(spans)
+        evidence = self._places.locate_spans(spans)
         if section == "answer" and evidence and not self._owes_quotes:
             return self._within(evidence)
         if self._owes_quotes and len(evidence) < self._due:

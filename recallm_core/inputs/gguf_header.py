@@ -148,14 +148,14 @@ def read_header(path: Path) -> GgufHeader:
         )
     header = _read(files[0])
     try:
-        header = _joined(header, [_read(file) for file in files[1:]])
+        header = _join_split(header, [_read(file) for file in files[1:]])
         check_model(header, len(files))
     except DamageError as error:
         raise CheckpointError(f"{path} can't be used: {error}") from error
     return header
 
 
-def _joined(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
+def _join_split(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
     """The header of a split model: what its first file says, with the tensors of all."""
     tensors = dict(first.tensors)
     for number, other in enumerate(others, start=1):

@@ -168,6 +168,6 @@ def recipe_of(family: Family) -> Recipe:
     return replace(base, sampling={**base.sampling, **family.sampling})
 
 
-def driven(tokenizer: HFTokenizer, family: Family) -> HFTokenizer:
+def apply_family(tokenizer: HFTokenizer, family: Family) -> HFTokenizer:
     """Returns the tokenizer, rendering conversations as the family wants them."""
     return tokenizer.rendering(family.switches, system_turn=family.system_turn)

@@ -43,7 +43,7 @@ def ollama_file(name: str) -> Path:
     for store in stores:
         manifest = store.joinpath("manifests", *parts)
         if manifest.is_file():
-            return _checked(store, _weights(manifest))
+            return _layer_file(store, _weights(manifest))
     places = ", ".join(map(str, stores))
     raise CheckpointError(
         f"Ollama has no model {'/'.join(parts[2:-1])}:{parts[-1]} here (looked in {places}); get "
@@ -110,7 +110,7 @@ def _layers(manifest: Any) -> Iterable[Mapping[str, Any]]:
         yield layer
 
 
-def _checked(store: Path, layer: Mapping[str, Any]) -> Path:
+def _layer_file(store: Path, layer: Mapping[str, Any]) -> Path:
     """The file of a layer, if size and digest are what the manifest says.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.model_config import read_config
-from recallm_core.models.families import driven, family_of, recipe_of
+from recallm_core.models.families import apply_family, family_of, recipe_of
 from recallm_core.prompting.recipe import Recipe, trained_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
@@ -58,4 +58,4 @@ def fit_tokenizer_to(
     """``fit_tokenizer`` for a model whose config was read."""
     if recipe.mode == "trained":
         return tokenizer
-    return driven(tokenizer, family_of(tokenizer, config))
+    return apply_family(tokenizer, family_of(tokenizer, config))

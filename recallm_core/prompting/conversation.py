@@ -195,7 +195,7 @@ def call_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[
         fields: Hands out the placeholders.
     """
     return {
-        "name": fields.put(_escaped(function["name"]), varies=True),
+        "name": fields.put(_json_escape(function["name"]), varies=True),
         "arguments": _with_placeholders(function["arguments"], fields),
     }
 
@@ -203,10 +203,10 @@ def call_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[
 def _with_placeholders(value: Any, fields: Fields) -> Any:
     """A JSON value whose strings, keys among them, are placeholders for their escaped texts."""
     if isinstance(value, str):
-        return fields.put(_escaped(value), varies=True)
+        return fields.put(_json_escape(value), varies=True)
     if isinstance(value, Mapping):
         return {
-            fields.put(_escaped(key), varies=True): _with_placeholders(inner, fields)
+            fields.put(_json_escape(key), varies=True): _with_placeholders(inner, fields)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -225,8 +225,8 @@ def tool_with_placeholders(function: Mapping[str, Any], fields: Fields) -> dict[
         fields: Hands out the placeholders.
     """
     return {
-        "name": fields.put(_escaped(function["name"]), varies=True),
-        "description": fields.put(_escaped(function["description"]), varies=True),
+        "name": fields.put(_json_escape(function["name"]), varies=True),
+        "description": fields.put(_json_escape(function["description"]), varies=True),
         "parameters": _schema(function["parameters"], fields),
     }
 
@@ -243,7 +243,7 @@ def _schema(schema: Any, fields: Fields) -> Any:
         elif key in _NAMED and isinstance(value, Mapping):
             out[key] = {_label(k, fields): _schema(v, fields) for k, v in value.items()}
         elif key == "description" and isinstance(value, str):
-            out[key] = fields.put(_escaped(value), varies=True)
+            out[key] = fields.put(_json_escape(value), varies=True)
         elif key == "type" and _known_types(value):
             out[key] = value
         else:
@@ -269,10 +269,10 @@ def _labels(value: Any, fields: Fields) -> Any:
 
 
 def _label(text: str, fields: Fields) -> str:
-    return fields.put_label(_escaped(text))
+    return fields.put_label(_json_escape(text))
 
 
-def _escaped(text: str) -> str:
+def _json_escape(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
@@ -291,15 +291,15 @@ def render(
         TokenizerError: The template refuses the conversation, or doesn't render all of it.
     """
     try:
-        return _rendered(tokenizer, turns, fields, tools)
+        return _render_turns(tokenizer, turns, fields, tools)
     except TokenizerError:
         forms = _other_forms(turns)
         if not forms:
             raise
     for form in forms[:-1]:
         with suppress(TokenizerError):
-            return _rendered(tokenizer, form, fields, tools)
-    return _rendered(tokenizer, forms[-1], fields, tools)
+            return _render_turns(tokenizer, form, fields, tools)
+    return _render_turns(tokenizer, forms[-1], fields, tools)
 
 
 def _other_forms(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
@@ -313,7 +313,7 @@ def _other_forms(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
     return forms
 
 
-def _rendered(
+def _render_turns(
     tokenizer: Tokenizer,
     turns: Sequence[Turn],
     fields: Fields,

@@ -90,7 +90,7 @@ def search_question(messages: Sequence[Mapping[str, Any]]) -> str:
     earlier = _earlier(messages[: of_user[-1]])
     if not earlier or not is_followup(question):
         return question
-    added = _added(question, earlier)
+    added = _missing_words(question, earlier)
     return f"{' '.join(added)}\n{question}" if added else question
 
 
@@ -154,7 +154,7 @@ def _earlier(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     return turns
 
 
-def _added(question: str, earlier: Iterable[str]) -> list[str]:
+def _missing_words(question: str, earlier: Iterable[str]) -> list[str]:
     """The content words of earlier turns that the question lacks, in their order."""
     known = set(terms(question))
     out: list[str] = []

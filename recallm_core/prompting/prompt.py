@@ -61,7 +61,7 @@ class Prompt:
 
     def recalled(self, spans: Sequence[ClosedSpan]) -> list[Range]:
         """Returns (passage, start, end) of closed spans, each at its first occurrence."""
-        return self.places.recalled(spans)
+        return self.places.locate_spans(spans)
 
     def place(self, passage: int, start: int, end: int) -> Location:
         """Returns a passage's character range as a range of its document."""

@@ -222,11 +222,11 @@ class Recipe:
         unknown = sorted(set(data) - set(known))
         if unknown:
             raise CheckpointError(f"{FILE} has unknown fields {unknown}; known: {sorted(known)}")
-        values = {name: _checked(name, known[name].type, value) for name, value in data.items()}
+        values = {name: _field_value(name, known[name].type, value) for name, value in data.items()}
         return cls(**values)
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
+def _field_value(name: str, kind: Any, value: Any) -> Any:
     """A plain value as the field wants it; field types are strings here."""
     if name == "abstain":
         strings = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)

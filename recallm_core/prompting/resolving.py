@@ -25,7 +25,7 @@ def resolve(
     of_recipe = {"prior": recipe.prior, "prior_weight": recipe.prior_weight}
     filled = params.over(recipe.sampling).over({**of_recipe, **BASE})
     values: dict[str, Any] = {f.name: getattr(filled, f.name) for f in fields(ResolvedParams)}
-    evidence = _owed(filled, recipe, output)
+    evidence = _owed_evidence(filled, recipe, output)
     by_default = "sentence" if evidence == "first" else "word"
     values |= {
         "evidence": evidence,
@@ -44,13 +44,13 @@ def _thinking_budget(max_new_tokens: int, asked_for: int | None) -> int:
     return room if asked_for is None else min(asked_for, room)
 
 
-def _owed(params: GenerationParams, recipe: Recipe, output: OutputRules | None) -> Owed:
+def _owed_evidence(params: GenerationParams, recipe: Recipe, output: OutputRules | None) -> Owed:
     """What the output owes, where that can be had at all."""
     named = params.evidence
     policy: Owed = recipe.policy if named is None or named == "auto" else named
     if params.recall_in == "none" or params.max_spans == 0 or params.answer_form == "quote":
         return "free"
     if policy != "free" and output is not None:
-        of_calls: Owed = "free" if output.required else "required"  # a call is no answer
+        of_calls: Owed = "free" if output.requires_call else "required"  # a call is no answer
         policy = of_calls if output.schema is None else "first"
     return "first" if policy == "required" and params.recall_in == "thinking" else policy

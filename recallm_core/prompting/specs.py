@@ -96,13 +96,13 @@ class SpecMaker:
             return None
         if output.schema is not None:
             return GrammarSpec(answer=schema_grammar(output.schema))
-        if not output.offered:
+        if not output.offered_tools:
             return None
         return GrammarSpec(
-            call=calls_grammar(output.offered),
+            call=calls_grammar(output.offered_tools),
             call_open=self._tag(self._recipe.call_open),
             call_close=self._tag(self._recipe.call_close),
-            required=output.required,
+            required=output.requires_call,
             parallel=output.parallel,
         )
 

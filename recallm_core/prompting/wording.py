@@ -74,8 +74,8 @@ class Wording:
         content = self._contents(turns, passages, fields, scope)
         if output is not None and output.schema is not None:
             _ask_for_json(content, output.schema, fields)
-        tools = _shown(output, fields)
-        return self._with_thinking_opened(self._rendered(content, fields, tools)), fields
+        tools = _template_tools(output, fields)
+        return self._with_thinking_opened(self._render_content(content, fields, tools)), fields
 
     def free_suffix(self, quotable: Sequence[str]) -> str:
         """Returns the first suffix of the marks that stands in no text; control tokens need none.
@@ -175,7 +175,7 @@ class Wording:
         out.append(self._recipe.documents_close)
         return "".join(out)
 
-    def _rendered(
+    def _render_content(
         self, content: Sequence[Turn], fields: Fields, tools: Sequence[Mapping[str, Any]]
     ) -> str:
         try:
@@ -210,9 +210,9 @@ def _calls(calls: Sequence[Mapping[str, Any]], fields: Fields) -> list[dict[str,
     return [{"type": "function", "function": function} for function in functions]
 
 
-def _shown(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
+def _template_tools(output: OutputRules | None, fields: Fields) -> list[dict[str, Any]]:
     """The tools as templates expect them, their texts as placeholders."""
-    tools = [tool.to_function() for tool in output.offered] if output else []
+    tools = [tool.to_function() for tool in output.offered_tools] if output else []
     return [tool | {"function": tool_with_placeholders(tool["function"], fields)} for tool in tools]
 
 

@@ -358,7 +358,7 @@ class CachedEmbedder:
     def encode_documents(self, texts: Sequence[str]) -> Floats:
         """Returns one unit vector per text; only texts never seen before are encoded."""
         keys = [self._key(text) for text in texts]
-        known = self._cached(set(keys))
+        known = self._cached_vectors(set(keys))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
             vectors = self._embedder.encode_documents(list(missing.values()))
@@ -375,7 +375,7 @@ class CachedEmbedder:
         salted = f"{self.fingerprint}\0{text}".encode()
         return hashlib.blake2b(salted, digest_size=20).digest()
 
-    def _cached(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
+    def _cached_vectors(self, keys: Iterable[bytes]) -> dict[bytes, Floats]:
         vectors: dict[bytes, Floats] = {}
         ordered = sorted(keys)
         with self._open() as store:

@@ -163,8 +163,8 @@ def _check_segment(path: Path, segment: Segment, characters: Sequence[int]) -> N
         "sections": _within(segment.chunk_parent, chunks) and _dense(segment.chunk_parent),
         "order": all(bool((np.diff(column) >= 0).all()) for column in sorted_by),
         "lengths": bool((segment.chunk_terms >= 0).all() and (segment.title_terms >= 0).all()),
-        "words": _sound(segment.words, chunks),
-        "titles": _sound(segment.titles, documents),
+        "words": _is_sound(segment.words, chunks),
+        "titles": _is_sound(segment.titles, documents),
         "vectors": all(
             bool(np.isfinite(segment.vectors[at : at + _CHECKED_AT_ONCE]).all())
             for at in range(0, chunks, _CHECKED_AT_ONCE)
@@ -195,7 +195,7 @@ def _dense(numbers: npt.NDArray[Any]) -> bool:
     return not len(numbers) or (int(numbers[0]) == 0 and int(np.diff(numbers).max(initial=0)) <= 1)
 
 
-def _sound(postings: Postings, limit: int) -> bool:
+def _is_sound(postings: Postings, limit: int) -> bool:
     starts = postings.starts
     return (
         len(starts) == len(postings.keys) + 1

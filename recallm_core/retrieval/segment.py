@@ -238,12 +238,12 @@ def _normalise(rows: Floats) -> Floats:
     return unit
 
 
-class _Joined:
+class _JoinedTexts:
     """Documents of several segments, those that were deleted left out."""
 
     def __init__(self, places: Sequence[tuple[Texts, int]]) -> None:
         self._places: list[tuple[Texts, int]] = [
-            texts._places[inner] if isinstance(texts, _Joined) else (texts, inner)
+            texts._places[inner] if isinstance(texts, _JoinedTexts) else (texts, inner)
             for texts, inner in places
         ]
 
@@ -291,7 +291,7 @@ def merge(
         for n in alive_row
     )
     columns["coarse"] = train(columns["vectors"], search)
-    return Segment(texts=_Joined(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
+    return Segment(texts=_JoinedTexts(places), ids=tuple(ids), metadata=tuple(metadata), **columns)
 
 
 def _concatenate(

@@ -127,12 +127,12 @@ class RecallMiddleware:
         elif int(length) > MAX_BODY:
             await _reply(send, 413, _error(f"a request has at most {MAX_BODY:,} bytes"))
         elif key and scope["path"].startswith("/v1/"):
-            await self._app(*_salted(scope, receive, _salt(key)), send)
+            await self._app(*_add_salt(scope, receive, _salt(key)), send)
         else:
             await self._app(scope, receive, send)
 
 
-def _salted(scope: Scope, receive: Receive, salt: bytes) -> tuple[Scope, Receive]:
+def _add_salt(scope: Scope, receive: Receive, salt: bytes) -> tuple[Scope, Receive]:
     """The request with ``cache_salt`` as the first member of its JSON object.
 
     The body isn't parsed for that, it may have megabytes. A salt of the client's own comes later
@@ -146,7 +146,7 @@ def _salted(scope: Scope, receive: Receive, salt: bytes) -> tuple[Scope, Receive
     ]
     waiting = True
 
-    async def salted() -> Message:
+    async def receive_salted() -> Message:
         nonlocal waiting
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -160,7 +160,7 @@ def _salted(scope: Scope, receive: Receive, salt: bytes) -> tuple[Scope, Receive
         at = start + 1 if fits else 0
         return {**message, "body": body[:at] + extra + body[at:]}
 
-    return {**scope, "headers": headers}, salted
+    return {**scope, "headers": headers}, receive_salted
 
 
 def _salt(key: bytes) -> bytes:

@@ -30,11 +30,11 @@ def grammar_problem(grammar: str) -> str | None:
     """
     if len(grammar) > MAX_GRAMMAR:
         return f"it has {len(grammar):,} characters, the limit is {MAX_GRAMMAR:,}"
-    return _compiled(grammar)
+    return _compile_apart(grammar)
 
 
 @lru_cache(maxsize=64)  # of bounded length each
-def _compiled(grammar: str) -> str | None:
+def _compile_apart(grammar: str) -> str | None:
     """What a process of its own says that compiles it."""
     try:
         data = grammar.encode()

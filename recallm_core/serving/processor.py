@@ -44,7 +44,7 @@ except ImportError:  # before vLLM 0.31 there is only the first runner
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _ListedRequest:
     """A request of the first runner, which lengthens the output itself."""
 
     row: ServedRow
@@ -73,7 +73,7 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
         model = vllm_config.model_config
         self._engines = FolderEngines(str(model.tokenizer), vocab_size=model.get_vocab_size())
         self._shared = SharedRules()
-        self._listed: dict[int, _Listed] = {}  # V1, by batch index
+        self._listed: dict[int, _ListedRequest] = {}  # V1, by batch index
         self._rows: dict[int, ServedRow] = {}  # V2, by slot
         if is_pin_memory is None:
             self._states = states
@@ -116,10 +116,12 @@ class RecallProcessor(RunnerOne, RunnerTwo):  # type: ignore[misc] # both untype
         """Follows the requests that joined, left or moved within the batch."""
         process_dict_updates(self._listed, batch_update, self._list)
 
-    def _list(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Listed | None:
+    def _list(
+        self, params: Any, prompt: list[int] | None, output: list[int]
+    ) -> _ListedRequest | None:
         row = self._row(params)
         # embeddings have no ids, and recall stays closed
-        return None if row is None else _Listed(row, prompt or [], output)
+        return None if row is None else _ListedRequest(row, prompt or [], output)
 
     def _listed_masks(self, rows: int, width: int) -> list[RowMask]:
         masks = []

@@ -203,4 +203,4 @@ class FolderEngines:
         Raises:
             RecallmError: The folder has no usable tokenizer.
         """
-        return self._engine.result().narrowed(spec.eos, vocab_size=spec.vocab_size)
+        return self._engine.result().for_model(spec.eos, vocab_size=spec.vocab_size)

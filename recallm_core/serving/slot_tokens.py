@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recallm_core.backends.device_copies import QueuedDown, queued_up, to_numpy
+from recallm_core.backends.device_copies import HostCopies, copy_to_device, to_numpy
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class SlotTokens:
 
     def __init__(self, states: Any) -> None:
         self._states = states
-        self._down = QueuedDown(states.device)
+        self._down = HostCopies(states.device)
         self._known: dict[int, History] = {}
         self._new: set[int] = set()
         self._whole: dict[int, torch.Tensor] = {}  # copies under way, of all that a slot began with
@@ -73,7 +73,7 @@ class SlotTokens:
         self._new.clear()
         if self._sampled:
             slots = sorted(self._sampled)  # what was under way has come down before they were read
-            where = queued_up(np.array(slots, dtype=np.int64), states.device)
+            where = copy_to_device(np.array(slots, dtype=np.int64), states.device)
             lengths = states.total_len.gpu[where]
             newest = states.all_token_ids.gpu[where, lengths.long() - 1]
             self._columns = self._down.begin(torch.stack([lengths, newest]))

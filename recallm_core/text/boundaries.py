@@ -122,7 +122,7 @@ def grapheme_boundaries(text: str) -> Bools:
     marks = np.ones(len(text) + 1, dtype=np.bool_)
     if len(text) < 2 or (text.isascii() and "\r\n" not in text):
         return marks
-    marks[1:-1] = ~_clustered(_table("grapheme").classes(text))
+    marks[1:-1] = ~_grapheme_ties(_table("grapheme").classes(text))
     return marks
 
 
@@ -177,7 +177,7 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     inner = marks[1:-1]
     inner &= ~((classes[:-1] == _Word.BLANK) & (classes[1:] == _Word.BLANK))
     if text.isascii():
-        inner &= ~_joined(classes)
+        inner &= ~_word_ties(classes)
         return marks
     if np.any(joiners := classes[:-1] == _Word.JOINER):
         inner &= ~(joiners & (_table("grapheme").classes(text)[1:] == _Grapheme.PICTOGRAPH))
@@ -185,7 +185,7 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     silent[1:] &= (classes[:-1] < _Word.CR) | (classes[:-1] == _Word.OTHER)
     inner &= ~silent[1:]
     spoken = np.flatnonzero(~silent)
-    marks[spoken[1:][_joined(classes[spoken])]] = False
+    marks[spoken[1:][_word_ties(classes[spoken])]] = False
     return marks
 
 
@@ -218,7 +218,7 @@ def beside_digits(text: str) -> Bools:
     return marks
 
 
-def _clustered(classes: NDArray[np.uint8]) -> Bools:
+def _grapheme_ties(classes: NDArray[np.uint8]) -> Bools:
     """Tells for each character but the first whether it shares a grapheme with the one before."""
     g = _Grapheme
     before, after = classes[:-1], classes[1:]
@@ -232,7 +232,7 @@ def _clustered(classes: NDArray[np.uint8]) -> Bools:
         tied |= ((before == g.HANGUL_LV) | (before == g.HANGUL_V)) & (vowel | tail)
         tied |= ((before == g.HANGUL_LVT) | (before == g.HANGUL_T)) & tail
     if np.any(flags := classes == g.FLAG):
-        tied |= _paired(flags)
+        tied |= _flag_ties(flags)
     if np.any(candidates := (before == g.JOINER) & (after == g.PICTOGRAPH)):
         base = _last((classes < g.EXTEND) | (classes > g.LINKER))
         at = np.flatnonzero(candidates)  # the joiners; what they follow decides
@@ -248,7 +248,7 @@ def _clustered(classes: NDArray[np.uint8]) -> Bools:
     return tied
 
 
-def _joined(classes: NDArray[np.uint8]) -> Bools:
+def _word_ties(classes: NDArray[np.uint8]) -> Bools:
     """Tells for each character but the first whether the rules tie it to the one before."""
     wordy = classes <= _Word.KATAKANA
     joined: Bools = wordy[:-1] & wordy[1:]
@@ -257,7 +257,7 @@ def _joined(classes: NDArray[np.uint8]) -> Bools:
         joined &= ~((katakana[:-1] & plain[1:]) | (plain[:-1] & katakana[1:]))
     joined |= (classes[:-1] == _Word.HEBREW) & (classes[1:] == _Word.QUOTE)
     if np.any(flags := classes == _Word.FLAG):
-        joined |= _paired(flags)
+        joined |= _flag_ties(flags)
     bridges = classes[1:-1]
     at = np.flatnonzero((bridges >= _Word.MID_LETTER) & (bridges <= _Word.DOUBLE_QUOTE)) + 1
     before, middle, after = classes[at - 1], classes[at], classes[at + 1]
@@ -272,7 +272,7 @@ def _joined(classes: NDArray[np.uint8]) -> Bools:
     return joined
 
 
-def _paired(flags: Bools) -> Bools:
+def _flag_ties(flags: Bools) -> Bools:
     """Ties every second flag letter of a run to the one before it."""
     places = np.arange(len(flags)) - _last(~flags)  # 1, 2, ... within a run
     second: Bools = flags & (places % 2 == 0)

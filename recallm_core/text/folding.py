@@ -67,7 +67,7 @@ _SAME_SIGN = _same_signs()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Folded:
+class FoldedText:
     """A text folded for comparing, with the exact way back.
 
     Attributes:
@@ -125,7 +125,7 @@ class Folded:
         return not inside or bool(self.ends[at - 1] <= self.starts[at])
 
 
-def fold(text: str) -> Folded:
+def fold(text: str) -> FoldedText:
     """Returns the shadow of a text for comparing; see the module's text for what is folded."""
     plain, starts, ends = _folded_characters(text)
     pieces: list[str] = []
@@ -141,8 +141,8 @@ def fold(text: str) -> Folded:
             start += 1
         keep[start:end] = False
     if not pieces:
-        return Folded(plain, starts, ends, len(text))
-    return Folded("".join([*pieces, plain[last:]]), starts[keep], ends[keep], len(text))
+        return FoldedText(plain, starts, ends, len(text))
+    return FoldedText("".join([*pieces, plain[last:]]), starts[keep], ends[keep], len(text))
 
 
 def _folded_characters(text: str) -> tuple[str, Ints, Ints]:
@@ -151,7 +151,7 @@ def _folded_characters(text: str) -> tuple[str, Ints, Ints]:
         places = np.arange(len(text) + 1)
         return text.lower(), places[:-1], places[1:].copy()
     codes = _codes(text)
-    visible = _shown(text)
+    visible = _visible_places(text)
     graphemes = grapheme_boundaries(text)
     cleaned = text if len(visible) == len(text) else _text(codes[visible])
     heads = np.flatnonzero(_unit_heads(cleaned, visible, graphemes))
@@ -171,7 +171,7 @@ def _folded_characters(text: str) -> tuple[str, Ints, Ints]:
     return _text(out), starts[unit], ends[unit]
 
 
-def _shown(text: str) -> Ints:
+def _visible_places(text: str) -> Ints:
     """The places of the characters that show something."""
     keep = np.ones(len(text), dtype=np.bool_)
     for match in _IGNORABLE.finditer(text):
@@ -207,11 +207,11 @@ def _folded_unit(unit: str) -> str:
 
 
 def _folded_once(unit: str) -> str:
-    opened = "".join(map(_opened, unicodedata.normalize("NFC", unit)))
+    opened = "".join(map(_plain_form, unicodedata.normalize("NFC", unit)))
     return unicodedata.normalize("NFC", opened.casefold())
 
 
-def _opened(character: str) -> str:
+def _plain_form(character: str) -> str:
     """A sign's plain form; a compatibility form's letters, unless they would change a number."""
     if character in _SAME_SIGN:
         return _SAME_SIGN[character]

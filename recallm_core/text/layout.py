@@ -69,7 +69,7 @@ def read_layout(text: str) -> Layout:
             _read_paragraph(text, paragraph, blocks, marks)
     if " --> " in text and _CUE.search(text):  # the first saves time
         blocks = _joined_cues(text, blocks, marks)
-    return Layout(_blanked(text, marks), blocks)
+    return Layout(_blank_ranges(text, marks), blocks)
 
 
 def _paragraphs(text: str) -> Iterator[list[Range]]:
@@ -120,7 +120,7 @@ def _is_plainly_code(text: str, paragraph: Sequence[Range]) -> bool:
     return next(islice(codes, least - 1, None), None) is not None
 
 
-def _blanked(text: str, marks: Sequence[Range]) -> str:
+def _blank_ranges(text: str, marks: Sequence[Range]) -> str:
     """The text with spaces in place of some ranges."""
     if not marks:
         return text

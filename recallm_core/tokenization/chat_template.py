@@ -200,7 +200,7 @@ def _write(_: Context, value: Any) -> str:
     return meter.write(str(value))
 
 
-class _Sized:
+class _CountedCollection:
     """A collection whose elements are counted when a loop takes them."""
 
     def __init__(self, values: Any) -> None:
@@ -221,7 +221,7 @@ def _tick(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _count(values: Any) -> Any:
-    return _Sized(values) if hasattr(values, "__len__") else _tick(values)
+    return _CountedCollection(values) if hasattr(values, "__len__") else _tick(values)
 
 
 def _list(values: Any) -> Any:
@@ -257,7 +257,7 @@ def _measuring(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that is counted, and whose result is measured."""
 
     @wraps(function)
-    def measured(*args: Any, **kwargs: Any) -> Any:
+    def apply_filter(*args: Any, **kwargs: Any) -> Any:
         meter = current_meter()
         meter.step()
         arguments = args[1:] if hasattr(function, "jinja_pass_arg") else args
@@ -265,4 +265,4 @@ def _measuring(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         check_filter(meter, name, operands, kwargs)
         return meter.measure(function(*args[: len(args) - len(arguments)], *operands, **kwargs))
 
-    return measured
+    return apply_filter

@@ -58,7 +58,7 @@ def tokenizer_of(
 
 
 @dataclass(frozen=True, slots=True)
-class _Added:
+class _AddedToken:
     content: str
     special: bool
 
@@ -72,7 +72,7 @@ class FileTokenizer:
         tokens = header.texts("tokenizer.ggml.tokens")
         kinds = _kinds(header, len(tokens), controls)
         self.added_tokens_decoder = {
-            number: _Added(tokens[number], special=kind in _CONTROLS)
+            number: _AddedToken(tokens[number], special=kind in _CONTROLS)
             for number, kind in enumerate(kinds)
             if kind in (*_CONTROLS, USER_DEFINED)
         }

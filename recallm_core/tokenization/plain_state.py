@@ -26,7 +26,7 @@ def rebuild(state: Mapping[str, Any], model: Any = None) -> Any:
     for stage in ("normalizer", "pre_tokenizer", "decoder"):
         if state.get(stage) is not None:
             setattr(tokenizer, stage, getattr(shell, stage))
-    tokenizer.add_tokens([_added(token) for token in state.get("added_tokens") or ()])
+    tokenizer.add_tokens([_added_token(token) for token in state.get("added_tokens") or ()])
     return tokenizer
 
 
@@ -40,7 +40,7 @@ def shareable(tokenizer: Any, state: Mapping[str, Any]) -> Any:
     return tokenizer.model if is_unchanged else None
 
 
-def _added(token: Mapping[str, Any]) -> Any:
+def _added_token(token: Mapping[str, Any]) -> Any:
     from tokenizers import AddedToken
 
     return AddedToken(**{key: value for key, value in token.items() if key != "id"})
@@ -94,16 +94,19 @@ def _without_pieces(model: Mapping[str, Any], controls: Set[int]) -> dict[str, A
     vocab = model["vocab"]
     if model.get("type") == "Unigram":
         vocabulary = [
-            [_hidden(piece) if number in controls else piece, score]
+            [_hide_piece(piece) if number in controls else piece, score]
             for number, (piece, score) in enumerate(vocab)
         ]
         return {**model, "vocab": vocabulary}
     if model.get("type") in ("WordPiece", "WordLevel"):
-        return {**model, "vocab": {_hidden(p) if n in controls else p: n for p, n in vocab.items()}}
+        return {
+            **model,
+            "vocab": {_hide_piece(p) if n in controls else p: n for p, n in vocab.items()},
+        }
     return dict(model)
 
 
-def _hidden(piece: str) -> str:
+def _hide_piece(piece: str) -> str:
     return f"\U0010ffff{piece}\U0010ffff"
 
 

@@ -18,7 +18,7 @@ _HEAD, _TAIL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _ASCII_SIGNS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
 
 
-def _cased(after: str) -> str:
+def _case_pattern(after: str) -> str:
     """Words that end where a capital begins the next one."""
     before = r"[^\r\n\p{L}\p{N}]?"
     return f"{before}{_HEAD}*{_TAIL}+{after}|{before}{_HEAD}+{_TAIL}*{after}"
@@ -38,8 +38,8 @@ _DEEPSEEK3 = (
     rf"{_ASCII_SIGNS}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*"
     rf"|{_BLANKS}",
 )
-_TEKKEN = (rf"{_cased('')}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}",)
-_GPT4O = (rf"{_cased(_CONTRACTED)}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}",)
+_TEKKEN = (rf"{_case_pattern('')}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}",)
+_GPT4O = (rf"{_case_pattern(_CONTRACTED)}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}",)
 _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 _LINES = (r"[^\n]+|[\n]+",)
 

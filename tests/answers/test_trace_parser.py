@@ -156,7 +156,7 @@ def test_usage_counts_every_token_fed(output: tuple[Prompt, list[int]]) -> None:
     parser = TraceParser(prompt, TOKENIZER)
     fed = 0
     for token in tokens:
-        if parser.stopped or parser.ended:
+        if parser.has_stopped or parser.has_ended:
             break
         parser.feed([token])
         fed += 1
@@ -281,7 +281,8 @@ def test_stop_strings_end_the_answer_outside_quotes(
     assert trace.answer == answer
     assert trace.reasoning == "is STOP \n\n no"
     assert (
-        parser.stopped == (answer not in ("one STO two", "x\nnone", "\n\none")) or answer == "one"
+        parser.has_stopped == (answer not in ("one STO two", "x\nnone", "\n\none"))
+        or answer == "one"
     )
 
 

@@ -346,7 +346,7 @@ def seen(constraint: Constraint) -> tuple[object, ...]:
         constraint.in_span,
         constraint.done,
         constraint.length,
-        constraint.watched,
+        constraint.watched_characters,
         constraint.spans,
         constraint.draft(9),
         constraint.cut_span(),

@@ -131,7 +131,7 @@ def test_what_was_interrupted_is_never_taken_for_the_next_answer(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("recallm_core.documents.limited_process._answered", interrupted)
+        patch.setattr("recallm_core.documents.limited_process._read_answer", interrupted)
         with pytest.raises(KeyboardInterrupt):
             process.read(pdf(["first"]), 1000)
     found = process.read(pdf(["second"]), 1000)

@@ -9,7 +9,7 @@ import pytest
 
 from recallm_core.errors import RecallmError
 from recallm_core.evaluation.harness import TASKS as FOLDER
-from recallm_core.evaluation.harness.samples import counter, documents_of, judged, rows
+from recallm_core.evaluation.harness.samples import counter, documents_of, judge, rows
 from recallm_core.evaluation.ruler.tasks import TASKS, Texts
 from recallm_core.testing import scripted_llm
 from tests.evaluation.long_contexts import data_folder
@@ -54,9 +54,9 @@ def test_rows_fill_their_length_and_are_judged_as_ruler_does() -> None:
         documents = documents_of(row)
         assert documents is not None
         assert documents[0].text in row["input"]
-        assert judged(row, f"It is {row['outputs'][0]}.") == {"score": 1.0, "precision": 1.0}
-        assert judged(row, row["input"])["precision"] == 0.25
-        assert judged(row, "") == {"score": 0.0, "precision": 0.0}
+        assert judge(row, f"It is {row['outputs'][0]}.") == {"score": 1.0, "precision": 1.0}
+        assert judge(row, row["input"])["precision"] == 0.25
+        assert judge(row, "") == {"score": 0.0, "precision": 0.0}
     assert documents_of({"input": "x"}) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from recallm_core.documents.document import Passage
-from recallm_core.models.families import BASE, FAMILIES, driven, family_of, recipe_of
+from recallm_core.models.families import BASE, FAMILIES, apply_family, family_of, recipe_of
 from recallm_core.prompting.builder import Prompt, PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.tokenization.tokenizer import HFTokenizer
@@ -120,7 +120,7 @@ def made(name: str) -> HFTokenizer:
 def prompt(name: str, messages: list[dict[str, str]], passages: list[Passage]) -> Prompt:
     found = made(name)
     family = family_of(found, {"model_type": CASES[name].kind})
-    found = driven(found, family)
+    found = apply_family(found, family)
     builder = PromptBuilder(found, recipe_of(family), vocab_size=found.vocab_size)
     return builder.build(messages, passages, GenerationParams())
 

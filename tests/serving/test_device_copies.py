@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from recallm_core.backends.device_copies import QueuedDown, queued_up, to_numpy
+from recallm_core.backends.device_copies import HostCopies, copy_to_device, to_numpy
 
 
 def test_on_the_host_a_copy_is_there_at_once() -> None:
     device = torch.device("cpu")
-    down, values = QueuedDown(device), queued_up(np.arange(3, dtype=np.int32), device)
+    down, values = HostCopies(device), copy_to_device(np.arange(3, dtype=np.int32), device)
     found = down.begin(values)
     down.mark()
     values += 1
@@ -48,7 +48,7 @@ def test_a_device_is_awaited_up_to_the_mark(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "Event", Event)
     monkeypatch.setattr(torch, "empty", pinned)
     monkeypatch.setattr(torch.Tensor, "copy_", queued)
-    down = QueuedDown(torch.device("cuda", 0))
+    down = HostCopies(torch.device("cuda", 0))
     found = down.begin(torch.ones(2, dtype=torch.int32))
     down.mark()
     down.finish()

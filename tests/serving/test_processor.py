@@ -120,11 +120,11 @@ def test_grammars_that_cannot_be_used_are_refused_in_time(grammar: str, problem:
 
 
 def test_what_is_remembered_of_grammars_is_bounded() -> None:
-    parameters = grammar_check._compiled.cache_parameters()
-    before = grammar_check._compiled.cache_info().currsize
+    parameters = grammar_check._compile_apart.cache_parameters()
+    before = grammar_check._compile_apart.cache_info().currsize
     for letter in "abcdef":
         assert grammar_problem(letter * (MAX_GRAMMAR + 1)) is not None
-    assert grammar_check._compiled.cache_info().currsize == before
+    assert grammar_check._compile_apart.cache_info().currsize == before
     assert parameters["maxsize"] * MAX_GRAMMAR <= 1 << 24
 
 

@@ -324,6 +324,6 @@ class Second(Runner):
 def test_each_row_is_what_its_request_alone_would_get(
     runner: type[Runner], kit: Any, vllm_processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_tokens, "QueuedDown", LateDown)
+    monkeypatch.setattr(slot_tokens, "HostCopies", LateDown)
     naive = Naive(kit)
     run_state_machine_as_test(lambda: runner(naive, vllm_processor), settings=MACHINE)

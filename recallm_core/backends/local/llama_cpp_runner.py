@@ -100,7 +100,7 @@ class LlamaRunner:
         except BaseException:
             self._sequences.close()
             raise
-        self._most_cells = _rounded(most_cells(self.token_bytes))
+        self._most_cells = _round_up(most_cells(self.token_bytes))
 
     def _new_sequences(self, cells: int) -> Sequences:
         return Sequences(self._model, cells=cells, **self._settings)
@@ -119,7 +119,7 @@ class LlamaRunner:
         slot = Slot(row=row, state=token_ids)
         self._slots.append(slot)
         try:
-            slot.length = self._shared(row, token_ids)
+            slot.length = self._share_beginning(row, token_ids)
         except BaseException:
             self.close(slot)
             raise
@@ -129,11 +129,11 @@ class LlamaRunner:
         """Moves before a long prompt is read, not within it: a move loses what windows forget."""
         newest = [known.ids for known in self._beginnings if known.state is None]
         more = sum(len(known) - _in_common(known, ids) for known in newest) + len(ids)
-        needed = _rounded(sum(slot.length for slot in self._slots) + more + _ROUND)
+        needed = _round_up(sum(slot.length for slot in self._slots) + more + _ROUND)
         if self._sequences.cells < min(needed, self._most_cells):
             self._move(min(max(needed, 2 * self._sequences.cells), self._most_cells))
 
-    def _shared(self, row: int, ids: Ids) -> int:
+    def _share_beginning(self, row: int, ids: Ids) -> int:
         """Puts the longest known beginning of a prompt into its row; returns its length."""
         lengths = [(_in_common(k.ids, ids), k.state is None) for k in self._beginnings]
         length, _ = best_match = max(lengths, default=(0, False))  # of equals the one in its row
@@ -141,16 +141,16 @@ class LlamaRunner:
             return 0
         best = self._beginnings.pop(lengths.index(best_match))
         self._beginnings.append(best)
-        if not self._filled(row, best, length):
+        if not self._fill_row(row, best, length):
             self._sequences.drop(row)
             return 0
         return length
 
-    def _filled(self, row: int, known: _Beginning, length: int) -> bool:
+    def _fill_row(self, row: int, known: _Beginning, length: int) -> bool:
         """Gives a row the first tokens of a beginning; False: it can't go on from there."""
         if known.state is None:
             self._sequences.copy(self._own_row, row, length)
-        elif 4 * length < len(known.ids) or not self._restored(row, known.state):
+        elif 4 * length < len(known.ids) or not self._restore_state(row, known.state):
             return False
         whole = length == len(known.ids)
         if not whole and known.state is not None and not self._sequences.cut(row, length):
@@ -159,7 +159,7 @@ class LlamaRunner:
             return self._sequences.length(row) == length
         return self._sequences.holds(row, length)
 
-    def _restored(self, row: int, state: Any) -> bool:
+    def _restore_state(self, row: int, state: Any) -> bool:
         while not self._sequences.restore(row, state):
             if not self._more_room():
                 return False
@@ -273,7 +273,7 @@ class LlamaRunner:
 
         There are more where sequences shared some: each brings its own.
         """
-        cells = max(cells, _rounded(sum(slot.length for slot in self._slots) + _CELLS))
+        cells = max(cells, _round_up(sum(slot.length for slot in self._slots) + _CELLS))
         states = [(slot, self._sequences.state(slot.row)) for slot in self._slots]
         newest = [known for known in self._beginnings if known.state is None]
         for known in newest:
@@ -310,7 +310,7 @@ class LlamaRunner:
         self._model.close()
 
 
-def _rounded(cells: int) -> int:
+def _round_up(cells: int) -> int:
     return max(_CELLS, cells + -cells % _ROUND)
 
 

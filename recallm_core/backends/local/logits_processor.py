@@ -18,7 +18,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownSequence:
     """A sequence that was seen, and the state after its first ``legal`` output tokens.
 
     It is shorter than the output where that goes on after its end (padding) or where an assistant
@@ -86,7 +86,7 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
             )
         self._prompts = prompts.cpu().numpy().astype(np.int64)
         self._prior = prior
-        self._known: list[_Known] = []
+        self._known: list[_KnownSequence] = []
         self._checked = False
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
         before, self._known = self._known, []
         for row, output in enumerate(outputs):
             prompt = self._prompt_of(row, len(outputs))
-            self._known.append(self._seen(before, row, prompt, output))
+            self._known.append(self._sequence_of(before, row, prompt, output))
         return masked_copy(scores, [known.mask for known in self._known])
 
     def _prompt_of(self, row: int, rows: int) -> int:
@@ -132,7 +132,9 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
                 )
         self._checked = True
 
-    def _seen(self, before: Sequence[_Known], row: int, prompt: int, output: Ids) -> _Known:
+    def _sequence_of(
+        self, before: Sequence[_KnownSequence], row: int, prompt: int, output: Ids
+    ) -> _KnownSequence:
         """The state of a row: moved on in place where the row goes on from what it was.
 
         A row that has become another's (beams) finds that one's state, moved on or not: a copy of
@@ -142,7 +144,9 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
             return before[row]
         return self._follow([*before, *self._known], prompt, output)
 
-    def _follow(self, several: Sequence[_Known], prompt: int, output: Ids) -> _Known:
+    def _follow(
+        self, several: Sequence[_KnownSequence], prompt: int, output: Ids
+    ) -> _KnownSequence:
         """The state after an output, from the known sequence that shares most of it."""
         best, shared = None, 0
         for known in several:
@@ -155,13 +159,13 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
             state, legal = best.state.copy(), min(best.legal, shared)
             state.rollback(best.legal - legal)
             if legal < shared:
-                return _Known(prompt, output, state, legal)
+                return _KnownSequence(prompt, output, state, legal)
         for token in output[legal:].tolist():
             if state.done or not state.mask().allows(token):
                 break
             state.consume(token)
             legal += 1
-        return _Known(prompt, output, state, legal)
+        return _KnownSequence(prompt, output, state, legal)
 
 
 def _common(one: Ids, other: Ids) -> int:

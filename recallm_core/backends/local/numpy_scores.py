@@ -41,10 +41,10 @@ def legal_scores(
         masks: What is legal in each row.
         greedy: Whether each row needs its best legal token only.
     """
-    return [_reduced(*part) for part in zip(rows, masks, greedy, strict=True)]
+    return [_reduce_row(*part) for part in zip(rows, masks, greedy, strict=True)]
 
 
-def _reduced(row: Row, mask: Mask, greedy: bool) -> Scores | Best:
+def _reduce_row(row: Row, mask: Mask, greedy: bool) -> Scores | Best:
     if mask.only is not None:
         values = row[mask.only].astype(np.float64)
         return Scores(mask.only, values if mask.bias is None else values + mask.bias)

@@ -48,7 +48,7 @@ class Chooser:
             self._log_probs(float(nucleus.log_probs[place]) - math.log(nucleus.sums[-1]))
         return int(nucleus.ids[place])
 
-    def forced(self, token: int) -> int:
+    def take_forced(self, token: int) -> int:
         """Returns the only legal token; nothing is drawn for it."""
         if self._log_probs is not None:
             self._log_probs(0.0)

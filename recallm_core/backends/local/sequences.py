@@ -88,7 +88,9 @@ class Running:
         for place, mask in enumerate(plan.masks):
             forced = only_choice(mask)
             chooser = self.chooser
-            tokens.append(chooser.forced(forced[0]) if forced else chooser.pick(next(remaining)))
+            tokens.append(
+                chooser.take_forced(forced[0]) if forced else chooser.pick(next(remaining))
+            )
             if place == len(plan.draft) or tokens[-1] != plan.draft[place]:
                 self.constraint.rollback(len(plan.draft) - place)
                 self.consume(tokens[-1])

@@ -75,7 +75,7 @@ def _candidates(
     several = [mask.only for mask in masks if mask.only is not None]
     sizes = np.array([len(only) for only in several])
     ids = np.concatenate(several)
-    values = _picked(logits, np.repeat(np.asarray(rows), sizes), ids)
+    values = _pick_logits(logits, np.repeat(np.asarray(rows), sizes), ids)
     if any(mask.bias is not None for mask in masks):
         zeros = (np.zeros(size) for size in sizes.tolist())
         parts = (z if m.bias is None else m.bias for z, m in zip(zeros, masks, strict=True))
@@ -102,7 +102,7 @@ def _best_of_row(row: NDArray[Any], mask: Mask) -> Scores | Best:
     return Best(int(mask.only[at]), float(values[at]))
 
 
-def _picked(logits: torch.Tensor, rows: Ints, ids: Ints) -> Floats:
+def _pick_logits(logits: torch.Tensor, rows: Ints, ids: Ints) -> Floats:
     """Some logits, as numbers of 64 bits."""
     array = host_rows(logits)
     if array is not None:

@@ -192,7 +192,7 @@ def _add_sheet(title: str, rows: Iterable[tuple[Any, ...]], pieces: Pieces) -> N
     for number, row in enumerate(rows, 1):
         if number > _MOST_ROWS:
             raise DocumentError(f"sheet {title} has a row after row {_MOST_ROWS:,}, Excel's last")
-        values = [_shown(value) for value in row[:_MOST_COLUMNS]]
+        values = [_cell_text(value) for value in row[:_MOST_COLUMNS]]
         if sum(map(bool, values)) == 0:
             continue
         place = f"sheet {title}, row {number}"
@@ -212,7 +212,7 @@ def _with_heads(values: list[str], heads: list[str]) -> str:
     return "\t".join(f"{head}: {value}" if head else value for head, value in pairs if value)
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():

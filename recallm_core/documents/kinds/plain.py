@@ -31,13 +31,13 @@ def read_json(data: bytes, origin: str, limit: int) -> ExtractedText:
     quoted is what the file says.
     """
     pieces = Pieces(limit)
-    for path, value in _leaves(_parsed(data)):
+    for path, value in _leaves(_parse_json(data)):
         shown = value if isinstance(value, str) else json.dumps(value)
         pieces.add(f"{path}: {shown}" if path else shown, path or "value")
     return ExtractedText(pieces.text(), None, pieces.source_map(origin))
 
 
-def _parsed(data: bytes) -> Any:
+def _parse_json(data: bytes) -> Any:
     try:
         return json.loads(decode(data))
     except RecursionError:
@@ -71,7 +71,7 @@ def _parts(path: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, 
 
 def read_notebook(data: bytes, origin: str, limit: int) -> ExtractedText:
     """Returns the cells of a notebook and the text that they printed."""
-    notebook = _parsed(data)
+    notebook = _parse_json(data)
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
         raise DocumentError('a notebook without a list of "cells"; save it in format 4')
@@ -79,24 +79,24 @@ def read_notebook(data: bytes, origin: str, limit: int) -> ExtractedText:
     for number, cell in enumerate(cells, 1):
         if not isinstance(cell, dict):
             continue
-        pieces.add(_joined(cell.get("source")), f"cell {number}", gap="\n\n")
+        pieces.add(_join_lines(cell.get("source")), f"cell {number}", gap="\n\n")
         outputs = cell.get("outputs")
         for output in outputs if isinstance(outputs, list) else ():
-            pieces.add(_printed(output), f"cell {number}, output", gap="\n\n")
+            pieces.add(_output_text(output), f"cell {number}, output", gap="\n\n")
     return ExtractedText(pieces.text(), None, pieces.source_map(origin))
 
 
-def _printed(output: Any) -> str:
+def _output_text(output: Any) -> str:
     """The text among a cell's outputs; pictures and the like have none."""
     if not isinstance(output, dict):
         return ""
     shown = output.get("data")
-    return _joined(
+    return _join_lines(
         output.get("text") or (shown.get("text/plain") if isinstance(shown, dict) else "")
     )
 
 
-def _joined(lines: Any) -> str:
+def _join_lines(lines: Any) -> str:
     if isinstance(lines, list):
         lines = "".join(line for line in lines if isinstance(line, str))
     return lines if isinstance(lines, str) else ""
@@ -121,7 +121,7 @@ def read_values(data: bytes, origin: str, limit: int) -> ExtractedText:
             text, None, SourceMap(origin), (f"its rows can't be told apart: {error}",)
         )
     heads = _column_heads(text) if len(starts) > 1 else []
-    title = f"{origin.rpartition('/')[2]}: {_listed(heads)}" if heads else None
+    title = f"{origin.rpartition('/')[2]}: {_join_headings(heads)}" if heads else None
     return ExtractedText(text, title, SourceMap(origin, tuple(starts), places=tuple(places)))
 
 
@@ -154,7 +154,7 @@ def _is_value(cell: str) -> bool:
     return not (is_word or _YEAR.fullmatch(cell)) or "@" in cell or "://" in cell
 
 
-def _listed(heads: list[str]) -> str:
+def _join_headings(heads: list[str]) -> str:
     """Headings as a title has room for."""
     text = ", ".join(heads)
     if len(text) <= _LONGEST_TITLE:
@@ -167,14 +167,14 @@ def _row_starts(text: str) -> Iterator[int]:
     lines = io.StringIO(text, newline="")
     at = 0
 
-    def counted() -> Iterator[str]:
+    def count_characters() -> Iterator[str]:
         nonlocal at
         for line in lines:
             at += len(line)
             yield line
 
     start = 0
-    for _ in csv.reader(counted()):
+    for _ in csv.reader(count_characters()):
         if start < len(text):
             yield start
         start = at

@@ -97,7 +97,7 @@ def reader_for(data: bytes, suffix: str) -> Reader | None:
         DocumentError: It is of a kind that isn't read; the message says what turns it into one.
     """
     if data.startswith(b"PK\x03\x04"):
-        return _packed(data, suffix)
+        return _zip_reader(data, suffix)
     if data.startswith(b"{\\rtf"):
         return read_rich_text
     if data.startswith(b"\xd0\xcf\x11\xe0"):
@@ -116,7 +116,7 @@ def reader_for(data: bytes, suffix: str) -> Reader | None:
     return read_mail if _MAIL.match(data[:_HEAD]) else None
 
 
-def _packed(data: bytes, suffix: str) -> Reader:
+def _zip_reader(data: bytes, suffix: str) -> Reader:
     """What reads a zip file, by what is in it."""
     names = set(Archive(data, 1 << 40).names())
     for part, reader in _PARTS.items():

@@ -70,7 +70,7 @@ class ByPlainModel:
 
     def prompt(self, item: Item) -> str:
         """Returns what the model reads; a model without a template completes the text."""
-        documents = "\n\n".join(_shown(n, d) for n, d in enumerate(item.documents, start=1))
+        documents = "\n\n".join(_document_text(n, d) for n, d in enumerate(item.documents, start=1))
         content = f"{INSTRUCTION}\n\n{documents}\n\nQuestion: {item.question}"
         text = self._tokenizer.render_chat([{"role": "user", "content": content}])
         return text if self._chats else f"{text.rstrip()}\nAnswer:"
@@ -79,7 +79,7 @@ class ByPlainModel:
         """The output tokens of each prompt, the end marker and what follows it left out."""
         import torch
 
-        ids, mask = _padded(prompts, self._pad, self._model.device)
+        ids, mask = _pad_left(prompts, self._pad, self._model.device)
         with torch.inference_mode():
             whole = self._model.generate(
                 input_ids=ids,
@@ -118,12 +118,12 @@ class ByPlainModel:
         )
 
 
-def _shown(number: int, document: Document) -> str:
+def _document_text(number: int, document: Document) -> str:
     title = f": {document.title}" if document.title else ""
     return f"Document {number}{title}\n{document.text}"
 
 
-def _padded(
+def _pad_left(
     prompts: Sequence[Ids], pad: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts side by side, filled up on the left, and which places are theirs."""

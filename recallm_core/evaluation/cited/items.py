@@ -63,7 +63,7 @@ def _item(case: Case, seed: int, *, missing: bool) -> Item:
     return Item(case.id, documents, case.question, case.answers, texts.index(case.gold))
 
 
-def _shuffled(folder: Path, name: str, seed: int) -> list[Row]:
+def _shuffled_rows(folder: Path, name: str, seed: int) -> list[Row]:
     if not (folder / f"{name}.jsonl.gz").is_file():
         raise MissingDataError(
             f"no {name}.jsonl.gz in {folder}; set RECALLM_DATA, or give --data, the folder that "
@@ -81,7 +81,7 @@ def _clean(texts: Iterable[Text], answers: tuple[str, ...]) -> tuple[Text, ...]:
 
 def natural_questions(folder: Path, seed: int) -> Iterator[Case]:
     """Yields Natural Questions, each with the distractors that BM25 likes best."""
-    for row in _shuffled(folder, "nq_multidoc_eval", seed):
+    for row in _shuffled_rows(folder, "nq_multidoc_eval", seed):
         answers = tuple(row["answers"])
         others = _clean(((d["title"], d["text"]) for d in row["distractors"]), answers)
         gold = (row["gold"]["title"], row["gold"]["text"])
@@ -90,7 +90,7 @@ def natural_questions(folder: Path, seed: int) -> Iterator[Case]:
 
 def squad(folder: Path, seed: int) -> Iterator[Case]:
     """Yields answerable questions of the SQuAD 2.0 paragraphs that training never saw."""
-    rows = _shuffled(folder, "squad2", seed)
+    rows = _shuffled_rows(folder, "squad2", seed)
     yield from _squad_like([row for row in rows if is_held_out(row["context"])], rows, seed)
 
 
@@ -98,7 +98,7 @@ def xquad(language: str) -> Callable[[Path, int], Iterator[Case]]:
     """Returns what yields questions of the XQuAD paragraphs in a language."""
 
     def cases(folder: Path, seed: int) -> Iterator[Case]:
-        rows = [r for r in _shuffled(folder, "xquad_es_zh_ar", seed) if r["lang"] == language]
+        rows = [r for r in _shuffled_rows(folder, "xquad_es_zh_ar", seed) if r["lang"] == language]
         yield from _squad_like(rows, rows, seed)
 
     return cases

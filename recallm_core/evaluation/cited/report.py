@@ -108,7 +108,7 @@ def _columns(part: Sequence[Group]) -> list[str]:
     return [name for name in _HEADS if any(name in group.figures for group in part)]
 
 
-def _tabled(part: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+def _group_table(part: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     names = _columns(part)
     head = ["by", "n", *(_HEADS[name] for name in names)]
     return head, [[g.way, str(g.n), *(_cell(g, name) for name in names)] for g in part]
@@ -124,7 +124,7 @@ def markdown(answers: Answers, about: Mapping[str, Any], plots: Sequence[str] | 
     """
     parts = [heading(f"Cited answers of {about.get('model', 'a model')}", about), _INTERVALS]
     for (suite, sort), part in _sections(groups(answers)).items():
-        parts.append(f"## {suite[0].upper()}{suite[1:]}, {sort}\n\n{table(*_tabled(part))}")
+        parts.append(f"## {suite[0].upper()}{suite[1:]}, {sort}\n\n{table(*_group_table(part))}")
     parts += [_notes(answers), _pictures(plots), _HOW]
     return "\n".join(part for part in parts if part)
 
@@ -177,7 +177,7 @@ _HOW = f"""## How to read this
 def show(answers: Answers, console: Console) -> None:
     """Prints the tables, a way a column."""
     for (suite, sort), part in _sections(groups(answers)).items():
-        head, body = _tabled(part)
+        head, body = _group_table(part)
         shown = Table(title=f"{suite}, {sort}", title_justify="left", box=None, pad_edge=False)
         shown.add_column("")
         for group in part:

@@ -54,14 +54,16 @@ def ask_all(
     """
     cells = [_cell(name, items) for name, items in suites.items()]
     result = ask(ways, cells, folder, say, batch=batch, score=answer_scores)
-    return _collected(ways, suites, result.file)
+    return _collect_answers(ways, suites, result.file)
 
 
 def _cell(name: str, items: Sequence[Item]) -> Cell:
     return Cell(name, name, len(items), lambda: items)
 
 
-def _collected(ways: Sequence[Way], suites: Mapping[str, Sequence[Item]], file: RowFile) -> Answers:
+def _collect_answers(
+    ways: Sequence[Way], suites: Mapping[str, Sequence[Item]], file: RowFile
+) -> Answers:
     answers = Answers()
     for suite, way, item in _questions(ways, suites):
         _collect(answers, (suite, way.name), item, file.get(place(suite, way, item)))

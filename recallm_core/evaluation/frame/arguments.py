@@ -139,7 +139,7 @@ def ways_of(llm: RecaLLM, arguments: argparse.Namespace, stack: ExitStack) -> li
     thought = arguments.thought
     makers: dict[str, Callable[[], list[Way]]] = {
         "recall": lambda: [
-            ByRecall(llm, _titled(policy), with_settings(params, {"evidence": policy}), thought)
+            ByRecall(llm, _way_name(policy), with_settings(params, {"evidence": policy}), thought)
             for policy in arguments.policy
         ],
         "bare": lambda: [ByRecall(llm, BARE, with_settings(params, {"prior": "none"}), thought)],
@@ -151,7 +151,7 @@ def ways_of(llm: RecaLLM, arguments: argparse.Namespace, stack: ExitStack) -> li
     return ways + _baseline(llm, arguments, params, stack, [way.name for way in ways])
 
 
-def _titled(policy: str) -> str:
+def _way_name(policy: str) -> str:
     return RECALL if policy == "auto" else f"{RECALL}, {policy}"
 
 

@@ -38,10 +38,10 @@ def compact(row: Row) -> Row:
         small["facts"] = {name: fact for name, fact in row["facts"].items() if name not in _LONG}
     scores = row.get("scores") or {name: row[name] for name in _SCORES if name in row}
     rounded = {name: round(float(score), _DIGITS) for name, score in scores.items()}
-    return small | {"scores": rounded} | _counted(row)
+    return small | {"scores": rounded} | _counts(row)
 
 
-def _counted(row: Row) -> Row:
+def _counts(row: Row) -> Row:
     """Its spans, how many of them are verbatim, and its time."""
     counts: Row = {}
     if row.get("quoted"):

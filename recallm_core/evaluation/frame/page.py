@@ -34,14 +34,14 @@ def page(markdown: str, title: str, folder: Path) -> str:
         folder: Where its pictures are.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    body = _IMAGE.sub(lambda match: f'<img src="{_inlined(folder / match.group(1))}"', body)
+    body = _IMAGE.sub(lambda match: f'<img src="{_data_uri(folder / match.group(1))}"', body)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}</body></html>\n"
     )
 
 
-def _inlined(path: Path) -> str:
+def _data_uri(path: Path) -> str:
     """A picture as a data URI; its name where it isn't there."""
     if not path.is_file():
         return path.name

@@ -87,7 +87,7 @@ def _parts(parts: Callable[[Sequence[Row], dict[str, Any]], list[str]]) -> Make:
     return make
 
 
-def _cited(runs: Runs, about: dict[str, Any]) -> str:
+def _citation_table(runs: Runs, about: dict[str, Any]) -> str:
     """One table of all models: a line for each suite and way."""
     body = [
         [model, suite, way, str(len(rows)), *_cells(rows)]
@@ -110,7 +110,7 @@ def _cells(rows: Sequence[Row]) -> list[str]:
 
 
 MAKERS: dict[str, Make] = {
-    "cited": _cited,
+    "cited": _citation_table,
     "ruler": _parts(ruler.parts),
     "positions": _parts(positions.parts),
     "thought": _parts(thought.parts),

@@ -122,7 +122,7 @@ def documents_of(row: Mapping[str, Any]) -> list[Document] | None:
     return [Document(text, name, title) for name, title, text in json.loads(listed)]
 
 
-def judged(row: Mapping[str, Any], answer: str) -> dict[str, float]:
+def judge(row: Mapping[str, Any], answer: str) -> dict[str, float]:
     """Returns RULER's score of an answer, and its precision."""
     sample = Sample(row["id"], (), "", tuple(row["outputs"]), group=row["task"])
     figures = answer_scores(sample, AnswerRecord(answer, answer))

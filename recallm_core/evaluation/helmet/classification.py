@@ -23,7 +23,7 @@ def many_shot(name: str) -> Make:
         label_rng = random.Random(hashlib.sha256(row["text"].encode()).hexdigest())
         numbers = label_rng.sample(range(len(labels)), len(labels))
         codes = dict(zip(labels, map(str, numbers), strict=True))
-        shots = _balanced(label_rng, train, max(size, 1))
+        shots = _balanced_sample(label_rng, train, max(size, 1))
         text = "\n\n".join(f"{shot['text']}\nlabel: {codes[shot['label']]}" for shot in shots)
         return Sample(
             id="",
@@ -53,7 +53,7 @@ def _classes(folder: Path, name: str) -> tuple[Rows, Rows, tuple[str, ...]]:
     return train, test, tuple(sorted({row["label"] for row in rows}))
 
 
-def _balanced(rng: random.Random, rows: Rows, count: int) -> list[dict[str, Any]]:
+def _balanced_sample(rng: random.Random, rows: Rows, count: int) -> list[dict[str, Any]]:
     """As many rows of each label as possible, in random order."""
     by_label: dict[str, list[dict[str, Any]]] = {}
     for row in rng.sample(rows, len(rows)):

@@ -43,7 +43,7 @@ def parts(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:
         _categories(rows),
         _against(rows),
         *(_tasks(rows, way) for way in ways(rows)),
-        _cited(rows),
+        _quote_table(rows),
         "## How this was rebuilt\n\n" + "\n".join(f"- {line}" for line in DEVIATIONS) + "\n",
     ]
 
@@ -97,7 +97,7 @@ def _tasks(rows: Sequence[Row], way: str) -> str:
     return f"## By task: {way}\n\n" + table(["category", "task", "n", *head], body)
 
 
-def _cited(rows: Sequence[Row]) -> str:
+def _quote_table(rows: Sequence[Row]) -> str:
     cited = [row for row in rows if TASKS[row["task"]].metric == "quotes"]
     groups = {
         f"{task}, {way}": some

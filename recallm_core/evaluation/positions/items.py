@@ -64,7 +64,7 @@ def samples(
         LengthError: A prompt doesn't fit the model's context length: nothing is cut silently.
         MissingDataError: There are fewer passages than asked for.
     """
-    placed = [_placed(row, documents, position, folder) for row in rows]
+    placed = [_sample_at(row, documents, position, folder) for row in rows]
     longest = max(map(meter.tokens, placed))
     if longest > meter.room(longest):
         raise LengthError(
@@ -74,7 +74,7 @@ def samples(
     return placed
 
 
-def _placed(row: dict[str, Any], documents: int, position: int, folder: Path) -> Sample:
+def _sample_at(row: dict[str, Any], documents: int, position: int, folder: Path) -> Sample:
     texts = _distractors(row, documents - 1, folder)
     texts.insert(position, _gold(row))
     facts = {"position": position, "documents": documents, "question": str(row["id"])}

@@ -58,7 +58,7 @@ class Curve:
     positions: tuple[int, ...]
     scores: Floats
 
-    def resampled(self) -> list[Floats]:
+    def resample(self) -> list[Floats]:
         """The means by position of resampled questions."""
         rng = np.random.default_rng(0)
         picks = rng.integers(0, len(self.scores), (_DRAWS, len(self.scores)))
@@ -96,13 +96,13 @@ def with_interval(point: float, draws: Sequence[float], n: int) -> Interval:
 
 def dip(line: Curve) -> Interval:
     """Returns the dip with its interval."""
-    draws = [dip_of(means) for means in line.resampled()]
+    draws = [dip_of(means) for means in line.resample()]
     return with_interval(dip_of(line.scores.mean(0)), draws, len(line.scores))
 
 
 def slope(line: Curve) -> Interval:
     """Returns the slope with its interval."""
-    draws = [slope_of(means, line.positions) for means in line.resampled()]
+    draws = [slope_of(means, line.positions) for means in line.resample()]
     return with_interval(slope_of(line.scores.mean(0), line.positions), draws, len(line.scores))
 
 
@@ -114,7 +114,7 @@ def dip_difference(first: Sequence[Row], second: Sequence[Row]) -> tuple[Interva
         return None
     a, b = lines[0], lines[1]
     draws = [
-        dip_of(x) - dip_of(y) for x, y in zip(a.resampled(), b.resampled(), strict=True)
+        dip_of(x) - dip_of(y) for x, y in zip(a.resample(), b.resample(), strict=True)
     ]  # the same questions are drawn in both
     point = dip_of(a.scores.mean(0)) - dip_of(b.scores.mean(0))
     above = sum(draw >= 0 for draw in draws) / len(draws)

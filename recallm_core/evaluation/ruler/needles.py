@@ -48,7 +48,7 @@ class Needles:
         needles = [self._needle(key, value) for key, values in pairs for value in values]
         rng.shuffle(needles)
         units, others = self._haystack(rng, size, text)
-        placed, depths = _placed(units, needles, rng, even=self.hay == "text")
+        placed, depths = _place_needles(units, needles, rng, even=self.hay == "text")
         names = {key for key, _ in queried}
         first = next(n for n, needle in enumerate(needles) if any(k in needle for k in names))
         golds = tuple(value for _, values in queried for value in values)
@@ -109,7 +109,7 @@ def _distinct(kind: str, count: int, rng: random.Random) -> list[str]:
     return list(names)
 
 
-def _placed(
+def _place_needles(
     units: list[str], needles: Sequence[str], rng: random.Random, *, even: bool
 ) -> tuple[list[str], list[float]]:
     """Units with the needles among them, and each needle's depth in per cent.

@@ -81,9 +81,11 @@ def common_words(rng: random.Random, size: int, length: int) -> Sample:
     Below 4,096 tokens they come 6 and 1 times, above 30 and 3.
     """
     often, rare = (30, 3) if length >= _SHORT else (6, 1)
-    text, golds = _counted(rng, max(size, COMMON + 1), often, rare)
+    text, golds = _words_to_count(rng, max(size, COMMON + 1), often, rare)
     distinct = 40 if length >= _TINY else 15
-    shot_text, shot_golds = _counted(rng, distinct, *((10, 3) if length >= _SHORT else (3, 1)))
+    shot_text, shot_golds = _words_to_count(
+        rng, distinct, *((10, 3) if length >= _SHORT else (3, 1))
+    )
     question = "What are the 10 most common words in the above list?"
     return Sample(
         id="",
@@ -91,7 +93,7 @@ def common_words(rng: random.Random, size: int, length: int) -> Sample:
         question=question,
         answers=tuple(golds),
         budget=120,
-        shots=((f"{shot_text}\n\n{question}", _numbered(shot_golds, "\n")),),
+        shots=((f"{shot_text}\n\n{question}", _number_words(shot_golds, "\n")),),
         facts={"distinct": max(size, COMMON + 1)},
     )
 
@@ -101,15 +103,17 @@ def most_words() -> int:
     return len(word_list())
 
 
-def _counted(rng: random.Random, distinct: int, often: int, rare: int) -> tuple[str, list[str]]:
+def _words_to_count(
+    rng: random.Random, distinct: int, often: int, rare: int
+) -> tuple[str, list[str]]:
     words = rng.sample(word_list(), min(distinct, most_words()))
     golds = words[:COMMON]
     listed = golds * often + words[COMMON:] * rare
     rng.shuffle(listed)
-    return _numbered(listed, " "), golds
+    return _number_words(listed, " "), golds
 
 
-def _numbered(words: Sequence[str], between: str) -> str:
+def _number_words(words: Sequence[str], between: str) -> str:
     return between.join(f"{n}. {word}" for n, word in enumerate(words, start=1))
 
 

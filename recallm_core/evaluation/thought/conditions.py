@@ -110,30 +110,34 @@ def _all(
     question = direct_question(entry)
     yield _sample(entry, length, SOLVE, solve_question(entry.problem), budget=_OUT)
     yield _absent(entry, length)
-    for name, words, opens in _untraced(entry, begin):
+    for name, words, opens in _beginnings_without_trace(entry, begin):
         yield _sample(entry, length, name, question, words, opens=opens)
     if entry.number in begin.traces:
-        for name, words, opens in _traced(entry, begin, meter):
+        for name, words, opens in _beginnings_with_trace(entry, begin, meter):
             yield _sample(entry, length, name, question, words, opens=opens)
         for tokens in doses:
-            words = _dosed(entry, begin, meter, tokens) + " " + begin.answer
+            words = _trace_of_length(entry, begin, meter, tokens) + " " + begin.answer
             yield _sample(entry, length, dose(tokens), question, words)
 
 
-def _untraced(entry: Dictionary, begin: Beginnings) -> Iterator[tuple[str, str, bool]]:
+def _beginnings_without_trace(
+    entry: Dictionary, begin: Beginnings
+) -> Iterator[tuple[str, str, bool]]:
     for name, words in ((DIRECT, begin.answer), (PLAIN_LITERAL, entry.before)):
         yield name, words, False
         yield name + OPENED, words, True
 
 
-def _traced(entry: Dictionary, begin: Beginnings, meter: Meter) -> Iterator[tuple[str, str, bool]]:
+def _beginnings_with_trace(
+    entry: Dictionary, begin: Beginnings, meter: Meter
+) -> Iterator[tuple[str, str, bool]]:
     trace = begin.traces[entry.number]
     yield REPLAYED, f"{trace} {begin.answer}", False
     yield REPLAYED + OPENED, f"{trace} {begin.answer}", True
     yield LITERAL, f"{trace}\n{entry.before}", False
     yield LITERAL + OPENED, f"{trace}\n{entry.before}", True
     size = meter.count(trace)
-    filler = _filled(begin.filler, size, meter)
+    filler = _filler_text(begin.filler, size, meter)
     yield FILLER, f"{filler} The key is {entry.key}. {begin.answer}", False
     other = _other(entry, begin.traces)
     if other:
@@ -153,7 +157,7 @@ def _other(entry: Dictionary, traces: Mapping[int, str]) -> str:
     return re.sub(rf"(?<![\d-]){re.escape(last)}(?!\d)", key, trace) if last else trace
 
 
-def _filled(text: Haystack, tokens: int, meter: Meter) -> str:
+def _filler_text(text: Haystack, tokens: int, meter: Meter) -> str:
     """The first words of a text that are about as many tokens."""
     words = max(1, tokens * 2 // 3)
     for _ in range(6):
@@ -165,7 +169,7 @@ def _filled(text: Haystack, tokens: int, meter: Meter) -> str:
     return filler
 
 
-def _dosed(entry: Dictionary, begin: Beginnings, meter: Meter, tokens: int) -> str:
+def _trace_of_length(entry: Dictionary, begin: Beginnings, meter: Meter, tokens: int) -> str:
     """The trace with solved other equations before it; of a long one, the end."""
     trace = begin.traces[entry.number]
     numbers = [n for n in sorted(begin.traces) if n != entry.number]

@@ -60,7 +60,7 @@ class Dictionary:
     @property
     def document(self) -> Document:
         """The dictionary as text."""
-        return Document(_shown(self.pairs, self.shape), "dictionary", "Dictionary")
+        return Document(_dictionary_text(self.pairs, self.shape), "dictionary", "Dictionary")
 
     @property
     def depth(self) -> float:
@@ -69,7 +69,7 @@ class Dictionary:
         return 100 * keys.index(self.key) / max(1, len(keys) - 1)
 
 
-def _shown(pairs: tuple[tuple[int, str], ...], shape: str) -> str:
+def _dictionary_text(pairs: tuple[tuple[int, str], ...], shape: str) -> str:
     head, form, between, tail = {
         "lines": ("", "Key {}:\n{}", "\n\n", "\n"),
         "json": ("{\n", '  "{}": "{}"', ",\n", "\n}\n"),
@@ -122,20 +122,20 @@ def equation(rng: random.Random, solution: int) -> tuple[str, tuple[str, ...]]:
     total, rest = sum(factors), sum(numbers)
     right = total * solution + rest
     terms = [f"{factor}x" for factor in factors] + [str(number) for number in numbers]
-    problem = " + ".join(_bracketed(term) for term in terms) + f" = {right}"
+    problem = " + ".join(_bracket(term) for term in terms) + f" = {right}"
     steps = (
         f"I have to solve {problem}.",
         f"The terms with x add up to {total}x, the others to {rest}.",
-        f"So {total}x = {right} - {_bracketed(str(rest))} = {right - rest}.",
+        f"So {total}x = {right} - {_bracket(str(rest))} = {right - rest}.",
         f"Dividing by {total} gives x = {solution}.",
-        f"Check: {total} times {_bracketed(str(solution))} is {total * solution}, and with {rest} "
+        f"Check: {total} times {_bracket(str(solution))} is {total * solution}, and with {rest} "
         f"that makes {right}, as it should.",
         f"So the key is {solution}.",
     )
     return problem, steps
 
 
-def _bracketed(term: str) -> str:
+def _bracket(term: str) -> str:
     return f"({term})" if term.startswith("-") else term
 
 

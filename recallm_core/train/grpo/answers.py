@@ -60,13 +60,13 @@ def _is_gold(item: str, key: Key) -> bool:
     return any(contains(item, w) for wordings in key.values for w in wordings)
 
 
-def _solved(answer: str, key: Key) -> float:
+def _solution(answer: str, key: Key) -> float:
     if any(contains(answer, w) for w in key.values[0]):
         return 1.0
     return _PARTIAL if key.partial and contains(answer, key.partial) else 0.0
 
 
-def _boxed(answer: str, key: Key) -> float:
+def _boxed_result(answer: str, key: Key) -> float:
     boxes = _BOXED.findall(answer)
     result = boxes[-1] if boxes else answer
     return float(result.strip().rstrip(".") in key.values[0])
@@ -123,7 +123,7 @@ def uncited_text(answer: str) -> str:
     return _REFERENCE.sub(" ", answer).strip(" \n\t.,;")
 
 
-def _cited(answer: str, key: Key) -> float:
+def _citations(answer: str, key: Key) -> float:
     """Mostly whether the right passages are cited, partly how many of the answers are named."""
     cited, references = set(cited_references(answer)), set(key.references)
     hits = len(cited & references)
@@ -139,11 +139,11 @@ def _inside(phrase: str, words: str) -> bool:
 
 _SCORES: dict[str, Callable[[str, Key], float]] = {
     "values": _values,
-    "solved": _solved,
-    "boxed": _boxed,
+    "solved": _solution,
+    "boxed": _boxed_result,
     "label": _label,
     "choice": _choice,
     "words": _words,
     "ranking": _ranking,
-    "cited": _cited,
+    "cited": _citations,
 }

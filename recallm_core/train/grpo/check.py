@@ -114,7 +114,7 @@ def _adapter_weights(model: torch.nn.Module, rank: int) -> int:
     return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
-class _Seen(TrainerCallback):  # type: ignore[misc] # transformers has no types
+class _LogKeeper(TrainerCallback):  # type: ignore[misc] # transformers has no types
     """Keeps what the one step logged."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
             reward=replace(config.reward, response_tokens=32, overlong_tokens=0),
             **_SMALL,
         )
-        run, seen = open_run(small, folder / "run"), _Seen()
+        run, seen = open_run(small, folder / "run"), _LogKeeper()
         run.folder.mkdir()
         trainer = make_trainer(run, [seen])
         trainer.train()

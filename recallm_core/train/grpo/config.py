@@ -118,7 +118,7 @@ def grpo_config(values: Mapping[str, Any]) -> GrpoConfig:
     Raises:
         ValueError: A name is unknown, or a value out of range or of the wrong kind.
     """
-    _known("the config", values, GrpoConfig)
+    _check_names("the config", values, GrpoConfig)
     config = GrpoConfig(**{name: _value(name, value) for name, value in values.items()})
     low, high = config.prompt_tokens
     if not 1 <= low <= high:
@@ -141,7 +141,7 @@ def grpo_config(values: Mapping[str, Any]) -> GrpoConfig:
     return replace(config, reward=replace(config.reward, response_tokens=config.response_tokens))
 
 
-def _known(where: str, values: Mapping[str, Any], kind: type) -> None:
+def _check_names(where: str, values: Mapping[str, Any], kind: type) -> None:
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -168,7 +168,7 @@ def _table(name: str, value: Any) -> Any:
             raise ValueError(f"unknown families {unknown}; known are {sorted(FAMILIES)}")
         return {f: plain_value(f"families.{f}", share, 0.0) for f, share in value.items()}
     if name == "reward":
-        _known("[reward]", value, RewardRules)
+        _check_names("[reward]", value, RewardRules)
         default = RewardRules()
         return RewardRules(
             **{n: plain_value(f"reward.{n}", v, getattr(default, n)) for n, v in value.items()}

@@ -124,12 +124,12 @@ def overlap_score(
         return float(bool(spans))
     if not problem.golds:
         return 1.0
-    scores = sorted(_quoted(gold, spans, scoring.threshold) for gold in problem.golds)[::-1]
+    scores = sorted(_gold_score(gold, spans, scoring.threshold) for gold in problem.golds)[::-1]
     counted = scores[: scoring.top] if scoring.overlap == "top" else scores
     return sum(counted) / len(counted)
 
 
-def _quoted(gold: Gold, spans: tuple[RecallSpan, ...], threshold: float) -> float:
+def _gold_score(gold: Gold, spans: tuple[RecallSpan, ...], threshold: float) -> float:
     return max((_span_score(gold, span, threshold) for span in spans), default=0.0)
 
 
@@ -144,13 +144,15 @@ def _places(span: RecallSpan) -> tuple[Location, ...]:
 
 def _place_score(gold: Gold, place: Location, threshold: float) -> float:
     score = min(1.0, range_f1(gold.place, place) / threshold)
-    labelled = gold.label is None or _shared(gold.label, place) == gold.label.end - gold.label.start
+    labelled = (
+        gold.label is None or _shared_length(gold.label, place) == gold.label.end - gold.label.start
+    )
     return score if labelled else score / 2
 
 
 def range_f1(quote: Quote, place: Location) -> float:
     """Returns twice the characters that two ranges share, over the sum of their lengths."""
-    shared = _shared(quote, place)
+    shared = _shared_length(quote, place)
     return 2 * shared / (quote.end - quote.start + place.end - place.start) if shared else 0.0
 
 
@@ -159,7 +161,7 @@ def document_id(passage: int) -> str:
     return f"d{passage}"
 
 
-def _shared(quote: Quote, place: Location) -> int:
+def _shared_length(quote: Quote, place: Location) -> int:
     if place.document_id != document_id(quote.passage):
         return 0
     return max(0, min(quote.end, place.end) - max(quote.start, place.start))

@@ -52,7 +52,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         self._record = record
         self.supports = Supports()
         self._drawn: dict[tuple[int, ...], tuple[float, ...]] = {}
-        super().__init__(rollout_func=self._attempt, reward_funcs=[self._rewarded], **options)
+        super().__init__(rollout_func=self._attempt, reward_funcs=[self._hand_rewards], **options)
         self.remove_callback(PrinterCallback)  # Curve tells it on stderr
 
     def _attempt(self, prompts: Sequence[str], _: Any) -> dict[str, list[Any]]:
@@ -113,7 +113,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         with self._record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _rewarded(
+    def _hand_rewards(
         self,
         *,
         parts: Sequence[dict[str, float]],

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from recallm_core.errors import RecallmError
-from recallm_core.evidence.reader import END, EVIDENCE, START, padded
+from recallm_core.evidence.reader import END, EVIDENCE, START, pad_rows
 from recallm_core.train.reader.base import Base, write_folder
 from recallm_core.train.reader.examples import Row, RowSource, batches
 from recallm_core.train.tasks.datasets import data_folder, read_pool
@@ -32,7 +32,7 @@ _TELL_EVERY = 50
 
 def tensors(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Pads rows to one width, where the model is."""
-    arrays = padded([row.ids for row in rows], [row.kinds for row in rows])
+    arrays = pad_rows([row.ids for row in rows], [row.kinds for row in rows])
     return {name: part.to(device) for name, part in arrays.items()}
 
 

@@ -27,6 +27,6 @@ def dataset(**settings: Any) -> dict[str, Any]:
     return {"test": Dataset(InMemoryTable.from_pylist(rows), fingerprint=name)}
 
 
-def judged(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+def judge(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Returns RULER's score of an answer, and its precision."""
-    return samples.judged(doc, results[0])
+    return samples.judge(doc, results[0])

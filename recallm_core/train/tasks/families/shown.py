@@ -26,14 +26,14 @@ def shown_problem(name: str, seed: int, size: int, sources: Sources | None = Non
     if drawn.stand_in:
         lines.append(f"({drawn.stand_in})")
     for number, (title, _) in enumerate(problem.passages):
-        lines += ["", f"--- document {number} {title} ---", _marked(problem, number)]
+        lines += ["", f"--- document {number} {title} ---", _mark_golds(problem, number)]
     lines += ["", "--- question ---", problem.question, "", "--- right answer ---", _key(problem)]
     scoring = problem.scoring
     lines.append(f"gold {len(problem.golds)}, overlap {scoring.overlap}, from {scoring.threshold}")
     return visible("\n".join(lines)) + "\n"
 
 
-def _marked(problem: Problem, number: int) -> str:
+def _mark_golds(problem: Problem, number: int) -> str:
     """A passage with marks around its gold; ranges may lie in one another."""
     _, text = problem.passages[number]
     marks = [(g.place.end, CLOSE) for g in problem.golds if g.place.passage == number]
