@@ -17,8 +17,10 @@ from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
 from recallm_core.generator import RecaLLM
 from recallm_core.locks import ForkSafeLock
+from recallm_core.retrieval.texts import bytes_of
 
 _MOST_SOURCES = 2_000  # documents that answers quoted from, kept to be looked at
+_MOST_SOURCE_BYTES = 500_000_000  # of their texts and places; those of the last answer stay
 _MOST_BYTES = 200_000_000  # of a PDF file that is shown
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -171,8 +173,12 @@ class Session:
             for key, document in sources.items():
                 self._sources[key] = document
                 self._sources.move_to_end(key)
-            while len(self._sources) > _MOST_SOURCES:
-                self._sources.popitem(last=False)
+            size = sum(map(bytes_of, self._sources.values()))
+            while len(self._sources) > _MOST_SOURCES or (
+                size > _MOST_SOURCE_BYTES and len(self._sources) > len(sources)
+            ):
+                _, oldest = self._sources.popitem(last=False)
+                size -= bytes_of(oldest)
 
 
 def _bytes_of(path: Path) -> bytes:

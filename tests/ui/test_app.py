@@ -265,3 +265,14 @@ def test_the_file_of_a_page_is_judged_as_it_is_when_it_is_read(
     document = Document("x", "a", source_map=SourceMap(str(path), pages=(0,)))
     with pytest.raises(DocumentError, match="shown"):
         session.pdf(document)
+
+
+def test_what_is_kept_of_sources_is_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recallm_core.ui.session._MOST_SOURCE_BYTES", 100_000)
+    kept = Session(load, read, model="scripted")
+    for number in range(10):
+        kept._remember({f"d{number}": Document("x" * 30_000, f"d{number}")})
+    assert list(kept._sources) == ["d7", "d8", "d9"]
+    last = {f"e{number}": Document("x" * 90_000, f"e{number}") for number in range(4)}
+    kept._remember(last)
+    assert list(kept._sources) == list(last)  # all of the last answer can be looked at
