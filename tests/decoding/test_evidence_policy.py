@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.backends import GenerationRequest
@@ -166,6 +166,7 @@ def test_a_schema_gets_its_evidence_first_and_a_tool_call_needs_none() -> None:
     boundary=st.sampled_from(["sentence", "word"]),
     seed=st.integers(0, 2**32),
 )
+@example(kind="trained", policy="first", boundary="word", seed=430679)
 def test_whatever_is_said_the_answer_is_cited(
     kind: str, policy: str, boundary: str, seed: int
 ) -> None:
@@ -188,7 +189,8 @@ def test_whatever_is_said_the_answer_is_cited(
         assert evidence
         assert all(s.section != "answer" for s in spans)
         assert found.trace.answer.strip()
-        taken = [(s.document_id, s.start) for s in evidence]
+        # part of a quote may come again from another document: it is then placed inside the first
+        taken = [(s.document_id, s.start, s.end) for s in evidence]
         assert len(taken) == len(set(taken))
 
 
