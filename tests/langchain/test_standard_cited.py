@@ -66,7 +66,9 @@ class Pointer(BaseChatModel):
         yield ChatGenerationChunk(message=last)
 
 
-class TestUnit(ChatModelUnitTests):
+class OfCited:
+    """What both suites are told of the model."""
+
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return CitedChatModel
@@ -80,19 +82,11 @@ class TestUnit(ChatModelUnitTests):
         return False  # refused, with what to do instead: citations would be lost
 
 
-class TestIntegration(ChatModelIntegrationTests):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return CitedChatModel
+class TestUnit(OfCited, ChatModelUnitTests):
+    pass
 
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"chat_model": Pointer()}
 
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
+class TestIntegration(OfCited, ChatModelIntegrationTests):
     @property
     def supports_model_override(self) -> bool:
         return False  # it is the inner model's to do

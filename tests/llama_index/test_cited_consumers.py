@@ -15,7 +15,6 @@ from llama_index.core.query_engine import (
     RouterQueryEngine,
     SubQuestionQueryEngine,
 )
-from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.response_synthesizers import TreeSummarize
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
 from llama_index.core.tools import QueryEngineTool
@@ -29,7 +28,13 @@ from llama_index_recallm import (
     collect_citations,
 )
 from tests.llama_index.test_cited_llm import GOOD, TEXT, Pointing
-from tests.llama_index.test_consumers import agent_of, choosing, index_of, memory
+from tests.llama_index.test_consumers import (
+    FixedQuestions,
+    agent_of,
+    choosing,
+    index_of,
+    memory,
+)
 
 
 class Steady(Pointing):
@@ -101,22 +106,14 @@ async def test_routers_pass_one_answer_on_and_mix_several(kit: Any, streaming: b
 
 
 async def test_sub_questions_are_cited_from_the_nodes_behind_them(kit: Any) -> None:
-    class One(BaseQuestionGenerator):
-        def _get_prompts(self) -> Any:
-            return {}
-
-        def _update_prompts(self, prompts: Any) -> None: ...
-
-        def generate(self, tools: Any, query: Any) -> list[SubQuestion]:
-            return [SubQuestion(sub_question="When?", tool_name="t")]
-
-        async def agenerate(self, tools: Any, query: Any) -> list[SubQuestion]:
-            return self.generate(tools, query)
-
     tool = QueryEngineTool.from_defaults(engine_of(kit), name="t", description="d")
     for use_async in (False, True):
         engine = SubQuestionQueryEngine(
-            One(), RecaLLMSynthesizer(llm()), [tool], verbose=False, use_async=use_async
+            FixedQuestions("When?"),
+            RecaLLMSynthesizer(llm()),
+            [tool],
+            verbose=False,
+            use_async=use_async,
         )
         asked = engine.aquery("Q?") if use_async else asyncio.to_thread(engine.query, "Q?")
         assert kit.check(await asked, least=2)

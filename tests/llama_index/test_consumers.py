@@ -202,23 +202,29 @@ async def test_routers_pass_one_answer_on_and_mix_several(kit: Any, streaming: b
     assert quotes.count("9:30") == 2
 
 
+class FixedQuestions(BaseQuestionGenerator):
+    """Asks the same questions of one tool, whatever is asked."""
+
+    def __init__(self, *questions: str, tool: str = "t") -> None:
+        self._asked = [SubQuestion(sub_question=text, tool_name=tool) for text in questions]
+
+    def _get_prompts(self) -> Any:
+        return {}
+
+    def _update_prompts(self, prompts: Any) -> None: ...
+
+    def generate(self, tools: Any, query: Any) -> list[SubQuestion]:
+        return self._asked
+
+    async def agenerate(self, tools: Any, query: Any) -> list[SubQuestion]:
+        return self.generate(tools, query)
+
+
 async def test_sub_questions_are_cited_from_the_nodes_behind_them_in_both_ways(kit: Any) -> None:
-    class Two(BaseQuestionGenerator):
-        def _get_prompts(self) -> Any:
-            return {}
-
-        def _update_prompts(self, prompts: Any) -> None: ...
-
-        def generate(self, tools: Any, query: Any) -> list[SubQuestion]:
-            return [SubQuestion(sub_question=f"{n}?", tool_name="t") for n in (1, 2)]
-
-        async def agenerate(self, tools: Any, query: Any) -> list[SubQuestion]:
-            return self.generate(tools, query)
-
     script = "</think>So <|start_recall|>9:30<|end_recall|>, see <|start_recall|>Sub<|end_recall|>."
     for use_async in (False, True):
         engine = SubQuestionQueryEngine(
-            Two(),
+            FixedQuestions("1?", "2?"),
             kit.synthesizer(script, documents=kit.documents),
             [QueryEngineTool.from_defaults(engine_of(kit), name="t", description="d")],
             verbose=False,

@@ -27,7 +27,6 @@ from llama_index.core.query_engine import (
     RouterQueryEngine,
     SubQuestionQueryEngine,
 )
-from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.schema import Document, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
 from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
@@ -51,6 +50,7 @@ from llama_index_recallm.workflow import (
 from recallm_core import CorpusIndex
 from recallm_core import Document as CoreDocument
 from recallm_core.errors import GenerationError
+from tests.llama_index.test_consumers import FixedQuestions
 
 ANSWER = "It leaves at 9:30; leave is 16 weeks."
 
@@ -188,25 +188,12 @@ def test_a_router_over_two_engines_keeps_source_nodes_only(kit: Any) -> None:
     assert [n.node.text for n in quotes].count("9:30") == 2
 
 
-class OneQuestion(BaseQuestionGenerator):
-    def _get_prompts(self) -> Any:
-        return {}
-
-    def _update_prompts(self, prompts: Any) -> None: ...
-
-    def generate(self, tools: Any, query: Any) -> list[SubQuestion]:
-        return [SubQuestion(sub_question="When does it leave?", tool_name="t0")]
-
-    async def agenerate(self, tools: Any, query: Any) -> list[SubQuestion]:
-        return self.generate(tools, query)
-
-
 def test_sub_questions_are_cited_from_the_nodes_behind_them(kit: Any) -> None:
     script = (
         "</think>So <|start_recall|>9:30<|end_recall|> and <|start_recall|>Response<|end_recall|>."
     )
     engine = SubQuestionQueryEngine(
-        OneQuestion(),
+        FixedQuestions("When does it leave?", tool="t0"),
         kit.synthesizer(script, documents=kit.documents),
         tools(kit, engine_of(kit)),
         verbose=False,
