@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from recallm_core.decoding.grammar import OutputRules
 from recallm_core.documents.document import Document, DocumentSet, Passage, check_text, collect
 from recallm_core.errors import ContextOverflowError
 from recallm_core.packing import Pack, pack_everything
+from recallm_core.packing.indexable import Packs, check_indexable
 from recallm_core.prompting import conversation
 from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.followup import search_question
@@ -21,8 +22,6 @@ from recallm_core.retrieval import CorpusIndex
 from recallm_core.retrieval.packs import DEFAULT_BUDGET
 from recallm_core.tokenization.tokenizer import Tokenizer
 
-_MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
-_SAMPLE = 50_000
 _ROOMY = 8  # characters per token that few texts have
 _READ_AT_ONCE = 8_000_000  # characters; what is much larger is refused without an index
 
@@ -30,22 +29,12 @@ Message = Mapping[str, str]
 
 
 @runtime_checkable
-class Packable(Protocol):
+class Packable(Packs, Protocol):
     """What packs its own documents for a question, such as a ``CorpusIndex``."""
 
     @property
     def documents(self) -> Mapping[str, Document]:
         """The full texts by id."""
-
-    def pack_report(
-        self,
-        question: str,
-        token_budget: int,
-        count: Callable[[str], int],
-        *,
-        overhead: Callable[[Passage], int],
-    ) -> Pack:
-        """The most useful passages within a budget."""
 
 
 Documents = Iterable[Document | str] | DocumentSet | Packable
@@ -130,23 +119,11 @@ class ContextBuilder:
             overhead=self._overhead,
         )
         if pack is None:
-            self._check_size(collected, room)
+            check_indexable(
+                collected, room=room, limit=self._context_length, count=self.count_tokens
+            )
             pack = self._pack_for(CorpusIndex.build(collected), messages, budget)
         return pack.passages, sources
-
-    def _check_size(self, documents: DocumentSet, room: int) -> None:
-        """Refuses what takes too long to index for a single question.
-
-        Raises:
-            ContextOverflowError: With an estimate of the tokens.
-        """
-        size = sum(len(document.text) for document in documents)
-        if size > _MOST_AT_ONCE:
-            sample = max(documents, key=lambda d: len(d.text)).text[:_SAMPLE]
-            tokens = size * self.count_tokens(sample) // len(sample)
-            raise ContextOverflowError(
-                tokens + self._context_length - room, 0, self._context_length
-            )
 
     def _pack_for(self, index: Packable, messages: Sequence[Message], budget: int) -> Pack:
         """The passages that bear on the last question, within a budget."""

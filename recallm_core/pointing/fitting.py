@@ -12,6 +12,7 @@ from recallm_core.documents.chunking import chunk
 from recallm_core.documents.document import Document, Location, Passage, ScoredChunk
 from recallm_core.errors import ContextOverflowError, MissingExtraError
 from recallm_core.packing import Overhead, Pack, pack
+from recallm_core.packing.indexable import Packs
 from recallm_core.pointing.numbering import number_sentences
 from recallm_core.text.lexical import terms
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Count = Callable[[str], int]
 
 ROOMY = 8  # characters of a token that few texts have
-_MOST_AT_ONCE = 10_000_000  # characters that are indexed for a single question: some 20 s
 _POINTER = 12  # tokens of a sentence's number in its line, and in the schema; of a heading
 _LEAST = 128  # tokens of a passage that is worth asking about
 _TRIES = 8
@@ -39,15 +39,6 @@ def estimated_tokens(text: str) -> int:
     """
     beyond = len(text.encode("utf-8", "replace")) - len(text.encode("ascii", "ignore"))
     return len(_PIECE.findall(text)) + int(beyond / _BYTES) + 1
-
-
-class Packs(Protocol):
-    """What packs its documents for a question: a ``CorpusIndex``."""
-
-    def pack_report(
-        self, question: str, token_budget: int, count: Count, *, overhead: Overhead
-    ) -> Pack:
-        """The most useful passages within a budget."""
 
 
 class SizedPrompt(Protocol):
@@ -140,19 +131,6 @@ def searchable(documents: Mapping[str, Document]) -> CorpusIndex | ByWords:
         return CorpusIndex.build(documents.values())
     except MissingExtraError:
         return ByWords(documents)
-
-
-def check_size(documents: Iterable[Document], max_tokens: int, count: Count) -> None:
-    """Refuses what takes too long to index for a single question.
-
-    Raises:
-        ContextOverflowError: With an estimate of the tokens.
-    """
-    texts = [document.text for document in documents]
-    size = sum(map(len, texts))
-    if size > _MOST_AT_ONCE:
-        sample = max(texts, key=len)[:50_000]
-        raise ContextOverflowError(size * count(sample) // len(sample), 0, max_tokens)
 
 
 def unshown_ranges(

@@ -13,6 +13,7 @@ from recallm_core.answers.trace import Trace
 from recallm_core.documents.document import Document, Location, Passage, check_text, collect
 from recallm_core.errors import MessageError, ReplyError
 from recallm_core.inputs.arguments import shown, whole_number
+from recallm_core.packing.indexable import check_indexable
 from recallm_core.pointing import fitting
 from recallm_core.pointing.fitting import Count, estimated_tokens
 from recallm_core.pointing.numbering import lines, number_sentences
@@ -155,7 +156,7 @@ class PointedPrompt:
             whole = cls.of(turns, known, owes_evidence=owes_evidence)
             if whole.size(count) <= max_tokens:
                 return whole
-        fitting.check_size(known, max_tokens, count)
+        check_indexable(known, room=max_tokens, limit=max_tokens, count=count)
         index = fitting.searchable({document.id: document for document in known})
         cut = _pack_prompt(cls, turns, index, max_tokens, count, owes_evidence)
         cut.left_out = fitting.unshown_ranges(known, cut.passages)
