@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +15,7 @@ from recallm_core.documents.source_map import SourceMap
 from recallm_core.errors import CorpusIndexError
 from recallm_core.locks import ForkSafeLock
 from recallm_core.retrieval.files import damage_error
+from recallm_core.retrieval.recent import RecentDocuments
 
 _TABLE = (
     "CREATE TABLE document (position INTEGER PRIMARY KEY, id TEXT NOT NULL, "
@@ -24,8 +23,6 @@ _TABLE = (
     "characters INTEGER NOT NULL, text BLOB NOT NULL)"
 )
 _CACHED_BYTES = 1 << 26
-_BYTES_OF_DOCUMENT = 2_000  # without its text and what grows with that
-_BYTES_OF_STRETCH = 200  # of a source map: numbers, and the name of a place
 
 
 def write_texts(path: Path, documents: Iterable[Document]) -> None:
@@ -95,14 +92,6 @@ def _is_row(document_id: object, metadata: object, characters: object) -> bool:
     return sized and isinstance(document_id, str) and isinstance(metadata, dict)
 
 
-def bytes_of(document: Document) -> int:
-    """Returns about how much memory a document takes: its text, places and starts of lines."""
-    text, source = document.text, document.source_map
-    stretches = len(source.starts) if source is not None else 0
-    lines = 8 * text.count("\n")
-    return sys.getsizeof(text) + lines + _BYTES_OF_STRETCH * stretches + _BYTES_OF_DOCUMENT
-
-
 class SavedTexts:
     """The documents of a saved segment by position; recently used ones stay in memory.
 
@@ -116,8 +105,7 @@ class SavedTexts:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = ForkSafeLock()
-        self._recent: OrderedDict[int, Document] = OrderedDict()
-        self._cached = 0
+        self._recent: RecentDocuments[int] = RecentDocuments(_CACHED_BYTES)
         address = path.absolute().as_uri() + "?mode=ro&immutable=1"
         self._store = sqlite3.connect(address, uri=True, check_same_thread=False)
         try:
@@ -158,16 +146,8 @@ class SavedTexts:
 
     def __getitem__(self, position: int) -> Document:
         with self._lock:
-            known = self._recent.get(position)
-            if known is not None:
-                self._recent.move_to_end(position)
-                return known
-            document = self._read(position)
-            self._recent[position] = document
-            self._cached += bytes_of(document)
-            while self._cached > _CACHED_BYTES and len(self._recent) > 1:
-                _, oldest = self._recent.popitem(last=False)
-                self._cached -= bytes_of(oldest)
+            document = self._recent.get(position) or self._read(position)
+            self._recent.add({position: document})
         return document
 
     def _read(self, position: int) -> Document:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from recallm_core.documents.document import Document
 from recallm_core.errors import DocumentError
 from recallm_core.generator import RecaLLM
 from recallm_core.locks import ForkSafeLock
-from recallm_core.retrieval.texts import bytes_of
+from recallm_core.retrieval.recent import RecentDocuments
 
 _MOST_SOURCES = 2_000  # documents that answers quoted from, kept to be looked at
 _MOST_SOURCE_BYTES = 500_000_000  # of their texts and places; those of the last answer stay
@@ -62,7 +61,7 @@ class Session:
         self._llm: RecaLLM | None = None
         self._opened = OpenedSources((), ())
         self._paths: tuple[str, ...] = ()
-        self._sources: OrderedDict[str, Document] = OrderedDict()
+        self._sources: RecentDocuments[str] = RecentDocuments(_MOST_SOURCE_BYTES, _MOST_SOURCES)
 
     def state(self) -> dict[str, Any]:
         """Returns what the page shows beside the conversation."""
@@ -170,15 +169,7 @@ class Session:
 
     def _remember(self, sources: Mapping[str, Document]) -> None:
         with self._lock:
-            for key, document in sources.items():
-                self._sources[key] = document
-                self._sources.move_to_end(key)
-            size = sum(map(bytes_of, self._sources.values()))
-            while len(self._sources) > _MOST_SOURCES or (
-                size > _MOST_SOURCE_BYTES and len(self._sources) > len(sources)
-            ):
-                _, oldest = self._sources.popitem(last=False)
-                size -= bytes_of(oldest)
+            self._sources.add(sources)
 
 
 def _bytes_of(path: Path) -> bytes:
