@@ -37,8 +37,9 @@ SUITES = {
 
 
 def ran(command: list[str | Path], folder: Path) -> str:
-    """What a command printed; nothing of this environment's paths reaches it."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    """What a command printed; nothing of this environment's paths or test workers reaches it."""
+    ours = ("PYTHON", "PYTEST", "VIRTUAL")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     done = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
