@@ -11,7 +11,7 @@ hotpotqa_dev instead, over 22,000 passages: to confirm what was chosen, not to c
 pack`` is the share of gold ranges that stand in the prompt whole, ``hit`` whether a citation in a
 gold document holds the answer, F1 that of the answer, and the seconds are CPU time of one thread,
 the model and the index loaded, nothing remembered. A setting that packs 0 tokens packs as many as
-the context holds. ``--rows`` appends a line for each answer.
+the context holds. ``--rows`` appends a line for each answer; questions that it has are left out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
         return f"{self.packed}/{self.windows}/{self.again}"
 
 
-BUDGETS = (2048, 3072, 4096, 8192)
+BUDGETS = (2048, 3072, 4096, 8192, 15_360)
 SETTINGS = (
     Setting(3072, 12, 6),
     Setting(3072, 12, 12),
@@ -214,6 +214,13 @@ def table(name: str, results: dict[Setting, list[Outcome]]) -> None:
         )
 
 
+def ids_of(file: Path | None) -> set[str]:
+    """Returns which questions a file of rows has."""
+    if file is None or not file.exists():
+        return set()
+    return {json.loads(line)["id"] for line in file.read_text("utf-8").splitlines()}
+
+
 def gain(differences: list[float]) -> str:
     """Returns the mean of some differences, with its 95 % interval."""
     count = len(differences)
@@ -239,7 +246,11 @@ def main() -> int:
     documents: list[Document] = list(corpus.documents.values())
     index = CorpusIndex.build(documents)
     results = {kind: {s: list[Outcome]() for s in options.settings} for kind in kinds}
-    samples = {kind: random.Random(5).sample(qs, len(qs)) for kind, qs in kinds.items()}
+    known = ids_of(options.rows)
+    samples = {
+        kind: [q for q in random.Random(5).sample(qs, len(qs)) if q.digest not in known]
+        for kind, qs in kinds.items()
+    }
     with RecaLLM.load("recallm-mini") as llm:
         packs(index, {kind: questions[: options.packs] for kind, questions in samples.items()}, llm)
         llm.answer("How tall is it?", ["It is 90 cm tall."])

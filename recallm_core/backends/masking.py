@@ -101,6 +101,7 @@ def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
 
 def _legal_logits(row: NDArray[Any], mask: Mask) -> NDArray[Any]:
     """The logits of the legal ids, tilted; equal ones where others forbade all of them."""
+    assert mask.only is not None
     legal = row.take(mask.only)
     if mask.bias is not None:
         legal = legal + mask.bias.astype(legal.dtype)
