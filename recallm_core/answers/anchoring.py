@@ -12,7 +12,7 @@ evidence that was recalled for it: the first of these that exists counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from recallm_core.answers.trace import RecallSpan
@@ -42,12 +42,11 @@ def anchor(text: str, places: Sequence[Place], earlier: Sequence[RecallSpan]) ->
     for span in [span for span in evidence if text in span.text]:
         for location in _inside(text, span, known):
             return Place(span.passage, location)
-    for together in (_same_passage, _same_document):
-        for span in evidence:
-            near = [place for place in places if together(place, span)]
-            if near:
-                return min(near, key=lambda place: _distance(place.location, span))
-    return places[0]
+    near = _nearest(places, evidence, lambda place: place.passage, lambda span: span.passage)
+    near = near or _nearest(
+        places, evidence, lambda place: place.location.document_id, lambda span: span.document_id
+    )
+    return near or places[0]
 
 
 def _latest_first(spans: Sequence[RecallSpan]) -> list[RecallSpan]:
@@ -69,12 +68,25 @@ def _inside(text: str, span: RecallSpan, known: set[Location]) -> Iterator[Locat
         yield location
 
 
-def _same_passage(place: Place, span: RecallSpan) -> bool:
-    return place.passage == span.passage
+def _nearest(
+    places: Sequence[Place],
+    evidence: Sequence[RecallSpan],
+    of_place: Callable[[Place], Hashable],
+    of_span: Callable[[RecallSpan], Hashable],
+) -> Place | None:
+    """The place nearest to the first evidence that has something in common with a place.
 
-
-def _same_document(place: Place, span: RecallSpan) -> bool:
-    return place.location.document_id == span.document_id
+    Each is looked at once: a word may stand in as many places as there was evidence recalled.
+    """
+    ranks: dict[Hashable, int] = {}
+    for rank, span in enumerate(evidence):
+        ranks.setdefault(of_span(span), rank)
+    first = min((ranks[at] for at in map(of_place, places) if at in ranks), default=None)
+    if first is None:
+        return None
+    span = evidence[first]
+    near = (place for place in places if of_place(place) == of_span(span))
+    return min(near, key=lambda place: _distance(place.location, span))
 
 
 def _distance(place: Location, span: RecallSpan) -> int:

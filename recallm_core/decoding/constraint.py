@@ -228,13 +228,16 @@ class Constraint:
 
     def mask(self) -> Mask:
         """Returns the legal next tokens; there is always at least one."""
-        if self._mask is None:
-            self._mask = self._make_mask(self._cursor)
-        return self._mask
+        mask = self._mask
+        if mask is None:
+            cursor, length = self._cursor, len(self._history)
+            inside = cursor.matcher is not None
+            mask = self._span.mask(cursor, length) if inside else self._mask_outside(cursor)
+            self._mask = mask
+        return mask
 
-    def _make_mask(self, cursor: Cursor) -> Mask:
-        if cursor.matcher is not None:
-            return self._span.mask(cursor, len(self._history))
+    def _mask_outside(self, cursor: Cursor) -> Mask:
+        """What is legal where no span is open."""
         if cursor.section == "done":
             return only_mask(*self.rules.spec.eos[:1])
         if cursor.forced:

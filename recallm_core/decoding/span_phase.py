@@ -60,6 +60,7 @@ class SpanPhase:
         self, rules: ConstraintRules, sections: Sections, thinking: ThinkingBudget
     ) -> None:
         self._rules = rules
+        self._sole_masks = rules.sole_masks
         self._sections = sections
         self._thinking = thinking
         self._mark = rules.spec.close.ids
@@ -67,21 +68,22 @@ class SpanPhase:
 
     def mask(self, cursor: Cursor, length: int) -> Mask:
         """What goes on with the copy, and the closing mark where it may end."""
-        matcher = _matcher(cursor)
+        matcher = cursor.matcher
+        assert matcher is not None
         sole = None if cursor.closing else matcher.sole_choice()
-        if sole is None or sole[0] == self._first or self._must_close(cursor, matcher, length):
+        if sole is None or sole[0] == self._first:
+            return self._mask_of_many(cursor, matcher, length)
+        if cursor.section == "thinking" and self._must_close(cursor, matcher, length):
             return self._mask_of_many(cursor, matcher, length)
         token, closes = sole
         if not closes or not matcher.has_odds:
-            return self._rules.sole_masks.mask(token, closes)
+            return self._sole_masks.mask(token, closes)
         tilt = matcher.close_tilt() * self._rules.spec.prior_weight
         ids = np.array([token, self._first], dtype=np.int64)
         return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
 
     def _must_close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> bool:
         """Whether thinking has to end, and the span before it."""
-        if cursor.section != "thinking":
-            return False
         return self._thinking.spent(cursor, length) and matcher.can_close
 
     def _mask_of_many(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> Mask:
@@ -122,7 +124,9 @@ class SpanPhase:
         matcher = cursor.matcher
         if matcher is None or cursor.closing or token == self._first:
             return False
-        return not self._must_close(cursor, matcher, length) and matcher.extend(token)
+        if cursor.section == "thinking" and self._must_close(cursor, matcher, length):
+            return False
+        return matcher.extend(token)
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One token of the closing mark, or of what may be that or a copy."""
@@ -199,9 +203,10 @@ def _matcher(cursor: Cursor) -> RecallMatcher:
 
 def _closed_span(matcher: RecallMatcher, length: int, section: Section) -> ClosedSpan:
     """The span that the first ``length`` copied tokens make."""
-    copy = matcher.copy()
-    copy.rollback(copy.length - length)
-    return ClosedSpan(copy.tokens, copy.closing_occurrences(), section)
+    if matcher.length != length:
+        matcher = matcher.copy()
+        matcher.rollback(matcher.length - length)
+    return ClosedSpan(matcher.tokens, matcher.closing_occurrences(), section)
 
 
 def in_own_hands(cursor: Cursor, length: int) -> Cursor:

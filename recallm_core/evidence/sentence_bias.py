@@ -47,10 +47,12 @@ class SentenceScores(Protocol):
         """Returns how probable each sentence is to be the evidence, as calibrated as it is."""
 
 
-def _breaks(text: str) -> NDArray[np.int64]:
-    """Where the first visible character of a line, the first after a mark, or a cell's bar is."""
-    places = [(match.start(match.lastindex or 0), match.end()) for match in _BREAK.finditer(text)]
-    return np.array(places, dtype=np.int64).ravel()
+def _breaks(text: str) -> NDArray[np.bool_]:
+    """Which character is the first visible of a line, the first after a mark, or a cell's bar."""
+    breaks = np.zeros(len(text) + 1, dtype=np.bool_)
+    for match in _BREAK.finditer(text):
+        breaks[match.start(match.lastindex or 0)] = breaks[match.end()] = True
+    return breaks
 
 
 class SentenceMap:
@@ -68,11 +70,8 @@ class SentenceMap:
                 continue
             sentence = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
             which.append(sentence + first)
-            inside = np.where(
-                np.isin(visible, _breaks(places.passages[run.passage].text)),
-                AT_A_BREAK,
-                WITHIN_SENTENCE,
-            )
+            breaks = _breaks(places.passages[run.passage].text)
+            inside = np.where(breaks[visible], AT_A_BREAK, WITHIN_SENTENCE)
             tilts.append(np.where(visible == begins[sentence], 0.0, inside))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)

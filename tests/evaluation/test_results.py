@@ -18,7 +18,7 @@ from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
-FROM_ROWS = ("cited.md", "long_contexts.md")
+FROM_ROWS = ("cited.md", "long_contexts.md", "packing.md")
 NAMES = {
     "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
     "SmolLM2-135M-Instruct": "smollm2-135m-instruct",

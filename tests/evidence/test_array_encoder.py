@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,14 +17,14 @@ TEXT = "The ferry leaves Port Hallow at 9:30. A ticket costs 14 euros. Ask Ines 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> EvidenceReader:
-    monkeypatch.setattr(readers, "has_torch", lambda: False)
+    monkeypatch.setattr(readers, "torch_is_loaded", lambda: False)
     return EvidenceReader()
 
 
 def test_without_torch_a_reader_reads_the_same(
     plain: EvidenceReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "has_torch", lambda: True)
+    monkeypatch.setattr(readers, "torch_is_loaded", lambda: True)
     monkeypatch.setattr(readers, "_computes_in_16_bits", lambda: False)
     reader = EvidenceReader()
     texts, question = [TEXT, TEXT * 3], "What does a ticket cost?"
@@ -35,6 +37,16 @@ def test_without_torch_a_reader_reads_the_same(
     ):
         for name in ("start", "end", "evidence"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=2e-3)
+
+
+def test_a_reader_is_no_reason_to_load_torch() -> None:
+    script = (
+        "import sys; from recallm_core.evidence.reader import EvidenceReader as Reader; "
+        "reader = Reader(); reader.read('Who?', reader.windows(['Ines is at the pier.']), [None]); "
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_it_is_made_of_what_the_file_holds() -> None:

@@ -210,6 +210,7 @@ def test_legal_logits_keep_their_bits_and_all_others_are_gone(
     after = whole.clone()[:, 2:15] if apart else before.clone()
     with pytest.MonkeyPatch.context() as patch, kit.NoWaiting():
         patch.setattr(mask_rows, "_LARGE", large)
+        patch.setattr(mask_rows, "_WIDE", large)
         if not on_host:
             patch.setattr(mask_rows, "host_rows", lambda logits: None)
         write_masks(after, masks)

@@ -15,6 +15,7 @@ from recallm_core.decoding.constraint import Constraint, ConstraintRules, Mask, 
 from recallm_core.errors import ConstraintError
 
 Ids = NDArray[np.int64]
+_BYTES = 8  # of a token in an output
 
 
 @dataclass(slots=True)
@@ -23,33 +24,47 @@ class _KnownSequence:
 
     It is shorter than the output where that goes on after its end (padding) or where an assistant
     drafted something illegal, which is bound to be rejected. It belongs to one row, in which it
-    moves on in place.
+    moves on in place. The output is kept as bytes, which are compared at once.
     """
 
     prompt: int
-    output: Ids
+    output: bytes
     state: Constraint
     legal: int
 
     @property
+    def length(self) -> int:
+        """Tokens of the output."""
+        return len(self.output) // _BYTES
+
+    @property
     def mask(self) -> Mask | None:
         """What is legal next; None: nothing to hold to."""
-        over = self.legal < len(self.output) or self.state.done
+        over = self.legal < self.length or self.state.done
         return None if over else self.state.mask()
 
-    def moved_on(self, prompt: int, output: Ids) -> bool:
+    def moved_on(self, prompt: int, output: bytes, token: int) -> bool:
         """Whether the output is this one and a token more, which was then taken in."""
-        size = len(output) - 1
-        if prompt != self.prompt or size != len(self.output):
+        before = self.output
+        if len(output) != len(before) + _BYTES or prompt != self.prompt:
             return False
-        if (output[:size] != self.output).any():
+        if not output.startswith(before):
             return False
-        token = int(output[size])
-        if self.legal == size and not self.state.done and self.state.mask().allows(token):
-            self.state.consume(token)
-            self.legal += 1
+        if self.legal == self.length:
+            self.legal += _went_on(self.state, token)
         self.output = output
         return True
+
+
+def _went_on(state: Constraint, token: int) -> bool:
+    """Whether a token was legal, and was then taken in."""
+    if state.done:
+        return False
+    try:
+        state.consume(token)
+    except ConstraintError:
+        return False
+    return True
 
 
 class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
@@ -97,7 +112,9 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
         """
         self._check(input_ids, scores)
         width = self._prompts.shape[1]
-        outputs = np.array(input_ids[:, width:].cpu().numpy())  # the caller's may change
+        on_host = input_ids.is_cpu
+        outputs = input_ids.numpy()[:, width:] if on_host else input_ids[:, width:].cpu().numpy()
+        outputs = outputs.astype(np.int64, copy=False)
         before, self._known = self._known, []
         for row, output in enumerate(outputs):
             prompt = self._prompt_of(row, len(outputs))
@@ -140,17 +157,22 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
         A row that has become another's (beams) finds that one's state, moved on or not: a copy of
         it is rolled back to what both have in common.
         """
-        if row < len(before) and before[row].moved_on(prompt, output):
-            return before[row]
-        return self._follow([*before, *self._known], prompt, output)
+        whole = output.tobytes()  # the caller's array may change
+        if row < len(before) and len(output):
+            known = before[row]
+            if known.moved_on(prompt, whole, output.item(-1)):
+                return known
+        return self._follow([*before, *self._known], prompt, whole)
 
     def _follow(
-        self, several: Sequence[_KnownSequence], prompt: int, output: Ids
+        self, several: Sequence[_KnownSequence], prompt: int, whole: bytes
     ) -> _KnownSequence:
         """The state after an output, from the known sequence that shares most of it."""
+        output: Ids = np.frombuffer(whole, dtype=np.int64)
         best, shared = None, 0
         for known in several:
-            common = _common(known.output, output) if known.prompt == prompt else 0
+            before = np.frombuffer(known.output, dtype=np.int64)
+            common = _common(before, output) if known.prompt == prompt else 0
             if common > shared:
                 best, shared = known, common
         if best is None:
@@ -159,13 +181,12 @@ class RecallLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
             state, legal = best.state.copy(), min(best.legal, shared)
             state.rollback(best.legal - legal)
             if legal < shared:
-                return _KnownSequence(prompt, output, state, legal)
+                return _KnownSequence(prompt, whole, state, legal)
         for token in output[legal:].tolist():
-            if state.done or not state.mask().allows(token):
+            if not _went_on(state, token):
                 break
-            state.consume(token)
             legal += 1
-        return _KnownSequence(prompt, output, state, legal)
+        return _KnownSequence(prompt, whole, state, legal)
 
 
 def _common(one: Ids, other: Ids) -> int:

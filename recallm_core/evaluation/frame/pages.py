@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recallm_core.evaluation.frame.results import group_by, mean, read_run
+from recallm_core.evaluation.frame.results import group_by, mean, read_run, values
+from recallm_core.evaluation.frame.statistics import difference_of
 from recallm_core.evaluation.helmet import report as helmet
 from recallm_core.evaluation.metrics import Interval
 from recallm_core.evaluation.positions import report as positions
@@ -35,6 +36,7 @@ _CITED = {
 }
 _OF_GIVEN = "cited, of answers that aren't none"
 _PLAIN = {"words": "words", "CPU s": "cpu_seconds"}
+_SETTING = {"gold in the pack": "packed", "quote holds the answer": "hit", "F1 of the words": "f1"}
 Runs = Sequence[tuple[str, list[Row]]]
 Make = Callable[[Runs, dict[str, Any]], str]
 
@@ -109,7 +111,33 @@ def _cells(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _settings_table(runs: Runs, about: dict[str, Any]) -> str:
+    """What settings make of the same questions, and what each has more than ``against``."""
+    body = []
+    for _, rows in runs:
+        for suite, asked in {**group_by(rows, lambda row: row["suite"]), "all": rows}.items():
+            ways = group_by(asked, lambda row: row["condition"])
+            before = ways[about["against"]]
+            for way, answers in ways.items():
+                cells = _setting_cells(answers, [] if answers is before else before)
+                body.append([suite, way, str(len(answers)), *cells])
+    heads = [head for name in _SETTING for head in (name, "more")]
+    return table(["questions", "setting", "n", *heads, "CPU s"], body)
+
+
+def _setting_cells(rows: Sequence[Row], before: Sequence[Row]) -> list[str]:
+    cells = []
+    for name in _SETTING.values():
+        old = {row["id"]: row["scores"][name] for row in before}
+        pairs = [(row["scores"][name], old[row["id"]]) for row in rows if row["id"] in old]
+        gap = None if (difference := difference_of(pairs)) is None else difference.gap
+        more = "" if gap is None else f"{gap.mean:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})"
+        cells += [share(mean(rows, name)), more]
+    return [*cells, f"{sum(values(rows, 'cpu_seconds')) / len(rows):.1f}"]
+
+
 MAKERS: dict[str, Make] = {
+    "settings": _settings_table,
     "cited": _citation_table,
     "ruler": _parts(ruler.parts),
     "positions": _parts(positions.parts),

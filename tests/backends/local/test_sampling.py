@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.backends import Sampling
-from recallm_core.backends.local.sampling import Chooser
+from recallm_core.backends.local.sampling import Best, Chooser
 from recallm_core.backends.local.torch_scores import legal_scores
 from recallm_core.decoding.constraint import Mask
 from recallm_core.errors import GenerationError
@@ -114,3 +114,16 @@ def test_seeds_of_any_size_work() -> None:
     for seed in (-1, 0, 2**80, None):
         scores = legal_scores(torch.zeros(1, VOCAB), [Mask(ids(5, 6))], [False])[0]
         assert Chooser(Sampling(seed=seed)).pick(scores) in (5, 6)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, -1.5, 2.0, np.inf, -np.inf, np.nan]), min_size=1, max_size=12)
+)
+def test_the_best_of_a_few_is_what_arrays_call_the_best(values: list[float]) -> None:
+    only = ids(*range(0, 3 * len(values), 3))
+    logits = torch.zeros(1, VOCAB)
+    logits[0, torch.from_numpy(only)] = torch.tensor(values)
+    (best,) = legal_scores(logits, [Mask(only)], [True])
+    assert isinstance(best, Best)
+    assert best.token == only[np.array(values).argmax()]
+    assert best.value == values[np.array(values).argmax()] or np.isnan(best.value)
