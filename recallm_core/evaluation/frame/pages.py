@@ -35,6 +35,7 @@ _CITED = {
     "counted as none": "abstained",
 }
 _OF_GIVEN = "cited, of answers that aren't none"
+_MINI = {"EM": "em", "F1": "f1", "quote holds the answer": "hit"}
 _PLAIN = {"words": "words", "CPU s": "cpu_seconds"}
 _SETTING = {"gold in the pack": "packed", "quote holds the answer": "hit", "F1 of the words": "f1"}
 Runs = Sequence[tuple[str, list[Row]]]
@@ -101,6 +102,19 @@ def _citation_table(runs: Runs, about: dict[str, Any]) -> str:
     return table(["model", "suite", "way", "n", _OF_GIVEN, *_CITED, *_PLAIN], body)
 
 
+def _mini_table(runs: Runs, about: dict[str, Any]) -> str:
+    """One table of all models: a line for each suite and condition, of rows with an answer."""
+    body = [
+        [model, suite, condition, str(len(rows)), *(share(mean(rows, m)) for m in _MINI.values())]
+        for model, all_rows in runs
+        for (suite, condition), rows in group_by(
+            [row for row in all_rows if row["answerable"]],
+            lambda row: (row["suite"], row["condition"]),
+        ).items()
+    ]
+    return table(["model", "suite", "condition", "n", *_MINI], body)
+
+
 def _cells(rows: Sequence[Row]) -> list[str]:
     plain = [mean(rows, name) for name in _PLAIN.values()]
     answered = [row for row in rows if not row.get("abstained")]
@@ -139,6 +153,7 @@ def _setting_cells(rows: Sequence[Row], before: Sequence[Row]) -> list[str]:
 MAKERS: dict[str, Make] = {
     "settings": _settings_table,
     "cited": _citation_table,
+    "mini": _mini_table,
     "ruler": _parts(ruler.parts),
     "positions": _parts(positions.parts),
     "thought": _parts(thought.parts),
