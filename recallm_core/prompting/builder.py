@@ -145,13 +145,15 @@ class PromptBuilder:
         rendered, fields = self._wording.render(turns, passages, scope, output)
         encoded = encode_pieces(fields.split(rendered), settings.boundary, self._cache)
         runs, bits = copyable_runs(encoded.places)
+        owed = self._specs.evidence_rules(settings, grammar) if runs else None
+        room = None if owed is None else owed.room
         return Layout(
             encoded=encoded,
-            places=Places(tuple(fields.passages), runs, bits.can_start, bits.can_end),
+            places=Places(tuple(fields.passages), runs, bits.can_start, bits.can_end, room),
             limits=bits,
             suffix=suffix,
             grammar=grammar,
-            owed=self._specs.evidence_rules(settings, grammar) if runs else None,
+            owed=owed,
         )
 
     def _score(self, question: str, layout: Layout, settings: ResolvedParams) -> Evidence | None:
@@ -161,7 +163,7 @@ class PromptBuilder:
             return None
         key = (prior, *((p.text, p.title) for p in places.passages))
         scorer = self._scorers.get(key, lambda: scorer_factory(prior)(places.passages))
-        return scorer(question, places, None if layout.owed is None else layout.owed.most)
+        return scorer(question, places, None if layout.owed is None else layout.owed.count)
 
 
 def _refuse_message_ids(passages: Sequence[Passage]) -> None:

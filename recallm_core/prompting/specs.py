@@ -122,7 +122,7 @@ class SpecMaker:
                 "first",
                 tuple(self._cache.tokens(lead_in).ids.tolist()),
                 blank=self._sentences().blank,
-                room=params.max_new_tokens // 2,
+                room=params.max_new_tokens * 5 // 8,  # marks and words need the rest
             )
         if params.evidence != "required":
             return None
