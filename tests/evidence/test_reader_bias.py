@@ -278,7 +278,7 @@ def quotes_by_tilt(prompt: Prompt) -> list[str]:
 
 @given(st.integers(16, 2000), st.tuples(*[st.integers(1, 40)] * 3))
 @example(256, (8, 10, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_the_likeliest_is_quoted_however_little_room_there_is(
     tokens: int, sizes: tuple[int, int, int]
 ) -> None:
