@@ -70,6 +70,11 @@ class EvidenceRules:
             raise ConstraintError("a phrase of abstention needs at least one token")
 
     @property
+    def count(self) -> int:
+        """How many quotes may be owed in all; ``required`` is content with one."""
+        return self.most if self.policy == "first" else 1
+
+    @property
     def ids(self) -> set[int]:
         """Every id that the rules name."""
         return {

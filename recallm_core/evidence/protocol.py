@@ -32,12 +32,14 @@ class Places:
         passages: What may be quoted, in prompt order.
         runs: Their copyable runs.
         can_start, can_end: One bool per run position, runs concatenated.
+        room: Tokens of the output for quotes that are owed; None: as many as they take.
     """
 
     passages: tuple[Passage, ...]
     runs: tuple[Run, ...]
     can_start: Bools
     can_end: Bools
+    room: int | None = None
 
     def locate(self, run: int, position: int, length: int) -> Range:
         """Returns (passage, start, end) of copied tokens in that passage's text, trimmed."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
 from recallm_core.documents.document import Passage
+from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
 from recallm_core.evidence.reader import EvidenceReader, Reading, default_reader
@@ -58,7 +59,8 @@ class _Read:
 class ReaderScorer:
     """Scores sentences by their words, their meaning and the reader's opinion.
 
-    Where the reader doesn't know the language of the question or of a window, it has no opinion.
+    Where the reader doesn't know the language of the question or of a window, it has no opinion;
+    where it could read none of the likeliest windows, the letters of the words count beside them.
 
     Args:
         scorer: The sentences of the passages, and their scores by words and meaning.
@@ -76,6 +78,7 @@ class ReaderScorer:
     ) -> None:
         self._scorer = scorer
         self._reader = reader
+        self._all_texts = texts
         self._titles = list(titles)
         self._gate = LanguageGate(reader.tokenizer)
         self._windows = reader.windows(texts)
@@ -152,7 +155,15 @@ class ReaderScorer:
         numbers = [n for n in likeliest if readable and self._knows_window(n)]
         windows = [self._windows[n] for n in numbers]
         readings = self._reader.read(question, windows, self._titles, recalled)
+        if not readings:
+            totals = self._letters.totals(question, totals)
         return _Read(totals, numbers, readings, sorted({*likeliest} - {*numbers}))
+
+    @cached_property
+    def _letters(self) -> LetterScores:
+        """The letters of all sentences; made when they are first needed."""
+        pairs = zip(self._all_texts, self.spans, strict=True)
+        return LetterScores([[text[a:b] for a, b in spans] for text, spans in pairs])
 
     def _to_read_again(self, question: str, totals: Floats) -> list[int]:
         """The windows to read once something was recalled, which the first reading found."""

@@ -1,4 +1,4 @@
-"""Whether an encoder knows a text's language: by its word pieces, its script and its small words.
+"""Which language a text is in, and whether an encoder knows it: by script, small words, pieces.
 
 A scorer that was trained on one language gives confident nonsense on another. Where it doesn't
 know a text it has to say so, and leave the choice to words and the model.
@@ -39,6 +39,15 @@ _SMALL = {
 _WORDS = {name: frozenset(words.split()) for name, words in _SMALL.items()}
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]+(?![^\W_])")  # no part of a key or number
 _SPANISH = "\u00bf\u00a1"  # marks before a question, that count as two small words
+_SCRIPTS = {
+    "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
+    "ja": re.compile("[\u3040-\u30ff]"),
+    "ko": re.compile("[\u1100-\u11ff\uac00-\ud7af]"),
+    "ar": re.compile("[\u0620-\u064a]"),
+    "ru": re.compile("[\u0410-\u044f\u0451]"),
+    "hi": re.compile("[\u0900-\u097f]"),
+}
+_KANA = 0.1  # share of the letters that tells Japanese from Chinese
 
 
 class LanguageGate:
@@ -79,11 +88,32 @@ def _is_latin(letter: str) -> bool:
     return letter < "\u0250" or "\u1e00" <= letter <= "\u1eff" or "\uff21" <= letter <= "\uff5a"
 
 
+def language_of(text: str) -> str:
+    """Returns the likeliest language of a text, as two letters; ``en`` where nothing is against it.
+
+    Of other scripts than Latin the language that most write in it; empty where none is known.
+    """
+    letters = [c for c in text[:_SAMPLE] if c.isalpha()]
+    if sum(map(_is_latin, letters)) >= _LATIN * len(letters):
+        return _foreign_language(text[:_SAMPLE]) or "en"
+    counts = {name: len(script.findall("".join(letters))) for name, script in _SCRIPTS.items()}
+    if counts["ja"] >= _KANA * len(letters):
+        return "ja"
+    name = max(counts, key=counts.__getitem__)
+    return name if counts[name] else ""
+
+
 def is_foreign(text: str) -> bool:
     """Returns whether the small words of a text are another language's rather than English ones."""
+    return bool(_foreign_language(text))
+
+
+def _foreign_language(text: str) -> str:
+    """The language whose small words a text has rather than English ones; empty: none."""
     words = [word.casefold() for word in _WORD.findall(text)]
-    english, *others = (len(known.intersection(words)) for known in _WORDS.values())
-    other = max(others)
-    other += 2 * any(mark in text for mark in _SPANISH)
+    counts = {name: len(known.intersection(words)) for name, known in _WORDS.items()}
+    english = counts.pop("en")
+    counts["es"] += 2 * any(mark in text for mark in _SPANISH)
+    name = max(counts, key=counts.__getitem__)
     few = _FEW if len(words) > 2 * _FEW else 2
-    return other >= few and other > _MARGIN * english
+    return name if counts[name] >= few and counts[name] > _MARGIN * english else ""

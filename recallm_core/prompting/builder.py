@@ -22,6 +22,7 @@ from recallm_core.prompting.conversation import Turn, checked_messages
 from recallm_core.prompting.encoding import TokenCache, encode_pieces
 from recallm_core.prompting.followup import search_question
 from recallm_core.prompting.params import GenerationParams, ResolvedParams
+from recallm_core.prompting.phrases import in_language_of
 from recallm_core.prompting.prompt import MESSAGE, Prompt
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.prompting.resolving import resolve
@@ -106,8 +107,10 @@ class PromptBuilder:
         settings = resolve(params, self.recipe, output)
         turns = checked_messages(messages)
         searched = search_question(turns)
+        question = next(m["content"] for m in reversed(turns) if m["role"] == "user")
+        recipe = in_language_of(question, self.recipe)
         with self._building:
-            layout = self._lay_out(turns, passages, settings, output)
+            layout = self._lay_out(turns, passages, settings, output, recipe)
         evidence = self._score(searched, layout, settings)  # may take an encoder a second
         with self._building:
             spec = self._specs.spec(layout, settings, evidence)
@@ -119,9 +122,9 @@ class PromptBuilder:
             spec=spec,
             rules=ConstraintRules(spec, build_index(spec, layout.encoded.ids), engine),
             prefix_length=layout.encoded.prefix_length,
-            question=next(m["content"] for m in reversed(turns) if m["role"] == "user"),
+            question=question,
             searched=searched,
-            recipe=self.recipe,
+            recipe=recipe,
             params=settings,
             evidence=evidence,
         )
@@ -132,6 +135,7 @@ class PromptBuilder:
         passages: Sequence[Passage],
         settings: ResolvedParams,
         output: OutputRules | None,
+        recipe: Recipe,
     ) -> Layout:
         """The prompt in tokens, and what of it may be quoted."""
         grammar = self._specs.grammar(output)  # a schema is checked before it is written down
@@ -142,16 +146,19 @@ class PromptBuilder:
             quotable += [turn["content"] for turn in turns if turn["role"] == "user"]
         suffix = self._wording.free_suffix(quotable)
         scope = Scope(None if settings.recall_in == "none" else suffix, messages_too)
-        rendered, fields = self._wording.render(turns, passages, scope, output)
+        wording = Wording(self.tokenizer, recipe)
+        rendered, fields = wording.render(turns, passages, scope, output)
         encoded = encode_pieces(fields.split(rendered), settings.boundary, self._cache)
         runs, bits = copyable_runs(encoded.places)
+        owed = self._specs.evidence_rules(settings, grammar, recipe) if runs else None
+        room = None if owed is None else owed.room
         return Layout(
             encoded=encoded,
-            places=Places(tuple(fields.passages), runs, bits.can_start, bits.can_end),
+            places=Places(tuple(fields.passages), runs, bits.can_start, bits.can_end, room),
             limits=bits,
             suffix=suffix,
             grammar=grammar,
-            owed=self._specs.evidence_rules(settings, grammar) if runs else None,
+            owed=owed,
         )
 
     def _score(self, question: str, layout: Layout, settings: ResolvedParams) -> Evidence | None:
@@ -161,7 +168,7 @@ class PromptBuilder:
             return None
         key = (prior, *((p.text, p.title) for p in places.passages))
         scorer = self._scorers.get(key, lambda: scorer_factory(prior)(places.passages))
-        return scorer(question, places, None if layout.owed is None else layout.owed.most)
+        return scorer(question, places, None if layout.owed is None else layout.owed.count)
 
 
 def _refuse_message_ids(passages: Sequence[Passage]) -> None:

@@ -53,7 +53,9 @@ class Prompt:
     @property
     def places(self) -> Places:
         """Where a span may stand."""
-        return Places(self.passages, self.runs, self.spec.can_start, self.spec.can_end)
+        owed = self.spec.evidence
+        room = None if owed is None else owed.room
+        return Places(self.passages, self.runs, self.spec.can_start, self.spec.can_end, room)
 
     def locate(self, run: int, position: int, length: int) -> Range:
         """Returns (passage, start, end) of copied tokens in that passage's text, trimmed."""

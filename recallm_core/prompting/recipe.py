@@ -46,6 +46,7 @@ Answer the question from the documents. First quote the sentence that holds the 
 write: {abstain}"""
 
 ABSTAIN = "The documents don't say."
+LEAD_IN = "\n\nShort answer:"
 
 JSON_ANSWER = "\n\nGive the answer as one JSON value that fits this schema:\n{schema}"
 
@@ -71,7 +72,9 @@ class Recipe:
         answer_prefix: The model begins its final line with this; it isn't part of the answer text.
         evidence: What an output owes before it may end (``GenerationParams.evidence``). ``auto``:
             ``free`` for trained models, ``required`` for prompted ones.
-        lead_in: What stands, forced, between the evidence and the words of an answer.
+        lead_in: What stands, forced, between the evidence and the words of an answer. Where it and
+            ``abstain`` are as they are here, a question in another language has them in its own
+            (``phrases``).
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
@@ -105,7 +108,7 @@ class Recipe:
     layout: Literal["question-last", "question-first", "both"] = "question-last"
     answer_prefix: str = "Answer:"
     evidence: Literal["auto", "required", "first", "free"] = "auto"
-    lead_in: str = "\n\nShort answer:"
+    lead_in: str = LEAD_IN
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)

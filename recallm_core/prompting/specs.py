@@ -113,21 +113,27 @@ class SpecMaker:
         return self._grammars
 
     def evidence_rules(
-        self, params: ResolvedParams, grammar: GrammarSpec | None
+        self, params: ResolvedParams, grammar: GrammarSpec | None, recipe: Recipe
     ) -> EvidenceRules | None:
-        """Returns what an output owes, in this model's tokens; None: nothing."""
+        """Returns what an output owes, in this model's tokens; None: nothing.
+
+        Args:
+            params: The settings.
+            grammar: Of the answer, if it isn't just words.
+            recipe: Has the phrases, in the language of the question.
+        """
         if params.evidence == "first":
-            lead_in = self._recipe.lead_in if grammar is None else "\n"
+            lead_in = recipe.lead_in if grammar is None else "\n"
             return EvidenceRules(
                 "first",
                 tuple(self._cache.tokens(lead_in).ids.tolist()),
                 blank=self._sentences().blank,
-                room=params.max_new_tokens // 2,
+                room=params.max_new_tokens * 5 // 8,  # marks and words need the rest
             )
         if params.evidence != "required":
             return None
         sets = self._sentences()
-        phrases = (phrase.rstrip(" .!") for phrase in self._recipe.abstain)
+        phrases = (phrase.rstrip(" .!") for phrase in recipe.abstain)
         spelled = (before + phrase for phrase in phrases for before in ("", " "))
         return EvidenceRules(
             "required",

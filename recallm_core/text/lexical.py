@@ -28,7 +28,7 @@ _STOP_WORDS = frozenset(
 )
 _CLITICS = frozenset(("s", "t", "d", "m", "ll", "re", "ve"))
 # Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han (with extensions).
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
@@ -44,8 +44,8 @@ _HIDDEN = re.compile(
     rf"\xad(?:{_MARGIN})?|[\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff]"
 )
-_PARTS = re.compile(rf"[{_UNSPACED}]+|\d+|[^\W\d_{_UNSPACED}]+")
-_UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
+_PARTS = re.compile(rf"[{UNSPACED}]+|\d+|[^\W\d_{UNSPACED}]+")
+_UNSPACED_RUN = re.compile(rf"[{UNSPACED}]+")
 _local = threading.local()
 
 

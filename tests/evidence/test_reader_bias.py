@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recallm_core import Document, GenerationParams, RecaLLM
@@ -18,7 +18,7 @@ from recallm_core.evidence.protocol import Evidence, Recall
 from recallm_core.evidence.reader_bias import ReaderScorer
 from recallm_core.evidence.registry import scorer_factory
 from recallm_core.prompting.prompt import Prompt
-from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.prompting.recipe import Recipe, prompted_recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend, random_walk
 
 PAGE = (
@@ -253,3 +253,52 @@ def test_owed_quotes_are_no_hops_to_an_answer() -> None:
     assert owed.fit(quotes) == owed.fit([]) == scorer(question, places, None).fit([])
     hops = scorer("Where does the person who runs the harbour live?", places, None)
     assert hops.fit(quotes) != hops.fit([])
+
+
+def prompt_of(text: str, policy: str, question: str, **options) -> Prompt:
+    backend = ScriptedBackend(tokenizer=ByteTokenizer())
+    llm = RecaLLM(backend.tokenizer, backend, prompted_recipe(evidence=policy))
+    asked = [{"role": "user", "content": question}]
+    return llm.prepare(asked, [Document(text, "1")], **options)[0]
+
+
+def quotes_by_tilt(prompt: Prompt) -> list[str]:
+    """What a model without a will of its own quotes: the likeliest place, and on to its end."""
+    constraint, rules = prompt.rules.start(said(prompt).bias), prompt.spec.evidence
+    assert rules is not None
+    while constraint.section == "evidence":
+        mask = constraint.mask()
+        assert mask.only is not None
+        wanted = [prompt.spec.close.ids[0], *rules.lead_in[:1]]
+        scores = np.isin(mask.only, wanted) + (0.0 if mask.bias is None else mask.bias)
+        constraint.consume(int(mask.only[scores.argmax()]))
+    ranges = prompt.recalled(constraint.spans)
+    return [prompt.passages[passage].text[start:end] for passage, start, end in ranges]
+
+
+@given(st.integers(16, 2000), st.tuples(*[st.integers(1, 40)] * 3))
+@example(256, (8, 10, 8))
+@settings(max_examples=8, deadline=None)
+def test_the_likeliest_is_quoted_however_little_room_there_is(
+    tokens: int, sizes: tuple[int, int, int]
+) -> None:
+    """It is quoted last, so the others must never use its room up."""
+    words = ("El puente es gris", "El ferry sale a las nueve", "La ciudad de Bern es bonita")
+    first, likeliest, last = (
+        f"{text}{', y lejos' * size}." for text, size in zip(words, sizes, strict=True)
+    )
+    question = "¿A qué hora sale el ferry?"
+    prompt = prompt_of(f"{first} {likeliest} {last}", "first", question, max_new_tokens=tokens)
+    quotes = quotes_by_tilt(prompt)
+    assert likeliest.startswith(quotes[-1])
+    room = prompt.places.room
+    assert len(quotes) == 1 or room is None or sum(map(len, quotes)) <= room
+
+
+def test_where_one_quote_is_owed_the_likeliest_is_preferred() -> None:
+    """The policy ``required`` forces one quote, and no better one follows."""
+    text = "El puente es gris. El ferry sale a las nueve. La ciudad de Bern es bonita."
+    prompt = prompt_of(text, "required", "¿A qué hora sale el ferry?")
+    bias = said(prompt).bias("answer", ())
+    assert favourite(prompt, bias) == at(prompt, "El ferry")
+    assert said(prompt).due == 1

@@ -11,10 +11,11 @@ from recallm_core import Document, RecaLLM
 from recallm_core.answers.abstention import evidence_support
 from recallm_core.answers.trace import Trace
 from recallm_core.decoding.constraint import ClosedSpan
+from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.reader import default_reader
 from recallm_core.evidence.reader_bias import ReaderScorer
-from recallm_core.evidence.reader_languages import LanguageGate
-from recallm_core.evidence.sentence_scorer import SentenceScorer
+from recallm_core.evidence.reader_languages import LanguageGate, language_of
+from recallm_core.evidence.sentence_scorer import SentenceScorer, log_softmax
 from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.retrieval.embedding import default_embedder
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
@@ -73,6 +74,18 @@ def test_short_questions_in_other_languages_are_not(gate):
         assert not gate.reads(question)
 
 
+@pytest.mark.parametrize("language", FOREIGN)
+def test_a_language_is_told_by_script_and_small_words(language):
+    assert language_of(FOREIGN[language]) == language
+
+
+def test_a_language_that_nothing_speaks_for_is_english_or_unknown():
+    assert {language_of(text) for text in READABLE} == {"en"}
+    assert language_of("フェリーは何時に出発しますか。") == "ja"
+    assert language_of("페리는 언제 출발합니까?") == "ko"
+    assert language_of("Πότε φεύγει το πλοίο;") == ""
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_any_text_is_judged(text):
@@ -87,10 +100,13 @@ def scorers(texts):
 
 
 @pytest.mark.parametrize("language", FOREIGN)
-def test_unread_texts_are_scored_as_without_a_reader(language):
-    plain, read = scorers([FOREIGN[language]])
-    question = FOREIGN[language].split(".")[0].split("。")[0] + "?"
-    assert np.array_equal(read.scores(question), plain.scores(question))
+def test_unread_texts_are_scored_without_a_reader(language):
+    text = FOREIGN[language]
+    plain, read = scorers([text])
+    question = text.split(".")[0].split("。")[0] + "?"
+    letters = LetterScores([[text[a:b] for a, b in plain.spans[0]]])
+    totals = letters.totals(question, plain.totals(question))
+    assert np.array_equal(read.scores(question), log_softmax(totals))
     assert read.readings(question) == []
     assert not read.knows(question)
 
