@@ -24,6 +24,12 @@ WINDOW_TOKENS = 176  # of a passage's text
 QUESTION_TOKENS = 48
 RECALLED_TOKENS = 64
 TITLE_TOKENS = 16
+CLOSING = (
+    "?!\N{FULLWIDTH QUESTION MARK}\N{FULLWIDTH EXCLAMATION MARK}\N{ARABIC QUESTION MARK} \t\r\n"
+)
+# The reader's questions without an answer ended with a question mark more often than those with
+# one, and it takes the mark for a sign: of 60 Natural Questions over their passage, 4 counted as
+# none without it, and 17 with it. What follows from a quote it learnt with the mark.
 _TO_READ = re.compile(
     r"(?P<form>[\ufb00-\ufb06\uff21-\uff3a\uff41-\uff5a]+)"
     r"|(?P<left>[^\W\d_]{1,40})(?:[-\u2010]\s{0,200}|\xad\s{1,200})(?=(?P<right>[^\W\d_]{1,40}))"
@@ -192,9 +198,13 @@ class RowMaker:
         titles: Sequence[str | None],
         recalled: Sequence[str] = (),
     ) -> Rows:
-        """Returns one row for each window; ``titles`` are those of the passages."""
+        """Returns one row for each window; ``titles`` are those of the passages.
+
+        Until something was recalled, a question reads the same with and without its closing marks.
+        """
         # what is asked stands at the end of a long message
-        head = [self.cls, *self.ids(question)[-QUESTION_TOKENS:], self.sep]
+        asked = self.ids(question if recalled else question.rstrip(CLOSING))[-QUESTION_TOKENS:]
+        head = [self.cls, *asked, self.sep]
         if recalled:
             head += [*self.ids(" ".join(recalled))[:RECALLED_TOKENS], self.sep]
         named = {w.passage: self._title(titles[w.passage]) for w in windows}

@@ -146,6 +146,18 @@ def test_a_long_message_is_read_from_its_end(reader: EvidenceReader) -> None:
     assert long.start.tolist() == short.start.tolist()
 
 
+@pytest.mark.parametrize("closing", ["?", " ?", "??", "?!", "\uff1f", "\u061f\n", "? "])
+def test_the_mark_that_closes_a_question_says_nothing(reader: EvidenceReader, closing: str) -> None:
+    """Of questions that end with one, the reader took one in four for unanswerable."""
+    windows = reader.windows(["The ferry leaves at nine.", "Ann Lee runs it."])
+    bare = reader.read("Is it so? When does it leave", windows, [None, None])
+    closed = reader.read("Is it so? When does it leave" + closing, windows, [None, None])
+    assert [r.answerable for r in closed] == [r.answerable for r in bare]
+    for one, other in zip(closed, bare, strict=True):
+        assert one.start.tolist() == other.start.tolist()
+        assert one.evidence.tolist() == other.evidence.tolist()
+
+
 def test_processors_without_bfloat16_read_in_32_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
