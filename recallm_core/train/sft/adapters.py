@@ -1,0 +1,91 @@
+"""Stage 2 in small: adapters beside a frozen model learn, and the recall tokens' rows with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from recallm_core.inputs.model_config import dtype_name
+from recallm_core.models.adapters import CONFIG, ROWS, WEIGHTS
+from recallm_core.train.sft.new_token_rows import NewRows
+
+_BESIDE = ("recallm.json", "chat_template.jinja", "generation_config.json")  # and the tokenizer's
+
+
+def lora(rank: int) -> Any:
+    """Returns peft's settings: on all linear layers, twice their rank as their weight."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def with_adapters(model: Any, rows: NewRows, rank: int) -> Any:
+    """Returns the model frozen, with adapters and rows that learn beside it."""
+    from peft import get_peft_model
+
+    rows.attach(model)
+    adapted = get_peft_model(model, lora(rank))
+    rows.requires_grad_(True)
+    return adapted
+
+
+def merged(adapted: Any, rows: NewRows) -> Any:
+    """Returns the plain model with its adapters and rows in its weights."""
+    model = adapted.merge_and_unload()
+    rows.detach(model)
+    return model
+
+
+def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path) -> None:
+    """Writes adapters and rows as peft does, with tokenizer and recipe; appears whole or not.
+
+    Weights are in the model's saved precision. ``RecaLLM.load`` takes the folder, and the base.
+    """
+    from peft import get_peft_model_state_dict
+
+    saved = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    weights = {name: value for name, value in saved.items() if ".lora_" in name}
+    tables = rows.whole_rows(adapted.get_base_model())
+    weights |= {f"base_model.model.{name}.{ROWS}": table for name, table in tables.items()}
+    dtype = getattr(torch, dtype_name(base))
+    tensors = {name: w.detach().cpu().to(dtype).contiguous() for name, w in weights.items()}
+    ids = rows.ids.tolist()
+    settings = _settings(adapted.peft_config["default"], {name: ids for name in tables})
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _copy_beside(base, aside)
+        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _settings(config: Any, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """peft's own description, without the folder that the base happened to stand in."""
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    tokens = {name.rpartition(".")[2]: list(rows) for name, rows in ids.items()}
+    return plain | {
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "trainable_token_indices": tokens,
+    }
+
+
+def _copy_beside(base: Path, folder: Path) -> None:
+    for file in base.iterdir():
+        if file.is_file() and (file.name in _BESIDE or file.name.startswith("tokenizer")):
+            shutil.copy2(file, folder / file.name)
