@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from safetensors.torch import save_file
 
 from recallm_core.inputs.model_config import dtype_name
 from recallm_core.models.adapters import CONFIG, ROWS, WEIGHTS
+from recallm_core.models.writing import copy_beside, whole_folder
 from recallm_core.train.sft.new_token_rows import NewRows
-
-_BESIDE = ("recallm.json", "chat_template.jinja", "generation_config.json")  # and the tokenizer's
 
 
 def lora(rank: int) -> Any:
@@ -33,7 +31,9 @@ def with_adapters(model: Any, rows: NewRows, rank: int) -> Any:
     from peft import get_peft_model
 
     rows.attach(model)
-    adapted = get_peft_model(model, lora(rank))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's
+        adapted = get_peft_model(model, lora(rank))
     rows.requires_grad_(True)
     return adapted
 
@@ -46,9 +46,9 @@ def merged(adapted: Any, rows: NewRows) -> Any:
 
 
 def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path) -> None:
-    """Writes adapters and rows as peft does, with tokenizer and recipe; appears whole or not.
+    """Writes adapters and rows as peft does, with tokenizer and recipe; ``RecaLLM.load`` takes it.
 
-    Weights are in the model's saved precision. ``RecaLLM.load`` takes the folder, and the base.
+    Weights are in the precision that the base was saved in.
     """
     from peft import get_peft_model_state_dict
 
@@ -58,34 +58,18 @@ def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path) -> None:
     weights |= {f"base_model.model.{name}.{ROWS}": table for name, table in tables.items()}
     dtype = getattr(torch, dtype_name(base))
     tensors = {name: w.detach().cpu().to(dtype).contiguous() for name, w in weights.items()}
-    ids = rows.ids.tolist()
-    settings = _settings(adapted.peft_config["default"], {name: ids for name in tables})
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        _copy_beside(base, aside)
+    settings = _settings(adapted.peft_config["default"], base, tables, rows.ids.tolist())
+    with whole_folder(target, overwrite=True) as aside:
+        copy_beside(base, aside)
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
         (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
-def _settings(config: Any, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """peft's own description, without the folder that the base happened to stand in."""
+def _settings(config: Any, base: Path, tables: Iterable[str], ids: Sequence[int]) -> dict[str, Any]:
+    """The description of peft, with the rows as if it had trained them too."""
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    tokens = {name.rpartition(".")[2]: list(rows) for name, rows in ids.items()}
     return plain | {
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": str(base.resolve()),
         "inference_mode": True,
-        "trainable_token_indices": tokens,
+        "trainable_token_indices": {name.rpartition(".")[2]: list(ids) for name in tables},
     }
-
-
-def _copy_beside(base: Path, folder: Path) -> None:
-    for file in base.iterdir():
-        if file.is_file() and (file.name in _BESIDE or file.name.startswith("tokenizer")):
-            shutil.copy2(file, folder / file.name)

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import dtype_name, read_config
 from recallm_core.models.create import MEANINGS
+from recallm_core.models.writing import copy_beside, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
@@ -302,16 +303,6 @@ def export(trained: Path, base: Path, target: Path) -> None:
         trust_remote_code=False,
     )
     model.config.use_cache = True
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        for file in base.iterdir():
-            weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
-            if file.is_file() and not weights:
-                shutil.copy2(file, aside / file.name)
+    with whole_folder(target) as aside:
+        copy_beside(base, aside)
         model.save_pretrained(aside)
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
