@@ -26,6 +26,9 @@ def add_parser(subparsers: Any) -> None:
         "--seed", type=whole_option(0, MOST), default=0, help="of the new rows' noise (default: 0)"
     )
     make.add_argument("--dtype", default="auto", help="of the saved weights (default: the base's)")
+    make.add_argument(
+        "--system", metavar="TEXT", help="the instructions that it is trained with (the paper's)"
+    )
     make.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     make.set_defaults(run=_create)
     _add_merge(commands)
@@ -60,7 +63,14 @@ def _merge(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace) -> int:
     from recallm_core.models.create import create
 
-    folder = create(args.base, args.out, seed=args.seed, dtype=args.dtype, overwrite=args.overwrite)
+    folder = create(
+        args.base,
+        args.out,
+        seed=args.seed,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        system=args.system,
+    )
     print(f"wrote {folder}; train it next: recallm train sft --model {folder} --out runs/sft")
     return 0
 

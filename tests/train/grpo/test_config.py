@@ -16,7 +16,9 @@ FAMILIES = {"recall": 1.0}
 CONFIGS = Path(str(files("recallm_core") / "train" / "configs"))
 
 
-@pytest.mark.parametrize("name", ["grpo", "grpo-qwen2.5-7b", "grpo-llama-3.1-8b"])
+@pytest.mark.parametrize(
+    "name", ["grpo", "grpo-qwen2.5-7b", "grpo-llama-3.1-8b", "grpo-smollm2-135m"]
+)
 def test_shipped_configs_are_read(name: str) -> None:
     config = read_grpo_config(CONFIGS / f"{name}.toml")
     assert config.attempts % config.device_batch == 0
