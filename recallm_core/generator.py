@@ -79,12 +79,10 @@ class RecaLLM:
 
         Args:
             model: ``recallm-mini`` (shipped), a local folder, a hub id, a GGUF file,
-                ``ollama:NAME``, or the address of a server (``recallm serve``). A folder or hub id
-                may hold an adapter (LoRA).
+                ``ollama:NAME``, or the address of a server (``recallm serve``).
             options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``backend``
                 (``auto``, ``transformers``, ``vllm`` or ``llama_cpp``), ``gguf`` (which file of a
-                folder or hub id), ``base`` (what an adapter goes on, where it isn't the model that
-                it names), ``device``, ``dtype`` and what else the backend's ``load`` takes.
+                folder or hub id), ``base`` (an adapter's) and what else the backend's ``load`` takes.
 
         Raises:
             CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.
