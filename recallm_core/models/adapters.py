@@ -20,6 +20,7 @@ WEIGHTS = "adapter_model.safetensors"
 ROWS = "token_adapter.trainable_tokens_delta"
 _PREFIX = "base_model.model."
 _FACTORS = ("lora_A.weight", "lora_B.weight")
+_MOST = 1_000_000
 _REFUSED = (
     "use_dora",
     "use_qalora",
@@ -122,14 +123,19 @@ def _scale(settings: Mapping[str, Any], folder: Path) -> float:
             f"{folder} holds an adapter {what}; plain LoRA is read. Merge it into its base with "
             "peft (merge_and_unload, then save_pretrained) and load the result"
         )
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    numbers = type(rank) is int and type(alpha) in (int, float) and math.isfinite(alpha)
-    if not numbers or rank < 1:
+    rank = _number(settings, "r", 1, folder)
+    alpha = _number(settings, "lora_alpha", 0, folder)
+    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _number(settings: Mapping[str, Any], name: str, low: float, folder: Path) -> float:
+    value = settings.get(name)
+    if not isinstance(value, int | float) or value is True or not low <= value <= _MOST:
         raise CheckpointError(
-            f"{folder / CONFIG} must have a rank r of at least 1 and a number as lora_alpha, got "
-            f"{shown(rank)} and {shown(alpha)}"
+            f"{folder / CONFIG} must have a number from {low:g} to {_MOST:,} as {name}, got "
+            f"{shown(value)}"
         )
-    return float(alpha) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    return float(value)
 
 
 def _ids(settings: Mapping[str, Any], layer: str, count: int, folder: Path) -> list[int]:

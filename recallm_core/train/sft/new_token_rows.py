@@ -64,7 +64,7 @@ class NewRows(nn.Module):
             for name, (layer, added) in self._tables(model).items()
         }
 
-    def _tables(self, model: Any) -> dict[str, tuple[nn.Module, Tensor]]:
+    def _tables(self, model: Any) -> dict[str, tuple[Any, Tensor]]:
         """The layers with rows of their own, by name, and what is added to these."""
         layers = [(model.get_input_embeddings(), self.inputs)]
         if not self.tied:
