@@ -45,10 +45,10 @@ def merged(adapted: Any, rows: NewRows) -> Any:
     return model
 
 
-def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path) -> None:
+def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path, card: str) -> None:
     """Writes adapters and rows as peft does, with tokenizer and recipe; ``RecaLLM.load`` takes it.
 
-    Weights are in the precision that the base was saved in.
+    Weights are in the precision that the base was saved in. The card is its ``README.md``.
     """
     from peft import get_peft_model_state_dict
 
@@ -62,6 +62,7 @@ def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path) -> None:
     with whole_folder(target, overwrite=True) as aside:
         copy_beside(base, aside)
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        (aside / "README.md").write_text(card, encoding="utf-8")
         (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ from recallm_core.models.writing import copy_beside, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
+from recallm_core.train.sft.card import card
 from recallm_core.train.sft.config import SftConfig
 from recallm_core.train.sft.data import TrainingSet, collate
 from recallm_core.train.sft.new_token_rows import FILE, NewRows, merge
@@ -37,6 +38,7 @@ from recallm_core.train.sft.trainer import (
     arguments,
     drop_incomplete,
     last_complete,
+    read_curve,
 )
 from recallm_core.train.tasks.tokenized import RowMaker
 
@@ -235,7 +237,9 @@ def _adapters(run: Run, model: Any) -> bool:
     trainer = _train(run, "all-weights", adapted, rows)
     if not trainer.is_world_process_zero():
         return False
-    save_adapter(adapted, rows, run.base, run.folder / "adapter")
+    curve = read_curve(run.folder / "curve.jsonl")
+    page = card(run.config, run.base.name, run.folder.name, curve)
+    save_adapter(adapted, rows, run.base, run.folder / "adapter", page)
     merged(adapted, rows).save_pretrained(run.folder / "all-weights" / "last")
     return True
 

@@ -64,6 +64,9 @@ def test_adapters_and_rows_learn_and_load_onto_the_base(
             weight, old = (torch.cat([w[: new.min()], w[new.max() + 1 :]]) for w in (weight, old))
         is_adapted = name.endswith("proj.weight")
         assert bool((weight != old).any()) == is_adapted, name
+    page = (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    assert f"base_model: {checkpoint.name}" in page
+    assert "| 6 |" in page
     start = AutoModelForCausalLM.from_pretrained(checkpoint)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # old names that peft still uses
