@@ -82,7 +82,7 @@ class RecaLLM:
                 ``ollama:NAME``, or the address of a server (``recallm serve``).
             options: ``mode`` (``auto``, ``trained`` or ``prompted``), ``recipe``, ``backend``
                 (``auto``, ``transformers``, ``vllm`` or ``llama_cpp``), ``gguf`` (which file of a
-                folder or hub id), ``device``, ``dtype`` and what else the backend's ``load`` takes.
+                folder or hub id), ``base`` (an adapter's) and what else the backend takes.
 
         Raises:
             CheckpointError: The folder is missing, unsafe, or of a kind that can't be loaded.

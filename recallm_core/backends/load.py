@@ -14,6 +14,7 @@ from recallm_core.backends.vllm.setup import check_installed
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.extras import needs
 from recallm_core.models import shipped
+from recallm_core.models.adapters import is_adapter
 from recallm_core.models.gguf_files import gguf_file
 from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.recipe import Recipe
@@ -65,9 +66,9 @@ def load(
             ``auto`` takes ``llama_cpp`` for those and ``transformers`` for all else.
         tokenizer: A folder or hub id to take the tokenizer from instead.
         gguf: Which GGUF file of a folder or hub id, as a pattern such as ``*Q4_K_M*``.
-        options: Passed to the backend's ``load`` (``device``, ``dtype``, ``quantization``,
-            ``model_kwargs`` and so on), or for a server to ``models.served.connect`` (``api_key``,
-            ``timeout``, ``max_retries``).
+        options: Passed to the backend's ``load`` (``base``, ``device``, ``dtype``,
+            ``quantization``, ``model_kwargs`` and so on), or for a server to
+            ``models.served.connect`` (``api_key``, ``timeout``, ``max_retries``).
 
     Raises:
         CheckpointError: The model can't be loaded, or the mode doesn't suit it.
@@ -103,9 +104,10 @@ def load(
     path = _folder(model, **hub)
     engine = _engine(path, backend, tokenizer, options)
     try:
-        model_tokenizer = _with_tokenizer(engine, tokenizer or path)
-        recipe = recipe or choose_recipe(path, mode, model_tokenizer)
-        model_tokenizer = fit_tokenizer(path, recipe, model_tokenizer)
+        described = _described(path, options.get("base"))
+        model_tokenizer = _with_tokenizer(engine, tokenizer or described)
+        recipe = recipe or choose_recipe(described, mode, model_tokenizer)
+        model_tokenizer = fit_tokenizer(described, recipe, model_tokenizer)
     except BaseException:
         engine.close()
         raise
@@ -121,6 +123,15 @@ def _folder(model: str, **hub: Any) -> Path:
     with needs("local", "a model in this process"):
         from recallm_core.models.checkpoint import find_folder
     return find_folder(shipped(model) or model, **hub)
+
+
+def _described(path: Path, base: object) -> Path:
+    """Where a model's tokenizer and recipe are: an adapter without its own uses its base's."""
+    if not is_adapter(path) or (path / "tokenizer_config.json").is_file():
+        return path
+    from recallm_core.models.checkpoint import find_base
+
+    return find_base(path, base, local_files_only=True)
 
 
 def _check_choices(mode: str, backend: str, recipe: Recipe | None) -> None:

@@ -1,4 +1,4 @@
-"""``recallm model``: create a trainable checkpoint, show what a checkpoint is."""
+"""``recallm model``: create a trainable checkpoint, merge an adapter, show what one is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from recallm_core.inputs.arguments import MOST, whole_option
-from recallm_core.inputs.model_files import read_json
+from recallm_core.inputs.model_config import read_config
 from recallm_core.models import SHIPPED, shipped
+from recallm_core.models.adapters import CONFIG, is_adapter
+
+_BASE = "base_model_name_or_path"
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds ``recallm model create`` and ``recallm model show``."""
-    parser = subparsers.add_parser("model", help="create or inspect checkpoints")
+    """Adds ``recallm model create``, ``merge`` and ``show``."""
+    parser = subparsers.add_parser("model", help="create, merge or inspect checkpoints")
     commands = parser.add_subparsers(dest="model_command", required=True, metavar="COMMAND")
     make = commands.add_parser("create", help="add the four recall tokens to a base model")
     make.add_argument("base", metavar="BASE", help="a Qwen2, Qwen3 or Llama folder or hub id")
@@ -23,8 +26,12 @@ def add_parser(subparsers: Any) -> None:
         "--seed", type=whole_option(0, MOST), default=0, help="of the new rows' noise (default: 0)"
     )
     make.add_argument("--dtype", default="auto", help="of the saved weights (default: the base's)")
+    make.add_argument(
+        "--system", metavar="TEXT", help="the instructions that it is trained with (the paper's)"
+    )
     make.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     make.set_defaults(run=_create)
+    _add_merge(commands)
     show = commands.add_parser("show", help="what a checkpoint is and how it is driven")
     show.add_argument(
         "model",
@@ -35,10 +42,35 @@ def add_parser(subparsers: Any) -> None:
     show.set_defaults(run=_show)
 
 
+def _add_merge(commands: Any) -> None:
+    joined = commands.add_parser("merge", help="put an adapter into its base model")
+    joined.add_argument(
+        "adapter", metavar="ADAPTER", help="a folder or hub id of an adapter (LoRA)"
+    )
+    joined.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    joined.add_argument("--base", help="folder or hub id of its base (default: what it names)")
+    joined.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    joined.set_defaults(run=_merge)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from recallm_core.models.merging import merge
+
+    print(f"wrote {merge(args.adapter, args.out, base=args.base, overwrite=args.overwrite)}")
+    return 0
+
+
 def _create(args: argparse.Namespace) -> int:
     from recallm_core.models.create import create
 
-    folder = create(args.base, args.out, seed=args.seed, dtype=args.dtype, overwrite=args.overwrite)
+    folder = create(
+        args.base,
+        args.out,
+        seed=args.seed,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        system=args.system,
+    )
     print(f"wrote {folder}; train it next: recallm train sft --model {folder} --out runs/sft")
     return 0
 
@@ -72,16 +104,18 @@ def describe(model: str, gguf: str | None = None) -> dict[str, Any]:
 
         return {"model": model, **facts_of(file)}
     folder = shipped(model) or Path(model)
-    if not (folder / "config.json").is_file():
+    adapter = is_adapter(folder)
+    if not adapter and not (folder / "config.json").is_file():
         raise CheckpointError(
             f"no model folder at {folder} (config.json is missing); download a hub model first"
         )
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     tokenizer = HFTokenizer.from_folder(folder)
     recipe = choose_recipe(folder, "auto", tokenizer)
     weights = sorted(folder.glob("*.safetensors"))
     return {
         "model": folder.name,
+        **({"adapter_of": read_config(folder, CONFIG).get(_BASE)} if adapter else {}),
         "model_type": config.get("model_type"),
         "window": config.get("max_position_embeddings"),
         "weights_bytes": sum(file.stat().st_size for file in weights),

@@ -144,7 +144,8 @@ def _add_sft(kinds: Any) -> None:
     sft = kinds.add_parser(
         "sft",
         help="post-train a checkpoint of recallm model create",
-        description="Post-trains a checkpoint in two stages: the new rows, then all weights.",
+        description="Post-trains a checkpoint in two stages: the new rows, then all weights, or "
+        "adapters (adapter_rank).",
         epilog="Several GPUs: accelerate launch --config_file FILE -m recallm_core.train sft ...",
     )
     sft.add_argument(
@@ -164,6 +165,8 @@ def _sft(arguments: argparse.Namespace) -> int:
     from recallm_core.train.sft.config import read_sft_config, with_model
 
     config = with_model(read_sft_config(_config_path(arguments.config)), arguments.model)
+    if config.adapter_rank:
+        _require("sft with adapter_rank", "grpo", "peft")
     from recallm_core.train.sft.report import report
     from recallm_core.train.sft.train import STAGES, open_run, train
     from recallm_core.train.sft.trainer import InterruptedRunError
@@ -178,6 +181,8 @@ def _sft(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
     message = f"model in {model}" if model else f"stage 1 done; next: --stage {STAGES[1]}"
+    if model and config.adapter_rank:
+        message += f", its adapter in {arguments.out / 'adapter'}"
     sys.stdout.write(f"{message}; curves in {arguments.out / 'curve.png'}\n")
     return 0
 

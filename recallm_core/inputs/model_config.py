@@ -50,6 +50,16 @@ def context_length(folder: Path) -> int | None:
     return _count(folder, "max_position_embeddings")
 
 
+def dtype_name(folder: Path) -> str:
+    """Returns the precision in which a checkpoint's configuration says that it was saved.
+
+    Raises:
+        CheckpointError: The configuration can't be read.
+    """
+    config = read_config(folder)
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
 def _count(folder: Path, name: str) -> int | None:
     """A count that the configuration names, for the whole model or for its text model."""
     config = read_config(folder)

@@ -16,6 +16,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.memory import memory_bytes
 from recallm_core.inputs.model_files import check_file_sizes, read_json
+from recallm_core.models.adapters import CONFIG, Adapter, apply, base_of
 from recallm_core.models.weight_sizes import brief, check_sizes
 
 # The authors' checkpoints subclass plain architectures only to add their own decoding.
@@ -69,6 +70,22 @@ def find_folder(
     return _from_hub(name, revision, local_files_only)
 
 
+def find_base(adapter: Path, base: object, *, local_files_only: bool = False) -> Path:
+    """Returns the local folder of the model that an adapter goes on.
+
+    Raises:
+        CheckpointError: Neither the caller nor the adapter names one, or there is none there.
+    """
+    name = base_of(adapter, base)
+    try:
+        return find_folder(name, local_files_only=local_files_only)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the adapter in {adapter} goes on a model that isn't to be had: {error}. Where it "
+            "stands elsewhere, give that as base=FOLDER_OR_HUB_ID"
+        ) from error
+
+
 def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -98,10 +115,10 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
     for path in sorted(folder.iterdir()):
         _check_link(folder, path)
     check_file_sizes(folder)
-    if (folder / "adapter_config.json").exists():
+    if (folder / CONFIG).exists():
         raise CheckpointError(
-            f"{folder} holds an adapter, not a whole model; merge it into its base model "
-            "(peft: merge_and_unload, then save_pretrained) and load the result"
+            f"{folder} holds an adapter, not a whole model; merge it into its base model first "
+            "(recallm model merge FOLDER OUT --base BASE) and load the result"
         )
     if (folder / _SHARDED).is_file():
         names = sorted(set(_weight_map(folder / _SHARDED).values()))
@@ -248,11 +265,20 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype | str,
     model_kwargs: Mapping[str, Any] | None = None,
+    adapter: Adapter | None = None,
 ) -> Any:
     """Loads a checked folder as a plain transformers model in evaluation mode.
 
+    Args:
+        folder: The model's.
+        device: Where it goes.
+        dtype: As what; ``auto`` is float32 on a CPU with room for it, else as it was saved.
+        model_kwargs: Further arguments of ``from_pretrained``.
+        adapter: Put into the weights.
+
     Raises:
-        CheckpointError: The folder is incomplete, unsafe or of an unknown kind.
+        CheckpointError: The folder is incomplete, unsafe or of an unknown kind, or the adapter
+            doesn't fit it.
     """
     files = check_folder(folder)
     config = transformers_config(folder)
@@ -281,6 +307,8 @@ def load_model(
             f"{folder} lacks {len(missing)} of the weights that its config.json asks for, "
             f"{missing[0]} first; config and weights don't belong together"
         )
+    if adapter is not None:
+        apply(model, adapter)
     if not placed:
         model = model.to(device)
     return model.eval().requires_grad_(False)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.extras import needs
-from recallm_core.prompting.recipe import Recipe, trained_recipe
+from recallm_core.models.writing import whole_folder
+from recallm_core.prompting.recipe import trained_recipe
 
 MODEL_TYPES = ("qwen2", "qwen3", "llama")
 _OPENS_THINKING = "{%- if add_generation_prompt %}{{ '<think>' }}{%- endif %}"
@@ -33,6 +32,7 @@ def create(
     dtype: str = "auto",
     overwrite: bool = False,
     revision: str | None = None,
+    system: str | None = None,
 ) -> Path:
     """Adds the four tokens to a base model and saves it with recipe and template.
 
@@ -48,6 +48,9 @@ def create(
         dtype: Of the saved weights; ``auto`` keeps the base's.
         overwrite: Replace ``out`` if it exists.
         revision: Of a hub id.
+        system: The instructions that the model is trained with, in place of the paper's, which
+            take 200 tokens of every prompt; ``{open}``, ``{close}`` and ``{abstain}`` are filled
+            in.
 
     Raises:
         CheckpointError: The base is of another kind, or ``out`` exists.
@@ -55,6 +58,7 @@ def create(
     target = Path(out)
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} exists; choose another folder or pass overwrite=True")
+    recipe = trained_recipe() if system is None else trained_recipe(system=system)
     with needs("local", "a new checkpoint"):
         import torch  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -72,7 +76,10 @@ def create(
             "Other models can be used as they are with mode='prompted'"
         )
     _extend(model, tokenizer, seed)
-    _write(model, tokenizer, trained_recipe(), target, overwrite=overwrite)
+    with whole_folder(target, overwrite=overwrite) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        recipe.save(aside)
     return target
 
 
@@ -113,23 +120,3 @@ def _row(weight: Any, words: list[int], noise: Any) -> Any:
     mean = mean * (norm / mean.norm().clamp_min(1e-6))
     jitter = torch.randn(mean.shape, generator=noise)
     return mean + jitter * (_NOISE * norm / jitter.norm())
-
-
-def _write(model: Any, tokenizer: Any, recipe: Recipe, target: Path, *, overwrite: bool) -> None:
-    """Saves into a folder aside and renames it, so that nothing half-written is left."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    aside.mkdir(parents=True)
-    try:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        recipe.save(aside)
-        if overwrite and target.exists():
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            target.rename(old)
-            aside.rename(target)
-            shutil.rmtree(old)
-        else:
-            aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from recallm_core.models.writing import copy_beside
 
 CORPUS = [
     "Parental leave is 16 weeks. The service listens on port 8443 in Frankfurt.",
@@ -70,3 +73,33 @@ def make_base(tmp_path: Path) -> Base:
         return folder
 
     return make
+
+
+@pytest.fixture
+def write_adapter() -> Callable[..., Any]:
+    """Saves what peft makes of random adapters and rows; returns the model with them in it."""
+    peft = pytest.importorskip("peft", reason="needs the extra grpo")
+
+    def write(checkpoint: Path, folder: Path, *, tied: bool, **settings: Any) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        size = model.get_input_embeddings().weight.shape[0]
+        ids = list(range(size - 4, size))
+        tables = {"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids}
+        options = {"r": 2, "lora_alpha": 6, "target_modules": "all-linear"} | settings
+        config = peft.LoraConfig(task_type="CAUSAL_LM", trainable_token_indices=tables, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # old names that peft still uses
+            adapted = peft.get_peft_model(model, config)
+        with torch.no_grad():
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.normal_(std=0.3)
+        adapted.save_pretrained(folder, save_embedding_layers=False)
+        copy_beside(checkpoint, folder)
+        return adapted.merge_and_unload()
+
+    return write

@@ -47,6 +47,14 @@ def test_the_four_tokens_recipe_and_template_are_saved(
         assert ((new.norm(dim=1) / typical - 1).abs() < 0.1).all()
 
 
+def test_the_instructions_may_be_other_ones(make_base: Base, tmp_path: Path) -> None:
+    create(make_base(), tmp_path / "out", system="Copy between {open} and {close}.")
+    recipe = Recipe.load(tmp_path / "out")
+    assert recipe == trained_recipe(system="Copy between {open} and {close}.")
+    assert recipe is not None
+    assert recipe.system_text() == "Copy between <|start_recall|> and <|end_recall|>."
+
+
 def test_old_rows_stay_and_the_seed_decides_the_new_ones(make_base: Base, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

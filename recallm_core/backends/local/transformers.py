@@ -19,9 +19,11 @@ from recallm_core.inputs.arguments import shown, whole_number
 from recallm_core.inputs.kernels import bound_kernels
 from recallm_core.inputs.memory import memory_bytes
 from recallm_core.models import SHIPPED, shipped
+from recallm_core.models.adapters import Adapter, is_adapter, read_adapter
 from recallm_core.models.checkpoint import (
     choose_device,
     context_length_of,
+    find_base,
     find_folder,
     load_model,
 )
@@ -123,6 +125,7 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load(
     path_or_id: str | os.PathLike[str],
     *,
+    base: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
@@ -135,7 +138,9 @@ def load(
     """Loads a model folder or hub id; no code of the checkpoint runs, and no pickle is read.
 
     Args:
-        path_or_id: A local folder, or a hub id.
+        path_or_id: A local folder, or a hub id, of a model or of an adapter (LoRA).
+        base: The folder or hub id of the model that an adapter goes on; None: the one that it
+            names.
         device: ``auto`` takes the fastest there is.
         dtype: ``auto`` is the checkpoint's own type; on a CPU float32, where it fits.
         revision: A branch, tag or commit of a hub id.
@@ -165,10 +170,28 @@ def load(
         if name in kwargs:
             raise ValueError(f"{name} can't be set: models load safely or not at all")
     folder: Path = find_folder(path_or_id, revision=revision, local_files_only=local_files_only)
-    model = load_model(folder, device=choose_device(device), dtype=dtype, model_kwargs=kwargs)
+    adapter, folder = _apart(folder, base, local_files_only)
+    model = load_model(
+        folder,
+        device=choose_device(device),
+        dtype=dtype,
+        model_kwargs=kwargs,
+        adapter=adapter,
+    )
     if _known_to_batch(model, folder) and not kwargs:
         settings = {"batches": True, **settings}
     return TransformersBackend(model, **settings)
+
+
+def _apart(folder: Path, base: object, local: bool) -> tuple[Adapter | None, Path]:
+    """An adapter and the folder of its base; a whole model has no adapter."""
+    if is_adapter(folder):
+        return read_adapter(folder), find_base(folder, base, local_files_only=local)
+    if base is not None:
+        raise ValueError(
+            f"base goes with an adapter, and {folder} holds a whole model; leave it out"
+        )
+    return None, folder
 
 
 def _known_to_batch(model: Any, folder: Path) -> bool:
@@ -186,7 +209,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     names = inspect.signature(TransformersBackend).parameters.keys() - {"model"}
     unknown = sorted(settings.keys() - names)
     if unknown:
-        named = ("attention", "device", "dtype", "local_files_only", "model_kwargs")
+        named = ("attention", "base", "device", "dtype", "local_files_only", "model_kwargs")
         known = sorted({*names, *named, "quantization", "revision"})
         raise TypeError(
             f"unknown options {unknown}; known: {known}. What transformers' from_pretrained takes "

@@ -30,6 +30,7 @@ from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.plot import plot
 from recallm_core.train.grpo.problems import Problems
 from recallm_core.train.grpo.trainer import QuoteTrainer
+from recallm_core.train.sft.adapters import lora
 from recallm_core.train.sft.train import checked_base, end_ids, export, keep_config
 from recallm_core.train.sft.trainer import (
     Complete,
@@ -156,7 +157,7 @@ def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
         train_dataset=Dataset.from_dict({"prompt": numbers}),
         processing_class=AutoTokenizer.from_pretrained(str(run.base), trust_remote_code=False),
         callbacks=callbacks,
-        peft_config=adapters(config) if config.adapter_rank else None,
+        peft_config=lora(config.adapter_rank) if config.adapter_rank else None,
     )
 
 
@@ -166,16 +167,6 @@ def _model(run: GrpoRun) -> Any:
     dtype: Any = "auto" if run.config.adapter_rank and torch.cuda.is_available() else torch.float32
     return AutoModelForCausalLM.from_pretrained(
         str(run.base), dtype=dtype, use_safetensors=True, trust_remote_code=False
-    )
-
-
-def adapters(config: GrpoConfig) -> Any:
-    """Returns the adapters that learn: on all linear layers, twice their rank as their weight."""
-    from peft import LoraConfig
-
-    rank = config.adapter_rank
-    return LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
 
 

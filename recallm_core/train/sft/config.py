@@ -40,6 +40,8 @@ class SftConfig:
         tasks: Share of each task.
         embeddings: Stage 1: only the four new rows learn.
         all_weights: Stage 2: everything learns.
+        adapter_rank: Rank of the adapters that learn in stage 2, together with the new rows, in
+            place of all weights; 0: all weights learn.
         global_batch: Rows of one optimizer step, over all devices.
         device_batch: Rows that a device holds at once.
         min_lr_share: The cosine ends at this share of the rate.
@@ -65,6 +67,7 @@ class SftConfig:
     tasks: Mapping[str, float] = field(default_factory=dict)
     embeddings: Stage = Stage(5, 5e-5)
     all_weights: Stage = Stage(1, 2e-6)
+    adapter_rank: int = 0
     global_batch: int = 32
     device_batch: int = 1
     min_lr_share: float = 0.1

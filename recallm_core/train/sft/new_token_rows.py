@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 FILE = "rows.safetensors"
 
@@ -25,6 +26,7 @@ class NewRows(nn.Module):
 
     def __init__(self, model: Any, ids: Sequence[int]) -> None:
         super().__init__()
+        self._hooks: tuple[RemovableHandle, ...] = ()
         table, head = model.get_input_embeddings(), model.get_output_embeddings()
         self.tied = head is None or head.weight is table.weight
         width = table.weight.shape[1]
@@ -41,8 +43,34 @@ class NewRows(nn.Module):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         model.recall_rows = self
-        model.get_input_embeddings().register_forward_hook(self._embedding)
-        model.get_output_embeddings().register_forward_hook(self._score)
+        self._hooks = (
+            model.get_input_embeddings().register_forward_hook(self._embedding),
+            model.get_output_embeddings().register_forward_hook(self._score),
+        )
+
+    def detach(self, model: Any) -> None:
+        """Adds the rows to the weights of the model that they stand beside, and leaves it."""
+        for hook in self._hooks:
+            hook.remove()
+        del model.recall_rows
+        with torch.no_grad():
+            for layer, added in self._tables(model).values():
+                _add(layer.weight, self.ids.tolist(), added)
+
+    def whole_rows(self, model: Any) -> dict[str, Tensor]:
+        """Returns the rows as they are with what is added, by the name of their layer."""
+        return {
+            name: layer.weight[self.ids].float() + added.detach()
+            for name, (layer, added) in self._tables(model).items()
+        }
+
+    def _tables(self, model: Any) -> dict[str, tuple[Any, Tensor]]:
+        """The layers with rows of their own, by name, and what is added to these."""
+        layers = [(model.get_input_embeddings(), self.inputs)]
+        if not self.tied:
+            layers.append((model.get_output_embeddings(), self.outputs))
+        names = {id(module): name for name, module in model.named_modules()}
+        return {names[id(layer)]: (layer, added) for layer, added in layers}
 
     def _embedding(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         padded = torch.cat([self.inputs.new_zeros(1, self.inputs.shape[1]), self.inputs])
@@ -73,5 +101,10 @@ def merge(model: Any, folder: Path, ids: Sequence[int]) -> None:
     with torch.no_grad():
         for layer, name in ((table, "inputs"), (head, "outputs")):
             if name in saved:
-                rows = layer.weight[list(ids)].float() + saved[name].to(layer.weight.device)
-                layer.weight[list(ids)] = rows.to(layer.weight.dtype)
+                _add(layer.weight, ids, saved[name])
+
+
+def _add(weight: Tensor, ids: Sequence[int], rows: Tensor) -> None:
+    """Adds to some rows of a weight, in 32 bits."""
+    total = weight[list(ids)].float() + rows.to(weight.device)
+    weight[list(ids)] = total.to(weight.dtype)

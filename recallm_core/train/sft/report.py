@@ -23,11 +23,13 @@ def report(run: Run) -> str:
     completions = np.array([len(row.labels) for row in rows])
     learnt = sum(row.learnt for row in rows) / completions.sum()
     tasks = Counter(row.task for row in rows)
+    rank = config.adapter_rank
+    second = f"adapters of rank {rank}" if rank else "all weights"
     lines = [
         f"model        {run.base}",
         f"rows         {len(run.train):,} for training, {len(run.validation):,} for validation",
         f"steps        {steps(config, config.embeddings, len(run.train)):,} on the new rows, "
-        f"{steps(config, config.all_weights, len(run.train)):,} on all weights, "
+        f"{steps(config, config.all_weights, len(run.train)):,} on {second}, "
         f"{config.global_batch} rows each",
         f"tokens       {_spread(lengths)} (limit {config.max_tokens:,}), in {looked} rows",
         f"completions  {_spread(completions)}; {learnt:.0%} of their tokens carry loss",

@@ -17,10 +17,13 @@ from transformers import AutoModelForCausalLM, set_seed
 from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import CheckpointError, RecallmError
-from recallm_core.inputs.model_config import read_config
+from recallm_core.inputs.model_config import dtype_name, read_config
 from recallm_core.models.create import MEANINGS
+from recallm_core.models.writing import copy_beside, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
+from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
+from recallm_core.train.sft.card import card
 from recallm_core.train.sft.config import SftConfig
 from recallm_core.train.sft.data import TrainingSet, collate
 from recallm_core.train.sft.new_token_rows import FILE, NewRows, merge
@@ -35,6 +38,7 @@ from recallm_core.train.sft.trainer import (
     arguments,
     drop_incomplete,
     last_complete,
+    read_curve,
 )
 from recallm_core.train.tasks.tokenized import RowMaker
 
@@ -190,7 +194,7 @@ def _embeddings(run: Run) -> None:
     folder = run.folder / "embeddings"
     if (folder / FILE).is_file() or not run.config.embeddings.epochs:
         return
-    model = _load(run, "auto" if torch.cuda.is_available() else torch.float32)
+    model = _load(run, _frozen_dtype())
     rows = NewRows(model, run.new_ids)
     rows.attach(model)
     trainer = _train(run, "embeddings", model, rows)
@@ -204,24 +208,45 @@ def _all_weights(run: Run) -> Path:
     folder, target = run.folder / "all-weights", run.folder / "model"
     if (target / "config.json").is_file():
         return target
-    model = _load(run, torch.float32)
+    model = _load(run, _frozen_dtype() if run.config.adapter_rank else torch.float32)
     rows = run.folder / "embeddings"
     if (rows / FILE).is_file():
         merge(model, rows, run.new_ids)
     elif run.config.embeddings.epochs:
         raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
-    if run.config.all_weights.epochs:
+    main = True
+    if not run.config.all_weights.epochs:
+        model.save_pretrained(folder / "last")
+    elif run.config.adapter_rank:
+        main = _adapters(run, model)
+    else:
         trainer = _train(run, "all-weights", model, None)
         trainer.save_model(str(folder / "last"))
         main = trainer.is_world_process_zero()
-    else:
-        model.save_pretrained(folder / "last")
-        main = True
     if main:
         export(folder / "last", run.base, target)
         shutil.rmtree(folder / "last")
         _drop_checkpoints(folder)
     return target
+
+
+def _adapters(run: Run, model: Any) -> bool:
+    """Stage 2 in small; writes the adapter and the merged weights. Whether this process did."""
+    rows = NewRows(model, run.new_ids)
+    adapted = with_adapters(model, rows, run.config.adapter_rank)
+    trainer = _train(run, "all-weights", adapted, rows)
+    if not trainer.is_world_process_zero():
+        return False
+    curve = read_curve(run.folder / "curve.jsonl")
+    page = card(run.config, run.base.name, run.folder.name, curve)
+    save_adapter(adapted, rows, run.base, run.folder / "adapter", page)
+    merged(adapted, rows).save_pretrained(run.folder / "all-weights" / "last")
+    return True
+
+
+def _frozen_dtype() -> Any:
+    """Of a model that is only read: as it was saved on a GPU, else what a CPU is fast in."""
+    return "auto" if torch.cuda.is_available() else torch.float32
 
 
 def _load(run: Run, dtype: Any) -> Any:
@@ -275,22 +300,13 @@ def export(trained: Path, base: Path, target: Path) -> None:
 
     Weights come from ``trained``; tokenizer, recipe and generation settings from ``base``.
     """
-    described = read_config(base)
-    named = described.get("dtype") or described.get("torch_dtype") or "float32"
     model = AutoModelForCausalLM.from_pretrained(
-        str(trained), dtype=getattr(torch, named), use_safetensors=True, trust_remote_code=False
+        str(trained),
+        dtype=getattr(torch, dtype_name(base)),
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     model.config.use_cache = True
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        for file in base.iterdir():
-            weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
-            if file.is_file() and not weights:
-                shutil.copy2(file, aside / file.name)
+    with whole_folder(target) as aside:
+        copy_beside(base, aside)
         model.save_pretrained(aside)
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

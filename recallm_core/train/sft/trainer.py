@@ -37,7 +37,8 @@ class RecallTrainer(Trainer):  # type: ignore[misc] # transformers has no types
     """Trains on completions, inside spans over the legal tokens only.
 
     Args:
-        rows: In stage 1, the rows that learn; checkpoints then hold nothing else.
+        rows: Rows that learn beside a frozen model, alone or with adapters; checkpoints then hold
+            nothing else.
         options: As Trainer takes them.
     """
 
@@ -46,6 +47,7 @@ class RecallTrainer(Trainer):  # type: ignore[misc] # transformers has no types
         self.remove_callback(PrinterCallback)  # Curve tells it on stderr
         self.model_accepts_loss_kwargs = True  # so that tokens are counted over the whole batch
         self._rows = rows
+        self._adapted = hasattr(self.model, "peft_config")
         self._sums: dict[str, float] = {}
 
     def compute_loss(
@@ -79,16 +81,16 @@ class RecallTrainer(Trainer):  # type: ignore[misc] # transformers has no types
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the rows in stage 1, the whole model in stage 2."""
-        if self._rows is None:
+        """Saves what learns: rows, adapters, or the whole model."""
+        if self._rows is None or self._adapted:
             super().save_model(output_dir, _internal_call)
-        elif self.args.should_save:
+        if self._rows is not None and self.args.should_save:
             self._rows.save(Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self._rows is None:
+        if self._rows is None or self._adapted:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
+        if self._rows is not None:
             self._rows.read(Path(resume_from_checkpoint))
 
 

@@ -16,12 +16,15 @@ FAMILIES = {"recall": 1.0}
 CONFIGS = Path(str(files("recallm_core") / "train" / "configs"))
 
 
-@pytest.mark.parametrize("name", ["grpo", "grpo-qwen2.5-7b", "grpo-llama-3.1-8b"])
+@pytest.mark.parametrize(
+    "name", ["grpo", "grpo-qwen2.5-7b", "grpo-llama-3.1-8b", "grpo-smollm2-135m"]
+)
 def test_shipped_configs_are_read(name: str) -> None:
     config = read_grpo_config(CONFIGS / f"{name}.toml")
     assert config.attempts % config.device_batch == 0
     assert config.reward.response_tokens == config.response_tokens
-    assert grpo_config(config.to_dict() | {"reward": {}}).families == config.families
+    plain = config.to_dict() | {"reward": {"overlong_tokens": config.reward.overlong_tokens}}
+    assert grpo_config(plain).families == config.families
 
 
 @pytest.mark.parametrize(

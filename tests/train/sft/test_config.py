@@ -26,6 +26,16 @@ def test_shipped_configs_have_the_hyperparameters_of_the_paper(name: str) -> Non
     assert {"key_value", "multi_needle", "compute_then_retrieve"} < set(config.tasks)
 
 
+def test_the_shipped_config_for_a_small_model_trains_adapters_on_short_rows() -> None:
+    config = read_sft_config(CONFIGS / "smollm2-135m.toml")
+    assert config.adapter_rank == 8
+    assert config.max_tokens <= 1024
+    assert abs(sum(config.tasks.values()) - 1) < 1e-9
+    assert sft_config(config.to_dict()) == config
+    with pytest.raises(ValueError, match="adapter_rank must be a whole number"):
+        sft_config(config.to_dict() | {"adapter_rank": -1})
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("accelerate-*.yaml")), ids=lambda p: p.name)
 def test_accelerate_takes_the_shipped_settings(path: Path) -> None:
     from accelerate.commands.config.config_args import ClusterConfig
@@ -110,6 +120,9 @@ def test_the_command_says_what_is_missing(
     assert main(["sft", "--out", str(tmp_path)]) == 1
     assert "pip install 'recallm-core[train]'" in capsys.readouterr().err
     assert issubclass(MissingExtraError, RecallmError)
+    monkeypatch.setattr("recallm_core.cli.train.find_spec", lambda name: name != "peft" or None)
+    assert main(["sft", "--out", str(tmp_path), "--config", "smollm2-135m"]) == 1
+    assert "needs peft: pip install 'recallm-core[grpo]'" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy() -> None:

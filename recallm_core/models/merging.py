@@ -1,0 +1,53 @@
+"""``recallm model merge``: an adapter and its base become one model folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from recallm_core.errors import CheckpointError
+from recallm_core.inputs.extras import needs
+from recallm_core.inputs.model_config import dtype_name
+from recallm_core.models.adapters import is_adapter, read_adapter
+from recallm_core.models.writing import copy_beside, whole_folder
+
+
+def merge(
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the model that an adapter makes of its base, for whatever reads whole models only.
+
+    Args:
+        adapter: A folder or hub id.
+        out: The folder to write; it appears complete or not at all.
+        base: The model that the adapter goes on; None: the one that it names.
+        overwrite: Replace ``out`` if it exists.
+
+    Raises:
+        CheckpointError: It is no adapter, or doesn't fit the base, or ``out`` exists.
+    """
+    with needs("local", "merging an adapter"):
+        import torch
+
+        from recallm_core.models.checkpoint import find_base, find_folder, load_model
+    folder, target = find_folder(adapter), Path(out)
+    if target.exists() and not overwrite:
+        raise CheckpointError(f"{target} exists; choose another folder or pass overwrite=True")
+    if not is_adapter(folder):
+        raise CheckpointError(f"{folder} holds no adapter; there is nothing to merge")
+    whole = find_base(folder, base)
+    model = load_model(
+        whole,
+        device=torch.device("cpu"),
+        dtype=getattr(torch, dtype_name(whole)),
+        adapter=read_adapter(folder),
+    )
+    with whole_folder(target, overwrite=overwrite) as aside:
+        for source in (whole, folder):  # the adapter's own go before its base's
+            copy_beside(source, aside)
+        model.save_pretrained(aside)
+    return target

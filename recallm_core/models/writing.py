@@ -1,0 +1,65 @@
+"""Model folders written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into; it takes the target's place once the block is through.
+
+    Weights get the access rights that new files get here: safetensors keeps its own to their
+    owner, and a folder that others are to use would be of no use to them.
+
+    Args:
+        target: What the folder is called then.
+        overwrite: Whether a folder that stands there is replaced.
+
+    Raises:
+        OSError: The target exists and isn't to be replaced, or can't be written.
+    """
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        _share_weights(aside)
+        if overwrite and target.exists():
+            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            target.rename(old)
+            aside.rename(target)
+            shutil.rmtree(old)
+        else:
+            aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _share_weights(folder: Path) -> None:
+    new = folder / ".new"
+    new.touch()
+    rights = stat.S_IMODE(new.stat().st_mode)
+    new.unlink()
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(rights)
+
+
+def copy_beside(folder: Path, target: Path) -> None:
+    """Copies what stands beside a model's weights: tokenizer, recipe, template, settings."""
+    for file in folder.iterdir():
+        if file.is_file() and _is_beside(file.name):
+            shutil.copy2(file, target / file.name)
+
+
+def _is_beside(name: str) -> bool:
+    return not name.endswith((".safetensors", ".bin", ".index.json")) and name not in _OWN
+
+
+_OWN = ("config.json", "adapter_config.json")  # whoever writes weights writes these

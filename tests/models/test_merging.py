@@ -1,0 +1,37 @@
+"""An adapter and its base become a folder that loads by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from recallm_core import RecaLLM
+from recallm_core.cli import main
+from recallm_core.errors import CheckpointError
+from recallm_core.models.adapters import CONFIG, WEIGHTS
+from recallm_core.models.create import create
+from recallm_core.models.merging import merge
+
+
+def test_the_merged_folder_loads_alone(
+    make_base: Callable[..., Path], write_adapter: Callable[..., Any], tmp_path: Path
+) -> None:
+    base = make_base("llama")
+    merged = write_adapter(create(base, tmp_path / "created"), tmp_path / "adapter", tied=True)
+    out = tmp_path / "whole"
+    assert main(["model", "merge", str(tmp_path / "adapter"), str(out), "--base", str(base)]) == 0
+    assert not {CONFIG, WEIGHTS} & {file.name for file in out.iterdir()}
+    weights = dict(merged.named_parameters())
+    for name, weight in AutoModelForCausalLM.from_pretrained(out).named_parameters():
+        assert torch.allclose(weight, weights[name], atol=1e-5), name
+    with RecaLLM.load(out) as llm:
+        assert llm.recipe.mode == "trained"
+    with pytest.raises(CheckpointError, match="exists"):
+        merge(tmp_path / "adapter", out, base=base)
+    with pytest.raises(CheckpointError, match="holds no adapter"):
+        merge(base, tmp_path / "other")
