@@ -21,8 +21,9 @@ from recallm_core.rendering.terminal import AnswerView
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-QUESTION = "How long does a rollback take?"
+QUESTION = "What does a ticket cost?"
 COMMAND = f'recallm ask "{QUESTION}" --docs examples/docs'
+OF_A_PDF = "How long does a rollback take?"
 
 
 def main() -> None:
@@ -41,7 +42,13 @@ def main() -> None:
 
 def terminal(llm: RecaLLM, documents: list[Any]) -> None:
     """The command's answer, as a terminal shows it."""
-    console = Console(record=True, width=88, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console = Console(
+        record=True,
+        width=88,
+        force_terminal=True,
+        force_interactive=False,  # a recording keeps what a terminal draws over
+        file=open(os.devnull, "w"),  # noqa: PTH123, SIM115
+    )
     console.print(f"$ {COMMAND}", style="bold", markup=False, highlight=False)
     view = AnswerView(console)
     for event in llm.stream(QUESTION, documents):
@@ -106,7 +113,7 @@ def draw(browser: Any, address: str) -> None:
     browser.resize(1200, 760)
     browser.visit(address)
     browser.wait("return /documents from/.test(document.body.textContent)")
-    browser.type("#question", QUESTION + "\ue007")
+    browser.type("#question", OF_A_PDF + "\ue007")
     browser.wait("return !!document.querySelector('.turn .facts')")
     browser.click(".turn .quotes button")
     browser.wait("return !!document.querySelector('#source-page img')")
