@@ -286,6 +286,8 @@ def test_the_distributions_agree_on_pythons() -> None:
     assert tables["tool"]["ruff"]["target-version"] == "py311"
     page = (ROOT / "docs/installing.md").read_text("utf-8")
     assert re.findall(r"^\| (3\.\d+) \|", page, re.MULTILINE) == versions
+    for start in ("README.md", "docs/index.md"):
+        assert f"Python {versions[0]} to {versions[-1]}" in (ROOT / start).read_text("utf-8")
 
 
 def test_the_page_on_installing_has_every_extra_of_a_user() -> None:
