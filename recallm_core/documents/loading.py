@@ -295,7 +295,7 @@ class _Loader:
         elif not stat.S_ISREG(mode):
             self.skip(_path_text(path), "not a plain file")
         elif not (path.suffix.lower() in SUFFIXES or is_source_code(path.name)):
-            self.skip(_path_text(path), "neither a kind of document that is read nor source code")
+            self.skip(_path_text(path), f"not one of {' '.join(SUFFIXES)}, nor source code")
         else:
             return True
         return False
