@@ -1,10 +1,11 @@
-"""Makes the pictures of docs/pictures from real runs: the terminal, the page, `recallm ui`.
+"""Makes the pictures of docs/pictures from real runs: terminal, page, notebook, `recallm ui`.
 
 Needs chromium and chromedriver: `python docs/pictures.py`.
 """
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import os
 import shutil
@@ -21,8 +22,9 @@ from recallm_core.rendering.terminal import AnswerView
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-QUESTION = "How long does a rollback take?"
+QUESTION = "What does a ticket cost?"
 COMMAND = f'recallm ask "{QUESTION}" --docs examples/docs'
+OF_A_PDF = "How long does a rollback take?"
 
 
 def main() -> None:
@@ -36,12 +38,20 @@ def main() -> None:
         page = folder / "answer.html"
         page.write_text(llm.answer(QUESTION, documents).to_html(), encoding="utf-8")
         shot(page, PICTURES / "page.png")
+        page.write_text(notebook(llm, documents), encoding="utf-8")
+        shot(page, PICTURES / "notebook.png")
         ui(folder)
 
 
 def terminal(llm: RecaLLM, documents: list[Any]) -> None:
     """The command's answer, as a terminal shows it."""
-    console = Console(record=True, width=88, force_terminal=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console = Console(
+        record=True,
+        width=88,
+        force_terminal=True,
+        force_interactive=False,  # a recording keeps what a terminal draws over
+        file=open(os.devnull, "w"),  # noqa: PTH123, SIM115
+    )
     console.print(f"$ {COMMAND}", style="bold", markup=False, highlight=False)
     view = AnswerView(console)
     for event in llm.stream(QUESTION, documents):
@@ -52,6 +62,24 @@ def terminal(llm: RecaLLM, documents: list[Any]) -> None:
     view.close()
     svg = console.export_svg(title="recallm ask")
     (PICTURES / "terminal.svg").write_text(svg, encoding="utf-8")
+
+
+CELL = """<div style="display:flex;gap:1rem;margin:12px 0;font:14px/1.5 system-ui,sans-serif">
+<code style="color:{color};width:5rem;text-align:right;flex:none">{label} [{number}]:</code>
+<div style="flex:1;min-width:0{style}">{content}</div></div>"""
+INPUT = ";background:#f7f7f7;border:1px solid #e0e0e0;padding:6px 10px"
+
+
+def notebook(llm: RecaLLM, documents: list[Any]) -> str:
+    """A notebook's cell that asks, and below it the answer as it shows itself there."""
+    question = html.escape(f'answer = llm.answer("{QUESTION}", documents)', quote=False)
+    answer = llm.answer(QUESTION, documents)._repr_html_()
+    cells = [("In", "#307fc1", f"<code>{question}<br>answer</code>", INPUT)]
+    cells.append(("Out", "#bf5b3d", answer, ""))
+    return "<!doctype html><meta charset=utf-8><body style='margin:8px 24px'>" + "".join(
+        CELL.format(label=label, color=color, number=3, content=content, style=style)
+        for label, color, content, style in cells
+    )
 
 
 def chromium(*options: str) -> None:
@@ -106,7 +134,7 @@ def draw(browser: Any, address: str) -> None:
     browser.resize(1200, 760)
     browser.visit(address)
     browser.wait("return /documents from/.test(document.body.textContent)")
-    browser.type("#question", QUESTION + "\ue007")
+    browser.type("#question", OF_A_PDF + "\ue007")
     browser.wait("return !!document.querySelector('.turn .facts')")
     browser.click(".turn .quotes button")
     browser.wait("return !!document.querySelector('#source-page img')")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from recallm_core import __version__
 from recallm_core.inputs.extras import EXTRAS
@@ -271,8 +272,27 @@ def test_an_adapter_has_the_same_licence(package: str) -> None:
 
 
 def test_the_distributions_agree_on_pythons() -> None:
+    """And with what hosted CI runs, ruff aims at and the page on installing says was tried."""
     told = [project()] + [project(f"integrations/{package}") for package in ADAPTERS]
     pythons = [[c for c in table["classifiers"] if "Python :: 3" in c] for table in told]
     assert pythons[0] == pythons[1] == pythons[2]
     assert {table["requires-python"] for table in told} == {">=3.11"}
     assert {table["license"] for table in told} == {"Apache-2.0"}
+    versions = [classifier.rpartition(" ")[2] for classifier in pythons[0]]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"]
+    assert jobs["run"]["strategy"]["matrix"]["python"] == versions
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert versions[0] == "3.11"
+    assert tables["tool"]["ruff"]["target-version"] == "py311"
+    page = (ROOT / "docs/installing.md").read_text("utf-8")
+    assert re.findall(r"^\| (3\.\d+) \|", page, re.MULTILINE) == versions
+    for start in ("README.md", "docs/index.md"):
+        assert f"Python {versions[0]} to {versions[-1]}" in (ROOT / start).read_text("utf-8")
+
+
+def test_the_page_on_installing_has_every_extra_of_a_user() -> None:
+    page = (ROOT / "docs/installing.md").read_text("utf-8").split("## Extras")[1]
+    rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", page.split("\n## ")[0], re.MULTILINE)
+    listed = {extra for row in rows for extra in re.findall(r"`([\w-]+)`", row)}
+    of_this_repository = {"demo", "docs", "dev"}
+    assert listed == set(project()["optional-dependencies"]) - of_this_repository

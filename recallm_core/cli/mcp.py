@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recallm_core.inputs.arguments import whole_option
+from recallm_core.inputs.extras import install
 
 if TYPE_CHECKING:
     from recallm_core.documents.document import Document
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         parser: argparse.ArgumentParser = args.parser
         parser.error("name what may be read: --docs FOLDER or --index PATH")
     if find_spec("mcp") is None:
-        raise MissingExtraError("recallm mcp needs: pip install 'recallm-core[mcp]'")
+        raise MissingExtraError(f"recallm mcp needs mcp, which isn't installed: {install('mcp')}")
     keys = keys_of(args) if args.http else ()
     if args.http:
         check_host(args.host, keys)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from recallm_core.errors import MissingExtraError
 from recallm_core.inputs.arguments import whole_option
+from recallm_core.inputs.extras import install
 
 if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
@@ -46,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
         OSError: The port is taken.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise MissingExtraError(
-            'recallm ui needs starlette and uvicorn: pip install "recallm-core[ui]"'
-        )
+        raise MissingExtraError(f"recallm ui needs starlette and uvicorn: {install('ui')}")
     import secrets
     import socket
 

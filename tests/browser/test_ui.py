@@ -104,6 +104,19 @@ def test_a_quote_of_a_pdf_is_marked_on_its_page(page: Any) -> None:
     assert "page 1" in page.run("return document.getElementById('source-place').textContent")
 
 
+def test_the_newest_answer_stands_above_the_question_box(page: Any) -> None:
+    page.resize(900, 560)
+    for question in ("What is the yearly fee of the club?", "Who won the chess championship?"):
+        ask(page, question)
+        end, box, heading = page.run(
+            "const at = (s) => document.querySelector(s).getBoundingClientRect();"
+            "const turn = at('.turn:last-child');"
+            "return [turn.bottom, at('#ask').top, at('.turn:last-child h2').top]"
+        )
+        assert heading >= 0
+        assert end <= box or heading < 40  # all of it, or as much as fits below its heading
+
+
 def test_hostile_documents_are_text(page: Any) -> None:
     ask(page, "Where does the committee meet?")
     page.click("#setup-toggle")

@@ -12,6 +12,7 @@
   let asking = null;
   let opener = null;
   let shown = null;
+  let followed = null;
 
   const element = (name, properties = {}, ...children) => {
     const made = Object.assign(document.createElement(name), properties);
@@ -108,6 +109,8 @@
     at("turns").append(turn);
     messages.push({role: "user", content: question});
     asking = new AbortController();
+    followed = null;
+    follow(turn);
     busy(true);
     let last = null;
     const grow = (name, className, text) => {
@@ -130,6 +133,7 @@
         else if (event.type === "error") throw new Error(event.text);
         else if (event.type === "finished") { ended = true; finish(turn, live, event); }
         if (event.type !== "status" && !ended) say("Answering …");
+        follow(turn);
       }
       if (!ended) throw new Error("The connection ended before the answer did.");
       say("");
@@ -138,11 +142,22 @@
       const text = error.name === "AbortError" ? "Stopped." : error.message;
       turn.append(element("p", {className: "error", textContent: text}));
       say(text);
+      follow(turn);
     } finally {
       asking = null;
       busy(false);
       at("question").focus();
     }
+  };
+
+  // Keeps what is written above the question's box and its heading in view, until the reader scrolls.
+  const follow = (turn) => {
+    if (followed !== null && Math.abs(window.scrollY - followed) > 2) return;
+    const {top, bottom} = turn.getBoundingClientRect();
+    const hidden = bottom + 12 - at("ask").getBoundingClientRect().top;
+    const by = Math.min(hidden, top - 12);
+    if (by > 0) window.scrollBy(0, by);
+    followed = window.scrollY;
   };
 
   const say = (text) => { at("status").textContent = text; };
