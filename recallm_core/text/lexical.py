@@ -223,6 +223,7 @@ _AFTER_QUOTATIONS = frozenset("\u3068\u3092\u306e\u306f\u304c\u306b\u3067\u3082\
 _OPEN, _CLOSED = "([\uff08\u3010", ")]\uff09\u3011"
 _BRACKETS = re.compile(rf"[{re.escape(_OPEN + _CLOSED)}]")
 _LONGEST_ASIDE = 200  # characters that a bracket may hold from a full stop to its end
+_MARGINS = 3  # times as long at most with the margins and marks of its lines
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
 
@@ -304,19 +305,19 @@ class _Brackets:
         if not self._depth:
             return False
         depth = self._depth
-        for match in _BRACKETS.finditer(self._text, place, min(self._end, place + _LONGEST_ASIDE)):
+        soon = min(self._end, place + _MARGINS * _LONGEST_ASIDE)
+        for match in _BRACKETS.finditer(self._text, place, soon):
             depth += 1 if match.group() in _OPEN else -1
             if not depth:
-                return True
+                return len(" ".join(self._text[place : match.start()].split())) < _LONGEST_ASIDE
         self._depth = 0  # never closed: it was a stray one
         return False
 
 
 def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) -> None:
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
+    piece = text[start:end]
+    end -= len(piece) - len(piece.rstrip())
+    start += len(piece) - len(piece.lstrip())
     if start < end:
         spans.append((start, end))
 

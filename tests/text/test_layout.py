@@ -48,6 +48,33 @@ def test_wrapping_changes_no_sentence_and_no_word(
     assert read(newline.join(prefix + line for line in lines)) == read(text)
 
 
+LIKE_ITEMS = st.lists(
+    st.sampled_from(["61.", "7)", "(3)", "a)", "(b)", "-", "*", "+", "\u2022", "--", "9:30"]),
+    unique=True,
+    max_size=3,
+)
+
+
+@st.composite
+def proses_with_likes_of_items(draw: st.DrawFn) -> str:
+    """Prose with words in its midst that would begin an item where a line begins with them."""
+    likes = draw(LIKE_ITEMS)
+    prose = draw(st.lists(SENTENCES, min_size=len(likes), max_size=5))
+    for number, like in enumerate(likes):
+        first, *words = prose[number].split(" ")
+        place = draw(st.integers(2, len(words) - 1))
+        prose[number] = " ".join([first, *words[:place], "near", like, "beside", *words[place:]])
+    return " ".join(prose)
+
+
+@given(proses_with_likes_of_items(), st.integers(25, 100), st.sampled_from(["", "> ", "    "]))
+def test_a_word_of_prose_begins_no_item_where_a_line_begins_with_it(
+    text: str, width: int, prefix: str
+) -> None:
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    assert read("\n".join(prefix + line for line in lines)) == read(text)
+
+
 RECORDS = st.sampled_from(
     ["Price: 20 euros\nTerm: 12 months", "| plan | price |\n| Basic | 20 |", "- pears\n- two plums",
      "Opening hours of the town library", "Name     Price\nBasic    20", "1. First\n2. Then"]
@@ -176,6 +203,26 @@ def test_records_are_a_line_each(records: list[str]) -> None:
         (
             "Hi all,\nwe moved the meeting\nto Friday because of the strike that\nwas on. Ok.",
             ["Hi all,", "we moved the meeting to Friday because of the strike that was on.", "Ok."],
+        ),
+        (
+            "The pier was built for the regatta of\n61. It stood till the flood of the year\n"
+            "75. So says the warden of our harbours\n- and he knows.",
+            ["The pier was built for the regatta of 61.", "It stood till the flood of the year 75.",
+             "So says the warden of our harbours - and he knows."],
+        ),
+        (
+            "The club has, for all of its members and\n1. a boiler that is as old as the pier\n"
+            "2. a pier",
+            ["The club has, for all of its members and", "1. a boiler that is as old as the pier",
+             "2. a pier"],
+        ),
+        (
+            "1. the boiler, which is older than all\n  of the members\n1. the pier",
+            ["1. the boiler, which is older than all of the members", "1. the pier"],
+        ),
+        (
+            "All of them were moved to the eastern pier\n-- the boiler too.",
+            ["All of them were moved to the eastern pier -- the boiler too."],
         ),
     ],
 )  # fmt: skip
