@@ -17,6 +17,7 @@ from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
 from recallm_core.evidence.sentence_scorer import FULL_SUPPORT, SentenceScorer, support
 from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.boundaries import amid_phrases
 from recallm_core.tokenization.boundary_tables import Run, first_visible
 
 Floats = NDArray[np.float64]
@@ -73,6 +74,7 @@ class SentenceMap:
                 AT_A_BREAK,
                 WITHIN_SENTENCE,
             )
+            inside[starts_amid(places.passages[run.passage].text, run)] = NO_SENTENCE
             tilts.append(np.where(visible == begins[sentence], 0.0, inside))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
@@ -184,6 +186,7 @@ class SentenceEvidence:
             for passage, start, end in evidence:
                 if passage == run.passage:
                     tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = 0.0
+            tilt[starts_amid(self._places.passages[run.passage].text, run)] += WITHIN_EVIDENCE
             passage, start, end = evidence[-1]
             if passage == run.passage:
                 self._add_types(tilt, run, start, end)
@@ -198,6 +201,18 @@ class SentenceEvidence:
             token = int(np.searchsorted(run.ends, start + at, side="right"))
             if token < len(tilt) and not text[run.starts[token] : start + at].strip():
                 tilt[token] = OF_ASKED_TYPE * weight
+
+
+def starts_amid(text: str, run: Run) -> NDArray[np.bool_]:
+    """Which tokens begin in the midst of a phrase, in a script without spaces."""
+    amid: NDArray[np.bool_] = amid_phrases(text)[first_visible(text, run.starts)]
+    return amid
+
+
+def ends_amid(text: str, run: Run) -> NDArray[np.bool_]:
+    """Which tokens end there."""
+    amid: NDArray[np.bool_] = amid_phrases(text)[run.ends]
+    return amid
 
 
 def sentence_scorer(passages: Sequence[Passage]) -> SentenceScorer:
