@@ -9,9 +9,10 @@ Plain words, no model. For each sentence of the answer, in this order:
    little; so "80" alone finds the sentence that speaks of what was asked.
 
 What shares words isn't evidence yet. It has to hold a word that the answer adds to the question,
-two of the words that matter, if it adds as many (one alone is there by chance), every number of the answer's sentence, and every name in it that neither the question nor the
-passage's title or the sentence before holds; and one mustn't deny what the other says. Nothing is
-cited below ``THRESHOLD``, which ``benchmarks/matching.py`` measured.
+two of the words that matter if the answer adds as many (one alone is there by chance), every number
+of the answer's sentence, and every name in it that neither the question nor the passage's title or
+the sentence before holds; and one mustn't deny what the other says. Nothing is cited below
+``THRESHOLD``, which ``benchmarks/matching.py`` measured.
 """
 
 from __future__ import annotations
