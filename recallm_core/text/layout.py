@@ -227,14 +227,15 @@ def _is_comment(lines: Sequence[Line], first: int, last: int) -> bool:
 
 
 def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Yields stretches of lines with one mark, a list's items and a subtitle's parts apart."""
+    """Yields stretches of lines with one mark, a list's items, a table and a subtitle's parts apart."""
     for _, group in groupby(lines, key=lambda line: (line.mark, not line.words)):
         part = list(group)
         begins = _item_numbers(part)
         first = 0
         for number in range(1, len(part)):
-            is_cue = "cue" in (part[number].kind, part[number - 1].kind)
-            if is_cue or number in begins or not part[number].words:
+            line, before = part[number], part[number - 1]
+            is_apart = "cue" in (line.kind, before.kind) or line.is_row != before.is_row
+            if is_apart or number in begins or not line.words:
                 yield part[first:number]
                 first = number
         yield part[first:]

@@ -338,7 +338,7 @@ def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
     if after[0].islower():
         return False
     if not match.group().startswith(".") or match.group().startswith(".."):
-        return True
+        return not (match.group().startswith("....") and after[0].isdigit())  # dots before a page
     return not _is_shortened(text, begin, match.start(), after)
 
 

@@ -94,6 +94,11 @@ class Line:
         return self.width - len(self.words)
 
     @property
+    def is_row(self) -> bool:
+        """Whether it is a row of a table with bars: a lone one is code."""
+        return self.words.startswith("|") and "|" in self.words[1:]
+
+    @property
     def label(self) -> Label:
         """What it begins with, if it is an item."""
         sign = _COUNT.search(self.first)

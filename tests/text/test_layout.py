@@ -221,6 +221,15 @@ def test_records_are_a_line_each(records: list[str]) -> None:
             ["1. the boiler, which is older than all of the members", "1. the pier"],
         ),
         (
+            "| Name | Fee |\n|---|---|\n| Anna | 240 |\nThe fee is paid by Anna in March. It\nis due.",
+            ["| Name | Fee |", "|---|---|", "| Anna | 240 |", "The fee is paid by Anna in March.",
+             "It is due."],
+        ),
+        (
+            "1 Fees ........ 3\n2 Boats ........ 14",
+            ["1 Fees ........ 3", "2 Boats ........ 14"],
+        ),
+        (
             "All of them were moved to the eastern pier\n-- the boiler too.",
             ["All of them were moved to the eastern pier -- the boiler too."],
         ),
