@@ -235,6 +235,7 @@ def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
         for number in range(1, len(part)):
             line, before = part[number], part[number - 1]
             is_apart = "cue" in (line.kind, before.kind) or line.is_row != before.is_row
+            is_apart = is_apart or line.is_fence or before.is_fence
             if is_apart or number in begins or not line.words:
                 yield part[first:number]
                 first = number
@@ -355,7 +356,8 @@ def _runs_on(run: Sequence[Line], number: int) -> bool:
     continues = following.first[:1].islower()
     if _is_full(run, number):
         return continues or " " in line.words or line.goes_on or _is_unspaced(line, following)
-    return continues and not line.is_finished and _is_prose(line)
+    is_open = line.goes_on and line.words[-1].isalnum() and not following.first[:1].isupper()
+    return (continues or is_open) and not line.is_finished and _is_prose(line)
 
 
 def _is_unspaced(line: Line, following: Line) -> bool:

@@ -99,6 +99,11 @@ class Line:
         return self.words.startswith("|") and "|" in self.words[1:]
 
     @property
+    def is_fence(self) -> bool:
+        """Whether it begins or ends a block of code in Markdown."""
+        return self.words.startswith("```")
+
+    @property
     def label(self) -> Label:
         """What it begins with, if it is an item."""
         sign = _COUNT.search(self.first)

@@ -226,6 +226,16 @@ def test_records_are_a_line_each(records: list[str]) -> None:
              "It is due."],
         ),
         (
+            "Check it:\n```bash\nrecallm check answer.md --docs docs/\n```",
+            ["Check it:", "```bash", "recallm check answer.md --docs docs/", "```"],
+        ),
+        (
+            "It keeps the quotes that were made of it in the text of the answer,\n"
+            "the page is shown, and the\n`trace` has the words of the model. So the\n9 is a page.",
+            ["It keeps the quotes that were made of it in the text of the answer, the page is shown, "
+             "and the `trace` has the words of the model.", "So the 9 is a page."],
+        ),
+        (
             "1 Fees ........ 3\n2 Boats ........ 14",
             ["1 Fees ........ 3", "2 Boats ........ 14"],
         ),
