@@ -227,7 +227,7 @@ def _is_comment(lines: Sequence[Line], first: int, last: int) -> bool:
 
 
 def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Yields stretches of lines with one mark, a list's items, a table and a subtitle's parts apart."""
+    """Yields stretches of lines with one mark; items, tables and a subtitle's parts are apart."""
     for _, group in groupby(lines, key=lambda line: (line.mark, not line.words)):
         part = list(group)
         begins = _item_numbers(part)

@@ -221,7 +221,8 @@ def test_records_are_a_line_each(records: list[str]) -> None:
             ["1. the boiler, which is older than all of the members", "1. the pier"],
         ),
         (
-            "| Name | Fee |\n|---|---|\n| Anna | 240 |\nThe fee is paid by Anna in March. It\nis due.",
+            "| Name | Fee |\n|---|---|\n| Anna | 240 |\n"
+            "The fee is paid by Anna in March. It\nis due.",
             ["| Name | Fee |", "|---|---|", "| Anna | 240 |", "The fee is paid by Anna in March.",
              "It is due."],
         ),
@@ -232,8 +233,8 @@ def test_records_are_a_line_each(records: list[str]) -> None:
         (
             "It keeps the quotes that were made of it in the text of the answer,\n"
             "the page is shown, and the\n`trace` has the words of the model. So the\n9 is a page.",
-            ["It keeps the quotes that were made of it in the text of the answer, the page is shown, "
-             "and the `trace` has the words of the model.", "So the 9 is a page."],
+            ["It keeps the quotes that were made of it in the text of the answer, the page is "
+             "shown, and the `trace` has the words of the model.", "So the 9 is a page."],
         ),
         (
             "1 Fees ........ 3\n2 Boats ........ 14",
