@@ -233,10 +233,8 @@ def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
         begins = _item_numbers(part)
         first = 0
         for number in range(1, len(part)):
-            line, before = part[number], part[number - 1]
-            is_apart = "cue" in (line.kind, before.kind) or line.is_row != before.is_row
-            is_apart = is_apart or line.is_fence or before.is_fence
-            if is_apart or number in begins or not line.words:
+            line = part[number]
+            if line.is_apart_from(part[number - 1]) or number in begins or not line.words:
                 yield part[first:number]
                 first = number
         yield part[first:]

@@ -210,8 +210,7 @@ _AFTER_ORDINALS = re.compile(
 )
 _SPACED_ENDS = ".!?\u2026\u0589\u061f\u06d4\u0964\u0965\u1362\u1367\u203c\u2047-\u2049"
 _WIDE_ENDS = "\u3002\uff01\uff1f\uff61\uff0e\u104b\u17d4\u17d5"  # no space follows on these
-_WIDE_LETTER = f"[{_UNSPACED}\uff21-\uff5a]"
-_WIDE_NUMBER = r"[\d\uff21-\uff5a]"
+_WIDE_LETTER, _WIDE_NUMBER = f"[{_UNSPACED}\uff21-\uff5a]", r"[\d\uff21-\uff5a]"
 # The first mark, then what stands before and after it: so a search only stops at marks.
 _ENDS = re.compile(
     rf"""[{_SPACED_ENDS}{_WIDE_ENDS}](?:"""
@@ -338,7 +337,7 @@ def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
     if after[0].islower():
         return False
     if not match.group().startswith(".") or match.group().startswith(".."):
-        return not (match.group().startswith("....") and after[0].isdigit())  # dots before a page
+        return not (match.group().startswith("....") and after[0].isdigit())  # before a page
     return not _is_shortened(text, begin, match.start(), after)
 
 

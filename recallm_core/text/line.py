@@ -94,14 +94,19 @@ class Line:
         return self.width - len(self.words)
 
     @property
-    def is_row(self) -> bool:
-        """Whether it is a row of a table with bars: a lone one is code."""
-        return self.words.startswith("|") and "|" in self.words[1:]
-
-    @property
     def is_fence(self) -> bool:
         """Whether it begins or ends a block of code in Markdown."""
         return self.words.startswith("```")
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a whole row of a table with bars at both ends."""
+        return self.words.startswith("|") and self.words.endswith("|", 1)
+
+    def is_apart_from(self, before: Line) -> bool:
+        """Whether it and the line before are a cue and its words, a table's end, or a fence."""
+        is_cue = "cue" in (self.kind, before.kind)
+        return is_cue or self.is_row != before.is_row or self.is_fence or before.is_fence
 
     @property
     def label(self) -> Label:
