@@ -130,7 +130,7 @@ class AnswerStream:
         self._over = True
         events: list[Event] = [*self._gate.let_through(self._parser.finish())]
         if self._parser.has_stopped or self._parser.has_ended:
-            reason = "stop"
+            reason = "length" if self._parser.has_looped else "stop"
         self._answer = self._make_answer(reason)
         if self._unread and not self._answer.tool_calls:
             self._answer = self._without_evidence(self._answer)

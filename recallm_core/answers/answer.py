@@ -100,7 +100,8 @@ class Answer:
         abstained: Whether the documents hold no answer, as the model said or showed.
         trace: The whole output in order.
         usage: Tokens spent.
-        finish_reason: ``stop``, ``length`` (cut off), ``tool_calls`` or ``cancelled``.
+        finish_reason: ``stop``, ``length`` (cut off, also where the model went round in circles),
+            ``tool_calls`` or ``cancelled``.
         tool_calls: Tools that the model wants called.
         question: What was asked.
         model: Which model answered.

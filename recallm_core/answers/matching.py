@@ -9,9 +9,10 @@ Plain words, no model. For each sentence of the answer, in this order:
    little; so "80" alone finds the sentence that speaks of what was asked.
 
 What shares words isn't evidence yet. It has to hold a word that the answer adds to the question,
-every number of the answer's sentence, and every name in it that neither the question nor the
-passage's title or the sentence before holds; and one mustn't deny what the other says. Nothing is
-cited below ``THRESHOLD``, which ``benchmarks/matching.py`` measured.
+two of the words that matter if the answer adds as many (one alone is there by chance), every number
+of the answer's sentence, and every name in it that neither the question nor the passage's title or
+the sentence before holds; and one mustn't deny what the other says. Nothing is cited below
+``THRESHOLD``, which ``benchmarks/matching.py`` measured.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from recallm_core.answers.answer import Citation
 from recallm_core.answers.attribution import cite
 from recallm_core.answers.hops import names
 from recallm_core.documents.document import Document, Location, Passage
-from recallm_core.text.boundaries import word_boundaries
+from recallm_core.text.boundaries import amid_phrases, word_boundaries
 from recallm_core.text.folding import FoldedText, fold
 from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.text.places import find_all
@@ -37,6 +38,7 @@ QUESTION_WEIGHT = 0.2
 TITLE_WEIGHT = 0.5  # a word that only the passage's title holds
 _SECOND = 0.15  # what a neighbouring sentence has to add to be cited with one
 _CANDIDATES = 12
+_LEAST = 2  # of the content words of the answer and the question, where the answer adds as many
 _RUN = 4  # words; fewer stand in too many places
 _WINDOW = 64  # characters around a place in which its word boundaries are told
 
@@ -50,6 +52,10 @@ _NUMBER_WORDS = {
         """.split()  # noqa: SIM905
     )
 }
+_UNSPACED_NEGATIONS = re.compile(
+    r"\u6ca1\u6709?|\u6c92\u6709?|[\u4e0d\u672a\u65e0\u7121](?![\u4ec5\u50c5\u8bba\u8ad6\u4e45\u540c\u65ad\u65b7\u5c11\u6599])|\u5e76\u975e|\u7981\u6b62"
+    r"|\u306a(?:\u3044|\u304b\u3063\u305f|\u3044\u3067)|\u307e\u305b\u3093|\u0e44\u0e21\u0e48|\u1798\u17b7\u1793"
+)
 _LETTERS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _NEGATIONS = frozenset(
     """
@@ -142,7 +148,7 @@ class Matcher:
     def _run(self, sentence: str) -> tuple[int, int, int] | None:
         """Where the passages hold a sentence as it stands, else folded; the likeliest place."""
         core = _core(sentence)
-        if len(core.split()) < _RUN or not terms(core):
+        if _count_words(core) < _RUN or not terms(core):
             return None
         for places in (self._exact(core), self._alike(core)):
             whole_words = [place for place in places if self._whole_words(*place)]
@@ -163,7 +169,7 @@ class Matcher:
     def _whole_words(self, number: int, start: int, end: int) -> bool:
         text = self._passages[number].text
         low, high = max(0, start - _WINDOW), min(len(text), end + _WINDOW)
-        edges = word_boundaries(text[low:high])
+        edges = word_boundaries(text[low:high]) & ~amid_phrases(text[low:high])
         return bool(edges[start - low] and edges[end - low])
 
     def _nearness(self, place: tuple[int, int, int]) -> float:
@@ -239,7 +245,11 @@ class Matcher:
         words = first.words | last.words
         if not target.added & words or not target.numbers <= _numbers(text):
             return False
-        nearby = words | self._titles[first.passage] | self._before(rows[0])
+        titles = self._titles[first.passage]
+        telling = target.weights.keys()
+        if len(telling & (words | titles)) < min(_LEAST, len(telling & target.added)):
+            return False
+        nearby = words | titles | self._before(rows[0])
         return target.names <= nearby and target.denies == denies(text)
 
     def _before(self, row: int) -> frozenset[str]:
@@ -284,6 +294,11 @@ def _spelled_numbers() -> frozenset[str]:
     return frozenset(terms(" ".join(_NUMBER_WORDS)))
 
 
+def _count_words(text: str) -> int:
+    """How many words a text has; where nothing divides them, two characters count as one."""
+    return sum(1 + int(amid_phrases(word).sum()) // 2 for word in text.split())
+
+
 def _core(sentence: str) -> str:
     """A sentence without what stands around its words."""
     inside = [n for n, character in enumerate(sentence) if character.isalnum()]
@@ -299,7 +314,9 @@ def _numbers(text: str) -> frozenset[str]:
 
 def denies(text: str) -> bool:
     """Returns whether a text says no to something."""
-    return any(
+    if any(
         word in _NEGATIONS or word.endswith(("n't", "n\u2019t"))
         for word in _LETTERS.findall(text.casefold())
-    )
+    ):
+        return True
+    return not text.isascii() and _UNSPACED_NEGATIONS.search(text) is not None

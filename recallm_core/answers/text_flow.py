@@ -6,25 +6,32 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from recallm_core.answers.loops import KEPT, is_loop, turn_length
+
 
 @dataclass(slots=True)
 class TextFlow:
     """Text of one section on its way out: outer white space and a prefix dropped, stops found.
 
     What may still turn out to be trailing white space, the prefix of a line or a stop string is
-    held back. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps them
-    apart from the words around them.
+    held back. With ``ends_loops`` words that go round in circles end the text, and their last turn
+    is left out. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps
+    them apart from the words around them.
     """
 
     prefix: str = ""
     stop: tuple[str, ...] = ()
     spaced: bool = False
+    ends_loops: bool = False
     length: int = 0  # characters let through, quotes included
     held: str = ""
     begun: bool = False
     stopped: bool = False
+    looped: bool = False  # it was stopped for going round in circles
     last: str = ""  # the last character let through, quotes not included
     quoted: bool = False  # whether a quote came after it
+    taken: str = ""  # the last words, since the last quote
+    turning: int = 0  # characters at the end that may be the last turn of a loop
 
     def text(self, piece: str) -> str:
         """Takes a piece of the model's own words and returns what can be let through."""
@@ -33,7 +40,10 @@ class TextFlow:
         self.held += piece
         if not self.begun:
             self.held = self.held.lstrip()
+        whole = len(self.held)
         self._find_stop()
+        if self.ends_loops:
+            self._find_loop(piece[: len(piece) - (whole - len(self.held))])
         if self.stopped:
             return self._let_out(self._without_prefix().rstrip())
         settled = self._certain_length()
@@ -68,9 +78,22 @@ class TextFlow:
             self.held = self.held[: min(places)]
             self.stopped = True
 
+    def _find_loop(self, piece: str) -> None:
+        """Cuts off the last turn of a loop; ``piece`` is what ``held`` ends with."""
+        text = self.taken + piece
+        for end in range(len(self.taken) + 1, len(text) + 1):
+            before = text[max(0, end - KEPT) : end]
+            length = turn_length(before)
+            if length and is_loop(before, length):
+                self.held = self.held[: max(0, len(self.held) - (len(text) - end) - length)]
+                self.stopped = self.looped = True
+                return
+            self.turning = self.turning + 1 if length else 0
+        self.taken = text[-KEPT:]
+
     def _certain_length(self) -> int:
         """How much of what is held is certain."""
-        size = len(self.held.rstrip())
+        size = len(self.held[: max(0, len(self.held) - self.turning)].rstrip())
         for stop in self.stop:
             for length in range(min(len(stop) - 1, len(self.held)), 0, -1):
                 if stop.startswith(self.held[-length:]):
@@ -90,6 +113,7 @@ class TextFlow:
         apart = " " if self.spaced and not self.quoted and _is_spaced(self.last) else ""
         self.length += len(apart)
         self.begun = self.quoted = True
+        self.taken, self.turning = "", 0
         return out + apart
 
     def end(self) -> str:

@@ -58,7 +58,12 @@ class TraceParser:
         self._flows: dict[TextSection, TextFlow] = {
             "thinking": TextFlow(),
             "evidence": TextFlow(),
-            "answer": TextFlow(prompt.recipe.answer_prefix, prompt.params.stop, spaced),
+            "answer": TextFlow(
+                prompt.recipe.answer_prefix,
+                prompt.params.stop,
+                spaced,
+                ends_loops=prompt.spec.grammar is None or prompt.spec.grammar.answer is None,
+            ),
         }
         self._segments: list[Segment] = []
         self._recalled: list[RecallSpan] = []  # those of them that are quotes
@@ -80,8 +85,13 @@ class TraceParser:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether a stop string was met: nothing after it counts."""
+        """Whether a stop string was met, or a loop: nothing after it counts."""
         return self._flows["answer"].stopped
+
+    @property
+    def has_looped(self) -> bool:
+        """Whether the answer went round in circles: the model wouldn't have ended it."""
+        return self._flows["answer"].looped
 
     @property
     def has_ended(self) -> bool:

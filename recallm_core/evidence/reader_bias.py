@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -19,7 +19,9 @@ from recallm_core.evidence.reader_languages import LanguageGate
 from recallm_core.evidence.sentence_bias import (
     WITHIN_EVIDENCE,
     SentenceEvidence,
+    ends_amid,
     sentence_scorer,
+    starts_amid,
 )
 from recallm_core.evidence.sentence_scorer import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.tokenization.boundary_tables import Run
@@ -187,7 +189,8 @@ class ReaderEvidence:
 
     While thinking, quotes start at the sentence that the reader, with the words, thinks is the
     evidence, and end where a sentence ends. In the answer they start and end inside the recalled
-    evidence where the reader thinks the answer does. The fit is the probability that what was read
+    evidence where the reader thinks the answer does, and at the edges of phrases where a script has
+    no spaces. The fit is the probability that what was read
     holds an answer, given what was recalled before the last quote.
 
     Args:
@@ -208,6 +211,9 @@ class ReaderEvidence:
         self._ends = np.concatenate(
             [np.empty(0), *(_sentence_ends(scorer.spans[run.passage], run) for run in places.runs)]
         )
+        texts = [places.passages[run.passage].text for run in places.runs]
+        self._amid_starts = _joined(map(starts_amid, texts, places.runs))
+        self._amid_ends = _joined(map(ends_amid, texts, places.runs))
 
     @property
     def start_scores(self) -> Floats32:
@@ -255,7 +261,10 @@ class ReaderEvidence:
             starts.append(tilt)
             ends.append(odds)
             at = stop
-        return SpanBias(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
+        tilts, closing = np.concatenate(starts), np.concatenate(ends)
+        tilts[self._amid_starts] += WITHIN_EVIDENCE
+        closing[self._amid_ends] = -MOST_ODDS
+        return SpanBias(STRENGTH * tilts, STRENGTH * closing)
 
     def _another(self, evidence: Sequence[Range]) -> float:
         """Log odds that another quote is needed, once something was recalled.
@@ -283,6 +292,10 @@ def reader(passages: Sequence[Passage]) -> Scorer:
     texts, titles = [p.text for p in passages], [p.title for p in passages]
     scorer = ReaderScorer(sentence_scorer(passages), default_reader(), texts, titles)
     return partial(ReaderEvidence, scorer)
+
+
+def _joined(parts: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    return np.concatenate([np.empty(0, dtype=np.bool_), *parts])
 
 
 def _best(reading: Reading, tokens: NDArray[np.bool_]) -> float:

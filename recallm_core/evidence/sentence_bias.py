@@ -17,6 +17,7 @@ from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
 from recallm_core.evidence.sentence_scorer import FULL_SUPPORT, SentenceScorer, support
 from recallm_core.retrieval.embedding import default_embedder
+from recallm_core.text.boundaries import amid_phrases
 from recallm_core.tokenization.boundary_tables import Run, first_visible
 
 Floats = NDArray[np.float64]
@@ -55,12 +56,21 @@ def _breaks(text: str) -> NDArray[np.bool_]:
     return breaks
 
 
+def _sum_of(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sums of two lists of counts; what the shorter one lacks is 0."""
+    total = np.zeros(max(len(one), len(other)), dtype=np.int64)
+    total[: len(one)] += one
+    total[: len(other)] += other
+    return total
+
+
 class SentenceMap:
     """Which sentence each token of the runs begins in, and whether at its beginning."""
 
     def __init__(self, places: Places, scorer: SentenceScores) -> None:
         self.scorer = scorer
         which, tilts = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+        self._sizes: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # tokens, by sentence
         for run in places.runs:
             first, begins = scorer.begins[run.passage]
             visible = first_visible(places.passages[run.passage].text, run.starts)
@@ -70,8 +80,10 @@ class SentenceMap:
                 continue
             sentence = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
             which.append(sentence + first)
-            breaks = _breaks(places.passages[run.passage].text)
-            inside = np.where(breaks[visible], AT_A_BREAK, WITHIN_SENTENCE)
+            self._sizes = _sum_of(self._sizes, np.bincount(which[-1]))
+            text = places.passages[run.passage].text
+            inside = np.where(_breaks(text)[visible], AT_A_BREAK, WITHIN_SENTENCE)
+            inside[starts_amid(text, run)] = NO_SENTENCE
             tilts.append(np.where(visible == begins[sentence], 0.0, inside))
         self._which = np.concatenate(which) if which else np.empty(0, dtype=np.int64)
         self._tilts: Floats = np.concatenate(tilts) if tilts else np.empty(0)
@@ -96,8 +108,7 @@ class SentenceMap:
         """How many of some sentences, from the first on, fit the room for quotes."""
         if self._room is None:
             return len(sentences)
-        sizes = np.bincount(self._which[self._tilts != NO_SENTENCE])
-        tokens = np.cumsum([sizes[n] if n < len(sizes) else 0 for n in sentences])
+        tokens = np.cumsum([self._sizes[n] if n < len(self._sizes) else 0 for n in sentences])
         return int(np.searchsorted(tokens, self._room, side="right"))
 
     def scores_by_rank(self, question: str, rank: int) -> Floats:
@@ -196,6 +207,7 @@ class SentenceEvidence:
             for passage, start, end in evidence:
                 if passage == run.passage:
                     tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = 0.0
+            tilt[starts_amid(self._places.passages[run.passage].text, run)] += WITHIN_EVIDENCE
             passage, start, end = evidence[-1]
             if passage == run.passage:
                 self._add_types(tilt, run, start, end)
@@ -210,6 +222,18 @@ class SentenceEvidence:
             token = int(np.searchsorted(run.ends, start + at, side="right"))
             if token < len(tilt) and not text[run.starts[token] : start + at].strip():
                 tilt[token] = OF_ASKED_TYPE * weight
+
+
+def starts_amid(text: str, run: Run) -> NDArray[np.bool_]:
+    """Which tokens begin in the midst of a phrase, in a script without spaces."""
+    amid: NDArray[np.bool_] = amid_phrases(text)[first_visible(text, run.starts)]
+    return amid
+
+
+def ends_amid(text: str, run: Run) -> NDArray[np.bool_]:
+    """Which tokens end there."""
+    amid: NDArray[np.bool_] = amid_phrases(text)[run.ends]
+    return amid
 
 
 def sentence_scorer(passages: Sequence[Passage]) -> SentenceScorer:

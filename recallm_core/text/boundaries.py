@@ -189,6 +189,53 @@ def word_boundaries(text: str, graphemes: Bools | None = None) -> Bools:
     return marks
 
 
+class _Script(IntEnum):
+    """Scripts that are written without spaces; 0: any other character."""
+
+    HAN = 1
+    HIRAGANA = 2
+    KATAKANA = 3
+    MARK = 4  # the long sound, of whatever stands before it
+    SYLLABLES = 5  # Thai, Lao, Burmese, Khmer
+
+
+_SCRIPT_SETS = {
+    _Script.MARK: r"[\u30FC\uFF70]",
+    _Script.HAN: r"\p{Han}",
+    _Script.HIRAGANA: r"\p{Hiragana}",
+    _Script.KATAKANA: r"\p{Katakana}",
+    _Script.SYLLABLES: r"[[\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}]--[\p{P}\p{Nd}]]",
+}
+_LONGEST_PHRASE = 48  # characters; what nothing divides may be divided at any
+
+
+def amid_phrases(text: str) -> Bools:
+    """Marks positions where nothing shows whether a word begins or ends.
+
+    That is between two letters of a script written without spaces, where only a dictionary would
+    know: UAX #29 has a boundary there. What shows is punctuation, white space, a change to other
+    scripts, and in Japanese where hiragana, which end words, are followed by Han or katakana.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        Shaped like ``grapheme_boundaries``; never more than 48 in a row.
+    """
+    amid = np.zeros(len(text) + 1, dtype=np.bool_)
+    if len(text) < 2 or text.isascii():
+        return amid
+    scripts = _table("script").classes(text)
+    scripts = scripts[np.maximum(_last(scripts != _Script.MARK), 0)]
+    before, after = scripts[:-1], scripts[1:]
+    amid[1:-1] = (before > 0) & (after > 0)
+    shows = (before == _Script.HIRAGANA) & ((after == _Script.HAN) | (after == _Script.KATAKANA))
+    shows |= (before == _Script.KATAKANA) != (after == _Script.KATAKANA)
+    amid[1:-1] &= ~shows
+    places = np.arange(len(amid)) - _last(~amid)
+    return amid & (places <= _LONGEST_PHRASE)
+
+
 def inside_numbers(text: str) -> Bools:
     """Marks positions inside a number, whose digits may be joined by ``. , : /`` and the like.
 
@@ -295,7 +342,7 @@ class _Table:
         self._classes = np.full(0x110000, _UNKNOWN, dtype=np.uint8)
         self._values = [value for value, _ in sets]
         self._other = other
-        self._pattern = regex.compile("|".join(f"({pattern})" for _, pattern in sets))
+        self._pattern = regex.compile("|".join(f"({pattern})" for _, pattern in sets), regex.V1)
         self._fill(np.arange(128))
         self._ascii = self._classes[:256].tobytes()
 
@@ -320,6 +367,8 @@ class _Table:
 
 @cache
 def _table(name: str) -> _Table:
+    if name == "script":
+        return _Table([(int(value), s) for value, s in _SCRIPT_SETS.items()], 0)
     if name == "word":
         return _Table([(int(value), s) for value, s in _WORD_SETS.items()], _Word.OTHER)
     return _Table([(int(value), s) for value, s in _GRAPHEME_SETS.items()], _Grapheme.OTHER)

@@ -11,22 +11,32 @@ the first property, so it needs no threshold on that width.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 
-from recallm_core.text.line import CUE_TIME, FINISHED, GOES_ON, LOOK_AHEAD, ODD, Line, is_code
+from recallm_core.text.line import (
+    CUE_TIME,
+    FINISHED,
+    GOES_ON,
+    LOOK_AHEAD,
+    ODD,
+    Label,
+    Line,
+    is_code,
+)
 
 Range = tuple[int, int]
 
-_LINE = re.compile(r"[^\n\r\u2028\u2029\x0b\x0c\x85]+")
+_RARE_BREAKS = "\r\u2028\u2029\x0b\x0c\x85"
+_LINE = re.compile(rf"[^\n{_RARE_BREAKS}]+")
 _BREAKS = ("\n", "\r\n", "\r")
 _MARK = re.compile(
     r"[ \t]*(?:>(?:[ \t]?>)*[ \t]?|(?://[/!]?|\#{1,6}|;{1,3}|%{1,3}|--)[ \t]|\*(?=[ \t]|$))"
 )
 _NOT_CODE = frozenset(">#/;%*-+([|<{\u2022\u2023\u25e6\u25aa\u2043")
-_MARKING = frozenset(" \t>/#;%-*")
+_MARK_STARTS = frozenset(">/#;%-*")
+_MARKING = _MARK_STARTS.union(" \t")
 _OPENERS = frozenset(
     """
     The A An It This That These If When We You He She They There In On For To Der Die Das Ein Eine
@@ -37,6 +47,7 @@ _CUE = re.compile(r"\d\d[.,]\d{3} --> ")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
 )
+_BEFORE_UNSPACED = "\u0dff"  # this saves time: few texts have anything behind it
 _LEAST_WIDTH = 18  # nobody wraps prose in narrower columns
 _LONG = 45  # columns: a line as long as that is no heading
 
@@ -74,6 +85,25 @@ def read_layout(text: str) -> Layout:
 
 def _paragraphs(text: str) -> Iterator[list[Range]]:
     """Yields runs of lines without an empty one between them."""
+    if any(mark in text for mark in _RARE_BREAKS):
+        yield from _paragraphs_by_any_break(text)
+        return
+    lines: list[Range] = []
+    start = 0
+    for line in text.split("\n"):
+        end = start + len(line)
+        if line and not line.isspace():
+            lines.append((start, end))
+        elif lines:
+            yield lines
+            lines = []
+        start = end + 1
+    if lines:
+        yield lines
+
+
+def _paragraphs_by_any_break(text: str) -> Iterator[list[Range]]:
+    """The same for texts whose lines don't all end in a line feed."""
     lines: list[Range] = []
     for match in _LINE.finditer(text):
         if match.group().isspace():
@@ -161,7 +191,8 @@ def _lines(text: str, paragraph: Sequence[Range]) -> list[Line]:
     """
     lines: list[Line] = []
     for start, end in paragraph:
-        match = _MARK.match(text, start, end) if text[start] in _MARKING else None
+        is_marked = text[start:end].lstrip()[0] in _MARK_STARTS
+        match = _MARK.match(text, start, end) if is_marked else None
         if match is None:
             lines.append(Line(text, start, end, start, ""))
         else:
@@ -170,11 +201,18 @@ def _lines(text: str, paragraph: Sequence[Range]) -> list[Line]:
     for mark, group in groupby(lines, key=lambda line: line.mark):
         run = list(group)
         last = first + len(run)
-        is_prose = mark == "%" and first > 0 and lines[first - 1].words[-1:].isdecimal()
+        is_prose = first > 0 and _is_word(mark, lines, first, last)
         if is_prose or (mark == "*" and not _is_comment(lines, first, last)):
             lines[first:last] = [Line(text, line.start, line.end, line.start, "") for line in run]
         first = last
     return lines
+
+
+def _is_word(mark: str, lines: Sequence[Line], first: int, last: int) -> bool:
+    """Whether what looks like a mark is a percent sign or a dash of the sentence before it."""
+    if mark == "%":
+        return lines[first - 1].words[-1:].isdecimal()
+    return mark == "--" and last - first == 1 and _runs_into(lines, first)
 
 
 def _is_comment(lines: Sequence[Line], first: int, last: int) -> bool:
@@ -189,27 +227,55 @@ def _is_comment(lines: Sequence[Line], first: int, last: int) -> bool:
 
 
 def _runs(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """Yields stretches of lines with one mark, a list's items and a subtitle's parts apart."""
+    """Yields stretches of lines with one mark; items, tables and a subtitle's parts are apart."""
     for _, group in groupby(lines, key=lambda line: (line.mark, not line.words)):
         part = list(group)
         begins = _item_numbers(part)
         first = 0
         for number in range(1, len(part)):
-            is_cue = "cue" in (part[number].kind, part[number - 1].kind)
-            if is_cue or number in begins or not part[number].words:
+            line = part[number]
+            if line.is_apart_from(part[number - 1]) or number in begins or not line.words:
                 yield part[first:number]
                 first = number
         yield part[first:]
 
 
 def _item_numbers(lines: Sequence[Line]) -> set[int]:
-    """Which lines begin an item of a list; a lone dash in the midst of wrapped prose doesn't."""
-    numbers = {number for number, line in enumerate(lines) if line.kind == "item"}
-    if len(numbers) == 1 and 0 not in numbers:
-        before = lines[min(numbers) - 1]
-        if before.words and not before.is_finished and _is_wrapped(lines):
-            return set()
-    return numbers
+    """Which lines begin an item of a list; what only looks so is prose from here on.
+
+    A line that the one before runs into, being full and no sentence's end, begins one only if it
+    goes on with a list or starts one inside of an item.
+    """
+    labels = {number: line.label for number, line in enumerate(lines) if line.kind == "item"}
+    doubtful: set[int] = set()
+    for number, label in labels.items():
+        is_nested = number - 1 in labels and number - 1 not in doubtful and label.is_first
+        if number and label.is_word and not is_nested and _runs_into(lines, number):
+            doubtful.add(number)
+    prose = {number for number in doubtful if not _is_in_list(number, labels, doubtful)}
+    for number in prose:
+        lines[number].kind = None
+    return labels.keys() - prose
+
+
+def _runs_into(lines: Sequence[Line], number: int) -> bool:
+    """Whether the line before is one of prose that had no room for the first word of this one."""
+    before = lines[number - 1]
+    return bool(before.words) and not before.is_finished and _is_full(lines, number - 1)
+
+
+def _is_in_list(number: int, labels: Mapping[int, Label], doubtful: Set[int]) -> bool:
+    """Whether another item comes before or after one: the next number, or the same sign.
+
+    A sign that stands at the beginning of a line by chance has none like it right beside it.
+    """
+    label = labels[number]
+    return any(
+        label.is_beside(other)
+        and (label.value is not None or place not in doubtful or abs(place - number) == 1)
+        for place, other in labels.items()
+        if place != number
+    )
 
 
 def _is_wrapped(run: Sequence[Line]) -> bool:
@@ -220,13 +286,13 @@ def _is_wrapped(run: Sequence[Line]) -> bool:
 
 def _is_full(run: Sequence[Line], number: int) -> bool:
     """The same for one line, by the widest of those around it."""
-    widest = max(line.width for line in run[max(0, number - 1) : number + 3])
+    widest = max([line.width for line in run[max(0, number - 1) : number + 3]])
     return run[number].width + _room_for(run[number], run[number + 1]) > widest
 
 
 def _room_for(line: Line, following: Line) -> int:
     """The room that the next line's first word would have taken."""
-    if _UNSPACED.match(following.first):
+    if following.first[:1] > _BEFORE_UNSPACED and _UNSPACED.match(following.first):
         return 3  # a character, and one that may not begin a line
     return len(following.first) + (not line.words.endswith("-"))
 
@@ -254,8 +320,8 @@ def _joins(run: Sequence[Line]) -> list[bool]:
 
 def _records(run: Sequence[Line]) -> set[str]:
     """The kinds that at least half of the lines have, and not just one."""
-    kinds = Counter(line.kind for line in run if line.kind)
-    common = {kind for kind, times in kinds.items() if times >= max(2, len(run) / 2)}
+    kinds = [line.kind for line in run if line.kind]
+    common = {kind for kind in set(kinds) if kinds.count(kind) >= max(2, len(run) / 2)}
     if len(run) > 2 and all(line.first == run[0].first for line in run):
         common.add("table")
     return common
@@ -288,7 +354,8 @@ def _runs_on(run: Sequence[Line], number: int) -> bool:
     continues = following.first[:1].islower()
     if _is_full(run, number):
         return continues or " " in line.words or line.goes_on or _is_unspaced(line, following)
-    return continues and not line.is_finished and _is_prose(line)
+    is_open = line.goes_on and line.words[-1].isalnum() and not following.first[:1].isupper()
+    return (continues or is_open) and not line.is_finished and _is_prose(line)
 
 
 def _is_unspaced(line: Line, following: Line) -> bool:

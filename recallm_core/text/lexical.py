@@ -208,21 +208,27 @@ _AFTER_ORDINALS = re.compile(
     r"|Jahrhundert\w{0,3}|Jahrtausend\w{0,3}|Lebensjahr\w{0,3}|Geburtstag\w{0,2}|Jh\b|Stock\b|Klasse\b|Auflage\b"
     r"|Kapitel\w?\b|Platz\b|Mal\b)"
 )
+_SPACED_ENDS = ".!?\u2026\u0589\u061f\u06d4\u0964\u0965\u1362\u1367\u203c\u2047-\u2049"
+_WIDE_ENDS = "\u3002\uff01\uff1f\uff61\uff0e\u104b\u17d4\u17d5"  # no space follows on these
+_WIDE_LETTER, _WIDE_NUMBER = f"[{_UNSPACED}\uff21-\uff5a]", r"[\d\uff21-\uff5a]"
 # The first mark, then what stands before and after it: so a search only stops at marks.
 _ENDS = re.compile(
-    r"""[.!?\u2026\u061f\u06d4\u0964\u0965\u3002\uff01\uff1f\uff61](?:"""
-    r"""(?<=[.!?\u2026\u061f\u06d4\u0964\u0965])(?<![.!?\u2026\u061f\u06d4\u0964\u0965]{2})"""
-    r"""[.!?\u2026\u061f\u06d4\u0964\u0965]*(?:["'\u201d\u2019\xbb)\]*_]|\[\d{1,3}\])*(?=\s)"""
-    r"""|(?<=[\u3002\uff01\uff1f\uff61])"""
-    r"""[\u3002\uff01\uff1f\uff61]*[\u300d\u300f\u3011\u201d\u2019\uff09)]*)"""
+    rf"""[{_SPACED_ENDS}{_WIDE_ENDS}](?:"""
+    rf"""(?<=[{_SPACED_ENDS}])(?<![{_SPACED_ENDS}]{{2}})"""
+    rf"""[{_SPACED_ENDS}]*(?:["'\u201d\u2019\xbb)\]*_]|\[\d{{1,3}}\])*(?=\s)"""
+    rf"""|(?<=[{_WIDE_ENDS}])(?<!{_WIDE_NUMBER}\uff0e)(?!(?<=\uff0e){_WIDE_NUMBER})"""
+    rf"""[{_WIDE_ENDS}]*[\u300d\u300f\u3011\u201d\u2019\uff09)]*"""
+    rf"""|(?<={_WIDE_LETTER}[!?])(?={_WIDE_LETTER}))"""
 )
 _VISIBLE = re.compile(r"\S")
-_WIDE_ENDS = "\u3002\uff01\uff1f\uff61"
-# Japanese particles and commas
-_AFTER_QUOTATIONS = frozenset("\u3068\u3092\u306e\u306f\u304c\u306b\u3067\u3082\u3001\u3002\u300c")
+_COMMAS = frozenset("\uff0c\u3001\uff1b\uff1a")
+_CLOSING = "\u300d\u300f\u201d"
+# Particles with which a sentence goes on after what it quotes, Japanese ones and a Chinese one
+_AFTER_QUOTATIONS = frozenset("\u3068\u3092\u306e\u306f\u304c\u306b\u3067\u3082\u3002\u300c\u7684")
 _OPEN, _CLOSED = "([\uff08\u3010", ")]\uff09\u3011"
 _BRACKETS = re.compile(rf"[{re.escape(_OPEN + _CLOSED)}]")
 _LONGEST_ASIDE = 200  # characters that a bracket may hold from a full stop to its end
+_MARGINS = 3  # times as long at most with the margins and marks of its lines
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 
 
@@ -304,19 +310,19 @@ class _Brackets:
         if not self._depth:
             return False
         depth = self._depth
-        for match in _BRACKETS.finditer(self._text, place, min(self._end, place + _LONGEST_ASIDE)):
+        soon = min(self._end, place + _MARGINS * _LONGEST_ASIDE)
+        for match in _BRACKETS.finditer(self._text, place, soon):
             depth += 1 if match.group() in _OPEN else -1
             if not depth:
-                return True
+                return len(" ".join(self._text[place : match.start()].split())) < _LONGEST_ASIDE
         self._depth = 0  # never closed: it was a stray one
         return False
 
 
 def _add_trimmed(text: str, start: int, end: int, spans: list[tuple[int, int]]) -> None:
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
+    piece = text[start:end]
+    end -= len(piece) - len(piece.rstrip())
+    start += len(piece) - len(piece.lstrip())
     if start < end:
         spans.append((start, end))
 
@@ -331,14 +337,15 @@ def _is_end(text: str, begin: int, match: re.Match[str], end: int) -> bool:
     if after[0].islower():
         return False
     if not match.group().startswith(".") or match.group().startswith(".."):
-        return True
+        return not (match.group().startswith("....") and after[0].isdigit())  # before a page
     return not _is_shortened(text, begin, match.start(), after)
 
 
 def _is_quoted_on(text: str, match: re.Match[str], end: int) -> bool:
-    """Whether a Japanese quotation ends here in the midst of a sentence."""
-    is_closed = match.group()[-1] in "\u300d\u300f"
-    return is_closed and match.end() < end and text[match.end()] in _AFTER_QUOTATIONS
+    """Whether a quotation or an aside ends here in the midst of a Chinese or Japanese sentence."""
+    following = text[match.end() : min(end, match.end() + 1)]
+    is_closed = match.group()[-1] in _CLOSING
+    return following in _COMMAS or (is_closed and following in _AFTER_QUOTATIONS)
 
 
 def is_shortened(text: str, begin: int, stop: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _ITEM = re.compile(
     r"(?:[-+*\u2022\u2023\u25e6\u25aa\u2043]|\d{1,3}[.)]|[(\[]?[a-zA-Z]?\d{0,2}[)])\s"
@@ -38,8 +39,40 @@ GOES_ON = re.compile(
     re.VERBOSE,
 )
 CUE_TIME = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d{3} --> ")
+_COUNT = re.compile(r"(?P<number>\d+)|(?P<letter>[a-zA-Z])(?!\d)")
 _LONGEST_WORD = 12  # more characters than the words and marks after which a line goes on have
 LOOK_AHEAD = 200  # characters of a line that are enough to tell what it is
+
+_FIRST = frozenset((None, 1, ord("a"), ord("A")))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What an item of a list begins with.
+
+    Attributes:
+        style: Its signs, without the number or the letter.
+        value: The number or the letter's code point; None: it is only a sign.
+    """
+
+    style: str
+    value: int | None
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it may be a word of a sentence: a bracket alone closes one, of code."""
+        return self.style != ")"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether a list may begin with it."""
+        return self.value in _FIRST
+
+    def is_beside(self, other: Label) -> bool:
+        """Whether it stands right before or after another one in a list."""
+        if self.style != other.style or self.value is None or other.value is None:
+            return self == other
+        return abs(self.value - other.value) <= 1  # Markdown counts for lazy writers
 
 
 class Line:
@@ -61,6 +94,30 @@ class Line:
         return self.width - len(self.words)
 
     @property
+    def is_fence(self) -> bool:
+        """Whether it begins or ends a block of code in Markdown."""
+        return self.words.startswith("```")
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a whole row of a table with bars at both ends."""
+        return self.words.startswith("|") and self.words.endswith("|", 1)
+
+    def is_apart_from(self, before: Line) -> bool:
+        """Whether it and the line before are a cue and its words, a table's end, or a fence."""
+        is_cue = "cue" in (self.kind, before.kind)
+        return is_cue or self.is_row != before.is_row or self.is_fence or before.is_fence
+
+    @property
+    def label(self) -> Label:
+        """What it begins with, if it is an item."""
+        sign = _COUNT.search(self.first)
+        if sign is None:
+            return Label(self.first, None)
+        value = int(sign["number"]) if sign["number"] else ord(sign["letter"])
+        return Label(_COUNT.sub("#", self.first), value)
+
+    @property
     def is_finished(self) -> bool:
         """Whether a sentence ends here, or a colon says that something follows."""
         return FINISHED.search(self.words[-LOOK_AHEAD:]) is not None
@@ -80,10 +137,10 @@ class Line:
 def _kind(words: str) -> str | None:
     """What a line by itself may be, if it isn't prose; one such line makes no record."""
     head = words[:LOOK_AHEAD]
-    is_plain = head[:1].isalpha() and not ODD.search(head) and not _LOUD.match(head)
+    has_values = "," in head and head.count(",") > head.count(", ") + 1
     has_gaps = "   " in head or "\t" in head or "|" in head
-    has_values = head.count(",") > head.count(", ") + 1
-    if is_plain and not (has_values or has_gaps):
+    is_odd = has_values or has_gaps or not head[:1].isalpha() or ODD.search(head)
+    if not is_odd and not _LOUD.match(head):
         return None
     if head[:1].isdecimal() and CUE_TIME.match(head):
         return "cue"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.text.boundaries import (
+    amid_phrases,
     beside_digits,
     grapheme_boundaries,
     inside_numbers,
@@ -100,7 +101,10 @@ def limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -
 
 
 def _sentence_limits(text: str, tokens: PlainTokens, by_word: Limits) -> Limits:
-    """The limits of whole sentences and lines; those of words where a span is far too long."""
+    """The limits of whole sentences and lines; those of words where a span is far too long.
+
+    In scripts without spaces those of phrases.
+    """
     if not len(tokens.ids):
         return by_word
     begins, stops = np.zeros(len(text) + 1, np.bool_), np.zeros(len(text) + 1, np.bool_)
@@ -111,7 +115,7 @@ def _sentence_limits(text: str, tokens: PlainTokens, by_word: Limits) -> Limits:
     can_end = by_word.can_end & stops[visible.before(tokens.ends)]
     if not (can_start.any() and can_end.any()):
         return by_word
-    return Limits(can_start, can_end, by_word.can_end)
+    return Limits(can_start, can_end, by_word.can_end & ~amid_phrases(text)[tokens.ends])
 
 
 def _limits(texts: Sequence[str], tokens: Sequence[PlainTokens], boundary: str) -> Iterator[Limits]:

@@ -165,3 +165,44 @@ def test_whatever_is_cited_is_a_slice_between_words_that_holds_the_numbers(
             p.document_id == found.document_id and p.start <= found.start and found.end <= p.end
             for p in passages
         )
+
+
+def found_in(text: str, answer: str, question: str = "", title: str | None = None) -> str | None:
+    matcher = Matcher(
+        [Passage("d", 0, len(text), text, title=title)],
+        {"d": Document(text, "d")},
+        question=question,
+    )
+    return next((c.text for c in matcher.match(answer)), None)
+
+
+def test_one_word_of_a_document_of_few_words_is_no_evidence() -> None:
+    texts = ("Boiler Anna warden pier", "Club fee.", "Opens nine")
+    passages = [Passage(str(n), 0, len(text), text) for n, text in enumerate(texts)]
+    documents = {str(n): Document(text, str(n)) for n, text in enumerate(texts)}
+    assert Matcher(passages, documents).match("The warden club.") == ()
+    assert found_in("Warden", "Anna is the warden.") is None
+    assert found_in("Fee: 240 euros", "The fee is 240 euros.") == "Fee: 240 euros"
+    assert found_in("since 1990", "Warden since 1990.", title="Warden") == "since 1990"
+
+
+OPENING = "图书馆每天早上九点开门，晚上八点关门。船只必须在十月前付款。"
+
+
+@pytest.mark.parametrize(
+    ("answer", "quote"),
+    [
+        ("船只必须在十月前付款。", "船只必须在十月前付款"),
+        ("图书馆早上九点开门。", "图书馆每天早上九点开门，晚上八点关门。"),
+        (
+            "只必须在十月前付款。",
+            "船只必须在十月前付款。",
+        ),  # begins amid a word: the whole sentence
+        ("船只必须在十月前不付款。", None),  # the opposite
+        ("天气很好。", None),
+    ],
+)
+def test_where_no_spaces_are_evidence_is_sentences_or_phrases(
+    answer: str, quote: str | None
+) -> None:
+    assert found_in(OPENING, answer) == quote

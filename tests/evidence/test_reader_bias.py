@@ -65,7 +65,8 @@ def test_the_tilt_changes_no_allowed_set(texts: list[str], seed: int, form: str)
 def at(prompt: Prompt, text: str, *, end: bool = False) -> int:
     run = prompt.runs[0]
     place = prompt.passages[0].text.index(text) + (len(text) if end else 0)
-    return int((run.ends if end else run.starts).tolist().index(place))
+    places = np.flatnonzero((run.ends if end else run.starts) == place)
+    return int(places[-1 if end else 0])  # a character may take several tokens
 
 
 def favourite(prompt: Prompt, bias: SpanBias) -> int:
@@ -104,6 +105,40 @@ def test_quotes_start_and_end_where_the_reader_says() -> None:
     assert favourite(prompt, answer) == at(prompt, "9:30")
     assert answer.end_log_odds is not None
     assert answer.end_log_odds[at(prompt, "9:30", end=True)] > 0
+
+
+CHINESE = (
+    "图书馆每天早上九点开门，晚上八点关门。会员费为 240 欧元，每年三月支付。船只必须在十月前付款。"
+)
+
+
+def test_in_a_script_without_spaces_quotes_are_sentences_and_answers_are_phrases() -> None:
+    prompt = prepared([CHINESE], "会员费每年什么时候支付？", prior="reader")
+    prior = said(prompt).bias
+    sentence = "会员费为 240 欧元，每年三月支付。"
+    thinking = prior("thinking", ())
+    assert favourite(prompt, thinking) == at(prompt, sentence)
+    amid = thinking.start_scores[at(prompt, "员费")]
+    assert amid < thinking.start_scores[at(prompt, "每年三月")] - 20
+    constraint = walk(prompt, prior, sentence)
+    assert constraint.consume(prompt.spec.close.ids[0]) is Effect.CLOSED
+    answer = prior("answer", constraint.spans)
+    for phrase in ("会员费为", "240", "欧元", "每年三月支付"):
+        assert answer.start_scores[at(prompt, phrase)] == answer.start_scores.max()
+        assert answer.end_log_odds[at(prompt, phrase, end=True)] >= 0
+    for part in ("员费", "三月", "月支"):
+        assert answer.start_scores[at(prompt, part)] < answer.start_scores.max() - 20
+        assert answer.end_log_odds[at(prompt, part, end=True)] < -20
+
+
+def test_a_sentence_that_is_too_long_is_cut_between_phrases() -> None:
+    prompt = prepared([CHINESE], boundary="sentence")
+    hard = prompt.spec.can_end_hard
+    ends = prompt.runs[0].ends
+    text = prompt.passages[0].text
+    cut = {text[end - 1 : end + 1] for end in ends[hard].tolist()}
+    assert {"门，", "，晚", "为 ", "0 "} <= cut
+    assert not {"图书", "员费", "三月"} & cut
 
 
 def test_closing_is_tilted_where_it_is_legal() -> None:

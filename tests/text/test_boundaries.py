@@ -9,7 +9,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recallm_core.text.boundaries import grapheme_boundaries, word_boundaries
+from recallm_core.text.boundaries import amid_phrases, grapheme_boundaries, word_boundaries
 
 # Linkers (U+094D) only after a consonant: elsewhere regex's \X joins where UAX #29 doesn't.
 PIECES = [
@@ -234,3 +234,33 @@ def test_the_callers_graphemes_stay_untouched() -> None:
     graphemes = grapheme_boundaries("two words")
     word_boundaries("two words", graphemes)
     assert graphemes.all()
+
+
+@given(mixed)
+def test_phrases_of_scripts_without_spaces_end_at_signs_and_never_go_on_for_long(text: str) -> None:
+    amid = amid_phrases(text * 12)
+    unspaced = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\u30fc\uff70]")
+    for place in np.flatnonzero(amid).tolist():
+        assert all(unspaced.match(c) for c in (text * 12)[place - 1 : place + 1])
+    edges = np.flatnonzero(~amid)
+    assert edges[0] == 0
+    assert edges[-1] == len(text * 12)
+    assert (np.diff(edges) <= 49).all()
+
+
+@pytest.mark.parametrize(
+    "phrases",
+    [
+        ["因为函数问题可以重新定义", "，", "实际情况并非如此", "。"],
+        ["费为", " ", "3000", " ", "万英镑", "(", "Drogo", ")", "和", "iPhone", "手机"],
+        ["図書館は", "毎朝九時に", "開きます", "。", "二〇二四年に"],
+        ["コンピューター", "を", "使う", "人々はらーめん", "屋へ"],
+        ["ห้องสมุดเปิดเวลาเก้าโมงเช้า", " ", "๒๔๐", " ", "บาท"],
+        ["The fee", " ", "is due"],
+    ],
+)
+def test_where_a_phrase_begins_shows(phrases: list[str]) -> None:
+    text = "".join(phrases)
+    shown = np.flatnonzero(word_boundaries(text) & ~amid_phrases(text)).tolist()
+    edges = [0, *itertools.accumulate(map(len, phrases))]
+    assert [n for n in shown if n in edges or not text.isascii()] == edges
