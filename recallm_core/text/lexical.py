@@ -210,7 +210,7 @@ _AFTER_ORDINALS = re.compile(
 )
 _SPACED_ENDS = ".!?\u2026\u0589\u061f\u06d4\u0964\u0965\u1362\u1367\u203c\u2047-\u2049"
 _WIDE_ENDS = "\u3002\uff01\uff1f\uff61\uff0e\u104b\u17d4\u17d5"  # no space follows on these
-_WIDE_LETTER, _WIDE_NUMBER = f"[{_UNSPACED}\uff21-\uff5a]", r"[\d\uff21-\uff5a]"
+_WIDE_LETTER, _WIDE_NUMBER = f"[{UNSPACED}\uff21-\uff5a]", r"[\d\uff21-\uff5a]"
 # The first mark, then what stands before and after it: so a search only stops at marks.
 _ENDS = re.compile(
     rf"""[{_SPACED_ENDS}{_WIDE_ENDS}](?:"""
