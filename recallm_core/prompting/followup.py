@@ -55,7 +55,7 @@ _DEFINED = re.compile(  # "What is osmosis?": all of its subject, in a word
 )
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _ELIDED = re.compile(r"^(?:[ldcnsjmt]|qu)['\u2019](?=\w)", re.IGNORECASE)
-UNSPACED = re.compile(
+_UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 )
 _BACK_UNSPACED = re.compile(
@@ -97,7 +97,7 @@ def search_question(messages: Sequence[Mapping[str, Any]]) -> str:
 def is_followup(question: str) -> bool:
     """Returns whether a question leaves out what it is about, as far as its words show."""
     letters = sum(character.isalpha() for character in question)
-    unspaced = len(UNSPACED.findall(question))
+    unspaced = len(_UNSPACED.findall(question))
     if unspaced * 2 > letters:
         return unspaced <= _FEW_CHARACTERS or bool(_BACK_UNSPACED.search(question))
     words = _words(question)

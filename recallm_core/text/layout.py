@@ -44,7 +44,7 @@ _OPENERS = frozenset(
 """.split()  # noqa: SIM905
 )
 _CUE = re.compile(r"\d\d[.,]\d{3} --> ")
-UNSPACED = re.compile(
+_UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
 )
 _BEFORE_UNSPACED = "\u0dff"  # this saves time: few texts have anything behind it
@@ -292,7 +292,7 @@ def _is_full(run: Sequence[Line], number: int) -> bool:
 
 def _room_for(line: Line, following: Line) -> int:
     """The room that the next line's first word would have taken."""
-    if following.first[:1] > _BEFORE_UNSPACED and UNSPACED.match(following.first):
+    if following.first[:1] > _BEFORE_UNSPACED and _UNSPACED.match(following.first):
         return 3  # a character, and one that may not begin a line
     return len(following.first) + (not line.words.endswith("-"))
 
@@ -359,7 +359,7 @@ def _runs_on(run: Sequence[Line], number: int) -> bool:
 
 
 def _is_unspaced(line: Line, following: Line) -> bool:
-    return bool(UNSPACED.match(line.words[-1:]) and UNSPACED.match(following.first))
+    return bool(_UNSPACED.match(line.words[-1:]) and _UNSPACED.match(following.first))
 
 
 def _is_prose(line: Line) -> bool:

@@ -10,7 +10,7 @@ import regex
 
 _ARTICLES = frozenset(("a", "an", "the"))
 _WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|(?:(?![\p{Han}])[\w\p{M}])+")
-UNSPACED = regex.compile(r"[\p{Arabic}\p{Hebrew}]")  # small words are written onto the next one
+_UNSPACED = regex.compile(r"[\p{Arabic}\p{Hebrew}]")  # small words are written onto the next one
 
 
 def words_of(text: str) -> list[str]:
@@ -31,7 +31,7 @@ def contains(text: str, golds: Sequence[str]) -> bool:
 
 def _within(joined: str, gold: list[str]) -> bool:
     whole = " ".join(gold)
-    return bool(gold) and (whole if UNSPACED.search(whole) else f" {whole} ") in joined
+    return bool(gold) and (whole if _UNSPACED.search(whole) else f" {whole} ") in joined
 
 
 def exact(text: str, golds: Sequence[str]) -> bool:
