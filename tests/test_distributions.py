@@ -57,6 +57,7 @@ WITH_EXTRAS = {
 WITHOUT_NEEDS = {
     (f"{CORE}.evidence.reader", "torch"),  # plain arrays where it is missing
     (f"{CORE}.evidence.reader", "transformers"),
+    (f"{CORE}.models.adapters", "torch"),  # behind the reading of an adapter
     (f"{CORE}.models.create", "torch"),  # behind the import of transformers
     (f"{CORE}.documents.kinds.office", "openpyxl"),  # a file that is skipped, with the reason
     (f"{CORE}.documents.kinds.plain", "striprtf"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
+from recallm_core.inputs.extras import needs
 from recallm_core.inputs.model_files import read_json
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def read_adapter(folder: Path) -> Adapter:
         CheckpointError: A file is missing or damaged, or it is of a kind that can't be put into
             weights as scale * B @ A.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    with needs("local", "an adapter"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
     settings = read_json(folder / CONFIG)
     scale = _scale(settings, folder)

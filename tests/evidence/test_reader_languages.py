@@ -15,6 +15,7 @@ from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.reader import default_reader
 from recallm_core.evidence.reader_bias import ReaderScorer
 from recallm_core.evidence.reader_languages import LanguageGate, language_of
+from recallm_core.evidence.sentence_bias import ends_amid, starts_amid
 from recallm_core.evidence.sentence_scorer import SentenceScorer, log_softmax
 from recallm_core.prompting.recipe import trained_recipe
 from recallm_core.retrieval.embedding import default_embedder
@@ -146,6 +147,9 @@ def test_in_an_unread_answer_no_end_is_preferred():
     tokens = tuple(prompt.token_ids[run.first : run.first + len(run.starts)].tolist())
     span = ClosedSpan(tokens, ((0, 0),), "thinking")
     bias = prompt.evidence.bias("answer", (span,))
-    assert not bias.end_log_odds.any()
+    amid = ends_amid(FOREIGN["zh"], run)
+    assert 0 < amid.sum() < len(amid)
+    assert not bias.end_log_odds[~amid].any()
+    assert (bias.end_log_odds[amid] < 0).all()
     assert np.isfinite(bias.start_scores).all()
-    assert np.ptp(bias.start_scores) == 0
+    assert np.ptp(bias.start_scores[~starts_amid(FOREIGN["zh"], run)]) == 0
