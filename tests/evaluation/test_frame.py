@@ -220,6 +220,17 @@ def test_with_the_mask_every_span_is_verbatim(seed: int, opens: bool) -> None:
     assert all(text in PAGE.text for text in answer.quoted)
 
 
+def test_a_length_is_read_whole_whatever_a_recipe_packs() -> None:
+    llm = random_llm(seed=1)
+    small = RecaLLM(llm.tokenizer, llm.backend, replace(llm.recipe, pack_tokens=40))
+    long = sample(60)
+    read = [
+        ByRecall(model, "recall", GenerationParams(max_new_tokens=1), 0)([long])[0].prompt_tokens
+        for model in (llm, small)
+    ]
+    assert read[0] == read[1] > 100
+
+
 def test_without_the_mask_a_span_may_hold_anything() -> None:
     llm = scripted_llm("<|start_recall|>It opened in 1887.<|end_recall|></think>In 1887.")
     (answer,) = ByUnmasked(llm, "unmasked", GREEDY, 64)([sample(documents=(PAGE,))])

@@ -62,7 +62,10 @@ class _Base:
     ) -> None:
         self.name = name
         self._backend = WatchedBackend(llm.backend)
-        self._llm = RecaLLM(llm.tokenizer, self._backend, llm.recipe, name=llm.name)
+        whole = replace(
+            llm.recipe, pack_tokens=0
+        )  # what is measured is a length, not a choice of it
+        self._llm = RecaLLM(llm.tokenizer, self._backend, whole, name=llm.name)
         self._params = params
         self._thought = thought
         self._documents = documents or (lambda item: item.documents)
