@@ -62,9 +62,7 @@ class _Base:
     ) -> None:
         self.name = name
         self._backend = WatchedBackend(llm.backend)
-        whole = replace(
-            llm.recipe, pack_tokens=0
-        )  # what is measured is a length, not a choice of it
+        whole = replace(llm.recipe, pack_tokens=0)  # a length is measured
         self._llm = RecaLLM(llm.tokenizer, self._backend, whole, name=llm.name)
         self._params = params
         self._thought = thought
