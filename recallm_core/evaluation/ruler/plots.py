@@ -26,10 +26,10 @@ from recallm_core.evaluation.ruler.report import (
 
 def draw(rows: Sequence[Row], folder: Path) -> list[str]:
     """Draws what there are rows for; returns the names of the files."""
-    pictures = [("lengths.png", _lengths(rows))]
-    if with_depth(rows):
-        pictures.append(("depth.png", _depth(rows)))
     with mpl.rc_context(STYLE):
+        pictures = [("lengths.png", _lengths(rows))]
+        if with_depth(rows):
+            pictures.append(("depth.png", _depth(rows)))
         for name, figure in pictures:
             figure.savefig(folder / name, dpi=130)
     return [name for name, _ in pictures]

@@ -19,12 +19,12 @@ from recallm_core.evaluation.thought.report import dose_tokens, gaps, lengths, t
 
 def draw(rows: Sequence[Row], folder: Path) -> list[str]:
     """Draws what there are rows for; returns the names of the files."""
-    pictures = [("conditions.png", _conditions(rows))]
-    if len(lengths(rows)) > 1:
-        pictures.append(("gap.png", _gap(rows)))
-    if any(is_dose(row["task"]) for row in rows):
-        pictures.append(("dose.png", _dose(rows)))
     with mpl.rc_context(STYLE):
+        pictures = [("conditions.png", _conditions(rows))]
+        if len(lengths(rows)) > 1:
+            pictures.append(("gap.png", _gap(rows)))
+        if any(is_dose(row["task"]) for row in rows):
+            pictures.append(("dose.png", _dose(rows)))
         for name, figure in pictures:
             figure.savefig(folder / name, dpi=130)
     return [name for name, _ in pictures]
