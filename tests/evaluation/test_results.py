@@ -18,7 +18,7 @@ from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
-FROM_ROWS = ("cited.md", "long_contexts.md", "packing.md")
+FROM_ROWS = ("cited.md", "long_contexts.md", "mini.md", "packing.md")
 NAMES = {
     "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
     "SmolLM2-135M-Instruct": "smollm2-135m-instruct",
@@ -71,6 +71,27 @@ def test_the_readmes_table_of_cited_answers(model: str, suite: str) -> None:
     table = readme().partition("Measured on 100 held-out questions")[2]
     table = table[table.index(model) :]
     assert line in table[: table.index("\n\nSo ")]
+
+
+def test_the_readmes_lines_of_the_shipped_model() -> None:
+    rows = [row for row in stored("mini.recallm-mini") if row["answerable"]]
+
+    def shown(suite: str, way: str, name: str, count: int) -> str:
+        some = [row for row in rows if row["suite"] == suite and row["condition"] == way]
+        assert len(some) == count
+        value = mean(some, name)
+        assert value is not None
+        return f"{value.mean:.2f}"
+
+    ways = ("constraint, prior reader", "heuristic")
+    easy, plain = (shown("easy", way, "em", 60) for way in ways)
+    ours, heuristic = (
+        ", ".join(shown("nq", way, name, 200) for name in ("f1", "hit")) for way in ways
+    )
+    (line,) = (line for line in readme().splitlines() if "60 easy questions" in line)
+    assert f"| {easy} ({plain}) |" in line
+    (line,) = (line for line in readme().splitlines() if "200 Natural Questions" in line)
+    assert f"| {ours} ({heuristic}) |" in line
 
 
 def test_the_readmes_line_of_ruler() -> None:
