@@ -43,6 +43,8 @@ def check_model(header: GgufHeader, files: int) -> None:
             "one folder under the names that they were made with (…-00001-of-00002.gguf), or join "
             "them: llama-gguf-split --merge FIRST OUT"
         )
+    if not header.tensors:
+        raise DamageError("it holds no weights; a file of a vocabulary alone is no model")
     _check_counts(header)
     _check_tokens(header)
 

@@ -112,6 +112,7 @@ def test_each_fault_is_named(data: bytes, tmp_path: Path) -> None:
         "is of type 77": patched(
             data, key("llama.block_count") + u32(4), key("llama.block_count") + u32(77)
         ),
+        "holds no weights": data[:8] + u64(0) + data[16:],
         "axes": patched(data, width, key("token_embd.weight") + u32(9)),
     }
     for message, content in cases.items():
@@ -234,8 +235,10 @@ def test_numbers_of_every_width_are_read(tmp_path: Path) -> None:
     for name in ("context_length", "embedding_length", "block_count"):
         writer.add_uint32(f"llama.{name}", 1)
     writer.add_array("tokenizer.ggml.tokens", ["a", "é"])
+    writer.add_tensor("token_embd.weight", np.zeros((2, 1), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
     writer.close()
     header = read_header(path)
     assert [header.number(f"x.{n}") for n in ("uint8", "int64")] == [0, 5]
