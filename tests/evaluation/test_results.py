@@ -18,7 +18,7 @@ from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
-FROM_ROWS = ("cited.md", "long_contexts.md", "mini.md", "packing.md")
+FROM_ROWS = ("cited.md", "long_contexts.md", "mini.md", "packing.md", "trained.md")
 NAMES = {
     "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
     "SmolLM2-135M-Instruct": "smollm2-135m-instruct",
@@ -92,6 +92,20 @@ def test_the_readmes_lines_of_the_shipped_model() -> None:
     assert f"| {easy} ({plain}) |" in line
     (line,) = (line for line in readme().splitlines() if "200 Natural Questions" in line)
     assert f"| {ours} ({heuristic}) |" in line
+
+
+def test_what_the_readme_says_of_a_trained_model() -> None:
+    trained, prompted = (
+        mean([r for r in stored(name) if (r["suite"], r["condition"]) == ("nq", way)], "f1")
+        for name, way in (
+            ("cited.smollm2-135m-trained", "free/reader"),
+            ("cited.smollm2-135m-instruct", "first"),
+        )
+    )
+    assert trained is not None
+    assert prompted is not None
+    assert trained.mean > 4 * prompted.mean
+    assert "four times the F1 on Natural" in readme()
 
 
 def test_the_readmes_line_of_ruler() -> None:
