@@ -11,16 +11,12 @@ import regex
 from numpy.typing import NDArray
 
 from recallm_core.text.folding import fold
+from recallm_core.text.lexical import UNSPACED
 
 Ints = NDArray[np.int64]
 
-# Scripts written without spaces, where each character is a word: Thai, Lao, Burmese, Khmer, kana,
-# Han (with extensions).
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_LETTER = rf"[[\p{{L}}\p{{M}}\p{{Nl}}\u00ad\u200c\u200d\u2060\ufeff]--[{_UNSPACED}]]"
+# In scripts written without spaces each character is a word.
+_LETTER = rf"[[\p{{L}}\p{{M}}\p{{Nl}}\u00ad\u200c\u200d\u2060\ufeff]--[{UNSPACED}]]"
 _RAISED = r"\u00b2\u00b3\u00b9\u2070\u2074-\u2079"
 _APOSTROPHES = "'\u2019\u02bc"
 
@@ -31,7 +27,7 @@ _APOSTROPHES = "'\u2019\u02bc"
 _WORD = regex.compile(
     rf"""(?V1m)((?=[\p{{L}}\p{{Nl}}]){_LETTER}++(?:[{_APOSTROPHES}]{_LETTER}++)*
     |\d++(?:[.,:/\u066b\u066c]\d++)*
-    |[{_UNSPACED}]\p{{M}}*
+    |[{UNSPACED}]\p{{M}}*
     |[%\u2030\u00b0\u2264\u2265\u2260\u2248\u00b1\u00d7\u00f7\u221a\u221e\u00a7\p{{Sc}}]
     |(?<!^[ \t>]*)[<>](?=\s?\d)
     |(?<![\w)\].,%])[\-\u2212\u2013](?=\.?\d)

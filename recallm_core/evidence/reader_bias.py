@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -211,9 +211,6 @@ class ReaderEvidence:
         self._ends = np.concatenate(
             [np.empty(0), *(_sentence_ends(scorer.spans[run.passage], run) for run in places.runs)]
         )
-        texts = [places.passages[run.passage].text for run in places.runs]
-        self._amid_starts = _joined(map(starts_amid, texts, places.runs))
-        self._amid_ends = _joined(map(ends_amid, texts, places.runs))
 
     @property
     def start_scores(self) -> Floats32:
@@ -258,13 +255,13 @@ class ReaderEvidence:
             stop = at + len(run.starts)
             can_start, can_end = places.can_start[at:stop], places.can_end[at:stop]
             tilt, odds = _within(run, evidence, readings, can_start, can_end)
+            text = places.passages[run.passage].text
+            tilt[starts_amid(text, run)] += WITHIN_EVIDENCE
+            odds[ends_amid(text, run)] = -MOST_ODDS
             starts.append(tilt)
             ends.append(odds)
             at = stop
-        tilts, closing = np.concatenate(starts), np.concatenate(ends)
-        tilts[self._amid_starts] += WITHIN_EVIDENCE
-        closing[self._amid_ends] = -MOST_ODDS
-        return SpanBias(STRENGTH * tilts, STRENGTH * closing)
+        return SpanBias(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
 
     def _another(self, evidence: Sequence[Range]) -> float:
         """Log odds that another quote is needed, once something was recalled.
@@ -292,10 +289,6 @@ def reader(passages: Sequence[Passage]) -> Scorer:
     texts, titles = [p.text for p in passages], [p.title for p in passages]
     scorer = ReaderScorer(sentence_scorer(passages), default_reader(), texts, titles)
     return partial(ReaderEvidence, scorer)
-
-
-def _joined(parts: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    return np.concatenate([np.empty(0, dtype=np.bool_), *parts])
 
 
 def _best(reading: Reading, tokens: NDArray[np.bool_]) -> float:

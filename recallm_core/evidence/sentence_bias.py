@@ -56,21 +56,13 @@ def _breaks(text: str) -> NDArray[np.bool_]:
     return breaks
 
 
-def _sum_of(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The sums of two lists of counts; what the shorter one lacks is 0."""
-    total = np.zeros(max(len(one), len(other)), dtype=np.int64)
-    total[: len(one)] += one
-    total[: len(other)] += other
-    return total
-
-
 class SentenceMap:
     """Which sentence each token of the runs begins in, and whether at its beginning."""
 
     def __init__(self, places: Places, scorer: SentenceScores) -> None:
         self.scorer = scorer
         which, tilts = [np.empty(0, dtype=np.int64)], [np.empty(0)]
-        self._sizes: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # tokens, by sentence
+        self._inside = [np.empty(0, dtype=np.int64)]  # the sentences of the tokens that are in one
         for run in places.runs:
             first, begins = scorer.begins[run.passage]
             visible = first_visible(places.passages[run.passage].text, run.starts)
@@ -80,7 +72,7 @@ class SentenceMap:
                 continue
             sentence = np.maximum(np.searchsorted(begins, visible, side="right") - 1, 0)
             which.append(sentence + first)
-            self._sizes = _sum_of(self._sizes, np.bincount(which[-1]))
+            self._inside.append(which[-1])
             text = places.passages[run.passage].text
             inside = np.where(_breaks(text)[visible], AT_A_BREAK, WITHIN_SENTENCE)
             inside[starts_amid(text, run)] = NO_SENTENCE
@@ -108,7 +100,8 @@ class SentenceMap:
         """How many of some sentences, from the first on, fit the room for quotes."""
         if self._room is None:
             return len(sentences)
-        tokens = np.cumsum([self._sizes[n] if n < len(self._sizes) else 0 for n in sentences])
+        sizes = np.bincount(np.concatenate(self._inside))
+        tokens = np.cumsum([sizes[n] if n < len(sizes) else 0 for n in sentences])
         return int(np.searchsorted(tokens, self._room, side="right"))
 
     def scores_by_rank(self, question: str, rank: int) -> Floats:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recallm_core.errors import CheckpointError
+from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.model_files import read_json
+
+_PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -54,10 +58,16 @@ def dtype_name(folder: Path) -> str:
     """Returns the precision in which a checkpoint's configuration says that it was saved.
 
     Raises:
-        CheckpointError: The configuration can't be read.
+        CheckpointError: The configuration can't be read, or names no precision of weights.
     """
     config = read_config(folder)
-    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if name not in _PRECISIONS:
+        raise CheckpointError(
+            f"{folder / 'config.json'} says that its weights are {shown(name)}, expected one of "
+            f"{', '.join(_PRECISIONS)}; get the checkpoint again"
+        )
+    return str(name)
 
 
 def _count(folder: Path, name: str) -> int | None:

@@ -144,9 +144,9 @@ class PromptBuilder:
         if messages_too:
             _refuse_message_ids(passages)
             quotable += [turn["content"] for turn in turns if turn["role"] == "user"]
-        suffix = self._wording.free_suffix(quotable)
-        scope = Scope(None if settings.recall_in == "none" else suffix, messages_too)
         wording = Wording(self.tokenizer, recipe)
+        suffix = wording.free_suffix(quotable)
+        scope = Scope(None if settings.recall_in == "none" else suffix, messages_too)
         rendered, fields = wording.render(turns, passages, scope, output)
         encoded = encode_pieces(fields.split(rendered), settings.boundary, self._cache)
         runs, bits = copyable_runs(encoded.places)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.errors import CheckpointError
-from recallm_core.inputs.model_config import context_length, eos_ids, read_config, vocab_size
+from recallm_core.inputs.model_config import (
+    context_length,
+    dtype_name,
+    eos_ids,
+    read_config,
+    vocab_size,
+)
 
 _PLAIN = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -97,3 +103,14 @@ def test_the_context_length_is_what_the_model_or_its_text_model_attends_to(tmp_p
     assert context_length(tmp_path) == 8192
     write(tmp_path, "config.json", {"max_position_embeddings": None})
     assert context_length(tmp_path) is None
+
+
+def test_the_precision_of_weights_is_one_of_torchs_and_nothing_else_of_it(tmp_path: Path) -> None:
+    write(tmp_path, "config.json", {"torch_dtype": "bfloat16"})
+    assert dtype_name(tmp_path) == "bfloat16"
+    write(tmp_path, "config.json", {})
+    assert dtype_name(tmp_path) == "float32"
+    for name in ("load", "int8", "__dict__", ["float32"], {"a": 1}, 16):
+        write(tmp_path, "config.json", {"dtype": name})
+        with pytest.raises(CheckpointError, match="expected one of float32"):
+            dtype_name(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.text.layout import read_layout
+from recallm_core.text.layout import _paragraphs, _paragraphs_by_any_break, read_layout
 from recallm_core.text.lexical import sentences, terms, units
 
 WORDS = st.sampled_from(
@@ -288,3 +288,8 @@ def test_sentences_reach_over_lines_and_their_marks(text: str, expected: list[st
 )  # fmt: skip
 def test_what_ends_a_sentence(text: str, expected: list[str]) -> None:
     assert shown(text) == expected
+
+
+@given(st.text(st.sampled_from("ab. \t\n\r\x0b\u2028\u3000>-"), max_size=40))
+def test_lines_are_found_alike_whatever_breaks_there_may_be(text: str) -> None:
+    assert list(_paragraphs(text)) == list(_paragraphs_by_any_break(text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,16 @@ def _parts(parts: Callable[[Sequence[Row], dict[str, Any]], list[str]]) -> Make:
     return make
 
 
+def _by_suite_and_way(rows: Sequence[Row]) -> ItemsView[tuple[str, str], list[Row]]:
+    return group_by(rows, lambda row: (row["suite"], row["condition"])).items()
+
+
 def _citation_table(runs: Runs, about: dict[str, Any]) -> str:
     """One table of all models: a line for each suite and way."""
     body = [
         [model, suite, way, str(len(rows)), *_cells(rows)]
         for model, all_rows in runs
-        for (suite, way), rows in group_by(
-            all_rows, lambda row: (row["suite"], row["condition"])
-        ).items()
+        for (suite, way), rows in _by_suite_and_way(all_rows)
     ]
     return table(["model", "suite", "way", "n", _OF_GIVEN, *_CITED, *_PLAIN], body)
 
@@ -107,10 +109,9 @@ def _mini_table(runs: Runs, about: dict[str, Any]) -> str:
     body = [
         [model, suite, condition, str(len(rows)), *(share(mean(rows, m)) for m in _MINI.values())]
         for model, all_rows in runs
-        for (suite, condition), rows in group_by(
-            [row for row in all_rows if row["answerable"]],
-            lambda row: (row["suite"], row["condition"]),
-        ).items()
+        for (suite, condition), rows in _by_suite_and_way(
+            [row for row in all_rows if row["answerable"]]
+        )
     ]
     return table(["model", "suite", "condition", "n", *_MINI], body)
 
