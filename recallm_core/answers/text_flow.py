@@ -14,9 +14,10 @@ class TextFlow:
     """Text of one section on its way out: outer white space and a prefix dropped, stops found.
 
     What may still turn out to be trailing white space, the prefix of a line or a stop string is
-    held back. A ``closing`` mark ends the text as well, but where a word is set in such marks. With ``ends_loops`` words that go round in circles end the text, and their last turn
-    is left out. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps
-    them apart from the words around them.
+    held back. A ``closing`` mark ends the text as well, but where a word is set in such marks. With
+    ``ends_loops`` words that go round in circles end the text, and their last turn is left out.
+    Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps them apart from
+    the words around them.
     """
 
     prefix: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_a_closing_mark_ends_the_words_before_it(words: str, ending: str, rest: 
 @given(text=st.text('ab "\\(.\n', max_size=24), cuts=st.sets(st.integers(1, 23), max_size=4))
 def test_pieces_end_where_the_whole_does(text: str, cuts: set[int]) -> None:
     edges = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(edges)]
     assert let_through(*pieces) == let_through(text)
 
 
