@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from recallm_core.answers.loops import KEPT, is_loop, turn_length
 
+_OPENERS = "([{<=:"  # what stands before a mark that opens words, and isn't white space
+
 
 @dataclass(slots=True)
 class TextFlow:
@@ -86,8 +88,8 @@ class TextFlow:
     def _find_closing(self, piece: str) -> None:
         """Ends the text at a closing mark; ``piece`` is what ``held`` ends with.
 
-        Behind white space or a bracket the mark opens words of its own, which the next one closes;
-        behind a backslash it is a character like others.
+        Behind white space, a bracket, a colon or an equals sign the mark opens words of its own,
+        which the next one closes; behind a backslash it is a character like others.
         """
         if not self.closing:
             return
@@ -95,7 +97,7 @@ class TextFlow:
             before, self.before = self.before, character
             if character != self.closing or before == "\\":
                 continue
-            if not self.inside and before.strip("([") and not before.isspace():
+            if not self.inside and before.strip(_OPENERS) and not before.isspace():
                 self.held = self.held[: len(self.held) - (len(piece) - at)]
                 self.stopped = True
                 return

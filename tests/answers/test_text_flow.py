@@ -44,6 +44,9 @@ def test_pieces_end_where_the_whole_does(text: str, cuts: set[int]) -> None:
         (r'The song \"Help\" by them" and', r"The song \"Help\" by them"),
         ('"Help", a song" and', '"Help", a song'),
         ("It isn't so\"", "It isn't so"),
+        ('<a href="x">"', '<a href="x">'),
+        ('{"year":"1889"}" or so', '{"year":"1889"}'),
+        ('In 1889," it says', "In 1889,"),
     ],
 )
 def test_words_in_marks_of_their_own_end_nothing(output: str, text: str) -> None:
