@@ -19,7 +19,13 @@ from recallm_core.evaluation.cited.policies import ByPolicy
 from recallm_core.evaluation.cited.run import Answers, ask_all
 from recallm_core.evaluation.cited.scores import answer_scores
 from recallm_core.evaluation.frame.statistics import difference_of
-from recallm_core.prompting.recipe import SYSTEM_PROMPTED, SYSTEM_TRAINED, Recipe
+from recallm_core.prompting.recipe import (
+    IN_MARKS,
+    LEAD_IN,
+    SYSTEM_PROMPTED,
+    SYSTEM_TRAINED,
+    Recipe,
+)
 from recallm_core.train.tasks.datasets import data_folder
 
 SHIPPED = "shipped"
@@ -33,7 +39,9 @@ WORDINGS = {
     "one sentence": {"system": PLAIN},
     "short": {"system": SHORT},
     "as for trained models": {"system": LONG},
-    "question again": {"system": SYSTEM_PROMPTED, "lead_in": "\n\nTo the question, in short:"},
+    "question again": {"lead_in": "\n\nTo the question, in short:", "lead_out": ""},
+    "in marks": {"lead_in": IN_MARKS[0], "lead_out": IN_MARKS[1]},
+    "without marks": {"lead_in": LEAD_IN, "lead_out": ""},
 }
 COLUMNS = ("cited", "hit", "right", "f1", "words", "cpu_seconds")
 

@@ -8,21 +8,25 @@ from dataclasses import dataclass
 
 from recallm_core.answers.loops import KEPT, is_loop, turn_length
 
+_OPENERS = "([{<=:"  # what stands before a mark that opens words, and isn't white space
+
 
 @dataclass(slots=True)
 class TextFlow:
     """Text of one section on its way out: outer white space and a prefix dropped, stops found.
 
     What may still turn out to be trailing white space, the prefix of a line or a stop string is
-    held back. With ``ends_loops`` words that go round in circles end the text, and their last turn
-    is left out. Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps
-    them apart from the words around them.
+    held back. A ``closing`` mark ends the text as well, but where a word is set in such marks. With
+    ``ends_loops`` words that go round in circles end the text, and their last turn is left out.
+    Where quotes come by the rules and not by the model's own hand, ``spaced`` keeps them apart from
+    the words around them.
     """
 
     prefix: str = ""
     stop: tuple[str, ...] = ()
     spaced: bool = False
     ends_loops: bool = False
+    closing: str = ""
     length: int = 0  # characters let through, quotes included
     held: str = ""
     begun: bool = False
@@ -32,6 +36,8 @@ class TextFlow:
     quoted: bool = False  # whether a quote came after it
     taken: str = ""  # the last words, since the last quote
     turning: int = 0  # characters at the end that may be the last turn of a loop
+    before: str = ""  # the last character, as far as the closing mark has to know
+    inside: bool = False  # whether it stands in marks of its own
 
     def text(self, piece: str) -> str:
         """Takes a piece of the model's own words and returns what can be let through."""
@@ -41,6 +47,7 @@ class TextFlow:
         if not self.begun:
             self.held = self.held.lstrip()
         whole = len(self.held)
+        self._find_closing(piece)
         self._find_stop()
         if self.ends_loops:
             self._find_loop(piece[: len(piece) - (whole - len(self.held))])
@@ -77,6 +84,24 @@ class TextFlow:
         if places:
             self.held = self.held[: min(places)]
             self.stopped = True
+
+    def _find_closing(self, piece: str) -> None:
+        """Ends the text at a closing mark; ``piece`` is what ``held`` ends with.
+
+        Behind white space, a bracket, a colon or an equals sign the mark opens words of its own,
+        which the next one closes; behind a backslash it is a character like others.
+        """
+        if not self.closing:
+            return
+        for at, character in enumerate(piece):
+            before, self.before = self.before, character
+            if character != self.closing or before == "\\":
+                continue
+            if not self.inside and before.strip(_OPENERS) and not before.isspace():
+                self.held = self.held[: len(self.held) - (len(piece) - at)]
+                self.stopped = True
+                return
+            self.inside = not self.inside
 
     def _find_loop(self, piece: str) -> None:
         """Cuts off the last turn of a loop; ``piece`` is what ``held`` ends with."""

@@ -159,6 +159,8 @@ class TraceParser:
             return events
         if effect is Effect.LED_IN:
             self._follow_section()
+            if self._section == "answer" and spec.grammar is None:
+                self._flows["answer"].closing = self._prompt.recipe.lead_out
             return []
         if effect in (Effect.CALL_OPENED, Effect.CALL, Effect.CALL_CLOSED):
             return self._take_call(token, effect)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from recallm_core.prompting.recipe import Recipe, prompted_recipe
+from recallm_core.prompting.recipe import LEAD_IN, Recipe, prompted_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 THINKING = ("<think>", "</think>")
@@ -40,6 +40,7 @@ class Family:
             template refuses one, they stand in the first user turn.
         switches: What its template is told.
         sampling: Defaults that its makers advise, and strings that end an answer.
+        in_marks: Whether its models close the quotation mark that an answer begins behind.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Family:
     system_turn: bool = True
     switches: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    in_marks: bool = True
 
 
 def _sampling(temperature: float, top_p: float | None = None, **more: Any) -> dict[str, Any]:
@@ -116,6 +118,7 @@ BASE = Family(
     "base",
     switches={"chat_template": PLAIN},
     sampling={"stop": ("\nQuestion:", "\n\n", "\n<document")},
+    in_marks=False,
 )
 """A model without a chat template."""
 
@@ -165,6 +168,8 @@ def recipe_of(family: Family) -> Recipe:
     """Returns the recipe of a prompted model of a family."""
     opened, closed = family.thinks or ("", "")
     base = prompted_recipe(think_open=opened, think_close=closed)
+    if not family.in_marks:
+        base = replace(base, lead_in=LEAD_IN, lead_out="")
     return replace(base, sampling={**base.sampling, **family.sampling})
 
 

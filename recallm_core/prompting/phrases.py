@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recallm_core.evidence.reader_languages import language_of
-from recallm_core.prompting.recipe import ABSTAIN, LEAD_IN, Recipe
+from recallm_core.prompting.recipe import ABSTAIN, IN_MARKS, LEAD_IN, Recipe
 
 PHRASES = {
     "ar": ("إجابة قصيرة:", "الوثائق لا تذكر ذلك."),
@@ -39,8 +39,8 @@ def in_language_of(question: str, recipe: Recipe) -> Recipe:
     if phrases is None:
         return recipe
     lead_in, none = phrases
-    if recipe.lead_in == LEAD_IN:
-        recipe = replace(recipe, lead_in=f"\n\n{lead_in}")
+    if (recipe.lead_in, recipe.lead_out) in (IN_MARKS, (LEAD_IN, "")):
+        recipe = replace(recipe, lead_in=f"\n\n{lead_in}", lead_out="")
     if recipe.abstain == (ABSTAIN,):
         recipe = replace(recipe, abstain=(none, ABSTAIN))
     return recipe

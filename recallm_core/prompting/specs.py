@@ -65,6 +65,7 @@ class SpecMaker:
         self._think_close = self._tag(recipe.think_close) if recipe.think_close else None
         self._grammars: GrammarEngine | None = None
         self._sentence_tokens: SentenceTokens | None = None
+        self._endings: dict[str, frozenset[int]] = {"": frozenset()}
         self._marks("")
 
     def _tag(self, mark: str) -> Tag:
@@ -124,10 +125,11 @@ class SpecMaker:
         """
         if params.evidence == "first":
             lead_in = recipe.lead_in if grammar is None else "\n"
+            ending = recipe.lead_out if grammar is None else ""
             return EvidenceRules(
                 "first",
                 tuple(self._cache.tokens(lead_in).ids.tolist()),
-                blank=self._sentences().blank,
+                blank=self._sentences().blank | self._beginning_with(ending),
                 room=params.max_new_tokens * 5 // 8,  # marks and words need the rest
             )
         if params.evidence != "required":
@@ -143,6 +145,16 @@ class SpecMaker:
             abbreviations=sets.abbreviations,
             abstain=tuple(tuple(self._cache.tokens(text).ids.tolist()) for text in spelled),
         )
+
+    def _beginning_with(self, mark: str) -> frozenset[int]:
+        """The tokens that would end the words of an answer before there is one; none for ""."""
+        if mark not in self._endings:
+            self._endings[mark] = frozenset(
+                i
+                for i in range(self._tokenizer.vocab_size)
+                if (self._tokenizer.token_bytes(i) or b"").lstrip().startswith(mark.encode())
+            )
+        return self._endings[mark]
 
     def _sentences(self) -> SentenceTokens:
         """The tokens that end sentences, looked up when they are first needed."""

@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from recallm_core.backends import GenerationRequest, Sampling
 from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.decoding.constraint import ConstraintRules, Prior, build_index
+from recallm_core.decoding.evidence_policy import EvidenceRules
 from recallm_core.decoding.spec import ConstraintSpec, Tag, hash_tokens
 
 VOCAB, WORDS = 300, 280
 OPEN, CLOSE, THINK, EOS = 290, 291, 292, 299
+POLICIES = {
+    "first": EvidenceRules("first", (WORDS, WORDS + 1), frozenset(range(0, 40)), least=2),
+    "required": EvidenceRules("required", ends=frozenset(range(0, 60)), patience=9),
+}
 
 
 class Kit:
@@ -25,6 +30,7 @@ class Kit:
 
     vocab, words = VOCAB, WORDS
     open, close, think, eos = OPEN, CLOSE, THINK, EOS
+    policies = POLICIES
 
     def __init__(self) -> None:
         self._models: dict[tuple[Any, ...], Any] = {}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from recallm_core.answers.trace import AnswerDelta
 from recallm_core.backends import GenerationRequest
 from recallm_core.decoding.constraint import ConstraintRules
 from recallm_core.decoding.evidence_policy import EvidenceRules, OwnWords, SentenceTokens
@@ -29,6 +30,7 @@ KINDS = {
     "prompted": Recipe(),
     "thinking": Recipe(think_open="<think>", think_close="</think>"),
     "trained": trained_recipe(),
+    "in marks": Recipe(lead_in='\n\nShort answer: "', lead_out='"'),
 }
 SCHEMA = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -62,6 +64,47 @@ def test_first_forces_evidence_that_the_model_did_not_open() -> None:
     assert [span.section for span in found.trace.spans] == ["evidence"]
     (span,) = found.trace.spans
     assert (span.document_id, span.start, span.end) in whole_sentences()
+
+
+def test_the_mark_that_the_lead_in_opens_ends_the_answer() -> None:
+    script = '<recall>The pier was built in 1889.</recall>In 1889" is what they say.'
+    plain = answer(script, evidence="first")
+    assert plain.text == 'In 1889" is what they say.'
+    marked = answer(script, recipe=KINDS["in marks"], evidence="first")
+    assert (marked.text, marked.finish_reason) == ("In 1889", "stop")
+    (citation,) = marked.citations
+    assert marked.text[citation.answer_start : citation.answer_end] == "In 1889"
+    assert marked.usage.answer_tokens < plain.usage.answer_tokens
+
+
+@pytest.mark.parametrize("script", ['"', ' "', '""', '"In 1889"'])
+def test_the_mark_can_not_end_an_answer_before_its_words(script: str) -> None:
+    marked = answer(script, recipe=KINDS["in marks"], evidence="first")
+    assert marked.text.strip('" ')
+
+
+def test_a_streamed_answer_ends_at_the_mark_too() -> None:
+    script = '<recall>The pier was built in 1889.</recall>The pier "West" dates from 1889" or so'
+    llm = scripted_llm(script, recipe=KINDS["in marks"])
+    events = list(llm.stream("When was the pier built?", DOCUMENTS, evidence="first"))
+    streamed = "".join(event.text for event in events if isinstance(event, AnswerDelta))
+    assert streamed == events[-1].answer.text == 'The pier "West" dates from 1889'
+
+
+@pytest.mark.parametrize("policy", ["required", "free"])
+def test_where_no_lead_in_stands_a_mark_ends_nothing(policy: str) -> None:
+    script = 'In "1889" <recall>The pier was built in 1889.</recall> or "later".'
+    marked = answer(script, recipe=KINDS["in marks"], evidence=policy)
+    assert marked.text == answer(script, evidence=policy).text
+    assert '"later"' in marked.text
+
+
+def test_json_has_marks_of_its_own() -> None:
+    script = '<recall>The pier was built in 1889.</recall>{"year": 1889}'
+    llm = scripted_llm(script, recipe=KINDS["in marks"])
+    asked = [{"role": "user", "content": "When was the pier built?"}]
+    found = llm.chat(asked, DOCUMENTS, response_schema=SCHEMA)
+    assert found.text.replace(" ", "") == '{"year":1889}'
 
 
 def test_first_has_words_after_its_evidence_even_where_the_model_wants_to_end() -> None:

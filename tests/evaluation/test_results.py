@@ -12,6 +12,7 @@ import pytest
 from recallm_core.evaluation.frame.compact import compact, pack
 from recallm_core.evaluation.frame.pages import main, with_fresh_blocks
 from recallm_core.evaluation.frame.results import mean, read_run, values
+from recallm_core.evaluation.frame.statistics import difference_of
 from recallm_core.evaluation.rows import Row, RunError
 from recallm_core.evaluation.ruler.report import task_means
 from recallm_core.evaluation.ruler.tasks import TASKS
@@ -22,6 +23,13 @@ FROM_ROWS = ("cited.md", "long_contexts.md", "mini.md", "packing.md", "trained.m
 NAMES = {
     "Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b-instruct",
     "SmolLM2-135M-Instruct": "smollm2-135m-instruct",
+}
+IN_MARKS = {
+    "Qwen": (
+        "cited.qwen2.5-coder-0.5b-instruct",
+        "cited.qwen2.5-coder-0.5b-q4_k_m.gguf-in-marks",
+    ),
+    "SmolLM2": ("cited.smollm2-135m-instruct", "cited.smollm2-135m-q4_1.gguf-in-marks"),
 }
 SUITES = {"Natural Questions": "nq", "SQuAD 2.0": "squad2"}
 
@@ -71,6 +79,36 @@ def test_the_readmes_table_of_cited_answers(model: str, suite: str) -> None:
     table = readme().partition("Measured on 100 held-out questions")[2]
     table = table[table.index(model) :]
     assert line in table[: table.index("\n\nSo ")]
+
+
+def pairs_in_marks(model: str, file: str, name: str, *suites: str) -> list[tuple[float, float]]:
+    """A score of answers inside quotation marks, and of those to the same questions before."""
+    before = {(r["suite"], r["id"]): r for r in stored(model) if r["condition"] == "first"}
+    rows = [r for r in stored(file) if r["condition"] == "first" and r["suite"] in suites]
+    return [(r["scores"][name], before[r["suite"], r["id"]]["scores"][name]) for r in rows]
+
+
+def test_what_is_said_of_answers_inside_quotation_marks() -> None:
+    page = " ".join((RESULTS / "cited.md").read_text("utf-8").split())
+    for label, suites in (*((k, (v,)) for k, v in SUITES.items()), ("both", ("nq", "squad2"))):
+        for name, (model, file) in IN_MARKS.items():
+            gap = difference_of(pairs_in_marks(model, file, "f1", *suites))
+            assert gap is not None
+            told = f"{gap.second:.2f} to {gap.first:.2f}"
+            within = f"{gap.gap.mean:+.2f}, {gap.gap.low:+.2f} to {gap.gap.high:+.2f}"
+            assert f"{name}, {label}: {told} ({within})" in page
+    f1, right = (
+        difference_of(pairs_in_marks(*IN_MARKS["Qwen"], name, "nq", "squad2"))
+        for name in ("f1", "right")
+    )
+    assert f1 is not None
+    assert right is not None
+    assert f1.gap.low > 0
+    assert right.gap.low < 0 < right.gap.high
+    count = len(stored(IN_MARKS["Qwen"][1]))
+    told = f"F1 of {f1.first:.2f} instead of {f1.second:.2f} on {count} of the same questions"
+    also = f"about as many are right ({right.first:.2f}, before {right.second:.2f})"
+    assert f"{told}, {also}" in " ".join(readme().split())
 
 
 def test_the_readmes_lines_of_the_shipped_model() -> None:

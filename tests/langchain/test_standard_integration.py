@@ -12,7 +12,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_recallm import ChatRecaLLM
+from langchain_recallm import ChatRecaLLM, message_citations
+from recallm_core.prompting.recipe import Recipe, prompted_recipe
 from recallm_core.testing import scripted_llm
 
 ARGUMENTS = {
@@ -49,6 +50,11 @@ def _script(prompt: str) -> str:
     return f"{thought}<tool_call>\n{text}\n</tool_call>"
 
 
+def _wordy_script(prompt: str) -> str:
+    """The same by a model that opens no quote, as prompted ones don't."""
+    return re.sub(r"<\|start_recall\|>.*?<\|end_recall\|>", "it", _script(prompt))
+
+
 class _Suite(ChatModelIntegrationTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -81,6 +87,32 @@ class TestScripted(_Suite):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"model": scripted_llm(_script)}
+
+
+class TestRequired(TestScripted):
+    """A prompted model's default: a quote is forced into what it says, or stands before JSON."""
+
+    recipe = Recipe(think_open="<think>", think_close="</think>")
+    policy = "required"
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": scripted_llm(_wordy_script, recipe=self.recipe)}
+
+    def test_answers_are_cited(self, model: Any) -> None:
+        assert model.llm.recipe.policy == self.policy
+        message = model.invoke("What is the ferry's port?")
+        (citation,) = message_citations(message)
+        assert citation["cited_text"] in "What is the ferry's port?"
+        assert citation["extras"]["document_id"] == "message:0"
+
+
+@pytest.mark.slow
+class TestFirst(TestRequired):
+    """The same with its evidence before the answer, whose words stand in marks."""
+
+    recipe = prompted_recipe(think_open="<think>", think_close="</think>", prior="none")
+    policy = "first"
 
 
 @pytest.mark.slow

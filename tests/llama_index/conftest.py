@@ -24,6 +24,7 @@ from llama_index.core.schema import (
 )
 
 from llama_index_recallm import RecaLLM, RecaLLMSynthesizer
+from recallm_core.prompting.recipe import Recipe
 from recallm_core.testing import scripted_llm
 
 FERRY = "The ferry leaves Port Hallow at 9:30. A ticket costs 14 euros."
@@ -34,6 +35,8 @@ SCRIPT = (
     "It leaves at <|start_recall|>9:30<|end_recall|>; leave is 16 weeks."
 )
 QUESTION = "When does it leave, and how long is leave?"
+REQUIRED = Recipe(think_open="<think>", think_close="</think>", sampling={"temperature": 0.0})
+"""Of prompted models, whose answers owe a quote by default (``evidence="required"``)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -104,7 +107,14 @@ class Legacy(BaseCallbackHandler):
 
 
 class Kit:
-    """Nodes, scripts that quote them, and checks."""
+    """Nodes, scripts that quote them, and checks.
+
+    A test that only a trained model passes, since a script's own quotes or words are what it is
+    about, sets ``recipe`` to None.
+    """
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe
 
     script, question, ferry, leave = SCRIPT, QUESTION, FERRY, LEAVE
     retriever, legacy = FixedRetriever, Legacy
@@ -116,7 +126,7 @@ class Kit:
             for key in ("window", "tokens_per_chunk", "fail_after")
             if key in settings
         }
-        return RecaLLM(scripted_llm(script, **backend), **settings)
+        return RecaLLM(scripted_llm(script, recipe=self.recipe, **backend), **settings)
 
     def synthesizer(self, script: Any = SCRIPT, **options: Any) -> RecaLLMSynthesizer:
         backend = {
@@ -191,9 +201,15 @@ class Kit:
         )
 
 
-@pytest.fixture
-def kit() -> Kit:
-    return Kit()
+@pytest.fixture(
+    params=[
+        pytest.param(None, id="trained"),
+        pytest.param(REQUIRED, id="required", marks=pytest.mark.slow),
+    ]
+)
+def kit(request: pytest.FixtureRequest) -> Kit:
+    """The whole suite on a trained model, and on a prompted one that owes its evidence."""
+    return Kit(request.param)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from recallm_core.documents.document import Passage
 from recallm_core.models.families import BASE, FAMILIES, apply_family, family_of, recipe_of
 from recallm_core.prompting.builder import Prompt, PromptBuilder
 from recallm_core.prompting.params import GenerationParams
+from recallm_core.prompting.recipe import IN_MARKS, LEAD_IN
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -240,6 +241,13 @@ def test_a_base_model_continues_after_the_word_answer() -> None:
     assert text.endswith("Answer:")
     assert {"\nQuestion:", "\n\n"} <= set(built.params.stop or ())
     assert BASE.name == "base"
+
+
+def test_only_models_with_a_template_answer_inside_marks() -> None:
+    recipes = {family.name: recipe_of(family) for family in (*FAMILIES, BASE)}
+    plain = recipes.pop("base")
+    assert (plain.lead_in, plain.lead_out) == (LEAD_IN, "")
+    assert {(recipe.lead_in, recipe.lead_out) for recipe in recipes.values()} == {IN_MARKS}
 
 
 def test_rows_can_be_told_apart() -> None:

@@ -40,6 +40,12 @@ def test_a_question_has_its_own_phrases(language: str) -> None:
     assert ABSTAIN not in recipe.system_text()
 
 
+@pytest.mark.parametrize("language", QUESTIONS)
+def test_only_english_answers_begin_inside_marks(language: str) -> None:
+    recipe = in_language_of(QUESTIONS[language], prompted_recipe())
+    assert (recipe.lead_in, recipe.lead_out) == (f"\n\n{PHRASES[language][0]}", "")
+
+
 @given(st.sampled_from([*QUESTIONS.values(), "When?", ""]))
 def test_phrases_of_a_recipe_are_kept(question: str) -> None:
     own = Recipe(lead_in="\n\nSo:", abstain=("Nothing.",))

@@ -38,14 +38,16 @@ def plain(mask: Mask | None) -> object:
 @given(
     st.sampled_from(["trained", "prompted"]),
     st.sampled_from(["none", "sentences"]),
+    st.sampled_from(["free", "required", "first"]),
     st.booleans(),
     st.integers(0, 2**32),
     st.data(),
 )
 def test_masks_are_those_of_a_fresh_replay(
-    kit: Any, kind: str, prior: str, schema: bool, seed: int, data: st.DataObject
+    kit: Any, kind: str, prior: str, evidence: str, schema: bool, seed: int, data: st.DataObject
 ) -> None:
-    prompt = kit.prepared(kind, prior=prior, output=kit.RULES if schema else None)
+    output = kit.RULES if schema else None
+    prompt = kit.prepared(kind, prior=prior, evidence=evidence, output=output)
     spec, ids = ConstraintSpec.from_json(prompt.spec.to_json()), prompt.token_ids.tolist()
     walk = list(islice(random_walk(prompt.rules.start(), random.Random(seed), marks=0.4), 50))
     row = ServedRow(spec, kit.engines)

@@ -125,6 +125,18 @@ def test_greedy_output_is_that_of_the_slow_loop(kit: Any, files: Files, kind: st
         assert kit.read(drafting, request) == expected
 
 
+@pytest.mark.parametrize("policy", ["first", "required"])
+def test_evidence_that_is_owed_is_that_of_the_slow_loop(
+    kit: Any, files: Files, policy: str
+) -> None:
+    ids = kit.prompt(60, 3)
+    request = kit.request(ids, kit.rules(ids, 3, evidence=kit.policies[policy]))
+    expected = files.reference(request)
+    assert kit.read(files.backend(draft_tokens=0), request) == expected
+    assert kit.read(files.backend(draft_tokens=8), request) == expected
+    assert kit.spans(request, expected)
+
+
 @settings(max_examples=8)
 @given(data=st.data())
 def test_requests_that_come_and_go_never_change_each_other(

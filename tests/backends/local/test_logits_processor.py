@@ -66,6 +66,18 @@ def test_greedy_is_what_the_backend_gives(kit: Any, model: Any, case: Any) -> No
     assert rows == expected
 
 
+@pytest.mark.parametrize("policy", ["first", "required"])
+def test_greedy_is_what_the_backend_gives_where_evidence_is_owed(
+    kit: Any, model: Any, backend_of: Any, policy: str
+) -> None:
+    ids = kit.prompt(60, 3, alphabet=40) + 1
+    rules = kit.rules(ids, 3, evidence=kit.policies[policy])
+    expected = kit.reference(model, kit.request(ids, rules))
+    assert generate(model, [rules], [ids]) == [expected]
+    assert kit.read(backend_of(model), kit.request(ids, rules)) == expected
+    assert kit.spans(kit.request(ids, rules), expected)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
