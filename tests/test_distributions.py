@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -297,3 +299,29 @@ def test_the_page_on_installing_has_every_extra_of_a_user() -> None:
     listed = {extra for row in rows for extra in re.findall(r"`([\w-]+)`", row)}
     of_this_repository = {"demo", "docs", "dev"}
     assert listed == set(project()["optional-dependencies"]) - of_this_repository
+
+
+def test_a_tag_is_all_that_a_release_needs() -> None:
+    """No secret: the index trusts the workflow, and each file says who built it."""
+    text = (ROOT / ".github/workflows/release.yml").read_text("utf-8")
+    flow = yaml.safe_load(text)
+    assert flow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` so
+    assert "secrets." not in text
+    assert flow["permissions"] == {}
+    build, publish = flow["jobs"]["build"], flow["jobs"]["publish"]
+    assert build["permissions"] == {"contents": "read"}
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["needs"] == "build"
+    assert publish["steps"][-1]["with"]["attestations"] is True
+    names = [project()["name"], *ADAPTERS.values()]
+    built = [name.replace("-", "_") for name in names]  # as wheels spell them
+    assert publish["strategy"]["matrix"]["distribution"] == built
+    guard = next(step["run"] for step in build["steps"] if "tag" in step.get("name", ""))
+    checked = subprocess.run(["sh", "-ec", guard], cwd=ROOT, env=tagged(__version__), check=False)
+    assert checked.returncode == 0
+    other = subprocess.run(["sh", "-ec", guard], cwd=ROOT, env=tagged("9.9.9"), check=False)
+    assert other.returncode != 0
+
+
+def tagged(version: str) -> dict[str, str]:
+    return os.environ | {"GITHUB_REF_NAME": f"v{version}"}

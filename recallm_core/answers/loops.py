@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from recallm_core.text.scripts import UNSPACED
+
 MOST = 480  # characters of one turn
 KEPT = 3 * MOST  # characters that are looked back on
 _TURNS = 3  # that make a loop of a sentence
@@ -13,7 +15,7 @@ _MANY = 7  # different words that may be a sentence however short they are
 _DRONE = 400  # characters of a loop of less than that
 _PROBE = 12  # characters that have to stand once more before anything is compared
 _STOPS = frozenset(".!?,;:\u2026\u3002\uff01\uff1f\uff0c\uff1b\u3001\n")
-_WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W_]+")
 
 
 def turn_length(text: str) -> int:

@@ -7,6 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from recallm_core.text.scripts import UNSPACED
+
 CLOSES = {
     "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u201d": "\u201d", "\u201f": "\u201d",
     "\u00ab": "\u00bb", "\u00bb": "\u00ab", "\u2039": "\u203a", "\u203a": "\u2039",
@@ -24,6 +26,7 @@ _BREAK = re.compile(r"\n[ \t]*\n|\n(?=[ \t]*(?:[-*+\u2022|]|#{1,6}|\d{1,3}[.)])[
 _CODE = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).){1,2000}?(?<!`)\1(?!`)", re.DOTALL)
 _ELISION = re.compile(r"(?:tis|twas|twere|em|cause|til|n|\d0s)\b", re.IGNORECASE)
 _TICKS = re.compile("`+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 LENGTH = 10_000  # characters that quotation marks may hold
 
 
@@ -165,4 +168,4 @@ def _is_possessive(text: str, j: int) -> bool:
 
 
 def _is_unspaced(character: str) -> bool:
-    return "\u0e00" <= character <= "\u109f" or "\u3000" <= character <= "\u9fff"
+    return _UNSPACED.match(character) is not None

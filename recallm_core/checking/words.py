@@ -11,7 +11,7 @@ import regex
 from numpy.typing import NDArray
 
 from recallm_core.text.folding import fold
-from recallm_core.text.lexical import UNSPACED
+from recallm_core.text.scripts import UNSPACED
 
 Ints = NDArray[np.int64]
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Load = Callable[[str], RecaLLM]
 
 ANSWERED, ABSTAINED = 0, 3
-SKIPS_SHOWN = 20
 
 _SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_new_tokens": (whole_option(1, MOST_TOKENS), "tokens to write at most, reasoning included"),
@@ -142,17 +141,13 @@ def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:
 
         with steps.show("Opening the index"):
             return CorpusIndex.open(args.index)
+    from recallm_core.cli.left_out import tell_left_out
     from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
 
     with steps.count("Reading documents") as progress:
         loaded = load_documents(args.docs, on_progress=progress)
-    for skipped in loaded.skipped[:SKIPS_SHOWN]:
-        _note(f"skipped {skipped.path}: {skipped.reason}", quiet=False)
-    if len(loaded.skipped) > SKIPS_SHOWN:
-        _note(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", quiet=False)
-    for note in loaded.notes[:SKIPS_SHOWN]:
-        _note(f"{note.path}: {note.text}", quiet=False)
+    tell_left_out(loaded, lambda line: _note(line, quiet=False))
     if not loaded.documents:
         raise DocumentError("nothing to answer from: no file in --docs gave a document")
     return loaded.documents

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from recallm_core.documents.document import Document
 
 SOUND, PROBLEMS = 0, 1
-SKIPS_SHOWN = 20
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -132,15 +131,12 @@ def _read(name: str) -> bytes:
 
 
 def _documents(args: argparse.Namespace) -> tuple[Document, ...]:
+    from recallm_core.cli.left_out import tell_left_out, to_stderr
     from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
-    from recallm_core.rendering.visible import one_line
 
     loaded = load_documents(args.docs)
-    for skipped in loaded.skipped[:SKIPS_SHOWN]:
-        print(one_line(f"skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
-    if len(loaded.skipped) > SKIPS_SHOWN:
-        print(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", file=sys.stderr)
+    tell_left_out(loaded, to_stderr)
     if not loaded.documents:
         raise DocumentError("nothing to check against: no file in --docs gave a document")
     return loaded.documents

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-SKIPS_SHOWN = 20
 _SHOWN_CHARACTERS = 300  # of a chunk, where a person reads
 
 
@@ -166,18 +165,13 @@ def _open(args: argparse.Namespace) -> CorpusIndex:
 
 
 def _documents(args: argparse.Namespace) -> tuple[Document, ...]:
+    from recallm_core.cli.left_out import tell_left_out, to_stderr
     from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
-    from recallm_core.rendering.visible import one_line
 
     with _progress(args, "Reading") as progress:
         loaded = load_documents(args.docs, on_progress=progress)
-    for skipped in loaded.skipped[:SKIPS_SHOWN]:
-        print(one_line(f"skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
-    if len(loaded.skipped) > SKIPS_SHOWN:
-        print(f"skipped {len(loaded.skipped) - SKIPS_SHOWN:,} more", file=sys.stderr)
-    for note in loaded.notes[:SKIPS_SHOWN]:
-        print(one_line(f"{note.path}: {note.text}"), file=sys.stderr)
+    tell_left_out(loaded, to_stderr)
     if not loaded.documents:
         raise DocumentError("nothing to index: none of the files gave a document")
     return loaded.documents

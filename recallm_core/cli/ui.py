@@ -95,6 +95,7 @@ def open_paths(paths: Sequence[str]) -> OpenedSources:
         DocumentError: A path doesn't exist, or nothing in it can be read.
     """
     from recallm_core.cli import index_cache
+    from recallm_core.cli.left_out import left_out
     from recallm_core.documents.loading import load_documents
     from recallm_core.errors import DocumentError
     from recallm_core.rendering.visible import one_line
@@ -105,7 +106,7 @@ def open_paths(paths: Sequence[str]) -> OpenedSources:
         index = CorpusIndex.open(paths[0])
         return OpenedSources(index, tuple(map(one_line, index.documents)))
     loaded = load_documents(paths)
-    skipped = tuple(f"{skip.path}: {skip.reason}" for skip in loaded.skipped)
+    skipped = tuple(left_out(loaded.skipped))
     if not loaded.documents:
         reasons = "; ".join(skipped[:3])
         raise DocumentError(f"no file there gave a document{': ' + reasons if reasons else ''}")

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.text.lexical import BM25, UNSPACED
+from recallm_core.text.lexical import BM25
+from recallm_core.text.scripts import UNSPACED
 
 Floats = NDArray[np.float64]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recallm_core.text.lexical import terms
+from recallm_core.text.scripts import UNSPACED
 
 _FEW_WORDS = 2  # content words of a question that may lack its subject
 _FEW_CHARACTERS = 8  # the same in scripts without spaces
@@ -55,9 +56,7 @@ _DEFINED = re.compile(  # "What is osmosis?": all of its subject, in a word
 )
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _ELIDED = re.compile(r"^(?:[ldcnsjmt]|qu)['\u2019](?=\w)", re.IGNORECASE)
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-)
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _BACK_UNSPACED = re.compile(
     "[他她它]|这|那|這|該|其中|其他|此|それ|これ|あれ|その|この|彼|มัน|เขา|เธอ|นั้น|นี้"
 )

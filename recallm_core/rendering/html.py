@@ -200,7 +200,7 @@ def _facts(answer: Answer) -> Iterator[str]:
         yield one_line(answer.model)
     count = len(answer.citations)
     if count:
-        yield f"{count} quote{'' if count == 1 else 's'}, each verbatim"
+        yield "1 quote, verbatim" if count == 1 else f"{count} quotes, each verbatim"
     if answer.usage.output_tokens:
         yield f"{answer.usage.prompt_tokens:,} tokens read, {answer.usage.output_tokens:,} written"
     if answer.finish_reason == "length":

@@ -25,6 +25,7 @@ from recallm_core.text.line import (
     Line,
     is_code,
 )
+from recallm_core.text.scripts import UNSPACED
 
 Range = tuple[int, int]
 
@@ -44,9 +45,7 @@ _OPENERS = frozenset(
 """.split()  # noqa: SIM905
 )
 _CUE = re.compile(r"\d\d[.,]\d{3} --> ")
-_UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uff01-\uff60]"
-)
+_UNSPACED = re.compile(rf"[{UNSPACED}\u3008-\u303f\uff01-\uff60]")  # and their marks
 _BEFORE_UNSPACED = "\u0dff"  # this saves time: few texts have anything behind it
 _LEAST_WIDTH = 18  # nobody wraps prose in narrower columns
 _LONG = 45  # columns: a line as long as that is no heading

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import Stemmer
 
 from recallm_core.text.layout import read_layout
+from recallm_core.text.scripts import UNSPACED
 
 _STOP_WORDS = frozenset(
     """
@@ -27,11 +28,6 @@ _STOP_WORDS = frozenset(
 """.split()  # noqa: SIM905
 )
 _CLITICS = frozenset(("s", "t", "d", "m", "ll", "re", "ve"))
-# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han (with extensions).
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
 _MARGIN = r"[ \t]*(?:\r\n|[\n\r])[ \t]*(?:[>#*/;%]+[ \t]+)?"  # a line's end, and a mark after it
 _HYPHEN = "-\u2010\u2011"
 _WORD = re.compile(

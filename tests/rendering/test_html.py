@@ -254,6 +254,13 @@ def test_pages_are_numbered_where_there_are_any() -> None:
     assert [n.attributes["data-n"] for n in root.find("i", "n")] == ["p. 1", "p. 2"]
 
 
+def test_quotes_are_counted() -> None:
+    document = Document("one two three")
+    facts = [to_html(answer_over(document, *rs)) for rs in ([(4, 7)], [(4, 7), (0, 3)])]
+    assert "1 quote, verbatim" in facts[0]
+    assert "2 quotes, each verbatim" in facts[1]
+
+
 def test_no_evidence_is_said() -> None:
     document = Document("one", title="only.md")
     none = answer_over(document, abstained=True)

@@ -51,7 +51,7 @@
     at("model").value = state.model;
     if (state.paths.length) at("paths").value = state.paths.join("\n");
     list(at("documents"), count, state.documents);
-    list(at("skipped"), `${state.skipped.length} left out`, state.skipped);
+    list(at("skipped"), "Left out", state.skipped);
     if (!state.count) setUp(true);
   };
 
