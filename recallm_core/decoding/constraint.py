@@ -23,7 +23,7 @@ from recallm_core.decoding.quote_form import QuotePhase
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.decoding.state import (
     NOT_BEGUN,
@@ -80,7 +80,6 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
-        self.sole_masks = SoleMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
