@@ -151,11 +151,16 @@ class Ours:
 class InPlace(Ours):
     """Everything illegal becomes minus infinity where the logits lie."""
 
+    def begin(self) -> None:
+        """Opens a span in every row."""
+        super().begin()
+        self.calls = (self.code.masking.RowMask, self.code.masking.write_masks)
+
     def choose(self, logits: torch.Tensor) -> None:
         """Writes a mask over each row."""
-        row_mask = self.code.masking.RowMask
+        row_mask, write_masks = self.calls
         masks = [row_mask(number, row.mask(), VOCAB) for number, row in enumerate(self.rows)]
-        self.code.masking.write_masks(logits, masks)
+        write_masks(logits, masks)
 
 
 class OwnLoop(Ours):
@@ -166,11 +171,12 @@ class OwnLoop(Ours):
         super().begin()
         sampling = self.code.backends.Sampling(max_new_tokens=9, temperature=0.0)
         self.choosers = [self.code.sampling.Chooser(sampling) for _ in self.rows]
+        self.legal_scores = self.code.scores.legal_scores
 
     def choose(self, logits: torch.Tensor) -> None:
         """Chooses a token in each row."""
         masks = [row.mask() for row in self.rows]
-        scores = self.code.scores.legal_scores(logits, masks, [True] * len(masks))
+        scores = self.legal_scores(logits, masks, [True] * len(masks))
         for chooser, values in zip(self.choosers, scores, strict=True):
             chooser.pick(values)
 
