@@ -126,12 +126,14 @@ def _writable(logits: torch.Tensor, rows: NDArray[Any]) -> torch.Tensor:
 
 def _write_row(logits: torch.Tensor, rows: NDArray[Any], row_mask: RowMask) -> None:
     """One row. Torch fills twice as quickly as numpy."""
-    number, only = row_mask.row, row_mask.mask.only
-    row = rows[number]
+    number, mask = row_mask.row, row_mask.mask
+    row, only = rows[number], mask.only
     if only is None:
         _forbid(row, row_mask)
         return
-    legal = _legal_logits(row, row_mask.mask)
+    legal = row[only]
+    if mask.bias is not None or not (legal.size and isfinite(legal.item(0))):  # hardly ever
+        legal = _legal_logits(row, mask)
     (logits if len(rows) == 1 else logits[number]).fill_(-inf)
     row[only] = legal
 

@@ -56,6 +56,8 @@ __all__ = [
     "build_index",
 ]
 
+_COPIED = Effect.COPIED  # looked up for each token of a copy
+
 
 class ConstraintRules:
     """A spec bound to its index: what all sequences over one prompt share."""
@@ -256,7 +258,7 @@ class Constraint:
         if before.matcher is not None and self._span.copies(before, token, len(self._history)):
             self._history.append(before)
             self._mask = None
-            return Effect.COPIED
+            return _COPIED
         if not 0 <= token < self.rules.spec.vocab_size or not self.mask().allows(token):
             raise ConstraintError(
                 f"token {token} isn't legal at output position {self.length} "
