@@ -97,7 +97,7 @@ def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
         return logits.numpy()
     except TypeError:  # 16 bits of an accelerator's
         return None
-    except RuntimeError:  # to be learnt from
+    except RuntimeError:  # torch keeps its past
         return logits.detach().numpy()
 
 
