@@ -12,6 +12,7 @@ pack`` is the share of gold ranges that stand in the prompt whole, ``hit`` wheth
 gold document holds the answer, F1 that of the answer, and the seconds are CPU time of one thread,
 the model and the index loaded, nothing remembered. A setting that packs 0 tokens packs as many as
 the context holds. ``--rows`` appends a line for each answer; questions that it has are left out.
+``--differing`` asks only the questions of whose evidence one setting packs more than another.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -171,25 +172,40 @@ def outcome(llm: RecaLLM, index: CorpusIndex, sample: Asked, setting: Setting) -
     return Outcome(packed, hit, f1, seconds, len(prompt.token_ids))
 
 
+def share_packed(index: CorpusIndex, sample: Asked, llm: RecaLLM, budget: int) -> float:
+    """Returns the share of a question's gold ranges that a pack of a budget holds."""
+    report = index.pack_report(sample.text, budget, llm.count_tokens, overhead=HEADER)
+    return recall(report.passages, index.documents, sample.gold)
+
+
 def packs(index: CorpusIndex, kinds: dict[str, list[Asked]], llm: RecaLLM) -> None:
-    """Prints how often the evidence is in the pack, by budget."""
+    """Prints how often the evidence is in the pack, by budget, and how that differs by question."""
+    if not any(kinds.values()):
+        return
     print("| gold in the pack | " + " | ".join(f"{budget:,}" for budget in BUDGETS) + " |")
     print("|---" * (len(BUDGETS) + 1) + "|")
     for kind, questions in kinds.items():
         shares = [
-            statistics.mean(
-                recall(
-                    index.pack_report(
-                        item.text, budget, llm.count_tokens, overhead=HEADER
-                    ).passages,
-                    index.documents,
-                    item.gold,
-                )
-                for item in questions
-            )
-            for budget in BUDGETS
+            [share_packed(index, item, llm, budget) for budget in BUDGETS] for item in questions
         ]
-        print(f"| {kind}, {len(questions)} | " + " | ".join(f"{s:.3f}" for s in shares) + " |")
+        columns = [*zip(*shares, strict=True)]
+        cells = (f"{statistics.mean(column):.3f}{lost(column, columns[-1])}" for column in columns)
+        print(f"| {kind}, {len(questions)} | " + " | ".join(cells) + " |")
+
+
+def lost(one: Sequence[float], other: Sequence[float]) -> str:
+    """Returns in how many questions one pack has less than the other, and in how many more."""
+    pairs = [*zip(one, other, strict=True)]
+    less, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    return f" ({less} less, {more} more)" if less or more else ""
+
+
+def differing(
+    index: CorpusIndex, questions: list[Asked], llm: RecaLLM, settings: Sequence[Setting]
+) -> list[Asked]:
+    """Returns the questions of whose evidence not all settings pack the same."""
+    budgets = {setting.packed or BUDGETS[-1] for setting in settings}
+    return [q for q in questions if len({share_packed(index, q, llm, b) for b in budgets}) > 1]
 
 
 def table(name: str, results: dict[Setting, list[Outcome]]) -> None:
@@ -237,6 +253,7 @@ def main() -> int:
     parser.add_argument("--settings", type=Setting.read, nargs="+", default=SETTINGS)
     parser.add_argument("--held-out", action="store_true", help="the evaluation's questions")
     parser.add_argument("--rows", type=Path, help="gets a line for each answer")
+    parser.add_argument("--differing", action="store_true", help="only where packs differ")
     options = parser.parse_args()
     if not (DATA / "squad2.jsonl.gz").exists():
         print(f"no data in {DATA}; set RECALLM_DATA to the folder that has it")
@@ -252,12 +269,17 @@ def main() -> int:
         for kind, qs in kinds.items()
     }
     with RecaLLM.load("recallm-mini") as llm:
-        packs(index, {kind: questions[: options.packs] for kind, questions in samples.items()}, llm)
+        packs(index, {kind: several[: options.packs] for kind, several in samples.items()}, llm)
+        if options.differing:
+            samples = {
+                kind: differing(index, several, llm, options.settings)
+                for kind, several in samples.items()
+            }
         llm.answer("How tall is it?", ["It is 90 cm tall."])
         deadline = time.monotonic() + options.seconds
         for number in range(options.questions):
             for kind, questions in samples.items():
-                if time.monotonic() < deadline:
+                if number < len(questions) and time.monotonic() < deadline:
                     for setting in options.settings:
                         result = outcome(llm, index, questions[number], setting)
                         results[kind][setting].append(result)

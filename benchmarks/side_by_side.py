@@ -10,7 +10,8 @@ are CPU time of one thread, less what taking it costs. Compare ratios, not micro
 Every round copies other spans, each of them ``--repeats`` times. ``step`` is the median and ``p99``
 the 99th percentile of all steps. ``worst`` is the slowest that anything took, first mask and
 closing included, which on a shared machine is chance; in ``worst, quickest of N`` each mask, step
-and closing counts as the quickest of its repeats, so that what is left is the work itself.
+and closing counts as the quickest of its repeats, so that what is left is the work itself. Below
+the table stands what it takes to index the last context, by checkout.
 
 Contexts: ``text`` (prose), ``repetitive`` (256 tokens over and over), ``identical`` (one token).
 Batches: 8 rows are 8 contexts, 64 rows are 8 contexts with 8 sequences each. A span begins and ends
@@ -151,11 +152,16 @@ class Ours:
 class InPlace(Ours):
     """Everything illegal becomes minus infinity where the logits lie."""
 
+    def begin(self) -> None:
+        """Opens a span in every row."""
+        super().begin()
+        self.calls = (self.code.masking.RowMask, self.code.masking.write_masks)
+
     def choose(self, logits: torch.Tensor) -> None:
         """Writes a mask over each row."""
-        row_mask = self.code.masking.RowMask
+        row_mask, write_masks = self.calls
         masks = [row_mask(number, row.mask(), VOCAB) for number, row in enumerate(self.rows)]
-        self.code.masking.write_masks(logits, masks)
+        write_masks(logits, masks)
 
 
 class OwnLoop(Ours):
@@ -166,11 +172,12 @@ class OwnLoop(Ours):
         super().begin()
         sampling = self.code.backends.Sampling(max_new_tokens=9, temperature=0.0)
         self.choosers = [self.code.sampling.Chooser(sampling) for _ in self.rows]
+        self.legal_scores = self.code.scores.legal_scores
 
     def choose(self, logits: torch.Tensor) -> None:
         """Chooses a token in each row."""
         masks = [row.mask() for row in self.rows]
-        scores = self.code.scores.legal_scores(logits, masks, [True] * len(masks))
+        scores = self.legal_scores(logits, masks, [True] * len(masks))
         for chooser, values in zip(self.choosers, scores, strict=True):
             chooser.pick(values)
 
@@ -301,11 +308,20 @@ def engines_of(code: SimpleNamespace, label: str) -> dict[str, Maker]:
     return {f"{label}{name}": maker(kind) for name, kind in kinds.items()}
 
 
+def checkouts(arguments: list[str]) -> dict[str, SimpleNamespace]:
+    """This checkout, and those that ``NAME=PATH`` stands for, by what their engines begin with."""
+    pairs = [argument.partition("=")[::2] for argument in arguments]
+    others = {
+        f"{name}: ": implementation(Path(path)) for name, path in pairs if Path(path).is_dir()
+    }
+    return {"": implementation(ROOT), **others}
+
+
 def other(argument: str) -> dict[str, Maker]:
-    """The engines that ``NAME=PATH`` stands for."""
+    """The engine that ``NAME=PATH`` of a Python file stands for."""
     name, _, path = argument.partition("=")
     if Path(path).is_dir():
-        return engines_of(implementation(Path(path)), f"{name}: ")
+        return {}
     place = importlib.util.spec_from_file_location(f"other_{name}", path)
     if place is None or place.loader is None:
         raise SystemExit(f"--other wants NAME=PATH of a checkout or a Python file, got {argument}")
@@ -411,6 +427,15 @@ def compare(
     return results
 
 
+def index_of(code: SimpleNamespace, ids: np.ndarray) -> str:
+    """What the index of a context takes."""
+    spec = rules_of(code, ids).spec
+    builds = [timed(lambda: code.constraint.build_index(spec, ids)) for _ in range(9)]
+    arrays = [a for a in vars(builds[-1][1]).values() if isinstance(a, np.ndarray)]
+    size = sum(array.nbytes for array in arrays if array.base is None) / len(ids)
+    return f"{np.median([spent for spent, _ in builds]) / 1000:.1f} ms, {size:.1f} bytes a token"
+
+
 def commit() -> str:
     """The commit that is measured."""
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
@@ -444,7 +469,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     tokenizer = tokenizer_of(options.tokenizer)
-    makers = engines_of(implementation(ROOT), "")
+    codes = checkouts(options.other)
+    makers = {n: m for label, code in codes.items() for n, m in engines_of(code, label).items()}
     for argument in options.other:
         makers |= other(argument)
     makers["llguidance"] = lambda *case: Llguidance(tokenizer, *case)
@@ -468,6 +494,8 @@ def main() -> None:
                 for name, times in measured.items():
                     figures = " | ".join(f"{value:,.{value < 100:d}f}" for value in times.line())
                     print(f"| {kind} | {size:,} | {batch} | {name} | {figures} |", flush=True)
+    print("\nindex of the last context: ", end="")
+    print("; ".join(label + index_of(code, contexts[0]) for label, code in codes.items()))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ a handful of operations follow that depend on no value that the host would have 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,12 @@ def write_masks(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
     if rows is None:
         _write_on_device(logits, masks)
         return
-    writable = _writable(logits, rows)
+    if logits.requires_grad or logits.is_inference():
+        logits = _writable(logits, rows)
     if len(masks) == 1:
-        _write_row(writable, rows, masks[0])
+        _write_row(logits, rows, masks[0])
     else:
-        _write_rows(writable, rows, masks)
+        _write_rows(logits, rows, masks)
 
 
 def masked_copy(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Tensor:
@@ -93,19 +94,20 @@ def host_rows(logits: torch.Tensor) -> NDArray[Any] | None:
     if not logits.is_cpu:
         return None
     try:
-        rows: NDArray[Any] = (logits.detach() if logits.requires_grad else logits).numpy()
+        return logits.numpy()
     except TypeError:  # 16 bits of an accelerator's
         return None
-    return rows
+    except RuntimeError:  # torch keeps its past
+        return logits.detach().numpy()
 
 
 def _legal_logits(row: NDArray[Any], mask: Mask) -> NDArray[Any]:
     """The logits of the legal ids, tilted; equal ones where others forbade all of them."""
     assert mask.only is not None
-    legal = row.take(mask.only)
+    legal: NDArray[Any] = row[mask.only]
     if mask.bias is not None:
         legal = legal + mask.bias.astype(legal.dtype)
-    if legal.size and math.isfinite(legal.item(0)):  # nearly always
+    if legal.size and isfinite(legal.item(0)):  # nearly always
         return legal
     return legal if np.isfinite(legal).any() else np.zeros_like(legal)
 
@@ -119,20 +121,20 @@ def _forbid(row: NDArray[Any], row_mask: RowMask) -> None:
 
 def _writable(logits: torch.Tensor, rows: NDArray[Any]) -> torch.Tensor:
     """The logits, or a tensor of the same memory whose past torch knows nothing of."""
-    if not (logits.requires_grad or logits.is_inference()) or torch.is_inference_mode_enabled():
-        return logits
-    return torch.from_numpy(rows)
+    return logits if torch.is_inference_mode_enabled() else torch.from_numpy(rows)
 
 
 def _write_row(logits: torch.Tensor, rows: NDArray[Any], row_mask: RowMask) -> None:
     """One row. Torch fills twice as quickly as numpy."""
-    number, only = row_mask.row, row_mask.mask.only
+    number, mask = row_mask.row, row_mask.mask
+    row, only = rows[number], mask.only
     if only is None:
-        _forbid(rows[number], row_mask)
+        _forbid(row, row_mask)
         return
-    row = rows[number]
-    legal = _legal_logits(row, row_mask.mask)
-    (logits if len(rows) == 1 else logits[number]).fill_(-math.inf)
+    legal = row[only]
+    if mask.bias is not None or not (legal.size and isfinite(legal.item(0))):  # hardly ever
+        legal = _legal_logits(row, mask)
+    (logits if len(rows) == 1 else logits[number]).fill_(-inf)
     row[only] = legal
 
 
@@ -148,7 +150,7 @@ def _write_rows(logits: torch.Tensor, rows: NDArray[Any], masks: Sequence[RowMas
     places = [rows[row_mask.row] for row_mask in narrow]
     legal = [_legal_logits(place, m.mask) for place, m in zip(places, narrow, strict=True)]
     for first, last in _stretches([row_mask.row for row_mask in narrow]):
-        logits[first:last].fill_(-math.inf)
+        logits[first:last].fill_(-inf)
     for place, row_mask, values in zip(places, narrow, legal, strict=True):
         place[row_mask.mask.only] = values
 

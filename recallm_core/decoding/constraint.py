@@ -23,7 +23,7 @@ from recallm_core.decoding.quote_form import QuotePhase
 from recallm_core.decoding.recall_index import RecallIndex
 from recallm_core.decoding.recall_matcher import RecallMatcher
 from recallm_core.decoding.sections import Sections
-from recallm_core.decoding.span_phase import SoleMasks, SpanPhase, in_own_hands
+from recallm_core.decoding.span_phase import SpanPhase, in_own_hands
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.decoding.state import (
     NOT_BEGUN,
@@ -56,6 +56,8 @@ __all__ = [
     "build_index",
 ]
 
+_COPIED = Effect.COPIED  # looked up for each token of a copy
+
 
 class ConstraintRules:
     """A spec bound to its index: what all sequences over one prompt share."""
@@ -80,7 +82,6 @@ class ConstraintRules:
             None if spec.prior is None else spec.prior.astype(np.float64)
         )
         self.text_masks = TextMasks(spec)
-        self.sole_masks = SoleMasks(spec.close.ids[0])
         self.ends = frozenset(spec.eos)
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
@@ -257,7 +258,7 @@ class Constraint:
         if before.matcher is not None and self._span.copies(before, token, len(self._history)):
             self._history.append(before)
             self._mask = None
-            return Effect.COPIED
+            return _COPIED
         if not 0 <= token < self.rules.spec.vocab_size or not self.mask().allows(token):
             raise ConstraintError(
                 f"token {token} isn't legal at output position {self.length} "

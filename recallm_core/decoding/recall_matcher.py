@@ -33,7 +33,7 @@ class RecallMatcher:
 
     __slots__ = (
         *("_ends", "_flags", "_ids", "_index", "_letters", "_max", "_prior", "_roots"),
-        *("_starts", "_states", "_tokens"),
+        *("_starts", "_states", "_tokens", "has_odds"),
     )
 
     def __init__(
@@ -50,6 +50,7 @@ class RecallMatcher:
         self._max = max_span_tokens
         self._prior = prior
         self._ends = ends
+        self.has_odds = ends is not None  # whether odds of closing were given
         self._tokens: list[int] = []
         self._states: list[State | None] = []  # what is alive after each token; None: replay it
         self._ids, self._letters, self._flags = index.views  # plain numbers, read one by one
@@ -73,11 +74,6 @@ class RecallMatcher:
     def has_prior(self) -> bool:
         """Whether start scores were given."""
         return self._prior is not None
-
-    @property
-    def has_odds(self) -> bool:
-        """Whether odds of closing were given."""
-        return self._ends is not None
 
     def allowed_tokens(self) -> Ints:
         """Returns the ids that continue a copy, sorted and distinct; none: it has to close."""
@@ -103,17 +99,18 @@ class RecallMatcher:
 
         None: there are several, or none.
         """
-        state = self._states[-1] if self._states else None
-        if state is None:
-            return None
+        states, length = self._states, len(self._tokens)
+        state = states[-1] if length else None
         if type(state) is int:  # the commonest case by far: no arrays for it
-            letter, length = self._letters[state], len(self._tokens)
+            letter = self._letters[state]
             flag = END if length < 2 * self._max else END | HARD_END
             closes = self._flags[state - 1] & flag != 0
+        elif state is None:
+            return None
         else:
             letters = self._following()
             letter, closes = letters[0] if len(letters) == 1 else SENTINEL, self.can_close
-        if not letter or (closes and len(self._tokens) >= self._max):
+        if not letter or (closes and length >= self._max):
             return None
         return self._ids[letter], closes
 

@@ -25,27 +25,6 @@ from recallm_core.decoding.thinking_budget import ThinkingBudget
 if TYPE_CHECKING:
     from recallm_core.decoding.constraint import ConstraintRules
 
-_REMEMBERED = 8192  # masks; each takes about 300 bytes
-
-
-class SoleMasks:
-    """The masks of copies with one way on, which depend on little: shared by all sequences."""
-
-    def __init__(self, closing: int) -> None:
-        self._closing = closing
-        self._masks: dict[int, Mask] = {}
-
-    def mask(self, token: int, closes: bool) -> Mask:
-        """The next token of the copy, and where it may end, the beginning of the closing mark."""
-        key = 2 * token + closes
-        mask = self._masks.get(key)
-        if mask is None:
-            mask = only_mask(token, self._closing) if closes else only_mask(token)
-            if len(self._masks) >= _REMEMBERED:
-                self._masks = {}
-            self._masks[key] = mask
-        return mask
-
 
 class SpanPhase:
     """A span, from its opening mark to its closing one.
@@ -60,11 +39,12 @@ class SpanPhase:
         self, rules: ConstraintRules, sections: Sections, thinking: ThinkingBudget
     ) -> None:
         self._rules = rules
-        self._sole_masks = rules.sole_masks
         self._sections = sections
         self._thinking = thinking
         self._mark = rules.spec.close.ids
         self._first = self._mark[0]
+        self._alone = np.array([self._first], dtype=np.int64)  # copies of these two become masks
+        self._or_closing = np.array([self._first] * 2, dtype=np.int64)
 
     def mask(self, cursor: Cursor, length: int) -> Mask:
         """What goes on with the copy, and the closing mark where it may end."""
@@ -76,11 +56,15 @@ class SpanPhase:
         if cursor.section == "thinking" and self._must_close(cursor, matcher, length):
             return self._mask_of_many(cursor, matcher, length)
         token, closes = sole
-        if not closes or not matcher.has_odds:
-            return self._sole_masks.mask(token, closes)
+        only = (self._or_closing if closes else self._alone).copy()
+        only[0] = token
+        bias = self._tilt_of_closing(matcher) if closes and matcher.has_odds else None
+        return Mask(only, None, bias)
+
+    def _tilt_of_closing(self, matcher: RecallMatcher) -> Floats | None:
+        """What is added where the copy may go on in one way, or end; None: nothing."""
         tilt = matcher.close_tilt() * self._rules.spec.prior_weight
-        ids = np.array([token, self._first], dtype=np.int64)
-        return Mask(only=ids, bias=np.array([0.0, tilt]) if tilt else None)
+        return np.array([0.0, tilt]) if tilt else None
 
     def _must_close(self, cursor: Cursor, matcher: RecallMatcher, length: int) -> bool:
         """Whether thinking has to end, and the span before it."""

@@ -495,6 +495,17 @@ def follow(constraint: Constraint, text: str) -> list[Effect]:
     return [constraint.consume(token) for token in ByteTokenizer().encode_template(text)]
 
 
+def test_a_mask_stays_what_it_was_when_the_copy_goes_on() -> None:
+    constraint = prepared(RECIPES["trained"], ["Paris is the capital."]).rules.start()
+    follow(constraint, "so <|start_recall|>Paris i")
+    masks: list[Mask] = []
+    for token in b"s the":  # one way on at each, and an end around the blank
+        masks.append(constraint.mask())
+        constraint.consume(token)
+    listed = [mask.only.tolist() for mask in masks if mask.only is not None]
+    assert listed == [[ord("s")], [ord(" "), CLOSE], [ord("t"), CLOSE], [ord("h")], [ord("e")]]
+
+
 def test_marks_in_their_places() -> None:
     constraint = prepared(RECIPES["trained"], ["Paris is the capital."]).rules.start()
     assert not constraint.mask().allows(EOS)

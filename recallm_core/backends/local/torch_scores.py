@@ -96,7 +96,7 @@ def _best_of_row(row: NDArray[Any], mask: Mask) -> Scores | Best:
     """The first of the best of one row's legal ids, or one that isn't a number."""
     only = mask.only
     assert only is not None
-    values = row.take(only)
+    values: NDArray[Any] = row[only]
     if mask.bias is not None or not len(values):
         values = values.astype(np.float64)
         return Scores(only, values if mask.bias is None else values + mask.bias)
