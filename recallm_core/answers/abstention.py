@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from recallm_core.answers.answer import Citation
-from recallm_core.answers.attribution import cite, in_order, resolve
+from recallm_core.answers.attribution import cite, in_order, placed_by, resolve
 from recallm_core.answers.matching import Matcher
 from recallm_core.answers.trace import AnswerText, RecallSpan, Segment, Trace
 from recallm_core.documents.document import Document, Location
@@ -117,7 +117,7 @@ class Judge:
         citations = self._resolve_quotes(trace, fallback=False)
         if not (states_none or self._json):
             matched = self._match_sentences(trace.answer, citations)
-            citations = in_order([*citations, *matched], trace.answer)
+            citations = in_order(placed_by(citations, matched), trace.answer)
         return citations or self._resolve_quotes(trace, fallback=not states_none)
 
     def _resolve_quotes(self, trace: Trace, *, fallback: bool) -> tuple[Citation, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -88,6 +88,30 @@ def in_order(citations: Iterable[Citation], answer: str) -> tuple[Citation, ...]
         return (last, last) if start is None or end is None else (start, end)
 
     return tuple(sorted(citations, key=key))
+
+
+def placed_by(
+    citations: Sequence[Citation], matched: Sequence[Citation]
+) -> tuple[Citation, ...]:
+    """Returns both, a slice that was recalled for the whole answer and matched to words of it once.
+
+    It then counts as recalled, and supports the words that were matched to it.
+    """
+    rest, placed = list(matched), []
+    for citation in citations:
+        match = next((c for c in rest if _same_slice(c, citation)), None)
+        if match is None or citation.answer_start is not None:
+            placed.append(citation)
+            continue
+        rest.remove(match)
+        words = {"answer_start": match.answer_start, "answer_end": match.answer_end}
+        placed.append(replace(citation, **words))
+    return (*placed, *rest)
+
+
+def _same_slice(one: Citation, other: Citation) -> bool:
+    ranges = [(c.document_id, c.start, c.end) for c in (one, other)]
+    return ranges[0] == ranges[1]
 
 
 def _links(spans: Sequence[RecallSpan], answer: str) -> dict[int, AnswerRange]:

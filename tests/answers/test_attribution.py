@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.answers.answer import Citation
-from recallm_core.answers.attribution import _longest_match, _words, resolve
+from recallm_core.answers.attribution import _longest_match, _words, placed_by, resolve
 from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
 from recallm_core.documents.document import Document, Duplicate, Location, Member, Passage
 from recallm_core.errors import CitationError
@@ -209,3 +210,16 @@ def test_long_and_repetitive_texts_are_no_trap() -> None:
     answer = ("cat " * 5000).strip()
     found = cite(answer, span(source.strip(), source), source=source)
     assert (found[0].answer_start, found[0].answer_end) == (0, len(source) - 1)
+
+
+def test_a_slice_that_was_recalled_and_matched_is_cited_once() -> None:
+    (recalled,) = cite("It is big.", span("It is 330 metres tall."))
+    assert recalled.answer_start is None
+    matched = replace(recalled, answer_start=0, answer_end=9, basis="matched")
+    again = replace(matched, answer_start=10, answer_end=18)
+    assert placed_by((recalled,), (matched,)) == (replace(matched, basis="recalled"),)
+    assert placed_by((recalled,), (matched, again)) == (replace(matched, basis="recalled"), again)
+    placed = replace(recalled, answer_start=3, answer_end=6)
+    elsewhere = replace(matched, start=0, end=5)
+    assert placed_by((placed, recalled), (elsewhere,)) == (placed, recalled, elsewhere)
+    assert placed_by((placed,), (matched,)) == (placed, matched)
