@@ -17,7 +17,7 @@ from typing import Any
 from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.connection import KEY_VARIABLE
 from recallm_core.backends.vllm.manifest import PROCESSOR
-from recallm_core.errors import RecallmError
+from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.arguments import MOST_THREADS, whole_option
 from recallm_core.serving.app import SETTINGS, is_loopback
 
@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     arguments.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
+    arguments.add_argument(
+        "--base", metavar="MODEL", help="folder or hub id of what an adapter goes on; it is merged"
+    )
     what = ("GPUs that share each layer", "stages of layers", "copies of the model")
     for name, text in zip(_SIZES, what, strict=True):
         arguments.add_argument(
@@ -109,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     check_host(args.host, keys)
     if not args.dry_run:
         vllm_setup.check_installed()
-    folder = _checked_folder(args.model, args.revision)
+    folder = _checked_folder(args.model, args.revision, args.base)
     name = args.served_model_name or str(args.model)
     command = _command(args, folder, name, extra)
     if args.dry_run:
@@ -190,18 +193,25 @@ def keys_of(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.strip() for key in lines if key.strip()))
 
 
-def _checked_folder(model: str, revision: str | None) -> Path:
+def _checked_folder(model: str, revision: str | None, base: str | None) -> Path:
     """The model's local folder, checked as for loading in process; nothing of it runs.
 
     Raises:
-        CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code.
+        CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code, or there is
+            a base and no adapter.
         TokenizerError: Its tokenizer gives no exact offsets.
     """
     from recallm_core.models import shipped
+    from recallm_core.models.adapters import is_adapter
     from recallm_core.models.checkpoint import find_folder
+    from recallm_core.models.merging import merged
     from recallm_core.tokenization.tokenizer import HFTokenizer
 
     folder = find_folder(shipped(model) or model, revision=revision).resolve()
+    if is_adapter(folder):
+        folder = merged(folder, base)
+    elif base is not None:
+        raise CheckpointError(f"{folder} holds a whole model, not an adapter; leave --base out")
     HFTokenizer.from_folder(folder)
     return vllm_setup.checked_folder(folder)[0]
 

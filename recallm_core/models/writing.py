@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recallm_core.errors import CheckpointError
+
 
 @contextmanager
 def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -63,3 +65,19 @@ def _is_beside(name: str) -> bool:
 
 
 _OWN = ("config.json", "adapter_config.json")  # whoever writes weights writes these
+
+
+def cached_folder(kind: str, name: str) -> Path:
+    """Returns a private folder below the user's cache, the same each time; made if need be.
+
+    Raises:
+        CheckpointError: Somebody else made it.
+        OSError: It can't be made.
+    """
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
+    directory = base / "recallm" / kind / name
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+        raise CheckpointError(f"{directory} belongs to somebody else; set XDG_CACHE_HOME")
+    return directory

@@ -197,6 +197,22 @@ def test_an_unsafe_or_missing_model_is_refused(
     assert started == []
 
 
+def test_an_adapter_is_merged_into_its_base_and_a_whole_model_has_none(
+    tmp_path: Path, started: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from recallm_core.models import merging
+
+    assert MINI is not None
+    calls: list[tuple[Path, str | None]] = []
+    monkeypatch.setattr(merging, "merged", lambda *given: calls.append(given) or MINI)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert serve(str(tmp_path), "--base", "some/base") == 0
+    assert calls == [(tmp_path, "some/base")]
+    assert started[0][0][5] == str(MINI)
+    assert serve("recallm-mini", "--base", "some/base") == 1
+    assert "leave --base out" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_the_authors_is_served_as_what_it_is(
     tmp_path: Path, started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
