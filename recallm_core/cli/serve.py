@@ -54,11 +54,13 @@ _UNSET = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_LORA_RESOLVER_CACHE_DIR",
+    "VLLM_LORA_RESOLVER_HF_REPO_LIST",
     "VLLM_RUST_FRONTEND_PATH",
     "VLLM_SERVER_DEV_MODE",
     "VLLM_USE_MODELSCOPE",
     "VLLM_USE_RUST_FRONTEND",
 )
+_TRAINING = ("--enable-lora", "--max-lora-rank", "64", "--logprobs-mode", "processed_logprobs")
 _SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 
@@ -94,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--served-model-name", metavar="NAME", help="what clients see (MODEL)")
     arguments.add_argument("--revision", help="branch, tag or commit of a hub id")
     arguments.add_argument(
+        "--adapters",
+        metavar="FOLDER",
+        type=Path,
+        help="for recallm train grpo: load adapters of MODEL from here while it serves",
+    )
+    arguments.add_argument(
         "--dry-run", action="store_true", help="check, show the command, and stop"
     )
     return arguments
@@ -118,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     if args.dry_run:
         print(shlex.join(command))
         return 0
-    environment = settings(os.environ, folder=folder, name=name, keys=keys)
+    environment = settings(os.environ, folder=folder, name=name, keys=keys, adapters=args.adapters)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], command, environment)
@@ -235,6 +243,7 @@ def _command(
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
         *(["--no-enable-chunked-prefill"] if vllm_setup.reads_prompts_whole() else []),
+        *(_TRAINING if args.adapters is not None else ()),
         *extra,
     ]
 
@@ -258,7 +267,12 @@ def _is_named_vllm() -> bool:
 
 
 def settings(
-    environment: Mapping[str, str], *, folder: Path, name: str, keys: Sequence[str]
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    name: str,
+    keys: Sequence[str],
+    adapters: Path | None = None,
 ) -> dict[str, str]:
     """Returns the server's environment: what its middleware needs, and nothing that loosens it."""
     variables: MutableMapping[str, str] = {k: v for k, v in environment.items() if k not in _UNSET}
@@ -266,6 +280,10 @@ def settings(
         variables.pop(variable, None)
     digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     served: dict[str, Any] = {"folder": str(folder), "model": name, "keys": digests}
+    if adapters is not None:
+        adapters.mkdir(parents=True, exist_ok=True)
+        served["adapters"] = str(adapters.resolve())
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # the middleware closes its paths
     variables[SETTINGS] = json.dumps(served)
     variables["HF_HUB_OFFLINE"] = "1"  # everything is in the folder
     variables["PYTHONSAFEPATH"] = "1"

@@ -29,6 +29,7 @@ from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.plot import plot
 from recallm_core.train.grpo.problems import Problems
+from recallm_core.train.grpo.served import FOLDER, ServedPolicy
 from recallm_core.train.grpo.trainer import QuoteTrainer
 from recallm_core.train.sft.adapters import lora
 from recallm_core.train.sft.train import checked_base, end_ids, export, keep_config
@@ -44,7 +45,10 @@ from recallm_core.train.sft.trainer import (
 from recallm_core.train.tasks.families.sources import Sources
 
 STAGE = "grpo"
-_FREE = ("save_every", "log_every", "device_batch", "gradient_checkpointing", "data", "shape")
+_FREE = (
+    *("save_every", "log_every", "device_batch", "gradient_checkpointing", "data", "shape"),
+    "rollouts_from",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,8 @@ def train(run: GrpoRun) -> Path:
         return target
     keep_config(run.folder, run.config.to_dict(), _FREE)
     interrupt, curve = Interrupt(), Curve(run.folder / "curve.jsonl", STAGE)
-    with quiet():
-        trainer = make_trainer(run, [curve, Complete(), interrupt])
+    with quiet(), attempting(run) as served:
+        trainer = make_trainer(run, [curve, Complete(), interrupt], served)
         _go_on(run, trainer, curve, interrupt)
     if trainer.is_world_process_zero():
         _write_model(run, trainer, target)
@@ -142,7 +146,27 @@ def quiet() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
+@contextmanager
+def attempting(run: GrpoRun) -> Iterator[ServedPolicy | None]:
+    """Yields the server that makes a run's attempts; None where the model that learns does.
+
+    Raises:
+        ServerError: No server answers, or it serves another model.
+    """
+    if not run.config.rollouts_from:
+        yield None
+        return
+    width = int(read_config(run.base)["vocab_size"])
+    served = ServedPolicy(run.config, run.base, width, run.folder / FOLDER)
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+def make_trainer(
+    run: GrpoRun, callbacks: list[Any], served: ServedPolicy | None = None
+) -> QuoteTrainer:
     """Returns the trainer of a run, at its beginning."""
     config = run.config
     count = config.problems or config.prompts * config.steps
@@ -152,6 +176,7 @@ def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
         tokenizer=run.tokenizer,
         config=config,
         record=run.folder / "attempts.jsonl",
+        served=served,
         model=_model(run),
         args=trl_settings(config, run.folder / STAGE),
         train_dataset=Dataset.from_dict({"prompt": numbers}),
