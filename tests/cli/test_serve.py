@@ -70,6 +70,23 @@ def test_what_is_started(started: Any) -> None:
     assert environment["HF_HUB_OFFLINE"] == environment["PYTHONSAFEPATH"] == "1"
 
 
+def test_a_server_for_training_takes_adapters_from_one_folder(
+    started: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VLLM_LORA_RESOLVER_HF_REPO_LIST", "some/repo")
+    folder = tmp_path / "run" / "adapters"
+    assert serve("recallm-mini", "--adapters", str(folder), "--max-lora-rank", "8") == 0
+    ((command, environment),) = started
+    assert folder.is_dir()
+    assert json.loads(environment["RECALLM_SERVED"])["adapters"] == str(folder)
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "VLLM_LORA_RESOLVER_HF_REPO_LIST" not in environment
+    first, last = command.index("--max-lora-rank"), len(command) - 2
+    assert command[first + 1 :: last - first] == ["64", "8"]  # the caller's comes last, and counts
+    assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
+    assert serve("recallm-mini", "--enable-lora") == 1
+
+
 def test_a_repackaged_vllm_is_started_by_its_older_module(
     started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
