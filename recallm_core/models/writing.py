@@ -1,4 +1,4 @@
-"""Model folders written whole or not at all."""
+"""Model folders, and files beside them, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to; the file takes the target's place once the block is through.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
         raise
 
 

@@ -21,6 +21,7 @@ from trl import GRPOConfig
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import read_config
+from recallm_core.models.writing import whole_file
 from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
@@ -280,9 +281,8 @@ def _cut_record(path: Path, step: int) -> None:
         return
     lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]
     before = [line for line in lines if json.loads(line)["step"] < step]
-    aside = path.with_suffix(".tmp")
-    aside.write_text("".join(before), encoding="utf-8")
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_text("".join(before), encoding="utf-8")
 
 
 def _write_model(run: GrpoRun, trainer: QuoteTrainer, target: Path) -> None:

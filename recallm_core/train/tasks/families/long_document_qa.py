@@ -20,6 +20,9 @@ _NAMES, _NUMBERS = (
     ("place", "agent", "name", "quoted"),
     ("date", "money", "percent", "count", "year"),
 )
+_DIGITS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+_AROUND = re.compile(r"[\s\"'()“”]|[,.;:!?]+(?:\s|$)|$")
+_ENOUGH, _MOST = 8, 30_000  # gaps of a part of a page, and else characters of it that are read
 _WHOLE = 400  # characters of a page that is worth a question
 
 
@@ -36,9 +39,10 @@ def _draw(name: str, rng: random.Random, sources: Sources, size: int) -> Problem
     text = _excerpt(row["text"], rng, size)
     if len(text) < _WHOLE or sources.check.leaks("", [text]):
         return None
-    gaps = [gap for a, b in sentences(text) for gap in _gaps(text[a:b], rng)]
+    gaps = _all_gaps(text, rng)
+    others = gaps if len(gaps) > _ENOUGH else gaps + _all_gaps(row["text"][:_MOST], rng)
     for gap in rng.sample(gaps, len(gaps)):
-        options = _options(rng, gaps, gap)
+        options = _options(rng, others, gap)
         if options is not None:
             return _problem(name, (str(row["title"]), text), gap, options)
     return None
@@ -61,6 +65,10 @@ def _last_sentence(text: str, start: int, size: int) -> int:
     return start + (whole[-1][1] if whole else 0)
 
 
+def _all_gaps(text: str, rng: random.Random) -> list[_Gap]:
+    return [gap for a, b in sentences(text) for gap in _gaps(text[a:b], rng)]
+
+
 def _gaps(sentence: str, rng: random.Random) -> list[_Gap]:
     """At most one: none of a heading, a list or a table, or where no name or number stands."""
     if _MARKUP.search(sentence) or not _PROSE.fullmatch(sentence):
@@ -69,23 +77,33 @@ def _gaps(sentence: str, rng: random.Random) -> list[_Gap]:
     if cloze is None or cloze.kind not in (*_NAMES, *_NUMBERS):
         return []
     answer = sentence[cloze.start : cloze.end]
+    if not _AROUND.match(sentence, cloze.end):  # amid a word such as Co-op
+        return []
     around = " ".join(f"{sentence[: cloze.start]}____{sentence[cloze.end :]}".split())
     return [_Gap(around, " ".join(answer.split()), cloze.kind in _NAMES)]
 
 
 def _options(rng: random.Random, gaps: Sequence[_Gap], asked: _Gap) -> list[str] | None:
-    """The answer among three pieces of other sentences, of its kind as far as there are."""
+    """The answer among three pieces of other sentences, names or numbers as far as there are."""
+    options = {_value(asked.answer): asked.answer}
     others = rng.sample(list(gaps), len(gaps))
-    others.sort(key=lambda gap: gap.is_name != asked.is_name)
-    options = {asked.answer.casefold(): asked.answer}
-    for gap in others:
-        piece = gap.answer.casefold()
-        is_new = not any(piece in other or other in piece for other in options)
-        if is_new and piece not in asked.question.casefold():
+    for gap in sorted(others, key=lambda other: other.is_name != asked.is_name):
+        piece = _value(gap.answer)
+        if not any(_clash(piece, other) for other in (*options, asked.question.casefold())):
             options[piece] = gap.answer
         if len(options) == 4:
             return rng.sample(list(options.values()), 4)
     return None
+
+
+def _value(piece: str) -> str:
+    return str(_DIGITS.get(piece, piece)).casefold()
+
+
+def _clash(piece: str, other: str) -> bool:
+    """Whether one of two pieces stands in the other as whole words."""
+    short, long = sorted((piece, other), key=len)
+    return re.search(rf"(?<!\w){re.escape(short)}(?!\w)", long) is not None
 
 
 def _problem(name: str, page: tuple[str, str], gap: _Gap, options: Sequence[str]) -> Problem:
