@@ -64,6 +64,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "recallm-mini, ships with the package and is good for short facts over a few pages",
     )
     add_base(ask)
+    _add_forms(ask)
+    ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
+    for name, (kind, text) in _SETTINGS.items():
+        ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    ask.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="index large --docs anew instead of keeping the index for the next question",
+    )
+    ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
+    ask.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def _add_forms(ask: argparse.ArgumentParser) -> None:
+    """Adds in which form an answer is shown."""
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -79,16 +94,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="ask one question after the other; model, index and what was read stay at hand",
     )
-    ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
-    for name, (kind, text) in _SETTINGS.items():
-        ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
-    ask.add_argument(
-        "--no-cache",
-        action="store_true",
-        help="index large --docs anew instead of keeping the index for the next question",
-    )
-    ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
-    ask.add_argument("--debug", action="store_true", help="show where an error comes from")
 
 
 def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
