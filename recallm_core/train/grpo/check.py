@@ -31,12 +31,13 @@ _KIND = "model_type"
 _SMALL: dict[str, Any] = {
     "steps": 1,
     "prompts": 2,
-    "rollouts": 2,
-    "device_batch": 2,
+    "rollouts": 4,
+    "device_batch": 4,
     "problems": 0,
     "prompt_tokens": (16, 500),
-    "response_tokens": 32,
-    "thinking_tokens": 8,
+    "response_tokens": 64,
+    "thinking_tokens": 2,
+    "evidence": "first",  # a model that knows nothing quotes something, so that rewards differ
     "precision": "fp32",
 }
 
@@ -156,7 +157,7 @@ def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
             adapter_rank=min(4, config.adapter_rank),
             rollouts_from="",
             families=generated or {"recall": 1.0},
-            reward=replace(config.reward, response_tokens=32, overlong_tokens=0),
+            reward=replace(config.reward, response_tokens=64, overlong_tokens=0),
             **_SMALL,
         )
         run, seen = open_run(small, folder / "run"), _LogKeeper()
