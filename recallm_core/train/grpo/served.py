@@ -64,7 +64,7 @@ class ServedPolicy:
         Args:
             model: The policy, with its adapter.
             step: Optimizer steps done.
-            accelerator: Lets the first process write, and the others wait.
+            accelerator: Lets the first process see to it, and the others wait.
 
         Raises:
             ServerError: The server doesn't take it.
@@ -72,8 +72,9 @@ class ServedPolicy:
         name = f"step-{step:06d}-{digest(_weights(model))}"
         if accelerator.is_main_process:
             self._write(model, name)
+            self.backend.use_adapter(name)
         accelerator.wait_for_everyone()
-        self.backend.use_adapter(name)
+        self.backend.model = name
         return self.backend
 
     def _write(self, model: Any, name: str) -> None:
