@@ -26,7 +26,12 @@ import numpy as np
 
 from recallm_core.backends import GenerationRequest, Sampling
 from recallm_core.backends.vllm import manifest as manifests
-from recallm_core.backends.vllm.manifest import FILES_PATH, MANIFEST_PATH, Manifest
+from recallm_core.backends.vllm.manifest import (
+    ADAPTERS_PATH,
+    FILES_PATH,
+    MANIFEST_PATH,
+    Manifest,
+)
 from recallm_core.decoding.constraint import ConstraintRules
 from recallm_core.decoding.grammar import GrammarEngine
 from recallm_core.decoding.spec import ConstraintSpec, Tag
@@ -60,6 +65,7 @@ FIELDS = {
     "cache_salt": str,
     "logit_bias": dict,
     "ignore_eos": bool,
+    "logprobs": int,
 }
 
 
@@ -122,6 +128,8 @@ class FakeServer:
         self.faults: deque[str] = deque()
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.load_adapter: Callable[[str], Any] | None = None  # of a server for training
+        self.adapters: list[str] = []
         self.finished = self.aborted = self.running = self.most_running = 0
         self.changed = threading.Condition()
         self.release = threading.Event()  # ends what hangs
@@ -178,7 +186,7 @@ class FakeServer:
         prompt, asked = body["prompt"], body["max_tokens"]
         if not prompt or not all(type(i) is int and 0 <= i < self.width for i in prompt):
             raise RefusedError("the prompt must be token ids of the vocabulary")
-        if body["model"] != self.name:
+        if body["model"] not in (self.name, *self.adapters):
             raise RefusedError(f"the model {body['model']!r} does not exist")
         if not 1 <= asked <= self.window - len(prompt):
             raise RefusedError("this model's maximum context length is exceeded")
@@ -189,14 +197,14 @@ class FakeServer:
                 raise RefusedError("vllm_xargs holds plain values only")
         return body
 
-    def generate(self, body: dict[str, Any]) -> Iterator[int]:
+    def generate(self, body: dict[str, Any], tell: Callable[[float], None]) -> Iterator[int]:
         ids = np.array(body["prompt"], dtype=np.int32)
         text = body.get("vllm_xargs", {}).get("recallm") if self.acts else None
         rules = self._rules(text, ids, body["stop_token_ids"])
         if "logit_bias" in body:
             return _nudged(rules, int(next(iter(body["logit_bias"]))), free=text is None)
         if self.engine is not None:
-            return self._of_engine(rules, ids, body)
+            return self._of_engine(rules, ids, body, tell)
         script = self.script
         if script is None:
             return random_walk(rules.start(), random.Random(body["seed"]))
@@ -216,11 +224,17 @@ class FakeServer:
             self.grammars = GrammarEngine(self.tokenizer, vocab_size=self.width)
         return ConstraintRules.from_spec(spec, ids, self.grammars)
 
-    def _of_engine(self, rules: ConstraintRules, ids: Any, body: dict[str, Any]) -> Iterator[int]:
+    def _of_engine(
+        self,
+        rules: ConstraintRules,
+        ids: Any,
+        body: dict[str, Any],
+        tell: Callable[[float], None],
+    ) -> Iterator[int]:
         sampling = Sampling(
             body["max_tokens"], body["temperature"], body["top_p"], body.get("seed")
         )
-        stream = self.engine.generate(GenerationRequest(ids, rules, sampling))
+        stream = self.engine.generate(GenerationRequest(ids, rules, sampling, log_probs=tell))
         return itertools.chain.from_iterable(stream)
 
 
@@ -332,6 +346,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"tokens": ids, "count": len(ids)})
         elif self.path == "/v1/completions":
             self._complete(body)
+        elif self.path.startswith(ADAPTERS_PATH) and self.fake.load_adapter is not None:
+            name = self.path.removeprefix(ADAPTERS_PATH)
+            self.fake.load_adapter(name)
+            self.fake.adapters.append(name)
+            self._send(200, b"Success")
         else:
             self._json(404, {"detail": "Not Found"})
 
@@ -347,8 +366,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.fake.count("running", 0)
         if self._failed_at_once(fault):
             return
+        log_probs: list[float] = []
         try:
-            tokens = self.fake.generate(self.fake.checked(body))
+            tokens = self.fake.generate(self.fake.checked(body), log_probs.append)
         except RefusedError as error:
             detail = {"message": str(error), "type": "BadRequestError", "code": 400}
             if isinstance(error, BadSpecError):
@@ -360,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.fake.count("running")
         try:
             with contextlib.suppress(EarlyEndError):
-                self._stream(body, tokens, fault)
+                self._stream(body, tokens, fault, log_probs)
             self.fake.count("finished")
         except (ConnectionError, TimeoutError):
             self.fake.count("aborted")
@@ -384,7 +404,9 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _stream(self, body: dict[str, Any], tokens: Iterator[int], fault: str) -> None:
+    def _stream(
+        self, body: dict[str, Any], tokens: Iterator[int], fault: str, log_probs: list[float]
+    ) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -404,6 +426,10 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(self.fake.pause)
             first = sent == len(ids)
             event = _event(body, ids, reason, first)
+            if "logprobs" in body:
+                event["choices"][0]["logprobs"] = {
+                    "token_logprobs": log_probs[sent - len(ids) : sent]
+                }
             self._spoil(fault, event, first)
             self._event(event)
         usage = {

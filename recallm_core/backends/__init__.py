@@ -43,8 +43,9 @@ class GenerationRequest:
         prior: Recomputes the tilt of span starts in process; None: the static one of the spec.
         prefix_length: Tokens at the beginning of the prompt that other questions will share; a hint
             for a prefix cache.
-        log_probs: Called in process with the log-probability of each token as it is chosen, among
-            those that were legal; that of a forced token is 0. None: nobody asks.
+        log_probs: Called with the log-probability of each token as it is chosen, among those that
+            were legal; that of a forced token is 0. None: nobody asks. A server tells these only
+            where it was started for training (``recallm serve --adapters``).
     """
 
     token_ids: NDArray[np.int32]

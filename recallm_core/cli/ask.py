@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recallm_core.generator import RecaLLM
     from recallm_core.prompting.params import GenerationParams
 
-    Load = Callable[[str], RecaLLM]
+    Load = Callable[..., RecaLLM]
 
 ANSWERED, ABSTAINED = 0, 3
 
@@ -62,6 +62,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "address; the default, "
         "recallm-mini, ships with the package and is good for short facts over a few pages",
     )
+    add_base(ask)
+    _add_forms(ask)
+    ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
+    for name, (kind, text) in _SETTINGS.items():
+        ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    ask.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="index large --docs anew instead of keeping the index for the next question",
+    )
+    ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
+    ask.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def _add_forms(ask: argparse.ArgumentParser) -> None:
+    """Adds in which form an answer is shown."""
     shown = ask.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -77,16 +93,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="ask one question after the other; model, index and what was read stay at hand",
     )
-    ask.add_argument("--html", metavar="FILE", type=Path, help="also write a page with the sources")
-    for name, (kind, text) in _SETTINGS.items():
-        ask.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
-    ask.add_argument(
-        "--no-cache",
-        action="store_true",
-        help="index large --docs anew instead of keeping the index for the next question",
-    )
-    ask.add_argument("--no-color", action="store_true", help="as if NO_COLOR were set")
-    ask.add_argument("--debug", action="store_true", help="show where an error comes from")
 
 
 def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         documents = _documents(args, steps)
         with long_lived(stack):
             with steps.loading(args.model):
-                llm = stack.enter_context((load or _load)(args.model))
+                llm = stack.enter_context((load or _load)(args.model, **base_of(args)))
             documents = _findable(args, llm, documents, steps)
         if args.interactive:
             return converse(
@@ -129,10 +135,25 @@ def _params(args: argparse.Namespace) -> GenerationParams:
         parser.error(str(error))
 
 
-def _load(name: str) -> RecaLLM:
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Adds what an adapter goes on."""
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="where --model is an adapter: the folder or hub id of the model that it goes on "
+        "(default: the one that it names)",
+    )
+
+
+def base_of(args: argparse.Namespace) -> dict[str, str]:
+    """Returns it as an option of ``RecaLLM.load``; empty where none is given."""
+    return {} if args.base is None else {"base": args.base}
+
+
+def _load(name: str, **options: str) -> RecaLLM:
     from recallm_core.generator import RecaLLM
 
-    return RecaLLM.load(name)
+    return RecaLLM.load(name, **options)
 
 
 def _documents(args: argparse.Namespace, steps: _Steps) -> Documents:

@@ -87,6 +87,7 @@ def _measure(arguments: argparse.Namespace, command: str) -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    options = {"device": arguments.device} if arguments.device else {}
+    named = {"device": arguments.device, "base": arguments.base}
+    options = {name: value for name, value in named.items() if value}
     with RecaLLM.load(arguments.model, mode=arguments.mode, **options) as llm:
         SUITES[arguments.kind].measure(llm, arguments, command, say)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recallm_core.cli.ask import add_base, base_of
 from recallm_core.inputs.arguments import whole_option
 from recallm_core.inputs.extras import install
 
@@ -64,6 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="answers what the tool ask is asked, and is loaded then: a hub id, a folder or a "
         "server's address (default: %(default)s)",
     )
+    add_base(mcp)
     mcp.add_argument("--http", action="store_true", help="serve over HTTP instead")
     mcp.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     mcp.add_argument(
@@ -123,13 +125,13 @@ def _serve(args: argparse.Namespace, desk: Desk, keys: Sequence[str]) -> None:
 def _desk(args: argparse.Namespace) -> Desk:
     from recallm_core.mcp_server.desk import Desk
 
-    return Desk(_library(args), lambda: _load(args.model))
+    return Desk(_library(args), lambda: _load(args.model, **base_of(args)))
 
 
-def _load(model: str) -> RecaLLM:
+def _load(model: str, **options: str) -> RecaLLM:
     from recallm_core.generator import RecaLLM
 
-    return RecaLLM.load(model)
+    return RecaLLM.load(model, **options)
 
 
 def _library(args: argparse.Namespace) -> Library:

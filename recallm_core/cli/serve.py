@@ -17,7 +17,7 @@ from typing import Any
 from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.connection import KEY_VARIABLE
 from recallm_core.backends.vllm.manifest import PROCESSOR
-from recallm_core.errors import RecallmError
+from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.arguments import MOST_THREADS, whole_option
 from recallm_core.serving.app import SETTINGS, is_loopback
 
@@ -54,11 +54,13 @@ _UNSET = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_LORA_RESOLVER_CACHE_DIR",
+    "VLLM_LORA_RESOLVER_HF_REPO_LIST",
     "VLLM_RUST_FRONTEND_PATH",
     "VLLM_SERVER_DEV_MODE",
     "VLLM_USE_MODELSCOPE",
     "VLLM_USE_RUST_FRONTEND",
 )
+_TRAINING = ("--enable-lora", "--max-lora-rank", "64", "--logprobs-mode", "processed_logprobs")
 _SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 
@@ -73,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     arguments.add_argument("model", metavar="MODEL", help="recallm-mini, a folder or a hub id")
+    arguments.add_argument(
+        "--base", metavar="MODEL", help="folder or hub id of what an adapter goes on; it is merged"
+    )
     what = ("GPUs that share each layer", "stages of layers", "copies of the model")
     for name, text in zip(_SIZES, what, strict=True):
         arguments.add_argument(
@@ -90,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--served-model-name", metavar="NAME", help="what clients see (MODEL)")
     arguments.add_argument("--revision", help="branch, tag or commit of a hub id")
+    arguments.add_argument(
+        "--adapters",
+        metavar="FOLDER",
+        type=Path,
+        help="for recallm train grpo: load adapters of MODEL from here while it serves",
+    )
     arguments.add_argument(
         "--dry-run", action="store_true", help="check, show the command, and stop"
     )
@@ -109,13 +120,13 @@ def main(argv: Sequence[str]) -> int:
     check_host(args.host, keys)
     if not args.dry_run:
         vllm_setup.check_installed()
-    folder = _checked_folder(args.model, args.revision)
+    folder = _checked_folder(args.model, args.revision, args.base)
     name = args.served_model_name or str(args.model)
     command = _command(args, folder, name, extra)
     if args.dry_run:
         print(shlex.join(command))
         return 0
-    environment = settings(os.environ, folder=folder, name=name, keys=keys)
+    environment = settings(os.environ, folder=folder, name=name, keys=keys, adapters=args.adapters)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], command, environment)
@@ -190,18 +201,25 @@ def keys_of(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key.strip() for key in lines if key.strip()))
 
 
-def _checked_folder(model: str, revision: str | None) -> Path:
+def _checked_folder(model: str, revision: str | None, base: str | None) -> Path:
     """The model's local folder, checked as for loading in process; nothing of it runs.
 
     Raises:
-        CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code.
+        CheckpointError: It is missing, unsafe, damaged, or of a kind that needs code, or there is
+            a base and no adapter.
         TokenizerError: Its tokenizer gives no exact offsets.
     """
     from recallm_core.models import shipped
+    from recallm_core.models.adapters import is_adapter
     from recallm_core.models.checkpoint import find_folder
+    from recallm_core.models.merging import merged
     from recallm_core.tokenization.tokenizer import HFTokenizer
 
     folder = find_folder(shipped(model) or model, revision=revision).resolve()
+    if is_adapter(folder):
+        folder = merged(folder, base)
+    elif base is not None:
+        raise CheckpointError(f"{folder} holds a whole model, not an adapter; leave --base out")
     HFTokenizer.from_folder(folder)
     return vllm_setup.checked_folder(folder)[0]
 
@@ -225,6 +243,7 @@ def _command(
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
         *(["--no-enable-chunked-prefill"] if vllm_setup.reads_prompts_whole() else []),
+        *(_TRAINING if args.adapters is not None else ()),
         *extra,
     ]
 
@@ -248,7 +267,12 @@ def _is_named_vllm() -> bool:
 
 
 def settings(
-    environment: Mapping[str, str], *, folder: Path, name: str, keys: Sequence[str]
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    name: str,
+    keys: Sequence[str],
+    adapters: Path | None = None,
 ) -> dict[str, str]:
     """Returns the server's environment: what its middleware needs, and nothing that loosens it."""
     variables: MutableMapping[str, str] = {k: v for k, v in environment.items() if k not in _UNSET}
@@ -256,6 +280,10 @@ def settings(
         variables.pop(variable, None)
     digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     served: dict[str, Any] = {"folder": str(folder), "model": name, "keys": digests}
+    if adapters is not None:
+        adapters.mkdir(parents=True, exist_ok=True)
+        served["adapters"] = str(adapters.resolve())
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # the middleware closes its paths
     variables[SETTINGS] = json.dumps(served)
     variables["HF_HUB_OFFLINE"] = "1"  # everything is in the folder
     variables["PYTHONSAFEPATH"] = "1"

@@ -102,7 +102,7 @@ def _plan(llm: RecaLLM, arguments: argparse.Namespace) -> Plan:
 
 def _settings(llm: RecaLLM, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
-        **model_identity(arguments.model, llm),
+        **model_identity(arguments.model, llm, arguments.base),
         "sources": sources(),
         "max_new_tokens": arguments.max_new_tokens,
         "trained_tokens": arguments.trained_tokens,

@@ -13,7 +13,8 @@ from typing import Any
 
 from recallm_core.generator import RecaLLM
 from recallm_core.models import shipped
-from recallm_core.models.checkpoint import find_folder
+from recallm_core.models.adapters import is_adapter
+from recallm_core.models.checkpoint import find_base, find_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("recallm-core", "torch", "transformers", "tokenizers", "numpy")
@@ -101,21 +102,26 @@ def sources() -> str:
     return whole.hexdigest()[:16]
 
 
-def model_identity(model: str, llm: RecaLLM) -> dict[str, str]:
+def model_identity(model: str, llm: RecaLLM, base: str | None = None) -> dict[str, str]:
     """Returns what tells one model from another: recipe, tokenizer and weights, hashed.
 
-    Of large files the size and both ends are hashed.
+    Of large files the size and both ends are hashed. Those of an adapter's base count, too.
+
+    Args:
+        model: Its name.
+        llm: The model, loaded.
+        base: What it goes on, where it is an adapter and the caller said so.
     """
     recipe = json.dumps(llm.recipe.to_dict(), sort_keys=True)
     return {
         "model": llm.name,
         "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
         "tokenizer": llm.tokenizer.fingerprint,
-        "weights": weights(model),
+        "weights": weights(model, base),
     }
 
 
-def weights(model: str) -> str:
+def weights(model: str, base: str | None = None) -> str:
     """Returns a hash of a model's weights: a folder's, a file's; of a server its address.
 
     Raises:
@@ -124,17 +130,20 @@ def weights(model: str) -> str:
     if "://" in model:
         return hashlib.sha256(model.encode()).hexdigest()[:16]
     whole = hashlib.sha256()
-    for file in _files_of(model):
+    for file in _files_of(model, base):
         _hash_ends(file, whole)
     return whole.hexdigest()[:16]
 
 
-def _files_of(model: str) -> list[Path]:
+def _files_of(model: str, base: str | None) -> list[Path]:
     path = Path(model)
     if path.is_file():
         return [path]
-    folder = find_folder(shipped(model) or model)
-    return [file for kind in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(kind))]
+    folders = [find_folder(shipped(model) or model)]
+    if is_adapter(folders[0]):
+        folders.append(find_base(folders[0], base))
+    kinds = ("*.safetensors", "*.gguf")
+    return [file for place in folders for kind in kinds for file in sorted(place.glob(kind))]
 
 
 def _hash_ends(path: Path, whole: hashlib._Hash) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parent
-SHIPPED = ("recallm-mini",)
+_NAMES = ("recallm-mini", "recallm-smol")  # a whole model; an adapter
+SHIPPED = tuple(name for name in _NAMES if (_FOLDER / name).is_dir())
 
 
 def shipped(name: str) -> Path | None:

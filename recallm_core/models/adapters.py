@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.extras import needs
 from recallm_core.inputs.model_files import read_json
+from recallm_core.models.adapter_base import read_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ class Adapter:
         products: By layer, the two factors: rank by inputs, and outputs by rank.
         rows: By layer, its new rows of a table of tokens.
         ids: By layer, the ids of these rows.
+        base: What the adapter says of its base (``adapter_base.shape_of``); empty: nothing.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Adapter:
     products: Mapping[str, tuple[Tensor, Tensor]]
     rows: Mapping[str, Tensor]
     ids: Mapping[str, Sequence[int]]
+    base: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -90,7 +93,7 @@ def read_adapter(folder: Path) -> Adapter:
             weights as scale * B @ A.
     """
     with needs("local", "an adapter"):
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
     settings = read_json(folder / CONFIG)
@@ -98,6 +101,8 @@ def read_adapter(folder: Path) -> Adapter:
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata()
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"the adapter's weights {path} can't be read: {error}; get them again"
@@ -111,7 +116,8 @@ def read_adapter(folder: Path) -> Adapter:
         if name.endswith(f".{ROWS}")
     }
     ids = {layer: _ids(settings, layer, len(table), folder) for layer, table in rows.items()}
-    return Adapter(folder, scale, _products(weights, folder), rows, ids)
+    products = _products(weights, folder)
+    return Adapter(folder, scale, products, rows, ids, read_shape(metadata, path))
 
 
 def _scale(settings: Mapping[str, Any], folder: Path) -> float:

@@ -16,6 +16,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.arguments import shown
 from recallm_core.inputs.memory import memory_bytes
 from recallm_core.inputs.model_files import check_file_sizes, read_json
+from recallm_core.models.adapter_base import check_shape, check_words
 from recallm_core.models.adapters import CONFIG, Adapter, apply, base_of
 from recallm_core.models.weight_sizes import brief, check_sizes
 
@@ -74,16 +75,19 @@ def find_base(adapter: Path, base: object, *, local_files_only: bool = False) ->
     """Returns the local folder of the model that an adapter goes on.
 
     Raises:
-        CheckpointError: Neither the caller nor the adapter names one, or there is none there.
+        CheckpointError: Neither the caller nor the adapter names one, there is none there, or it
+            has another vocabulary.
     """
     name = base_of(adapter, base)
     try:
-        return find_folder(name, local_files_only=local_files_only)
+        folder = find_folder(name, local_files_only=local_files_only)
     except CheckpointError as error:
         raise CheckpointError(
             f"the adapter in {adapter} goes on a model that isn't to be had: {error}. Where it "
-            "stands elsewhere, give that as base=FOLDER_OR_HUB_ID"
+            "stands elsewhere, give that as base=FOLDER_OR_HUB_ID (--base of the commands)"
         ) from error
+    check_words(adapter, folder)
+    return folder
 
 
 def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:
@@ -283,6 +287,8 @@ def load_model(
     files = check_folder(folder)
     config = transformers_config(folder)
     stored = check_sizes(config, files)
+    if adapter is not None:
+        check_shape(adapter.folder, adapter.base, config)
     kwargs = dict(model_kwargs or {})
     placed = "device_map" in kwargs or "quantization_config" in kwargs
     if dtype == "auto":

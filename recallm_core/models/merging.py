@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from recallm_core.errors import CheckpointError
 from recallm_core.inputs.extras import needs
 from recallm_core.inputs.model_config import dtype_name
 from recallm_core.models.adapters import is_adapter, read_adapter
-from recallm_core.models.writing import copy_beside, whole_folder
+from recallm_core.models.writing import cached_folder, copy_beside, whole_folder
 
 
 def merge(
@@ -51,3 +52,33 @@ def merge(
             copy_beside(source, aside)
         model.save_pretrained(aside)
     return target
+
+
+def merged(adapter: Path, base: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the model that an adapter makes of its base, from the cache once it was written.
+
+    Args:
+        adapter: Its folder.
+        base: The model that it goes on; None: the one that it names.
+
+    Raises:
+        CheckpointError: It doesn't fit the base.
+    """
+    with needs("local", "merging an adapter"):
+        from recallm_core.models.checkpoint import find_base
+    whole = find_base(adapter, base).resolve()
+    name = f"{adapter.name}-{_state(adapter.resolve(), whole)}"
+    target = cached_folder("merged", name) / adapter.name
+    if not target.is_dir():
+        merge(adapter, target, base=whole)
+    return target
+
+
+def _state(*folders: Path) -> str:
+    """Changes with any file of the folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(folder.iterdir()):
+            state = file.stat()
+            digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Model folders written whole or not at all."""
+"""Model folders, and files beside them, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from recallm_core.errors import CheckpointError
 
 
 @contextmanager
@@ -42,6 +44,22 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to; the file takes the target's place once the block is through.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def _share_weights(folder: Path) -> None:
     new = folder / ".new"
     new.touch()
@@ -63,3 +81,19 @@ def _is_beside(name: str) -> bool:
 
 
 _OWN = ("config.json", "adapter_config.json")  # whoever writes weights writes these
+
+
+def cached_folder(kind: str, name: str) -> Path:
+    """Returns a private folder below the user's cache, the same each time; made if need be.
+
+    Raises:
+        CheckpointError: Somebody else made it.
+        OSError: It can't be made.
+    """
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
+    directory = base / "recallm" / kind / name
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+        raise CheckpointError(f"{directory} belongs to somebody else; set XDG_CACHE_HOME")
+    return directory

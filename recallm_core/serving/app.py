@@ -20,15 +20,19 @@ from typing import Any
 from recallm_core._version import __version__
 from recallm_core.backends.vllm import setup as vllm_setup
 from recallm_core.backends.vllm.manifest import (
+    ADAPTERS_PATH,
     FILES_PATH,
     MANIFEST_PATH,
     Manifest,
     manifest_files,
     read_files,
 )
+from recallm_core.errors import CheckpointError
 from recallm_core.inputs.model_config import context_length, eos_ids, read_config, vocab_size
+from recallm_core.serving.adapters import adapter_folder, load_request
 
-SETTINGS = "RECALLM_SERVED"  # environment variable: {"folder", "model", "keys": [sha256, ...]}
+SETTINGS = "RECALLM_SERVED"
+"""Environment variable: {"folder", "model", "keys": [sha256, ...], "adapters": folder or none}."""
 MAX_BODY = 192 * 2**20  # bytes; a spec of its largest size, and a prompt of ten million tokens
 _OPEN_PATHS = ("/health", "/ping")
 
@@ -55,6 +59,7 @@ class RecallMiddleware:
         self._folder = Path(settings["folder"])
         self._model: str = settings["model"]
         self._keys: tuple[bytes, ...] = tuple(bytes.fromhex(key) for key in settings["keys"])
+        self._adapters = Path(settings["adapters"]) if settings.get("adapters") else None
         self._files = read_files(self._folder)
         self._manifest: bytes | None = None
 
@@ -73,8 +78,12 @@ class RecallMiddleware:
             await _reply(send, 403, _error("a server without keys answers only this machine"))
         elif self._keys and not self._knows(key):
             await _reply(send, 401, _error("this server wants a key: Authorization: Bearer ..."))
+        elif path.startswith(ADAPTERS_PATH) and self._adapters is not None:
+            await self._load(self._adapters, scope, send)
         elif path.startswith("/recallm/"):
             await self._serve_model_files(scope, send)
+        elif "adapter" in path:
+            await _reply(send, 403, _error("adapters are loaded by recallm train grpo alone"))
         elif scope["method"] == "POST":
             await self._post(scope, receive, send, key if self._keys else b"")
         else:
@@ -87,10 +96,25 @@ class RecallMiddleware:
         ]  # all, in equal time
         return any(known)
 
+    async def _load(self, folder: Path, scope: Scope, send: Send) -> None:
+        """Has vLLM load an adapter of the folder that was named at the start."""
+        name = scope["path"].removeprefix(ADAPTERS_PATH)
+        if scope["method"] != "POST":
+            await _reply(send, 405, _error("only POST"))
+            return
+        try:
+            place = adapter_folder(folder, name)
+        except (CheckpointError, OSError) as error:
+            await _reply(send, 400, _error(str(error)))
+        else:
+            await self._app(*load_request(scope, name, place), send)
+
     async def _serve_model_files(self, scope: Scope, send: Send) -> None:
         path: str = scope["path"]
         name = path.removeprefix(FILES_PATH)
-        if scope["method"] not in ("GET", "HEAD"):
+        if path.startswith(ADAPTERS_PATH):
+            await _reply(send, 404, _error("this server was started without --adapters"))
+        elif scope["method"] not in ("GET", "HEAD"):
             await _reply(send, 405, _error("only GET"))
         elif path == MANIFEST_PATH:
             self._manifest = self._manifest or self._describe(scope).to_json().encode()

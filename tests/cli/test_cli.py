@@ -432,3 +432,16 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_base_of_an_adapter_goes_to_loading(docs: Path) -> None:
+    calls: list[tuple[str, dict[str, str]]] = []
+
+    def load(name: str, **options: str) -> RecaLLM:
+        calls.append((name, options))
+        return scripted_llm(SCRIPT)
+
+    argv = ["ask", "How many days?", "--docs", str(docs), "--model", "adapter"]
+    assert cli.main([*argv, "--base", "some/base"], load=load) == 0
+    assert cli.main(argv, load=load) == 0
+    assert calls == [("adapter", {"base": "some/base"}), ("adapter", {})]

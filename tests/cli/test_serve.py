@@ -70,6 +70,23 @@ def test_what_is_started(started: Any) -> None:
     assert environment["HF_HUB_OFFLINE"] == environment["PYTHONSAFEPATH"] == "1"
 
 
+def test_a_server_for_training_takes_adapters_from_one_folder(
+    started: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VLLM_LORA_RESOLVER_HF_REPO_LIST", "some/repo")
+    folder = tmp_path / "run" / "adapters"
+    assert serve("recallm-mini", "--adapters", str(folder), "--max-lora-rank", "8") == 0
+    ((command, environment),) = started
+    assert folder.is_dir()
+    assert json.loads(environment["RECALLM_SERVED"])["adapters"] == str(folder)
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "VLLM_LORA_RESOLVER_HF_REPO_LIST" not in environment
+    first, last = command.index("--max-lora-rank"), len(command) - 2
+    assert command[first + 1 :: last - first] == ["64", "8"]  # the caller's comes last, and counts
+    assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
+    assert serve("recallm-mini", "--enable-lora") == 1
+
+
 def test_a_repackaged_vllm_is_started_by_its_older_module(
     started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +212,22 @@ def test_an_unsafe_or_missing_model_is_refused(
     assert serve(str(folder)) == 1
     assert "pickles" in capsys.readouterr().err
     assert started == []
+
+
+def test_an_adapter_is_merged_into_its_base_and_a_whole_model_has_none(
+    tmp_path: Path, started: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from recallm_core.models import merging
+
+    assert MINI is not None
+    calls: list[tuple[Path, str | None]] = []
+    monkeypatch.setattr(merging, "merged", lambda *given: calls.append(given) or MINI)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert serve(str(tmp_path), "--base", "some/base") == 0
+    assert calls == [(tmp_path, "some/base")]
+    assert started[0][0][5] == str(MINI)
+    assert serve("recallm-mini", "--base", "some/base") == 1
+    assert "leave --base out" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_the_authors_is_served_as_what_it_is(

@@ -17,3 +17,12 @@ def test_weights_are_told_apart_whatever_a_model_is(tmp_path: Path) -> None:
     assert len({first, *map(weights, others)}) == 4
     with pytest.raises(CheckpointError):
         weights(str(tmp_path / "none"))
+
+
+def test_an_adapters_weights_are_told_apart_by_its_base_too(tmp_path: Path) -> None:
+    for name in ("adapter", "one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(name)
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    hashes = [weights(str(tmp_path / "adapter"), str(tmp_path / n)) for n in ("one", "other")]
+    assert hashes[0] != hashes[1]

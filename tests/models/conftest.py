@@ -103,3 +103,16 @@ def write_adapter() -> Callable[..., Any]:
         return adapted.merge_and_unload()
 
     return write
+
+
+@pytest.fixture
+def parts(
+    make_base: Base, write_adapter: Callable[..., Any], tmp_path: Path
+) -> tuple[Path, Path, Any]:
+    """A base without the recall tokens, an adapter with them, and both as peft merges them."""
+    from recallm_core.models.create import create
+
+    base = make_base("llama")
+    checkpoint = create(base, tmp_path / "created")
+    merged = write_adapter(checkpoint, tmp_path / "adapter", tied=True)
+    return base, tmp_path / "adapter", merged

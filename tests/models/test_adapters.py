@@ -22,17 +22,6 @@ Base = Callable[..., Path]
 TEXT = "The ferry leaves at nine. The bus to Port Hallow leaves at ten."
 
 
-@pytest.fixture
-def parts(
-    make_base: Base, write_adapter: Callable[..., Any], tmp_path: Path
-) -> tuple[Path, Path, Any]:
-    """A base without the recall tokens, an adapter with them, and both as peft merges them."""
-    base = make_base("llama")
-    checkpoint = create(base, tmp_path / "created")
-    merged = write_adapter(checkpoint, tmp_path / "adapter", tied=True)
-    return base, tmp_path / "adapter", merged
-
-
 @pytest.mark.parametrize(("kind", "tied"), [("qwen2", True), ("llama", False)])
 @pytest.mark.parametrize(
     "settings", [{}, {"use_rslora": True, "target_modules": ["q_proj", "up_proj"]}]

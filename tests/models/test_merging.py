@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from recallm_core.cli import main
 from recallm_core.errors import CheckpointError
 from recallm_core.models.adapters import CONFIG, WEIGHTS
 from recallm_core.models.create import create
-from recallm_core.models.merging import merge
+from recallm_core.models.merging import merge, merged
 
 
 def test_the_merged_folder_loads_alone(
@@ -35,3 +36,18 @@ def test_the_merged_folder_loads_alone(
         merge(tmp_path / "adapter", out, base=base)
     with pytest.raises(CheckpointError, match="holds no adapter"):
         merge(base, tmp_path / "other")
+
+
+def test_what_is_served_is_merged_once_and_again_when_a_file_changes(
+    parts: tuple[Path, Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base, adapter, model = parts
+    whole = merged(adapter, base)
+    assert whole.is_relative_to(tmp_path / "cache" / "recallm" / "merged")
+    weights = dict(model.named_parameters())
+    for name, weight in AutoModelForCausalLM.from_pretrained(whole).named_parameters():
+        assert torch.allclose(weight, weights[name], atol=1e-5), name
+    assert merged(adapter, base) == whole
+    os.utime(adapter / WEIGHTS, ns=(1, 1))
+    assert merged(adapter, base) != whole

@@ -110,8 +110,9 @@ class RemoteBackend(ABC):
         job = _RemoteJob(request)
         stream = EngineStream(job, self)
         spec = request.rules.spec
+        more = {} if request.log_probs is None else {"logprobs": 0}  # of the chosen token alone
         prepared = self.prepare(
-            request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json()
+            request.token_ids.tolist(), request.sampling, eos=spec.eos, spec=spec.to_json(), **more
         )
         job.future = self.start(self._generate(job, prepared))
         closed = GenerationCancelledError(f"{self.who} was closed before the end")
@@ -140,6 +141,7 @@ class RemoteBackend(ABC):
                     echoed = self._check_echo(chunk.prompt, prompt)
                 if chunk.cached_tokens is not None:
                     job.cached_tokens = chunk.cached_tokens
+                self._tell(job.request, chunk)
                 tokens = _with_end(chunk, eos)
                 tokens_left -= len(tokens)
                 if tokens_left < 0:
@@ -158,6 +160,18 @@ class RemoteBackend(ABC):
             )
         job.push(last)
         job.end(_REASONS[reason])
+
+    def _tell(self, request: GenerationRequest, chunk: OutputChunk) -> None:
+        """Hands on the log-probabilities of new ids; that of an end named apart isn't told."""
+        if request.log_probs is None:
+            return
+        if len(chunk.log_probs) != len(chunk.tokens):
+            raise self.error(
+                f"{self.who} doesn't tell the log-probability of each token (logprobs): it told "
+                f"{len(chunk.log_probs)} of {len(chunk.tokens)}"
+            )
+        for log_prob in chunk.log_probs:
+            request.log_probs(log_prob)
 
     def _check_echo(self, understood: tuple[int, ...], prompt: list[int]) -> bool:
         """Whether the very prompt was continued; over any other, recall stays closed."""

@@ -11,7 +11,7 @@ from typing import Any
 from recallm_core.backends import Sampling
 from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.connection import Connection
-from recallm_core.backends.vllm.manifest import PROCESSOR
+from recallm_core.backends.vllm.manifest import ADAPTERS_PATH, PROCESSOR
 from recallm_core.backends.vllm.wire import (
     COMPLETIONS_PATH,
     Allowance,
@@ -25,6 +25,8 @@ from recallm_core.errors import ServerError
 START = (
     "start it with: recallm serve MODEL   (or: vllm serve MODEL --logits-processors " + PROCESSOR
 ) + ")"
+
+_MAX_REPLY = 100_000  # bytes of a reply to a request that isn't for tokens
 
 
 class ServerBackend(RemoteBackend):
@@ -100,6 +102,22 @@ class ServerBackend(RemoteBackend):
                     if chunk.tokens:
                         may.progress()
                     yield chunk
+
+    def use_adapter(self, name: str) -> None:
+        """Has the server load an adapter by name; from now on it answers with that.
+
+        Args:
+            name: A folder in the one that the server was started with (``--adapters``).
+
+        Raises:
+            ServerError: It takes none, has none of that name, or vLLM can't use it.
+        """
+        if self.connection.post(ADAPTERS_PATH + name, {}, limit=_MAX_REPLY) is None:
+            raise ServerError(
+                f"{self.where} takes no adapters; start it with: recallm serve MODEL --adapters "
+                "FOLDER"
+            )
+        self.model = name
 
     def close(self) -> None:
         """Ends all streams and closes the connections; safe to call twice."""

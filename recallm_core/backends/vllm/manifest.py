@@ -20,6 +20,7 @@ from recallm_core.errors import ServerError
 VERSION = 1
 MANIFEST_PATH = "/recallm/v1/offer"
 FILES_PATH = "/recallm/v1/files/"
+ADAPTERS_PATH = "/recallm/v1/adapters/"
 MAX_MANIFEST = 100_000  # bytes
 # Nothing else is offered or fetched; sizes in bytes. The largest vocabularies take 35 MB.
 FILES: Mapping[str, int] = {

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from recallm_core.backends.vllm.manifest import INSTALL_VLLM
-from recallm_core.errors import CheckpointError, MissingExtraError
+from recallm_core.errors import MissingExtraError
 from recallm_core.inputs.model_config import read_config
 
 _CODE = "code of a checkpoint never runs"
@@ -108,6 +107,7 @@ def checked_folder(folder: Path) -> tuple[Path, int]:
 def _plain_folder(folder: Path) -> Path:
     """The folder, or for the paper's checkpoints one that calls them what they are underneath."""
     from recallm_core.models import checkpoint
+    from recallm_core.models.writing import cached_folder
 
     data = read_config(folder)
     kind = checkpoint.RECALLM_TYPES.get(str(data.get("model_type")))
@@ -115,23 +115,12 @@ def _plain_folder(folder: Path) -> Path:
         return folder
     plain = checkpoint.plain_config(data, kind) if kind is not None else dict(data)
     plain.pop("auto_map", None)
-    directory = _place_of(folder)
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    directory = cached_folder("served", f"{folder.name}-{digest}")
     for path in folder.iterdir():
         link = directory / path.name
         if path.is_file() and path.name != "config.json" and path.suffix != ".py":
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
     (directory / "config.json").write_text(json.dumps(plain, indent=2), "utf-8")
-    return directory
-
-
-def _place_of(folder: Path) -> Path:
-    """A private folder for links to a model's files, the same each time."""
-    cache_home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    directory = base / "recallm" / "served" / f"{folder.name}-{digest}"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.is_symlink() or directory.stat().st_uid != os.getuid():
-        raise CheckpointError(f"{directory} belongs to somebody else; set XDG_CACHE_HOME")
     return directory

@@ -18,6 +18,7 @@ _LINE = 2**20  # bytes of one event, beside the echo of the prompt
 _PER_ID = 16  # bytes at most that one id takes in JSON, with separators and white space
 _PER_TOKEN = 4096  # bytes at most that a new token takes, as an event of its own
 _SPARE_EVENTS = 1000  # events that may come beside one for each token
+_ABOVE = 1e-3  # by which rounding may lift a log-probability above 0
 _SLOWEST = 5.0  # seconds that a token may take, on average
 
 
@@ -91,6 +92,7 @@ class OutputChunk:
         finish_reason: Why the output ended; None: it goes on.
         stop_id: The id that ended it, where the server names it apart.
         cached_tokens: Prompt tokens that a cache spared; None where the event doesn't say.
+        log_probs: Of the new ids, where they were asked for.
     """
 
     tokens: tuple[int, ...] = ()
@@ -98,6 +100,7 @@ class OutputChunk:
     finish_reason: str | None = None
     stop_id: int | None = None
     cached_tokens: int | None = None
+    log_probs: tuple[float, ...] = ()
 
 
 class Allowance:
@@ -254,7 +257,15 @@ def _output_chunk(data: Mapping[str, Any], vocab_size: int) -> OutputChunk:
         finish_reason=reason,
         stop_id=stop if type(stop) is int and 0 <= stop < vocab_size else None,
         cached_tokens=spared,
+        log_probs=_log_probs((choice.get("logprobs") or {}).get("token_logprobs") or []),
     )
+
+
+def _log_probs(values: Any) -> tuple[float, ...]:
+    fine = type(values) is list and all(type(v) in (int, float) and v <= _ABOVE for v in values)
+    if not fine:
+        raise ValueError("log-probabilities must be a list of numbers that aren't above 0")
+    return tuple(min(0.0, float(value)) for value in values)
 
 
 def _ids(values: Any, vocab_size: int) -> tuple[int, ...]:

@@ -149,7 +149,7 @@ def _ways(llm: RecaLLM, arguments: argparse.Namespace) -> list[Way]:
 
 def _settings(llm: RecaLLM, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
-        **model_identity(arguments.model, llm),
+        **model_identity(arguments.model, llm, arguments.base),
         "sources": sources(),
         "max_new_tokens": arguments.max_new_tokens,
         "batch": arguments.batch,

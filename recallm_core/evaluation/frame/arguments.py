@@ -47,6 +47,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="recallm-mini", help="recallm-mini, a folder, a hub id or a server"
     )
+    parser.add_argument(
+        "--base", metavar="MODEL", help="what an adapter goes on (default: what it names)"
+    )
     parser.add_argument("--mode", default="auto", help="auto, trained or prompted")
     parser.add_argument("--threads", type=threads, default=2, help="of torch (2)")
     parser.add_argument("--device", help="cpu, cuda, ... (chosen by itself)")
@@ -173,7 +176,7 @@ def _baseline(
 def settings_of(llm: RecaLLM, arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Returns what a run's rows depend on; a run isn't gone on with under others."""
     return {
-        **model_identity(arguments.model, llm),
+        **model_identity(arguments.model, llm, arguments.base),
         "sources": sources(),
         "seed": arguments.seed,
         "thought": arguments.thought,

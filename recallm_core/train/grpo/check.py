@@ -7,6 +7,7 @@ memory, and one step is taken on a tiny checkpoint of the same class.
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +16,13 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, TrainerCallback
 
-from recallm_core.errors import RecallmError
+from recallm_core.backends.vllm.connect import connect
+from recallm_core.backends.vllm.connection import Connection
+from recallm_core.errors import RecallmError, ServerError
 from recallm_core.inputs.model_files import read_json
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
+from recallm_core.train.grpo.served import ServedPolicy, start_command
 from recallm_core.train.grpo.tiny import make_checkpoint
 from recallm_core.train.grpo.train import make_trainer, open_run, quiet, trl_settings
 from recallm_core.train.tasks.families.registry import FAMILIES
@@ -27,12 +31,13 @@ _KIND = "model_type"
 _SMALL: dict[str, Any] = {
     "steps": 1,
     "prompts": 2,
-    "rollouts": 2,
-    "device_batch": 2,
+    "rollouts": 4,
+    "device_batch": 4,
     "problems": 0,
     "prompt_tokens": (16, 500),
-    "response_tokens": 32,
-    "thinking_tokens": 8,
+    "response_tokens": 64,
+    "thinking_tokens": 2,
+    "evidence": "first",  # a model that knows nothing quotes something, so that rewards differ
     "precision": "fp32",
 }
 
@@ -45,7 +50,7 @@ def check(config: GrpoConfig) -> str:
     """
     refuse_inexact(config.trl)
     shape = _shape(config)
-    lines = [_batch(config), *_sizes(config, shape)]
+    lines = [_batch(config), *_sizes(config, shape), *_server(config, shape)]
     with TemporaryDirectory(prefix="recallm-check-") as folder:
         lines.append(_one_step(config, str(shape[_KIND]), Path(folder)))
     return "\n".join(lines) + "\n"
@@ -108,6 +113,24 @@ def _sizes(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
     ]
 
 
+def _server(config: GrpoConfig, shape: dict[str, Any]) -> list[str]:
+    """What can be said of the server that is to make the attempts; one that answers is asked."""
+    if not config.rollouts_from:
+        return []
+    command = start_command(config, "OUT")
+    try:
+        with closing(Connection(config.rollouts_from, max_retries=0)) as connection:
+            connection.get("/health", limit=10_000)
+    except ServerError as error:
+        return [f"attempts     no server yet ({error}); start: {command}"]
+    if not Path(config.model).is_dir():
+        connect(config.rollouts_from)[1].close()
+        return [f"attempts     {config.rollouts_from} obeys a constraint; started by: {command}"]
+    base = Path(config.model)
+    ServedPolicy(config, base, int(shape["vocab_size"]), base).close()
+    return [f"attempts     {config.rollouts_from} serves the model; started by: {command}"]
+
+
 def _adapter_weights(model: torch.nn.Module, rank: int) -> int:
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
@@ -132,8 +155,9 @@ def _one_step(config: GrpoConfig, kind: str, folder: Path) -> str:
             config,
             model=str(base),
             adapter_rank=min(4, config.adapter_rank),
+            rollouts_from="",
             families=generated or {"recall": 1.0},
-            reward=replace(config.reward, response_tokens=32, overlong_tokens=0),
+            reward=replace(config.reward, response_tokens=64, overlong_tokens=0),
             **_SMALL,
         )
         run, seen = open_run(small, folder / "run"), _LogKeeper()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from recallm_core.backends.vllm.connection import base_url
 from recallm_core.errors import RecallmError
 from recallm_core.train.grpo.rewards import RewardRules
 from recallm_core.train.tasks.families.registry import FAMILIES
@@ -38,6 +39,9 @@ class GrpoConfig:
         lr, min_lr_share, warmup, clip: Of the optimizer; the cosine ends at a share of the rate.
         beta: Weight of the divergence from the model that the run began with; 0 spares that model.
         adapter_rank: Rank of the adapters that learn; 0: all weights learn.
+        rollouts_from: Address of a server that makes the attempts (``recallm serve MODEL --adapters
+            OUT/adapters``) and is given the adapter before each step; empty: each device makes its
+            own, with the model that learns.
         precision: ``bf16``, ``fp32``, or ``auto``: bf16 on a GPU that has it.
         gradient_checkpointing: Less memory for a third more time.
         data: The data folder; empty: ``RECALLM_DATA``.
@@ -67,6 +71,7 @@ class GrpoConfig:
     clip: float = 1.0
     beta: float = 0.001
     adapter_rank: int = 0
+    rollouts_from: str = ""
     precision: Precision = "auto"
     gradient_checkpointing: bool = True
     data: str = ""
@@ -136,9 +141,20 @@ def grpo_config(values: Mapping[str, Any]) -> GrpoConfig:
             f"response_tokens ({config.response_tokens}), or every attempt counts as too long; 0 "
             "turns it off"
         )
+    _check_server(config)
     if not any(config.families.values()):
         raise ValueError(f"[families] must give a share to at least one of {sorted(FAMILIES)}")
     return replace(config, reward=replace(config.reward, response_tokens=config.response_tokens))
+
+
+def _check_server(config: GrpoConfig) -> None:
+    if config.rollouts_from and not config.adapter_rank:
+        raise ValueError(
+            "rollouts_from needs adapter_rank: a server is given adapters, and where all weights "
+            "learn it would go on with those that the run began with"
+        )
+    if config.rollouts_from:
+        base_url(config.rollouts_from)
 
 
 def _check_names(where: str, values: Mapping[str, Any], kind: type) -> None:

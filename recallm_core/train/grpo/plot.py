@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recallm_core.models.writing import whole_file
 from recallm_core.train.sft.trainer import read_curve
 
 _PARTS = ("total", "format", "answer", "overlap", "usage", "density", "retrieval", "overlong")
@@ -30,9 +31,9 @@ def plot(folder: Path) -> Path | None:
         axes.set_title(part)
         axes.set_ylim(-0.02, 1.02)
     figure.axes[0].legend(fontsize="small")
-    target, aside = folder / "curve.png", folder / ".curve.png"
-    figure.savefig(aside, format="png", dpi=100)
-    aside.replace(target)
+    target = folder / "curve.png"
+    with whole_file(target) as aside:
+        figure.savefig(aside, format="png", dpi=100)
     return target
 
 

@@ -41,7 +41,7 @@ def attempts(
     """Makes one attempt at each task; all at once, as far as the backend's memory goes.
 
     Args:
-        backend: Runs in this process: it has to tell log-probabilities.
+        backend: Has to tell log-probabilities: one in this process, or a server for training.
         tokenizer: The model's.
         tasks: A problem may come several times.
         seeds: One for each.

@@ -21,6 +21,7 @@ from trl import GRPOConfig
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import read_config
+from recallm_core.models.writing import whole_file
 from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
@@ -29,6 +30,7 @@ from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.plot import plot
 from recallm_core.train.grpo.problems import Problems
+from recallm_core.train.grpo.served import FOLDER, ServedPolicy
 from recallm_core.train.grpo.trainer import QuoteTrainer
 from recallm_core.train.sft.adapters import lora
 from recallm_core.train.sft.train import checked_base, end_ids, export, keep_config
@@ -44,7 +46,10 @@ from recallm_core.train.sft.trainer import (
 from recallm_core.train.tasks.families.sources import Sources
 
 STAGE = "grpo"
-_FREE = ("save_every", "log_every", "device_batch", "gradient_checkpointing", "data", "shape")
+_FREE = (
+    *("save_every", "log_every", "device_batch", "gradient_checkpointing", "data", "shape"),
+    "rollouts_from",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,8 @@ def train(run: GrpoRun) -> Path:
         return target
     keep_config(run.folder, run.config.to_dict(), _FREE)
     interrupt, curve = Interrupt(), Curve(run.folder / "curve.jsonl", STAGE)
-    with quiet():
-        trainer = make_trainer(run, [curve, Complete(), interrupt])
+    with quiet(), attempting(run) as served:
+        trainer = make_trainer(run, [curve, Complete(), interrupt], served)
         _go_on(run, trainer, curve, interrupt)
     if trainer.is_world_process_zero():
         _write_model(run, trainer, target)
@@ -142,7 +147,27 @@ def quiet() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
+@contextmanager
+def attempting(run: GrpoRun) -> Iterator[ServedPolicy | None]:
+    """Yields the server that makes a run's attempts; None where the model that learns does.
+
+    Raises:
+        ServerError: No server answers, or it serves another model.
+    """
+    if not run.config.rollouts_from:
+        yield None
+        return
+    width = int(read_config(run.base)["vocab_size"])
+    served = ServedPolicy(run.config, run.base, width, run.folder / FOLDER)
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+def make_trainer(
+    run: GrpoRun, callbacks: list[Any], served: ServedPolicy | None = None
+) -> QuoteTrainer:
     """Returns the trainer of a run, at its beginning."""
     config = run.config
     count = config.problems or config.prompts * config.steps
@@ -152,6 +177,7 @@ def make_trainer(run: GrpoRun, callbacks: list[Any]) -> QuoteTrainer:
         tokenizer=run.tokenizer,
         config=config,
         record=run.folder / "attempts.jsonl",
+        served=served,
         model=_model(run),
         args=trl_settings(config, run.folder / STAGE),
         train_dataset=Dataset.from_dict({"prompt": numbers}),
@@ -255,9 +281,8 @@ def _cut_record(path: Path, step: int) -> None:
         return
     lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]
     before = [line for line in lines if json.loads(line)["step"] < step]
-    aside = path.with_suffix(".tmp")
-    aside.write_text("".join(before), encoding="utf-8")
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_text("".join(before), encoding="utf-8")
 
 
 def _write_model(run: GrpoRun, trainer: QuoteTrainer, target: Path) -> None:

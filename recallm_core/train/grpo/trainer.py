@@ -18,11 +18,13 @@ from torch import Tensor
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
+from recallm_core.backends import Backend
 from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.tokenization.tokenizer import Tokenizer
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.problems import Problems
 from recallm_core.train.grpo.rollout import Attempt, attempt_seed, attempts, batch_digest
+from recallm_core.train.grpo.served import ServedPolicy, check_gap
 from recallm_core.train.grpo.supports import Supports, constrained_logps
 
 OVERRIDDEN = "_get_per_token_logps_and_entropies"
@@ -36,6 +38,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         tokenizer: Of the model.
         config: Of the run.
         record: Where each batch of attempts is noted, a line each.
+        served: Makes the attempts; None: the model that learns does.
         options: As TRL's trainer takes them.
     """
 
@@ -46,10 +49,11 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         tokenizer: Tokenizer,
         config: GrpoConfig,
         record: Path,
+        served: ServedPolicy | None = None,
         **options: Any,
     ) -> None:
         self._problems, self._words, self._config = problems, tokenizer, config
-        self._record = record
+        self._record, self._served = record, served
         self.supports = Supports()
         self._drawn: dict[tuple[int, ...], tuple[float, ...]] = {}
         super().__init__(rollout_func=self._attempt, reward_funcs=[self._hand_rewards], **options)
@@ -60,7 +64,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         tasks = [self._problems.task(int(number)) for number in prompts]
         process, step = self.accelerator.process_index, self.state.global_step
         seeds = [attempt_seed(self._config.seed, step, process, n) for n in range(len(tasks))]
-        with self._backend() as backend:
+        with self._backend(step) as backend:
             batch = attempts(
                 backend,
                 self._words,
@@ -86,9 +90,12 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         }
 
     @contextmanager
-    def _backend(self) -> Iterator[TransformersBackend]:
-        """The policy as it is now, behind this library's engine."""
+    def _backend(self, step: int) -> Iterator[Backend]:
+        """The policy as it is now, behind this library's engine or a server."""
         model = self.accelerator.unwrap_model(self.model)
+        if self._served is not None:
+            yield self._served.at(model, step, self.accelerator)
+            return
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         was_training = model.training
         model.eval()
@@ -159,14 +166,18 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
 
     def _compare(self, input_ids: Tensor, mask: Tensor, logps: Sequence[Tensor]) -> None:
         """Logs by how much the trainer's log-probabilities differ from those of the attempts."""
-        gaps = []
+        gaps, choices = [], []
         for ids, there, row in zip(input_ids, mask, logps, strict=True):
             drawn = self._drawn.get(tuple(ids[there > 0].tolist()))
             if drawn is not None:
                 expected = torch.tensor(drawn, device=row.device)
-                gaps.append(float((row.detach()[: len(expected)] - expected).abs().max()))
+                actual = row.detach()[: len(expected)]
+                gaps.append(float((actual - expected).abs().max()))
+                choices.append((actual - expected)[actual < 0].cpu())
         if gaps:
             self._metrics["train"]["log_prob_gap"].append(max(gaps))
+        if self._served is not None:
+            check_gap(choices)
 
     def _logits(self, model: Any, ids: Tensor, mask: Tensor, logits_to_keep: int) -> Tensor:
         with self.accelerator.autocast():

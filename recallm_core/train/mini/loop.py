@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from recallm_core.models.writing import whole_file
 from recallm_core.train.mini.model import Mini, MiniShape
 from recallm_core.train.mini.optimizer import Muon
 from recallm_core.train.reader.train import Round
@@ -260,9 +261,8 @@ class Trainer:
             "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(),
         }
-        temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
+        with whole_file(self.checkpoint) as aside:
+            torch.save(state, aside)
 
     def resume(self) -> bool:
         """Loads the saved run, if there is one; says whether there was."""

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from recallm_core.inputs.model_config import dtype_name
+from recallm_core.models.adapter_base import BASE, shape_of
 from recallm_core.models.adapters import CONFIG, ROWS, WEIGHTS
 from recallm_core.models.writing import copy_beside, whole_folder
 from recallm_core.train.sft.new_token_rows import NewRows
@@ -59,9 +60,10 @@ def save_adapter(adapted: Any, rows: NewRows, base: Path, target: Path, card: st
     dtype = getattr(torch, dtype_name(base))
     tensors = {name: w.detach().cpu().to(dtype).contiguous() for name, w in weights.items()}
     settings = _settings(adapted.peft_config["default"], base, tables, rows.ids.tolist())
+    facts = {"format": "pt", BASE: json.dumps(shape_of(adapted.get_base_model().config))}
     with whole_folder(target, overwrite=True) as aside:
         copy_beside(base, aside)
-        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, aside / WEIGHTS, metadata=facts)
         (aside / "README.md").write_text(card, encoding="utf-8")
         (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from recallm_core.models.writing import whole_file
+
 FILE = "rows.safetensors"
 
 
@@ -85,9 +87,8 @@ class NewRows(nn.Module):
         """Writes the rows; the file appears whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().cpu().contiguous() for name, p in self.named_parameters()}
-        aside = folder / f".{FILE}.tmp"
-        save_file(tensors, aside, metadata={"ids": ",".join(map(str, self.ids.tolist()))})
-        aside.replace(folder / FILE)
+        with whole_file(folder / FILE) as aside:
+            save_file(tensors, aside, metadata={"ids": ",".join(map(str, self.ids.tolist()))})
 
     def read(self, folder: Path) -> None:
         """Takes the rows that ``save`` wrote."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recallm_core.models.writing import whole_file
 from recallm_core.train.sft.trainer import read_curve
 
 _SHOWN = (("loss", "training"), ("recall_loss", "inside spans"), ("eval_loss", "validation"))
@@ -25,9 +26,9 @@ def plot(folder: Path) -> Path | None:
         axes = figure.add_subplot(1, len(stages), number)
         _draw(axes, [point for point in points if point["stage"] == stage])
         axes.set_title(stage)
-    target, aside = folder / "curve.png", folder / ".curve.png"
-    figure.savefig(aside, format="png", dpi=120)
-    aside.replace(target)
+    target = folder / "curve.png"
+    with whole_file(target) as aside:
+        figure.savefig(aside, format="png", dpi=120)
     return target
 
 

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import dtype_name, read_config
 from recallm_core.models.create import MEANINGS
-from recallm_core.models.writing import copy_beside, whole_folder
+from recallm_core.models.writing import copy_beside, whole_file, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
@@ -180,9 +180,8 @@ def keep_config(folder: Path, now: dict[str, Any], free: Collection[str]) -> Non
             )
     elif _main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-        aside.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
 
 
 def _main_process() -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from recallm_core.errors import RecallmError
+from recallm_core.models.writing import whole_file
 from recallm_core.train.sft.config import SftConfig, Stage
 from recallm_core.train.sft.data import completion_loss
 from recallm_core.train.sft.new_token_rows import NewRows
@@ -106,9 +107,9 @@ class Curve(TrainerCallback):  # type: ignore[misc] # transformers has no types
         points = [
             p for p in read_curve(self._path) if p["stage"] != self._stage or p["step"] <= step
         ]
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
-        aside.replace(self._path)
+        lines = "".join(json.dumps(point) + "\n" for point in points)
+        with whole_file(self._path) as aside:
+            aside.write_text(lines, encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Writes one point."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from recallm_core.backends.vllm.base import RemoteBackend
 from recallm_core.backends.vllm.loop_thread import LoopThread
-from recallm_core.backends.vllm.wire import OutputChunk
-from recallm_core.errors import GenerationCancelledError, GenerationError
+from recallm_core.backends.vllm.wire import OutputChunk, read_event
+from recallm_core.errors import GenerationCancelledError, GenerationError, ServerError
 
 
 class Scripted(RemoteBackend):
@@ -95,3 +97,29 @@ def test_no_more_and_no_less_than_asked_for(kit: Any) -> None:
         with pytest.raises(GenerationError, match=said):
             read(backend, request)
         backend.close()
+
+
+def test_log_probabilities_go_to_who_asks_and_are_owed_for_each_token(kit: Any) -> None:
+    asked = kit.request(kit.prompt(20, 1))
+    prompt = tuple(asked.token_ids.tolist())
+    told: list[float] = []
+    request = replace(asked, log_probs=told.append)
+    whole = OutputChunk((5, 6), prompt=prompt, finish_reason="length", log_probs=(-0.5, 0.0))
+    backend = Scripted(kit.vocab, whole)
+    assert read(backend, request) == [5, 6]
+    assert told == [-0.5, 0.0]
+    backend.close()
+    lacking = Scripted(kit.vocab, replace(whole, log_probs=(-0.5,)))
+    with pytest.raises(GenerationError, match="doesn't tell the log-probability of each token"):
+        read(lacking, request)
+    lacking.close()
+
+
+@pytest.mark.parametrize("values", [[0.1], ["x"], [None], {"a": 1}, [True], [float("nan")]])
+def test_log_probabilities_that_make_no_sense_are_an_error(values: Any) -> None:
+    choice = {"token_ids": [1], "logprobs": {"token_logprobs": values}}
+    with pytest.raises(ServerError, match="log-probabilities must be"):
+        read_event(json.dumps({"choices": [choice]}).encode(), vocab_size=9)
+    choice["logprobs"] = {"token_logprobs": [1e-6]}
+    event = json.dumps({"choices": [choice]}).encode()
+    assert read_event(event, vocab_size=9).log_probs == (0.0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +25,10 @@ def test_the_shipped_configs_pass(name: str) -> None:
 
     report = check(read_grpo_config(CONFIGS / f"grpo-{name}.toml"))
     assert WEIGHTS[name] in report
-    assert "one step" in report
+    step = re.search(r"one step .* gradient (\S+), .* log-probabilities (\S+)", report)
+    assert step is not None
+    assert float(step[1]) > 0  # rewards differed, and something was learnt from it
+    assert float(step[2]) < 1e-4
 
 
 def test_rows_longer_than_the_window_are_refused() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
+from recallm_core.models.adapter_base import BASE, shape_of
+from recallm_core.models.adapters import WEIGHTS
+from recallm_core.models.checkpoint import transformers_config
 from recallm_core.train.sft.config import SftConfig, sft_config
 from recallm_core.train.sft.trainer import read_curve
 
@@ -66,6 +71,9 @@ def test_adapters_and_rows_learn_and_load_onto_the_base(
         assert bool((weight != old).any()) == is_adapted, name
     page = (tmp_path / "adapter" / "README.md").read_text("utf-8")
     assert f"base_model: {checkpoint.name}" in page
+    with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as saved:
+        shape = json.loads(saved.metadata()[BASE])
+    assert shape == shape_of(transformers_config(base))
     assert "| 6 |" in page
     start = AutoModelForCausalLM.from_pretrained(checkpoint)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Aggregation: who got most votes. All lines count, so quoting some of them is of no use."""
+"""Aggregation: who got the most votes. All lines count, so quoting some of them is of no use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _majority(rng: random.Random, _: Sources, size: int) -> Problem:
     first = round(voters * rng.uniform(low, high))
     rest = [options[1 + n % (len(options) - 1)] for n in range(voters - first)]
     key = Key("label", ((options[0],),))
-    question = "Which animal got most votes? Answer with its name alone."
+    question = "Which animal got the most votes? Answer with its name alone."
     return _problem(rng, [options[0]] * first + rest, question, key, "majority_vote")
 
 
@@ -63,7 +63,7 @@ def _top(rng: random.Random, _: Sources, size: int) -> Problem:
     ballots = [option for option, n in zip(options, votes, strict=True) for _ in range(n)]
     key = Key("values", tuple((option,) for option in options[:count]))
     question = (
-        f"Which {count} animals got most votes? Answer with their names, separated by commas."
+        f"Which {count} animals got the most votes? Answer with their names, separated by commas."
     )
     return _problem(rng, ballots, question, key, "top_n_vote")
 

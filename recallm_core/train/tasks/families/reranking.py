@@ -59,9 +59,10 @@ def _problem(
             label = layout.replace("{id}", i).strip()
             place = Quote(places[number], 0, len(shown[number][1]))
             golds.append(Gold(place, Quote(places[number], 0, len(label))))
+    best = "ten best" if len(candidates) > 10 else f"{len(candidates)}"
     wording = (
         f"{question}\n\nRank the passages by how much they help to answer this, best first. "
-        "Answer with the ten best ids, as in: 12 > 7 > 3."
+        f"Answer with the {best} ids, as in: 12 > 7 > 3."
     )
     key = Key("ranking", grades=tuple((i, grade) for i, _, grade in candidates))
     return Problem("reranking", "squad", passages, wording, key, tuple(golds), _SCORING)

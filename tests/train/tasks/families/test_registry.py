@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,52 @@ def test_no_family_shares_anything_with_the_real_evaluation_rows(name: str) -> N
     for problem in draws(name, sources, 60, 6000):
         sound(problem, name)
         assert not sources.check.problem_leaks(problem), problem.question
+
+
+PAGE = """redirect_from:
+  - /old
+---
+# Ferries
+
+The ferry to Skerry leaves from Port Hallow at nine. It was built by Ann Stone Works in 1907.
+See [the timetable](https://ferry.example/Table) by Mara Olin Brand.
+
+| Boat | Name |
+| Gull | Ines Krall Boats |
+
+The council of Inverey bought four boats in March 1931. A second quay was opened by Hugo Karane.
+Tickets were sold in Dunmere for the first two years, and later in Port Hallow.
+
+In 1954 the harbour was given to Grimsay Island Trust. Some say that it was too early to be wise.
+"""
+
+
+def long_documents(tmp_path: Path, count: int, size: int) -> list[Problem]:
+    for name in ("nq_multidoc_eval", "hotpotqa_dev", "quotesum_dev", "clapnq_dev"):
+        write(tmp_path, name)
+    write(tmp_path, "docs_18f_handbook", {"title": "Ferries", "text": PAGE})
+    return draws("long_document_qa", Sources(tmp_path), count, size)
+
+
+def test_a_gap_is_in_prose_and_only_one_option_fills_it(tmp_path: Path) -> None:
+    for problem in long_documents(tmp_path, 40, 2000):
+        sentence, *options = re.split(r"\n[A-D]\. ", problem.question)
+        options[3] = options[3].partition("\n")[0]
+        answer = options["ABCD".index(problem.key.values[0][0])]
+        asked = sentence.partition('"')[2].rstrip('"')
+        page = " ".join(problem.passages[0][1].split())
+        assert asked.replace("____", answer) in page
+        assert not any(asked.replace("____", o) in page for o in options if o != answer)
+        assert len({option.casefold() for option in options}) == 4
+        assert not set("[]|#") & set(asked)
+
+
+def test_a_long_page_is_cut_between_sentences_and_without_its_settings(tmp_path: Path) -> None:
+    for problem in long_documents(tmp_path, 20, 560):
+        text = problem.passages[0][1]
+        assert "redirect_from" not in text
+        assert text in PAGE
+        before, _, after = PAGE.partition(text)
+        assert before.endswith(("---\n", "\n\n"))
+        assert after[:1] in ("", "\n", " ")
+        assert text[-1] in ".s|)"
