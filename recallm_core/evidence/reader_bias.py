@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
 from recallm_core.documents.document import Passage
+from recallm_core.evidence.answer_bias import MOST_ODDS, answer_tilt
 from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
 from recallm_core.evidence.reader import EvidenceReader, Reading, default_reader
 from recallm_core.evidence.reader_languages import LanguageGate
 from recallm_core.evidence.sentence_bias import (
-    WITHIN_EVIDENCE,
     SentenceEvidence,
-    ends_amid,
     sentence_scorer,
-    starts_amid,
 )
 from recallm_core.evidence.sentence_scorer import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.tokenization.boundary_tables import Run
@@ -32,10 +30,7 @@ READ_WINDOWS = 12  # beside one question: about 2,000 tokens, the likeliest by w
 READ_AGAIN = 6  # once something was recalled, beside the window that the first reading preferred
 WORDS_WEIGHT = 0.25  # log odds for a point of BM25
 STRENGTH = 4.0  # how much more the reader is heard than calibrated log odds say; see below
-SPREAD = 0.1  # how much less a later end counts, per token
-LONGEST = 32  # tokens of an answer that the reader looks for
 WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a sentence
-MOST_ODDS = 10.0
 DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.count_needed``
 HOP = 4.0  # how much better an answer outside of what was recalled has to be for another recall
 _REMEMBERED = 16  # questions, and steps of outputs, over one pack
@@ -246,22 +241,10 @@ class ReaderEvidence:
         return float(1 / (1 + np.exp(-odds)))
 
     def _answer_bias(self, evidence: Sequence[Range]) -> SpanBias:
-        places = self._places
-        before = [places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
+        before = [self._places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
         readings = self._scorer.readings(self._question, before)
-        starts, ends = [np.empty(0)], [np.empty(0)]
-        at = 0
-        for run in places.runs:
-            stop = at + len(run.starts)
-            can_start, can_end = places.can_start[at:stop], places.can_end[at:stop]
-            tilt, odds = _within(run, evidence, readings, can_start, can_end)
-            text = places.passages[run.passage].text
-            tilt[starts_amid(text, run)] += WITHIN_EVIDENCE
-            odds[ends_amid(text, run)] = -MOST_ODDS
-            starts.append(tilt)
-            ends.append(odds)
-            at = stop
-        return SpanBias(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
+        tilt = answer_tilt(self._question, self._places, evidence, readings)
+        return SpanBias(STRENGTH * tilt.starts, STRENGTH * tilt.ends)
 
     def _another(self, evidence: Sequence[Range]) -> float:
         """Log odds that another quote is needed, once something was recalled.
@@ -305,80 +288,3 @@ def _sentence_ends(sentences: Sequence[tuple[int, int]], run: Run) -> Floats:
         return np.zeros(len(run.ends))
     following = stops[np.minimum(np.searchsorted(stops, run.starts, side="right"), len(stops) - 1)]
     return np.where(run.ends >= following, WHOLE, -WHOLE)
-
-
-def _within(
-    run: Run,
-    evidence: Sequence[Range],
-    readings: Sequence[Reading],
-    can_start: NDArray[np.bool_],
-    can_end: NDArray[np.bool_],
-) -> tuple[Floats, Floats]:
-    """Tilts for one run: outside the evidence little, in the last of it by the reader."""
-    size = len(run.starts)
-    tilt, odds = np.full(size, WITHIN_EVIDENCE), np.zeros(size)
-    for passage, start, end in evidence:
-        if passage == run.passage:
-            tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = WITHIN_EVIDENCE / 2
-    passage, low, high = evidence[-1]
-    if passage != run.passage:
-        return tilt, odds
-    reading = _reading_of(readings, passage, low, high)
-    inside = np.flatnonzero((run.ends > low) & (run.starts < high))
-    if reading is None or not inside.size:
-        return tilt, odds
-    begins = inside[can_start[inside]]
-    stops = inside[can_end[inside]]
-    if begins.size and stops.size:
-        _tilt_answer(tilt, odds, run, reading, (low, high), begins, stops)
-    return tilt, odds
-
-
-def _reading_of(readings: Sequence[Reading], passage: int, low: int, high: int) -> Reading | None:
-    """The reading of the window that holds most of a range."""
-    best, best_length = None, 0
-    for reading in readings:
-        window = reading.window
-        if window.passage == passage:
-            length = min(high, int(window.ends[-1])) - max(low, int(window.starts[0]))
-            if length > best_length:
-                best, best_length = reading, length
-    return best
-
-
-def _tilt_answer(
-    tilt: Floats,
-    odds: Floats,
-    run: Run,
-    reading: Reading,
-    evidence: tuple[int, int],
-    begins: NDArray[np.int64],
-    stops: NDArray[np.int64],
-) -> None:
-    """Writes the reader's starts, and the odds of its ends, of one piece of evidence."""
-    window = reading.window
-    within = (window.starts >= evidence[0]) & (window.ends <= evidence[1])
-    if not within.any():
-        return
-    begin, end = reading.start[within], reading.end[within]
-    begin = begin + _following(end, SPREAD)
-    begin = begin - np.logaddexp.reduce(begin)
-    at = np.searchsorted(run.starts[begins], window.starts[within], side="right") - 1
-    mass = np.full(len(begins), -np.inf)
-    np.logaddexp.at(mass, np.maximum(at, 0), begin)
-    tilt[begins] = np.maximum(mass, WITHIN_EVIDENCE / 2)
-    at = np.searchsorted(run.ends[stops], window.ends[within], side="left")
-    mass = np.full(len(stops), -30.0)
-    np.logaddexp.at(mass, np.minimum(at, len(stops) - 1), end - end.max())
-    later = np.append(_following(mass, SPREAD)[1:] - SPREAD, -30.0)
-    odds[stops] = np.clip(mass - later, -MOST_ODDS, MOST_ODDS)
-
-
-def _following(scores: Floats, spread: float) -> Floats:
-    """For each place, the log of the sum over it and the next ones, later ones counting less."""
-    out = np.empty(len(scores))
-    steps = spread * np.arange(LONGEST)
-    for n in range(len(scores)):
-        ahead = scores[n : n + LONGEST]
-        out[n] = np.logaddexp.reduce(ahead - steps[: len(ahead)])
-    return out
