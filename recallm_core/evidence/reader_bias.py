@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
 from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_bias import MOST_ODDS, answer_tilt
+from recallm_core.evidence.answer_confidence import Signals, answer_signals, read_confidence
 from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
@@ -82,6 +83,7 @@ class ReaderScorer:
         self._texts = [texts[w.passage][w.starts[0] : w.ends[-1]] for w in self._windows]
         self._readable: dict[int, bool] = {}
         self.spans, self.begins = scorer.spans, scorer.begins
+        self.weights = read_confidence(reader.folder)
         self._rows = [
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
         ]
@@ -239,6 +241,27 @@ class ReaderEvidence:
         readings = self._scorer.readings(self._question, before)
         odds = max((reading.answerable for reading in readings), default=-np.inf)
         return float(1 / (1 + np.exp(-odds)))
+
+    def confidence(self, recalled: Sequence[Range], answer: Range) -> float | None:
+        """Returns how probable it is that an answer is right; see ``protocol.AnswerJudge``."""
+        weights, signals = self._scorer.weights, self.signals(recalled, answer)
+        return None if weights is None or signals is None else weights.probability(signals)
+
+    def signals(self, recalled: Sequence[Range], answer: Range) -> Signals | None:
+        """Returns what speaks for a quoted answer; None: it can't be said.
+
+        Args:
+            recalled: What was recalled before it.
+            answer: Its place.
+        """
+        passages = self._places.passages
+        texts = [passage.text for passage in passages]
+        before = [texts[p][a:b] for p, a, b in recalled[:-1]]
+        if self._owes_quotes or not recalled or not self._scorer.knows(self._question, before):
+            return None
+        readings = self._scorer.readings(self._question, before)
+        title = passages[recalled[-1][0]].title
+        return answer_signals(self._question, readings, texts, title, recalled[-1], answer)
 
     def _answer_bias(self, evidence: Sequence[Range]) -> SpanBias:
         before = [self._places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
