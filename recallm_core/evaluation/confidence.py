@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
@@ -35,6 +36,7 @@ from recallm_core.train.tasks.datasets import Fact, Pool, data_folder, read_pool
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 
+_HELD_OUT = 400  # of the facts that training leaves out, every second one: about 500
 _FOLDS = 10
 _STEPS = 200
 _PRIOR = 0.01  # how much a large weight costs, against the mean loss of a row
@@ -171,16 +173,17 @@ def _read(path: Path) -> dict[int, Row]:
 
 def _answer_all(path: Path, count: int) -> list[Row]:
     """Answers what isn't in the file yet, and returns its rows."""
-    questions = Questions(read_pool(data_folder(), held_out=count))
+    questions = Questions(read_pool(data_folder(), held_out=_HELD_OUT))
+    numbers = random.Random("confidence").sample(range(len(questions.facts)), count)
     llm, rows = RecaLLM.load("recallm-mini"), _read(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as out:
-        for number, fact in enumerate(questions.facts):
-            if number not in rows:
-                rows[number] = answered_row(llm, number, fact, questions.documents(number))
-                out.write(json.dumps(rows[number]) + "\n")
-                out.flush()
-    return [rows[n] for n in sorted(rows) if rows[n]["signals"] is not None]
+        for number in (n for n in numbers if n not in rows):
+            documents = questions.documents(number)
+            rows[number] = answered_row(llm, number, questions.facts[number], documents)
+            out.write(json.dumps(rows[number]) + "\n")
+            out.flush()
+    return [rows[n] for n in sorted(numbers) if rows[n]["signals"] is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=Path, required=True, help="file of rows, gone on with")
     parser.add_argument("--out", type=Path, default=BUILT_IN, help="folder of the reader")
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=320)
     options = parser.parse_args(arguments)
     rows = _answer_all(options.rows, options.questions)
     weights = confidence_of(fit(*_arrays(rows)))
