@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recallm_core.evidence.question_forms import (
     asks_for_a_date,
+    asks_for_a_measure,
     asks_for_one_end,
     asks_for_several,
 )
@@ -40,9 +41,16 @@ _AMOUNT = re.compile(
     rf"(?:{_DIGITS}|{_WORD})[\s-]?(?:(?:hundred|thousand|million|billion|trillion)\s)?"
     rf"(?:(?:square|cubic|nautical|metric)\s)?(?P<unit>{_UNIT})"
 )
+_COUNTED = re.compile(
+    rf"{_DIGITS} (?!(?:across|as|does|has|his|its|plus|this|towards|versus|was|whereas)\b)"
+    r"(?P<unit>[a-z]{2,}s)\b"
+)
 _MANY = re.compile(rf"(?:{_DIGITS}|{_WORD})\s(?:hundred|thousand|million|billion|trillion)\b")
 _PRICE = re.compile(rf"[$\N{{EURO SIGN}}\N{{POUND SIGN}}\N{{YEN SIGN}}]\s?{_DIGITS}")
-_NAME = re.compile(r"(?<!\w)[A-Z]\w*(?:-[a-z]{1,4})*(?:-[A-Z]\w*)+")
+_NAME = re.compile(
+    r"(?<!\w)[A-Z]\w*(?:-[a-z]{1,4})*(?:-[A-Z]\w*)+|(?<![\w-])#?\w+(?:-\w+){3,}"
+    r"|(?<!\w)[A-Z]\w*(?: [A-Z]\w*){0,4} & [A-Z]\w*"
+)
 _RANGE = re.compile(rf"{_DIGITS}\s?[-\N{{EN DASH}}\N{{EM DASH}}]\s?{_DIGITS}")
 _MONTH = (
     r"(?:(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -108,9 +116,10 @@ def clean_edges(question: str, sentence: str) -> Edges:
 def _wholes(question: str, sentence: str) -> Iterator[tuple[int, int]]:
     """The ranges that an answer takes whole or not at all."""
     asked = question.casefold()
-    for match in _AMOUNT.finditer(sentence):
-        if not _names_unit(asked, match["unit"].casefold()):
-            yield match.span()
+    for amount in [_AMOUNT, *([_COUNTED] if asks_for_a_measure(question) else [])]:
+        for match in amount.finditer(sentence):
+            if not _names_unit(asked, match["unit"].casefold()):
+                yield match.span()
     patterns = [_MANY, _PRICE, _NAME]
     patterns += [_DATE] if asks_for_a_date(question) else []
     patterns += [] if asks_for_one_end(question) else [_RANGE]

@@ -20,6 +20,11 @@ _SEVERAL = re.compile(
     r"(?:two|three|four|five|six|seven|[2-7]) (?!\w*(?:hundred|thousand|million))[a-z]",
     re.IGNORECASE,
 )
+_MEASURE = re.compile(
+    r"\bhow (?!many\b|much\b|did\b|do(?:es)?\b|is\b|are\b|was\b|were\b|ha[sd]\b|have\b|can\b|"
+    r"could\b|would\b|should\b|to\b)[a-z]+",
+    re.IGNORECASE,
+)
 _DATE = re.compile(r"\bwhen\b|\b(?:what|which) (?:date|day)\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:years?|months?|centur(?:y|ies)|decades?)\b", re.IGNORECASE)
 _ONE_END = re.compile(
@@ -43,6 +48,11 @@ def asks_yes_or_no(question: str) -> bool:
 def asks_for_several(question: str) -> bool:
     """Whether a question asks for a number of things: "Which three colours are on it?"."""
     return bool(_SEVERAL.search(question))
+
+
+def asks_for_a_measure(question: str) -> bool:
+    """Whether a size, an age or a duration is asked for: "How deep is the lake?"."""
+    return bool(_MEASURE.search(question))
 
 
 def asks_for_a_date(question: str) -> bool:

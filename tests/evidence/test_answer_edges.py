@@ -41,7 +41,7 @@ def is_balanced(text: str) -> bool:
     return not waiting
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(QUESTIONS, SENTENCES)
 def test_no_mark_stands_alone_between_clean_edges(question: str, sentence: str) -> None:
     assert is_balanced(sentence)
@@ -49,9 +49,9 @@ def test_no_mark_stands_alone_between_clean_edges(question: str, sentence: str) 
     places = range(len(sentence) + 1)
     for start in places:
         for end in places[start + 1 :]:
-            if edges.may_start[start] and edges.may_end[end]:
-                if edges.nested[start] == edges.nested[end]:
-                    assert is_balanced(sentence[start:end])
+            is_clean = edges.may_start[start] and edges.may_end[end]
+            if is_clean and edges.nested[start] == edges.nested[end]:
+                assert is_balanced(sentence[start:end])
 
 
 @given(QUESTIONS, st.text(alphabet='ab12 ()[]{}"`,:;.-$%“”«»\n', max_size=40))
@@ -96,6 +96,9 @@ def clean(question: str, sentence: str, part: str) -> bool:
         ),
         ("How long does it take?", "It takes 2-3 hours by boat.", "2-3 hours", "3 hours"),
         ("What does it hold?", "It holds `main.toml` alone.", "`main.toml`", "`main.toml"),
+        ("How deep is it?", "The lake is 113 cubits deep.", "113 cubits", "113"),
+        ("Which bank is it?", "The bank is Hill & Dale of Oslo.", "Hill & Dale", "Hill"),
+        ("Which channel?", "Ask in #help-with-the-boat today.", "#help-with-the-boat", "the-boat"),
         ("Which two came?", "Ann Lee and Bob Day came.", "Ann Lee and Bob Day", "Ann Lee"),
         ("Which two came?", "Ann Lee and Bob Day came.", "Ann Lee and Bob Day", "Bob Day"),
     ],
@@ -109,6 +112,8 @@ def test_wholes_are_not_divided(question: str, sentence: str, whole: str, piece:
     ("question", "sentence", "piece"),
     [
         ("How many miles long is it?", "The route is 40 miles long.", "40"),
+        ("How old was she?", "She was 25 as she came.", "25"),
+        ("How many came?", "In all 12 sailors came.", "12"),
         ("What percentage is it?", "It is 40% of all.", "40"),
         ("In what year did it open?", "It opened on May 19, 2008, at noon.", "2008"),
         ("When was she born?", "She lived there (1919-1980) alone.", "1919"),

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from recallm_core.evidence.question_forms import (
     asks_for_a_date,
+    asks_for_a_measure,
     asks_for_one_end,
     asks_for_several,
     asks_yes_or_no,
+)
+
+FORMS = (
+    asks_yes_or_no,
+    asks_for_several,
+    asks_for_a_measure,
+    asks_for_a_date,
+    asks_for_one_end,
 )
 
 
@@ -59,6 +68,11 @@ def test_a_year_is_no_date() -> None:
     assert not asks_for_a_date("In what month did it open?")
 
 
+def test_a_measure_is_no_number_of_things() -> None:
+    assert asks_for_a_measure("How deep is the lake?")
+    assert not asks_for_a_measure("How many lakes are there, and how did they come about?")
+
+
 def test_one_end_of_a_range_may_be_asked_for() -> None:
     assert asks_for_one_end("When was Ann Lee born?")
     assert not asks_for_one_end("How long does it take?")
@@ -66,5 +80,5 @@ def test_one_end_of_a_range_may_be_asked_for() -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_may_be_asked(question: str) -> None:
-    for form in (asks_yes_or_no, asks_for_several, asks_for_a_date, asks_for_one_end):
+    for form in FORMS:
         assert form(question) in (True, False)
