@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=Path, required=True, help="file of rows, gone on with")
     parser.add_argument("--out", type=Path, default=BUILT_IN, help="folder of the reader")
-    parser.add_argument("--questions", type=int, default=320)
+    parser.add_argument("--questions", type=int, default=240)
     options = parser.parse_args(arguments)
     rows = _answer_all(options.rows, options.questions)
     weights = confidence_of(fit(*_arrays(rows)))

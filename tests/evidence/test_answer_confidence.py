@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from recallm_core.evidence.answer_confidence import (
     read_confidence,
 )
 from recallm_core.evidence.protocol import AnswerJudge
-from recallm_core.evidence.reader import BUILT_IN, default_reader
+from recallm_core.evidence.reader import BUILT_IN, Reading, default_reader
 from recallm_core.models import shipped
 
 ODDS = st.floats(-10, 10)
@@ -52,35 +53,34 @@ def test_more_of_a_signal_never_counts_against_an_answer(
 PAGE = "The ferry to Skerry leaves at 9:30. It takes two hours. Ann Lee runs the harbour."
 
 
+QUESTION = "When does the ferry to Skerry leave?"
+
+
+@cache
+def readings_of(text: str) -> tuple[Reading, ...]:
+    reader = default_reader()
+    return tuple(reader.read(QUESTION, reader.windows([text]), [None]))
+
+
 @given(st.integers(0, len(PAGE)), st.integers(0, len(PAGE)), st.integers(0, len(PAGE)))
 def test_any_place_has_finite_signals(first: int, second: int, third: int) -> None:
     low, middle, high = sorted((first, second, third))
-    reader = default_reader()
-    question = "When does the ferry leave?"
-    readings = [] if low == 0 else READINGS or READINGS.extend(
-        reader.read(question, reader.windows([PAGE]), [None])
-    ) or READINGS
-    signals = answer_signals(question, readings, [PAGE], None, (0, low, high), (0, low, middle))
+    readings = readings_of(PAGE) if low else ()
+    signals = answer_signals(QUESTION, readings, [PAGE], None, (0, low, high), (0, low, middle))
     assert all(-10 <= value <= 10 for value in (signals.fit, signals.within, signals.beyond))
     assert 0 <= signals.words <= 1
-
-
-READINGS: list = []
 
 
 def test_the_shipped_weights_tell_the_answer_from_another_piece() -> None:
     weights = read_confidence(BUILT_IN)
     assert weights is not None
-    reader = default_reader()
-    question = "When does the ferry to Skerry leave?"
-    readings = reader.read(question, reader.windows([PAGE]), [None])
     evidence = (0, 0, PAGE.index(".") + 1)
 
     def probability(piece: str) -> float:
         start = PAGE.index(piece)
         place = (0, start, start + len(piece))
         return weights.probability(
-            answer_signals(question, readings, [PAGE], None, evidence, place)
+            answer_signals(QUESTION, readings_of(PAGE), [PAGE], None, evidence, place)
         )
 
     assert probability("9:30") > 0.6 > probability("Skerry")
@@ -91,7 +91,7 @@ def test_weights_are_checked(tmp_path: Path, change: dict[str, object]) -> None:
     assert read_confidence(tmp_path / "none") is None
     sound = json.loads((BUILT_IN / FILE).read_text("utf-8"))
     (tmp_path / FILE).write_text(json.dumps(sound | change), "utf-8")
-    with pytest.raises(CheckpointError, match=f"should say {[*change][0]} from"):
+    with pytest.raises(CheckpointError, match=f"should say {next(iter(change))} from"):
         read_confidence(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_weights_are_checked(tmp_path: Path, change: dict[str, object]) -> None:
 def test_support_is_the_confidence_of_a_quoted_answer() -> None:
     llm = RecaLLM.load("recallm-mini")
     documents = [Document(PAGE, "ferry")]
-    answer = llm.answer("When does the ferry to Skerry leave?", documents)
+    answer = llm.answer(QUESTION, documents)
     asked = [{"role": "user", "content": answer.question}]
     evidence = llm.prepare(asked, documents)[0].evidence
     assert isinstance(evidence, AnswerJudge)
