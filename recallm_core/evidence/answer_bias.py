@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.evidence.answer_edges import clean_edges
+from recallm_core.evidence.answer_edges import Edges, clean_edges
 from recallm_core.evidence.protocol import Places, Range
 from recallm_core.evidence.question_forms import asks_yes_or_no
 from recallm_core.evidence.reader import Reading
@@ -95,6 +95,8 @@ class _Choice:
         stops: Tokens with a clean end.
         all_stops: Tokens with any end.
         starts_in, ends_in: The pair of brackets that each of the first two lies in, or -1.
+        first, last: Where an answer starts that seems to start at a position of the evidence, and
+            where it ends, without marks that don't belong to it.
     """
 
     run: Run
@@ -104,6 +106,8 @@ class _Choice:
     all_stops: Ints
     starts_in: Ints
     ends_in: Ints
+    first: Ints
+    last: Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +130,11 @@ class _Piece:
         """Returns the tokens with clean edges, all of them where none is."""
         _, low, high = self.evidence
         edges = clean_edges(question, self.text[low:high])
-        firsts, lasts = self._firsts(begins), self._lasts(stops)
-        first_is_clean, last_is_clean = edges.may_start[firsts], edges.may_end[lasts]
+        firsts, whole = self._firsts(begins), self._lasts(stops)
+        lasts = edges.last[whole]  # a mark may be part of a token, and then it can't be left off
+        last_is_clean = edges.may_end[lasts] & ((lasts == whole) | ~np.isin(lasts, whole))
+        first = _past_open_pairs(edges, whole[last_is_clean])
+        first_is_clean = edges.may_start[firsts] & (first[firsts] == firsts)
         if not first_is_clean.any() or not last_is_clean.any():
             first_is_clean[:], last_is_clean[:] = True, True
         return _Choice(
@@ -138,6 +145,8 @@ class _Piece:
             stops,
             edges.nested[firsts[first_is_clean]],
             edges.nested[lasts[last_is_clean]],
+            first,
+            edges.last,
         )
 
     def _firsts(self, tokens: Ints) -> Ints:
@@ -155,6 +164,15 @@ class _Piece:
     def _in_evidence(self, places: Ints) -> Ints:
         _, low, high = self.evidence
         return np.clip(places, low, high) - low
+
+
+def _past_open_pairs(edges: Edges, ends: Ints) -> Ints:
+    """Where answers start: behind marks that aren't theirs, or whose pair no end closes."""
+    first = edges.first.copy()
+    for opening, closing in edges.pairs.items():
+        if closing + 1 not in ends:
+            first[opening] = first[opening + 1]
+    return first
 
 
 def _reading_of(readings: Sequence[Reading], evidence: Range) -> Reading | None:
@@ -182,28 +200,22 @@ def _tilt_within(tilt: Floats, odds: Floats, choice: _Choice, reading: Reading |
     begin = begin + _following(end, SPREAD)
     begin = begin - np.logaddexp.reduce(begin)
     begins, starts_in = choice.begins, choice.starts_in
-    at = np.searchsorted(choice.run.starts[begins], window.starts[within], side="right") - 1
+    seen = low + choice.first[window.starts[within] - low]
+    at = np.searchsorted(choice.run.starts[begins], seen, side="right") - 1
     mass = np.full(len(begins), -np.inf)
     np.logaddexp.at(mass, np.maximum(at, 0), begin)
-    alike = starts_in == _likeliest_pair(starts_in, mass)
+    alike = starts_in == starts_in[mass.argmax()]
     tilt[begins[alike]] = np.maximum(mass[alike], WITHIN_EVIDENCE / 2)
     stops = choice.stops[choice.ends_in == starts_in[alike][0]]
     odds[choice.all_stops] = -MOST_ODDS
     if not stops.size:
         return
-    at = np.searchsorted(choice.run.ends[stops], window.ends[within], side="left")
+    seen = low + choice.last[window.ends[within] - low]
+    at = np.searchsorted(choice.run.ends[stops], seen, side="left")
     mass = np.full(len(stops), _NEVER)
     np.logaddexp.at(mass, np.minimum(at, len(stops) - 1), end - end.max())
     later = np.append(_following(mass, SPREAD)[1:] - SPREAD, _NEVER)
     odds[stops] = np.clip(mass - later, -MOST_ODDS, MOST_ODDS)
-
-
-def _likeliest_pair(starts_in: Ints, mass: Floats) -> int:
-    """The pair of brackets in which an answer most likely starts; -1: in none."""
-    pairs, which = np.unique(starts_in, return_inverse=True)
-    total = np.full(len(pairs), -np.inf)
-    np.logaddexp.at(total, which, mass)
-    return int(pairs[total.argmax()])
 
 
 def _following(scores: Floats, spread: float) -> Floats:

@@ -8,7 +8,7 @@ a quote starts and ends, as the reader's scores do, and forbid nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +87,18 @@ class Edges:
         may_end: Where it may end.
         nested: In which pair of brackets or quotation marks a position lies: where the innermost
             one opens, -1 in none. Between two positions of one pair no mark stands alone.
+        first: Where an answer that starts at a position starts, if not with marks that belong to no
+            word or pair of it.
+        last: Where it ends, likewise.
+        pairs: Where each pair opens, and where it closes.
     """
 
     may_start: Bools
     may_end: Bools
     nested: Ints
+    first: Ints
+    last: Ints
+    pairs: Mapping[int, int]
 
 
 def clean_edges(question: str, sentence: str) -> Edges:
@@ -107,10 +114,18 @@ def clean_edges(question: str, sentence: str) -> Edges:
     if asks_for_several(question):
         for start, end in _breaks_of_lists(sentence):
             may_end[start], may_start[end] = False, False
-    nested, lone = _nesting(sentence)
-    for place in (*lone, *(match.start() for match in _APART.finditer(sentence))):
+    pairs, lone = _pairs(sentence)
+    nested = np.full(len(sentence) + 1, -1, dtype=np.int64)
+    for opening, closing in pairs.items():
+        nested[opening + 1 : closing + 1] = opening
+    first, last = np.arange(len(sentence) + 1), np.arange(len(sentence) + 1)
+    apart = sorted({*lone, *(match.start() for match in _APART.finditer(sentence))})
+    for place in apart:
         may_start[place] = may_end[place + 1] = False
-    return Edges(may_start, may_end, nested)
+        last[place + 1] = last[place]
+    for place in reversed(apart):
+        first[place] = first[place + 1]
+    return Edges(may_start, may_end, nested, first, last, pairs)
 
 
 def _wholes(question: str, sentence: str) -> Iterator[tuple[int, int]]:
@@ -142,8 +157,8 @@ def _breaks_of_lists(sentence: str) -> Iterator[tuple[int, int]]:
             yield between.span()
 
 
-def _nesting(sentence: str) -> tuple[Ints, frozenset[int]]:
-    """Which pair each position lies in, and the marks that have no partner."""
+def _pairs(sentence: str) -> tuple[dict[int, int], frozenset[int]]:
+    """Where pairs open and close, the outer ones first, and the marks that have no partner."""
     opened: list[tuple[int, str]] = []
     pairs: list[tuple[int, int]] = []
     closers = {*_CLOSING.values(), *_ALIKE}
@@ -155,7 +170,4 @@ def _nesting(sentence: str) -> tuple[Ints, frozenset[int]]:
             del opened[waiting[-1] :]
         elif mark in _CLOSING or mark in _ALIKE:
             opened = [*opened[1 - _DEEPEST :], (place, _CLOSING.get(mark, mark))]
-    nested = np.full(len(sentence) + 1, -1, dtype=np.int64)
-    for first, last in sorted(pairs):
-        nested[first + 1 : last + 1] = first
-    return nested, frozenset(marks) - {place for pair in pairs for place in pair}
+    return dict(sorted(pairs)), frozenset(marks) - {place for pair in pairs for place in pair}

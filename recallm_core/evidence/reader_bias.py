@@ -224,10 +224,23 @@ class ReaderEvidence:
         evidence = self._places.locate_spans(spans)
         if section == "answer" and evidence and not self._owes_quotes:
             return self._answer_bias(evidence)
-        another = 0.0
+        another, starts = 0.0, self._sentences.starts(section, spans)
         if not self._owes_quotes or len(evidence) >= self.due:
-            another = STRENGTH * self._another(evidence)
-        return SpanBias(self._sentences.starts(section, spans), STRENGTH * self._ends, another)
+            repeats = bool(evidence) and self._repeats(starts, evidence)
+            another = STRENGTH * (-MOST_ODDS if repeats else self._another(evidence))
+        return SpanBias(starts, STRENGTH * self._ends, another)
+
+    def _repeats(self, starts: Floats, evidence: Sequence[Range]) -> bool:
+        """Whether the likeliest quote was recalled before: then there is none to add."""
+        if not self._places.can_start.any():
+            return False
+        at = int(np.where(self._places.can_start, starts, -np.inf).argmax())
+        for run, tokens in enumerate(self._places.runs):
+            if at < len(tokens.starts):
+                passage, start, _ = self._places.locate(run, at, 1)
+                return any(p == passage and a <= start < b for p, a, b in evidence)
+            at -= len(tokens.starts)
+        return False
 
     def fit(self, recalled: Sequence[Recall]) -> float | None:
         """Returns how probable it is that there is an answer; None: it can't read the language.

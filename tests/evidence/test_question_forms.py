@@ -58,6 +58,7 @@ def test_several_things_are_asked_for() -> None:
     assert asks_for_several("name the 2 largest towns")
     assert not asks_for_several("How many of the three colours are dark?")
     assert not asks_for_several("Which three hundred people came?")
+    assert not asks_for_several("What year did Seven Sisters open?")
     assert not asks_for_several("Which colour is on the flag?")
 
 
