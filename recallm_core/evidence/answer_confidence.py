@@ -87,7 +87,8 @@ def read_confidence(folder: Path) -> Confidence | None:
     values = read_json(folder / FILE)
     for field in fields(Confidence):
         value, lowest = values.get(field.name), -_HEAVIEST if field.name == "base" else 0.0
-        if type(value) not in (int, float) or not lowest <= value <= _HEAVIEST:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not lowest <= value <= _HEAVIEST:
             raise CheckpointError(
                 f"{folder / FILE} should say {field.name} from {lowest:g} to {_HEAVIEST:g}, but "
                 f"says {value!r}; fit it anew with python -m recallm_core.evaluation.confidence"

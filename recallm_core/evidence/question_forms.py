@@ -17,7 +17,7 @@ _AUXILIARY = re.compile(
 _ASKS_FURTHER = re.compile(r"\b(?:who(?:m|se)?|what|which|when|where|why|how|or)\b", re.IGNORECASE)
 _SEVERAL = re.compile(
     r"\b(?:what|which|who|whom|name|list|give)\b"
-    r"(?: (?:are|were|the|all|other|main|major|first|last|next|largest|biggest|most|official)){0,3} "
+    r"(?: (?:are|were|the|all|other|main|major|first|last|next|largest|biggest|official)){0,3} "
     r"(?:two|three|four|five|six|seven|[2-7]) (?!\w*(?:hundred|thousand|million))[a-z]",
     re.IGNORECASE,
 )
