@@ -88,7 +88,7 @@ def read_confidence(folder: Path) -> Confidence | None:
     for field in fields(Confidence):
         value, lowest = values.get(field.name), -_HEAVIEST if field.name == "base" else 0.0
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not lowest <= value <= _HEAVIEST:
+        if not (is_number and lowest <= float(value or 0) <= _HEAVIEST):
             raise CheckpointError(
                 f"{folder / FILE} should say {field.name} from {lowest:g} to {_HEAVIEST:g}, but "
                 f"says {value!r}; fit it anew with python -m recallm_core.evaluation.confidence"
