@@ -19,7 +19,7 @@ from recallm_core.answers.attribution import cite, in_order, placed_by, resolve
 from recallm_core.answers.matching import Matcher
 from recallm_core.answers.trace import AnswerText, RecallSpan, Segment, Trace
 from recallm_core.documents.document import Document, Location
-from recallm_core.evidence.protocol import Recall
+from recallm_core.evidence.protocol import AnswerJudge, Range, Recall
 from recallm_core.evidence.registry import least_fit
 from recallm_core.prompting.prompt import MESSAGE, Prompt
 from recallm_core.text.lexical import terms
@@ -34,7 +34,8 @@ class Verdict:
         citations: What supports it.
         abstained: Whether the documents hold no answer, as the model said or showed.
         nearest: Of an abstention: what would have been cited, else what was recalled.
-        support: ``evidence_support``.
+        support: How probable it is that the answer is right, where that can be said of a quoted
+            answer; else ``evidence_support``.
     """
 
     text: str
@@ -104,13 +105,13 @@ class Judge:
             CitationError: A quote isn't the slice of its document that it claims to be.
         """
         prompt = self._prompt
-        states_none, fit = self.says_nothing(trace), self._support(trace)
+        states_none, support = self.says_nothing(trace), self._confidence(trace)
         citations = self._supporting_quotes(trace, states_none=states_none)
         none = not calls and self._abstains(trace, citations, states_none=states_none)
         if not none:
-            return Verdict(trace.answer, citations, none, (), fit)
+            return Verdict(trace.answer, citations, none, (), support)
         text = prompt.recipe.abstain[0] if self.replaces else trace.answer
-        return Verdict(text, (), none, self._nearest(trace, citations), fit)
+        return Verdict(text, (), none, self._nearest(trace, citations), support)
 
     def _supporting_quotes(self, trace: Trace, *, states_none: bool) -> tuple[Citation, ...]:
         """The quotes that support the answer; what is matched; the last quote where neither is."""
@@ -142,6 +143,27 @@ class Judge:
         if not self._fit:
             self._fit.append(evidence_support(self._prompt, trace))
         return self._fit[0]
+
+    def _confidence(self, trace: Trace) -> float | None:
+        """How probable it is that the answer is right; else what it would have to rest on."""
+        fit, evidence, places = self._support(trace), self._prompt.evidence, self._places(trace)
+        if fit is None or not places or not isinstance(evidence, AnswerJudge):
+            return fit
+        confidence = evidence.confidence(places[:-1], places[-1])
+        return fit if confidence is None else min(fit, confidence)
+
+    def _places(self, trace: Trace) -> list[Range]:
+        """Where all quotes stand in their passages, of an output whose answer is one quote."""
+        spans, places = trace.spans, []
+        if not spans or spans[-1].text != trace.answer.strip() or spans[-1].section != "answer":
+            return []
+        for span in spans:
+            passage = self._prompt.passages[span.passage]
+            if span.document_id != passage.document_id or span.start < passage.start:
+                return []
+            start = span.start - passage.start
+            places.append((span.passage, start, start + len(span.text)))
+        return places
 
     def _match_sentences(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
         """What the passages hold of the sentences that no quote shares words with."""

@@ -107,8 +107,9 @@ class Answer:
         model: Which model answered.
         sources: The documents that the model could quote from, by id.
         cut_call: Text of a tool call that the output was cut off in.
-        support: How well the evidence fits the question, from 0 to 1 (with the prior ``reader``,
-            the probability that the documents hold an answer); None without a prior.
+        support: How well the evidence fits the question, from 0 to 1; None without a prior. With
+            the prior ``reader``, the probability that an answer of one quote is right; of an answer
+            in words, that the documents hold one.
         nearest: Of an abstention, the evidence that came nearest: what would have been cited, else
             what was recalled. It answers nothing.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,19 @@ class Evidence(Protocol):
 
         Args:
             recalled: What was quoted before the answer.
+        """
+
+
+@runtime_checkable
+class AnswerJudge(Protocol):
+    """What evidence may say besides: how probable it is that a quoted answer is right."""
+
+    def confidence(self, recalled: Sequence[Range], answer: Range) -> float | None:
+        """Returns a probability, at most that of there being an answer; None: it can't be said.
+
+        Args:
+            recalled: What was quoted before the answer.
+            answer: The answer's place.
         """
 
 

@@ -92,17 +92,17 @@ class EvidenceReader:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self._folder = BUILT_IN if folder is None else Path(folder)
+        self.folder = BUILT_IN if folder is None else Path(folder)
         self._turn = ForkSafeLock()  # one pass at a time: many would take the cores from decoding
-        self.tokenizer = whole_tokenizer(reader_file(self._folder, "tokenizer.json"))
+        self.tokenizer = whole_tokenizer(reader_file(self.folder, "tokenizer.json"))
         self._rows = RowMaker(self.tokenizer)
-        config = read_config(reader_file(self._folder, "config.json"))
+        config = read_config(reader_file(self.folder, "config.json"))
         if config["vocab_size"] != self.tokenizer.get_vocab_size():
             raise CheckpointError(
                 f"the reader's tokenizer has {self.tokenizer.get_vocab_size():,} pieces but its "
                 f"config says {config['vocab_size']:,}; the folder mixes two models"
             )
-        weights = reader_file(self._folder, "model.safetensors")
+        weights = reader_file(self.folder, "model.safetensors")
         self._model = (
             _model(config, weights) if torch_is_loaded() else _array_model(config, weights)
         )

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
 from recallm_core.documents.document import Passage
+from recallm_core.evidence.answer_bias import MOST_ODDS, answer_tilt
+from recallm_core.evidence.answer_confidence import Signals, answer_signals, read_confidence
 from recallm_core.evidence.letter_scores import LetterScores
 from recallm_core.evidence.memo import Memo
 from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
 from recallm_core.evidence.reader import EvidenceReader, Reading, default_reader
 from recallm_core.evidence.reader_languages import LanguageGate
 from recallm_core.evidence.sentence_bias import (
-    WITHIN_EVIDENCE,
     SentenceEvidence,
-    ends_amid,
     sentence_scorer,
-    starts_amid,
 )
 from recallm_core.evidence.sentence_scorer import TEMPERATURE, SentenceScorer, log_softmax
 from recallm_core.tokenization.boundary_tables import Run
@@ -32,17 +31,14 @@ READ_WINDOWS = 12  # beside one question: about 2,000 tokens, the likeliest by w
 READ_AGAIN = 6  # once something was recalled, beside the window that the first reading preferred
 WORDS_WEIGHT = 0.25  # log odds for a point of BM25
 STRENGTH = 4.0  # how much more the reader is heard than calibrated log odds say; see below
-SPREAD = 0.1  # how much less a later end counts, per token
-LONGEST = 32  # tokens of an answer that the reader looks for
 WHOLE = 8.0  # how much a quote while thinking prefers to close at the end of a sentence
-MOST_ODDS = 10.0
 DOUBT = 2.0  # temperature of the sentences' shares; see ``SentenceMap.count_needed``
-HOP = 4.0  # how much better an answer outside of what was recalled has to be for another recall
+HOP = 1.0  # how much better an answer outside of what was recalled has to be for another recall
 _REMEMBERED = 16  # questions, and steps of outputs, over one pack
-# HOP was read off questions of the training split: 19 of 20 over one sentence lie below -0.6, 19 of
-# 20 over two above 11; unseen ones are less clear-cut, so it is nearer to the first. WORDS_WEIGHT
-# and STRENGTH were chosen on facts held out of the training data, each among two passages that
-# share words with the question (recall of sentences, F1 of recallm-mini).
+# HOP was read off questions that no training saw: 3 of 276 over one sentence lie above 1, none of
+# them above 3; of 45 over two (MuSiQue), 27 lie above 1, and 20 above 4. WORDS_WEIGHT and STRENGTH
+# were chosen on facts held out of the training data, each among two passages that share words with
+# the question (recall of sentences, F1 of recallm-mini).
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +83,7 @@ class ReaderScorer:
         self._texts = [texts[w.passage][w.starts[0] : w.ends[-1]] for w in self._windows]
         self._readable: dict[int, bool] = {}
         self.spans, self.begins = scorer.spans, scorer.begins
+        self.weights = read_confidence(reader.folder)
         self._rows = [
             self.begins[w.passage][0] + w.first + np.arange(len(w.heads)) for w in self._windows
         ]
@@ -227,10 +224,23 @@ class ReaderEvidence:
         evidence = self._places.locate_spans(spans)
         if section == "answer" and evidence and not self._owes_quotes:
             return self._answer_bias(evidence)
-        another = 0.0
+        another, starts = 0.0, self._sentences.starts(section, spans)
         if not self._owes_quotes or len(evidence) >= self.due:
-            another = STRENGTH * self._another(evidence)
-        return SpanBias(self._sentences.starts(section, spans), STRENGTH * self._ends, another)
+            repeats = bool(evidence) and self._repeats(starts, evidence)
+            another = STRENGTH * (-MOST_ODDS if repeats else self._another(evidence))
+        return SpanBias(starts, STRENGTH * self._ends, another)
+
+    def _repeats(self, starts: Floats, evidence: Sequence[Range]) -> bool:
+        """Whether the likeliest quote was recalled before: then there is none to add."""
+        if not self._places.can_start.any():
+            return False
+        at = int(np.where(self._places.can_start, starts, -np.inf).argmax())
+        for run, tokens in enumerate(self._places.runs):
+            if at < len(tokens.starts):
+                passage, start, _ = self._places.locate(run, at, 1)
+                return any(p == passage and a <= start < b for p, a, b in evidence)
+            at -= len(tokens.starts)
+        return False
 
     def fit(self, recalled: Sequence[Recall]) -> float | None:
         """Returns how probable it is that there is an answer; None: it can't read the language.
@@ -245,23 +255,32 @@ class ReaderEvidence:
         odds = max((reading.answerable for reading in readings), default=-np.inf)
         return float(1 / (1 + np.exp(-odds)))
 
-    def _answer_bias(self, evidence: Sequence[Range]) -> SpanBias:
-        places = self._places
-        before = [places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
+    def confidence(self, recalled: Sequence[Range], answer: Range) -> float | None:
+        """Returns how probable it is that an answer is right; see ``protocol.AnswerJudge``."""
+        weights, signals = self._scorer.weights, self.signals(recalled, answer)
+        return None if weights is None or signals is None else weights.probability(signals)
+
+    def signals(self, recalled: Sequence[Range], answer: Range) -> Signals | None:
+        """Returns what speaks for a quoted answer; None: it can't be said.
+
+        Args:
+            recalled: What was recalled before it.
+            answer: Its place.
+        """
+        passages = self._places.passages
+        texts = [passage.text for passage in passages]
+        before = [texts[p][a:b] for p, a, b in recalled[:-1]]
+        if self._owes_quotes or not recalled or not self._scorer.knows(self._question, before):
+            return None
         readings = self._scorer.readings(self._question, before)
-        starts, ends = [np.empty(0)], [np.empty(0)]
-        at = 0
-        for run in places.runs:
-            stop = at + len(run.starts)
-            can_start, can_end = places.can_start[at:stop], places.can_end[at:stop]
-            tilt, odds = _within(run, evidence, readings, can_start, can_end)
-            text = places.passages[run.passage].text
-            tilt[starts_amid(text, run)] += WITHIN_EVIDENCE
-            odds[ends_amid(text, run)] = -MOST_ODDS
-            starts.append(tilt)
-            ends.append(odds)
-            at = stop
-        return SpanBias(STRENGTH * np.concatenate(starts), STRENGTH * np.concatenate(ends))
+        title = passages[recalled[-1][0]].title
+        return answer_signals(self._question, readings, texts, title, recalled[-1], answer)
+
+    def _answer_bias(self, evidence: Sequence[Range]) -> SpanBias:
+        before = [self._places.passages[p].text[a:b] for p, a, b in evidence[:-1]]
+        readings = self._scorer.readings(self._question, before)
+        tilt = answer_tilt(self._question, self._places, evidence, readings)
+        return SpanBias(STRENGTH * tilt.starts, STRENGTH * tilt.ends)
 
     def _another(self, evidence: Sequence[Range]) -> float:
         """Log odds that another quote is needed, once something was recalled.
@@ -305,80 +324,3 @@ def _sentence_ends(sentences: Sequence[tuple[int, int]], run: Run) -> Floats:
         return np.zeros(len(run.ends))
     following = stops[np.minimum(np.searchsorted(stops, run.starts, side="right"), len(stops) - 1)]
     return np.where(run.ends >= following, WHOLE, -WHOLE)
-
-
-def _within(
-    run: Run,
-    evidence: Sequence[Range],
-    readings: Sequence[Reading],
-    can_start: NDArray[np.bool_],
-    can_end: NDArray[np.bool_],
-) -> tuple[Floats, Floats]:
-    """Tilts for one run: outside the evidence little, in the last of it by the reader."""
-    size = len(run.starts)
-    tilt, odds = np.full(size, WITHIN_EVIDENCE), np.zeros(size)
-    for passage, start, end in evidence:
-        if passage == run.passage:
-            tilt[(run.starts >= start - 1) & (run.ends <= end + 1)] = WITHIN_EVIDENCE / 2
-    passage, low, high = evidence[-1]
-    if passage != run.passage:
-        return tilt, odds
-    reading = _reading_of(readings, passage, low, high)
-    inside = np.flatnonzero((run.ends > low) & (run.starts < high))
-    if reading is None or not inside.size:
-        return tilt, odds
-    begins = inside[can_start[inside]]
-    stops = inside[can_end[inside]]
-    if begins.size and stops.size:
-        _tilt_answer(tilt, odds, run, reading, (low, high), begins, stops)
-    return tilt, odds
-
-
-def _reading_of(readings: Sequence[Reading], passage: int, low: int, high: int) -> Reading | None:
-    """The reading of the window that holds most of a range."""
-    best, best_length = None, 0
-    for reading in readings:
-        window = reading.window
-        if window.passage == passage:
-            length = min(high, int(window.ends[-1])) - max(low, int(window.starts[0]))
-            if length > best_length:
-                best, best_length = reading, length
-    return best
-
-
-def _tilt_answer(
-    tilt: Floats,
-    odds: Floats,
-    run: Run,
-    reading: Reading,
-    evidence: tuple[int, int],
-    begins: NDArray[np.int64],
-    stops: NDArray[np.int64],
-) -> None:
-    """Writes the reader's starts, and the odds of its ends, of one piece of evidence."""
-    window = reading.window
-    within = (window.starts >= evidence[0]) & (window.ends <= evidence[1])
-    if not within.any():
-        return
-    begin, end = reading.start[within], reading.end[within]
-    begin = begin + _following(end, SPREAD)
-    begin = begin - np.logaddexp.reduce(begin)
-    at = np.searchsorted(run.starts[begins], window.starts[within], side="right") - 1
-    mass = np.full(len(begins), -np.inf)
-    np.logaddexp.at(mass, np.maximum(at, 0), begin)
-    tilt[begins] = np.maximum(mass, WITHIN_EVIDENCE / 2)
-    at = np.searchsorted(run.ends[stops], window.ends[within], side="left")
-    mass = np.full(len(stops), -30.0)
-    np.logaddexp.at(mass, np.minimum(at, len(stops) - 1), end - end.max())
-    later = np.append(_following(mass, SPREAD)[1:] - SPREAD, -30.0)
-    odds[stops] = np.clip(mass - later, -MOST_ODDS, MOST_ODDS)
-
-
-def _following(scores: Floats, spread: float) -> Floats:
-    """For each place, the log of the sum over it and the next ones, later ones counting less."""
-    out = np.empty(len(scores))
-    steps = spread * np.arange(LONGEST)
-    for n in range(len(scores)):
-        ahead = scores[n : n + LONGEST]
-        out[n] = np.logaddexp.reduce(ahead - steps[: len(ahead)])
-    return out

@@ -91,8 +91,8 @@ class Recipe:
         min_support: Where what was recalled while thinking fits the question less than this, the
             answer counts as abstained; for the prior ``sentences``, in the points of
             ``sentence_scorer.support``, from 0 to 2: twice ``Answer.support``.
-        min_answerable: The same for all other priors: the least ``Answer.support``. With
-            ``reader``, that is the probability that the documents hold an answer.
+        min_answerable: The same for all other priors: the least ``Evidence.fit``. With ``reader``,
+            that is the probability that the documents hold an answer.
         pack_tokens: Tokens of documents that the model is given at most, though its context holds
             more: longer documents are searched, and the best passages of so many tokens packed.
             Small models answer worse from a full context than from less, and read it for longer.

@@ -74,7 +74,7 @@ def mini_recipe() -> Recipe:
         prior="reader",
         prior_weight=1.0,
         min_support=0.25,
-        min_answerable=0.05,
+        min_answerable=0.02,
         pack_tokens=3072,
         sampling={
             "temperature": 0.0,
