@@ -90,9 +90,7 @@ def in_order(citations: Iterable[Citation], answer: str) -> tuple[Citation, ...]
     return tuple(sorted(citations, key=key))
 
 
-def placed_by(
-    citations: Sequence[Citation], matched: Sequence[Citation]
-) -> tuple[Citation, ...]:
+def placed_by(citations: Sequence[Citation], matched: Sequence[Citation]) -> tuple[Citation, ...]:
     """Returns both, a slice that was recalled for the whole answer and matched to words of it once.
 
     It then counts as recalled, and supports the words that were matched to it.

@@ -70,6 +70,9 @@ class FreeMatcher(RecallMatcher):
         """Everything, until the span is as long as it may be."""
         return self._free.free if len(self._tokens) < self._max else self._free.free[:0]
 
+    def sole_choice(self) -> None:
+        """None: there are always several."""
+
     def consume_token(self, token: int) -> None:
         """Takes note of a token."""
         self._tokens.append(token)
