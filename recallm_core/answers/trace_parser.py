@@ -160,13 +160,19 @@ class TraceParser:
         if effect is Effect.LED_IN:
             self._follow_section()
             if self._section == "answer" and spec.grammar is None:
-                self._flows["answer"].closing = self._prompt.recipe.lead_out
+                self._end_words_where_told()
             return []
         if effect in (Effect.CALL_OPENED, Effect.CALL, Effect.CALL_CLOSED):
             return self._take_call(token, effect)
         if effect is Effect.ENDED:
             self._ended = True
         return []
+
+    def _end_words_where_told(self) -> None:
+        """Ends the words after the evidence at their closing mark, and where marks are imitated."""
+        flow, recipe = self._flows["answer"], self._prompt.recipe
+        flow.closing = recipe.lead_out
+        flow.stop += recipe.imitations
 
     def _take_call(self, token: int, effect: Effect) -> list[TraceEvent]:
         """A tool call is handed out when it is complete; its text never shows in the answer."""

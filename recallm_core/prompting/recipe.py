@@ -171,6 +171,15 @@ class Recipe:
             _require(named, "system", "wording with {open} and {close}: they vary", self.system)
 
     @property
+    def imitations(self) -> tuple[str, ...]:
+        """What small models write after their evidence, by its example: a mark but for its end.
+
+        The whole marks can't stand there. Trained models' are control tokens, which no text is.
+        """
+        marks = (self.open, self.close) if self.mode == "prompted" else ()
+        return tuple(mark[:-1] for mark in marks if len(mark) > 3)
+
+    @property
     def thinks(self) -> bool:
         """Whether the model thinks before it answers."""
         return bool(self.think_close)

@@ -125,11 +125,13 @@ class SpecMaker:
         """
         if params.evidence == "first":
             lead_in = recipe.lead_in if grammar is None else "\n"
-            ending = recipe.lead_out if grammar is None else ""
+            beginnings = {recipe.lead_out, *(mark[:1] for mark in recipe.imitations)}
+            if grammar is not None:
+                beginnings = set()
             return EvidenceRules(
                 "first",
                 tuple(self._cache.tokens(lead_in).ids.tolist()),
-                blank=self._sentences().blank | self._beginning_with(ending),
+                blank=self._sentences().blank.union(*map(self._beginning_with, beginnings)),
                 room=params.max_new_tokens * 5 // 8,  # marks and words need the rest
             )
         if params.evidence != "required":
@@ -147,7 +149,7 @@ class SpecMaker:
         )
 
     def _beginning_with(self, mark: str) -> frozenset[int]:
-        """The tokens that would end the words of an answer before there is one; none for ""."""
+        """The tokens by which the words of an answer would end before they begin; none for ""."""
         if mark not in self._endings:
             self._endings[mark] = frozenset(
                 i

@@ -99,6 +99,18 @@ def test_where_no_lead_in_stands_a_mark_ends_nothing(policy: str) -> None:
     assert '"later"' in marked.text
 
 
+@pytest.mark.parametrize(
+    "imitation", ["<recall >", "</recall >", "<recall", '</recall"', "<recall <"]
+)
+def test_words_end_where_a_mark_is_imitated(imitation: str) -> None:
+    quote = "<recall>The pier was built in 1889.</recall>"
+    said = answer(f"{quote}In 1889.{imitation}The pier was built.", evidence="first")
+    assert said.text == "In 1889."
+    first = answer(f"{quote}{imitation}In 1889.", evidence="first")
+    assert not first.text.startswith("<")
+    assert "recall" in answer(f"{quote}What you recall < 9.", evidence="first").text
+
+
 def test_json_has_marks_of_its_own() -> None:
     script = '<recall>The pier was built in 1889.</recall>{"year": 1889}'
     llm = scripted_llm(script, recipe=KINDS["in marks"])
