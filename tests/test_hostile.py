@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_a_folder_of_junk_is_reported_and_the_rest_answers(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
     assert "swordfish" not in done.stdout
     for name in ("empty.txt", "binary.txt", "broken.pdf", "out.txt", "up", "pipe.txt"):
-        assert f"/{name}: " in done.stderr
+        assert re.search(rf"/{re.escape(name)}(?:: |, )", done.stderr)
     found = json.loads(done.stdout)["citations"]
     assert {cited["document_id"] for cited in found} == {"good.txt"}
 

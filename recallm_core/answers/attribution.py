@@ -102,8 +102,8 @@ def placed_by(citations: Sequence[Citation], matched: Sequence[Citation]) -> tup
             placed.append(citation)
             continue
         rest.remove(match)
-        words = {"answer_start": match.answer_start, "answer_end": match.answer_end}
-        placed.append(replace(citation, **words))
+        start, end = match.answer_start, match.answer_end
+        placed.append(replace(citation, answer_start=start, answer_end=end))
     return (*placed, *rest)
 
 
