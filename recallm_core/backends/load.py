@@ -102,6 +102,8 @@ def load(
     if backend == "vllm":
         check_installed()
     path = _folder(model, **hub)
+    if backend != "vllm":  # which has no adapters
+        options["local_files_only"] = hub.get("local_files_only", False)
     engine = _engine(path, backend, tokenizer, options)
     try:
         described = _described(path, options.get("base"))
