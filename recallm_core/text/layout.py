@@ -38,6 +38,7 @@ _MARK = re.compile(
 _NOT_CODE = frozenset(">#/;%*-+([|<{\u2022\u2023\u25e6\u25aa\u2043")
 _MARK_STARTS = frozenset(">/#;%-*")
 _MARKING = _MARK_STARTS.union(" \t")
+_BROKEN = re.compile(r"[^\s-]-\Z")  # a line that ends amid a word; a dash alone is a word
 _OPENERS = frozenset(
     """
     The A An It This That These If When We You He She They There In On For To Der Die Das Ein Eine
@@ -132,7 +133,7 @@ def _is_plainly_wrapped(text: str, paragraph: Sequence[Range]) -> bool:
         return False
     begins_anew = not any(line[0].islower() for line in lines[1:])
     return not (begins_anew or lines[1].split(None, 1)[0] in _OPENERS) and all(
-        len(line) + len(following.split(None, 1)[0]) + (line[-1] != "-") > widest
+        len(line) + len(following.split(None, 1)[0]) + (not _BROKEN.search(line)) > widest
         for line, following in pairwise(lines)
     )
 
@@ -293,7 +294,7 @@ def _room_for(line: Line, following: Line) -> int:
     """The room that the next line's first word would have taken."""
     if following.first[:1] > _BEFORE_UNSPACED and _UNSPACED.match(following.first):
         return 3  # a character, and one that may not begin a line
-    return len(following.first) + (not line.words.endswith("-"))
+    return len(following.first) + (not _BROKEN.search(line.words))
 
 
 def _joins(run: Sequence[Line]) -> list[bool]:

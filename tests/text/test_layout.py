@@ -3,7 +3,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.text.layout import _paragraphs, _paragraphs_by_any_break, read_layout
@@ -67,6 +67,7 @@ def proses_with_likes_of_items(draw: st.DrawFn) -> str:
     return " ".join(prose)
 
 
+@example("The club twenty-four near - beside the the euros. The the the the the harbour.", 33, "")
 @given(proses_with_likes_of_items(), st.integers(25, 100), st.sampled_from(["", "> ", "    "]))
 def test_a_word_of_prose_begins_no_item_where_a_line_begins_with_it(
     text: str, width: int, prefix: str
