@@ -15,6 +15,7 @@ from pathlib import Path
 
 from recallm_core.documents.document import Document
 from recallm_core.errors import CorpusIndexError
+from recallm_core.models.writing import cache_root
 from recallm_core.retrieval import CorpusIndex
 
 Progress = Callable[[int, int], None]
@@ -26,10 +27,8 @@ _USUAL = 16  # hex digits of a name
 
 def folder() -> Path | None:
     """Returns where indexes are kept; None: nowhere, as there is no safe place for them."""
-    cache_home = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
-        root = base / "recallm" / "ask"
+        root = cache_root() / "ask"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return root if _private(root) else None
     except (OSError, RuntimeError, ValueError):

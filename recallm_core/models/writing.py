@@ -83,6 +83,17 @@ def _is_beside(name: str) -> bool:
 _OWN = ("config.json", "adapter_config.json")  # whoever writes weights writes these
 
 
+def cache_root() -> Path:
+    """Returns where this library keeps what it can make anew, below the user's cache.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
+    return base / "recallm"
+
+
 def cached_folder(kind: str, name: str) -> Path:
     """Returns a private folder below the user's cache, the same each time; made if need be.
 
@@ -90,9 +101,7 @@ def cached_folder(kind: str, name: str) -> Path:
         CheckpointError: Somebody else made it.
         OSError: It can't be made.
     """
-    cache_home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
-    directory = base / "recallm" / kind / name
+    directory = cache_root() / kind / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.is_symlink() or directory.stat().st_uid != os.getuid():
         raise CheckpointError(f"{directory} belongs to somebody else; set XDG_CACHE_HOME")

@@ -65,7 +65,7 @@ class SpecMaker:
         self._think_close = self._tag(recipe.think_close) if recipe.think_close else None
         self._grammars: GrammarEngine | None = None
         self._sentence_tokens: SentenceTokens | None = None
-        self._endings: dict[str, frozenset[int]] = {"": frozenset()}
+        self._endings: dict[tuple[bytes, ...], frozenset[int]] = {}
         self._marks("")
 
     def _tag(self, mark: str) -> Tag:
@@ -125,13 +125,11 @@ class SpecMaker:
         """
         if params.evidence == "first":
             lead_in = recipe.lead_in if grammar is None else "\n"
-            beginnings = {recipe.lead_out, *(mark[:1] for mark in recipe.imitations)}
-            if grammar is not None:
-                beginnings = set()
+            ends = (recipe.lead_out, *recipe.imitations) if grammar is None else ()
             return EvidenceRules(
                 "first",
                 tuple(self._cache.tokens(lead_in).ids.tolist()),
-                blank=self._sentences().blank.union(*map(self._beginning_with, beginnings)),
+                blank=self._sentences().blank | self._beginning_with({end[:1] for end in ends}),
                 room=params.max_new_tokens * 5 // 8,  # marks and words need the rest
             )
         if params.evidence != "required":
@@ -148,15 +146,16 @@ class SpecMaker:
             abstain=tuple(tuple(self._cache.tokens(text).ids.tolist()) for text in spelled),
         )
 
-    def _beginning_with(self, mark: str) -> frozenset[int]:
-        """The tokens by which the words of an answer would end before they begin; none for ""."""
-        if mark not in self._endings:
-            self._endings[mark] = frozenset(
+    def _beginning_with(self, marks: set[str]) -> frozenset[int]:
+        """The tokens by which the words of an answer would end before they begin."""
+        begins = tuple(sorted(mark.encode() for mark in marks if mark))
+        if begins not in self._endings:
+            self._endings[begins] = frozenset(
                 i
-                for i in range(self._tokenizer.vocab_size)
-                if (self._tokenizer.token_bytes(i) or b"").lstrip().startswith(mark.encode())
+                for i in range(self._tokenizer.vocab_size if begins else 0)
+                if (self._tokenizer.token_bytes(i) or b"").lstrip().startswith(begins)
             )
-        return self._endings[mark]
+        return self._endings[begins]
 
     def _sentences(self) -> SentenceTokens:
         """The tokens that end sentences, looked up when they are first needed."""
