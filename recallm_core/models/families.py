@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recallm_core.inputs.model_config import weights_of_layers
 from recallm_core.prompting.recipe import LEAD_IN, Recipe, prompted_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 THINKING = ("<think>", "</think>")
+SMALL = 5e8  # weights of layers; of larger models' words it wasn't measured what helps them
+DRAWN = 4.0  # how strongly small models' words are drawn; see ``docs/results/cited.md``
 _MOST_THOUGHT = 2048  # output tokens of a model that thinks: a quarter is kept for the answer
 
 PLAIN = """\
@@ -164,13 +167,21 @@ def family_of(tokenizer: HFTokenizer, config: Mapping[str, Any]) -> Family:
     return detect(tokenizer, config, template)
 
 
-def recipe_of(family: Family) -> Recipe:
-    """Returns the recipe of a prompted model of a family."""
+def recipe_of(family: Family, config: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a prompted model of a family.
+
+    Args:
+        family: The family.
+        config: The model's; its sizes tell whether the words of its answers are drawn to what the
+            reader takes for the answer.
+    """
     opened, closed = family.thinks or ("", "")
     base = prompted_recipe(think_open=opened, think_close=closed)
     if not family.in_marks:
         base = replace(base, lead_in=LEAD_IN, lead_out="")
-    return replace(base, sampling={**base.sampling, **family.sampling})
+    weight = DRAWN if family.thinks is None and weights_of_layers(config) < SMALL else 0.0
+    sampling = {**base.sampling, **family.sampling}
+    return replace(base, sampling=sampling, answer_weight=weight)
 
 
 def apply_family(tokenizer: HFTokenizer, family: Family) -> HFTokenizer:
