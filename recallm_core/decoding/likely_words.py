@@ -16,7 +16,7 @@ from recallm_core.decoding.evidence_policy import LikelyTokens
 from recallm_core.decoding.state import Floats, Ints
 
 LEFT = -1  # the place of an answer that goes its own way
-DOUBT = 0.05  # the share of a token that is raised by the logarithm of two
+DOUBT = 5e-4  # the share of a token that is raised by the logarithm of two
 
 
 @dataclass(slots=True)

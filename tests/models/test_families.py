@@ -256,3 +256,25 @@ def test_rows_can_be_told_apart() -> None:
         for family in FAMILIES:
             recipe_of(family, {})  # its sampling is valid
         assert case.family in {*(f.name for f in FAMILIES), "base", "unknown"}
+
+
+SIZES = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}  # Qwen2.5-0.5B
+
+
+@pytest.mark.parametrize(
+    ("config", "weight"),
+    [
+        (SIZES, 1.0),
+        ({"text_config": SIZES}, 1.0),
+        (SIZES | {"hidden_size": 576, "intermediate_size": 1536}, 2.0),
+        (SIZES | {"hidden_size": 2048, "intermediate_size": 11008}, 0.0),
+        (SIZES | {"num_experts": 60}, 0.0),
+        (SIZES | {"intermediate_size": None}, 0.0),
+        (SIZES | {"num_hidden_layers": -24}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_only_the_words_of_small_models_are_drawn(config: dict[str, Any], weight: float) -> None:
+    assert recipe_of(BASE, config).answer_weight == weight
+    thinking = next(family for family in FAMILIES if family.thinks)
+    assert recipe_of(thinking, config).answer_weight == 0.0
