@@ -43,7 +43,7 @@ def load_gguf(
         _check_pieces(backend, model_tokenizer)
         backend.header = backend.header.without_texts()
         give_back()
-        config = {"model_type": backend.header.model_type}
+        config = backend.header.config
         recipe = recipe or recipe_for(model_tokenizer, config, mode, path)
         return fit_tokenizer_to(config, recipe, model_tokenizer), backend, recipe
     except BaseException:

@@ -81,6 +81,7 @@ def masked_copy(scores: torch.Tensor, masks: Sequence[Mask | None]) -> torch.Ten
         if mask is None:
             continue
         if mask.only is None:
+            _tilt(row, mask)
             row[mask.forbid] = -np.inf
             continue
         if not narrow:
@@ -112,8 +113,15 @@ def _legal_logits(row: NDArray[Any], mask: Mask) -> NDArray[Any]:
     return legal if np.isfinite(legal).any() else np.zeros_like(legal)
 
 
+def _tilt(row: NDArray[Any], mask: Mask) -> None:
+    """Raises what is preferred where nearly everything is legal."""
+    if mask.tilted is not None and mask.bias is not None:
+        row[mask.tilted] += mask.bias.astype(row.dtype)
+
+
 def _forbid(row: NDArray[Any], row_mask: RowMask) -> None:
     """A row where nearly everything is legal."""
+    _tilt(row, row_mask.mask)
     row[row_mask.mask.forbid] = -np.inf
     if row_mask.vocab_size < len(row):
         row[row_mask.vocab_size :] = -np.inf
@@ -157,6 +165,9 @@ def _write_rows(logits: torch.Tensor, rows: NDArray[Any], masks: Sequence[RowMas
 
 def _write_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
     shut = [row_mask for row_mask in masks if row_mask.mask.only is None]
+    tilted = [row_mask for row_mask in shut if row_mask.mask.tilted is not None]
+    if tilted:
+        _tilt_on_device(logits, tilted)
     if shut:
         width = logits.shape[-1]
         places = _places(logits, shut, [_forbidden_ids(row_mask, width) for row_mask in shut])
@@ -171,6 +182,14 @@ def _write_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
             narrow.append(row_mask)
     if narrow:
         _write_only(logits, narrow)
+
+
+def _tilt_on_device(logits: torch.Tensor, masks: Sequence[RowMask]) -> None:
+    """Raises what is preferred in rows where nearly everything is legal."""
+    ids = [row_mask.mask.tilted for row_mask in masks if row_mask.mask.tilted is not None]
+    places = copy_to_device(_places(logits, masks, ids), logits.device)
+    biases = copy_to_device(_biases(masks, ids), logits.device).to(logits.dtype)
+    _flat(logits).index_add_(0, places, biases)
 
 
 def _flat(logits: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recallm_core.decoding.evidence_phase import EvidencePhase
 from recallm_core.decoding.grammar import GrammarEngine
 from recallm_core.decoding.grammar_phase import AfterCallPhase, GrammarPhase
+from recallm_core.decoding.likely_words import LikelyWords
 from recallm_core.decoding.openings import Openings
 from recallm_core.decoding.owed_quotes import OwedQuotes
 from recallm_core.decoding.quote_form import QuotePhase
@@ -86,6 +87,8 @@ class ConstraintRules:
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
         self.acting = _acting(spec)
+        likely = None if spec.evidence is None else spec.evidence.likely
+        self.likely = None if likely is None else LikelyWords(likely, spec.prior_weight)
 
     @classmethod
     def from_spec(

@@ -12,7 +12,70 @@ Policy = Literal["required", "first"]
 POLICIES: tuple[Policy, ...] = ("required", "first")
 
 MOST_EVIDENCE = 3  # quotes before an answer
+MOST_LIKELY = 32  # answers that words are drawn to
+STRONGEST = 100.0  # they are drawn
 PATIENCE = 64  # tokens of the answer without the end of a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyAnswerTokens:
+    """A likely answer in tokens.
+
+    Attributes:
+        ids: Its tokens, at least one.
+        share: How probable it is, in (0, 1].
+    """
+
+    ids: tuple[int, ...]
+    share: float
+
+    def __post_init__(self) -> None:
+        if not self.ids or not 0 < self.share <= 1:
+            raise ConstraintError(
+                "a likely answer needs at least one token and a share above 0, at most 1, got "
+                f"{len(self.ids)} tokens and {self.share}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyTokens:
+    """What the words of an answer are drawn to; see ``likely_words``.
+
+    Attributes:
+        answers: Likely answers; at most ``MOST_LIKELY``.
+        closers: Ids that end an answer.
+        skipped: Ids that an answer may begin with before one of the likely ones: articles.
+        strength: What the tilt is multiplied with.
+    """
+
+    answers: tuple[LikelyAnswerTokens, ...]
+    closers: frozenset[int]
+    skipped: frozenset[int]
+    strength: float
+
+    def __post_init__(self) -> None:
+        if len(self.answers) > MOST_LIKELY:
+            raise ConstraintError(
+                f"at most {MOST_LIKELY} likely answers are taken, got {len(self.answers)}"
+            )
+        if not 0 <= self.strength <= STRONGEST:
+            raise ConstraintError(
+                f"the strength of likely answers is from 0 to {STRONGEST:g}, got {self.strength}"
+            )
+
+    @property
+    def ids(self) -> set[int]:
+        """Every id that they name."""
+        return {*self.closers, *self.skipped, *(i for answer in self.answers for i in answer.ids)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns them as plain JSON values."""
+        return {
+            "answers": [[list(answer.ids), answer.share] for answer in self.answers],
+            "closers": sorted(self.closers),
+            "skipped": sorted(self.skipped),
+            "strength": self.strength,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +96,7 @@ class EvidenceRules:
         lead_in: Ids between the evidence and the words of the answer (``first``); they are forced
             and belong to neither.
         blank: Ids that are white space alone; the answer begins with another (``first``).
+        likely: What the words of the answer are drawn to (``first``); None: nothing.
         least, most: Quotes before the answer (``first``).
         room: Copied tokens from which on no further quote is opened before it.
         ends: Ids that end a sentence or a line (``required``).
@@ -46,6 +110,7 @@ class EvidenceRules:
     policy: Policy
     lead_in: tuple[int, ...] = ()
     blank: frozenset[int] = frozenset()
+    likely: LikelyTokens | None = None
     least: int = 1
     most: int = MOST_EVIDENCE
     room: int = 256
@@ -78,6 +143,7 @@ class EvidenceRules:
     def ids(self) -> set[int]:
         """Every id that the rules name."""
         return {
+            *(() if self.likely is None else self.likely.ids),
             *self.lead_in,
             *self.blank,
             *self.ends,
@@ -93,6 +159,7 @@ class EvidenceRules:
             "policy": self.policy,
             "lead_in": list(self.lead_in),
             "blank": sorted(self.blank),
+            "likely": self.likely and self.likely.to_dict(),
             "least": self.least,
             "most": self.most,
             "room": self.room,
@@ -146,6 +213,7 @@ _ENDS = tuple(".!?\u2026\u3002\uff01\uff1f\u061f\u0964")
 _BEHIND = " \t\"'\u201d\u2019\u00bb)]*_`"
 _TITLES = ("Dr", "Mr", "Mrs", "Ms", "St", "Prof", "Jr", "Sr", "Gen", "Col", "Capt", "Lt", "Rev")
 _SHORT = ("vs", "No", "Inc", "Ltd", "Co", "Corp", "cf", "al", "ca", "etc", "Fig", "Vol", "pp")
+_ARTICLES = ("a", "an", "the")
 _ABBREVIATIONS = frozenset((*_TITLES, *_SHORT))
 
 
@@ -158,15 +226,18 @@ class SentenceTokens:
     numbers: frozenset[int]
     abbreviations: frozenset[int]
     blank: frozenset[int]
+    articles: frozenset[int]
 
     @classmethod
     def of(cls, pieces: Iterable[tuple[int, bytes | None]]) -> SentenceTokens:
         """Sorts the tokens of a vocabulary, given with what they stand for."""
-        names = ("ends", "points", "numbers", "abbreviations", "blank")
+        names = ("ends", "points", "numbers", "abbreviations", "blank", "articles")
         sets: dict[str, set[int]] = {name: set() for name in names}
         for token, piece in pieces:
             text = (piece or b"").decode("utf-8", "ignore")
             bare = text.strip()
+            if bare.casefold() in _ARTICLES:
+                sets["articles"].add(token)
             if "\n" in text or text.rstrip(_BEHIND).endswith(_ENDS):
                 sets["ends"].add(token)
             if bare == ".":

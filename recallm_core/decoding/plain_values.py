@@ -27,6 +27,11 @@ def read_number(value: Any, low: int = 0) -> int:
     return int(value)
 
 
+def read_amount(value: Any) -> float:
+    """A number that needn't be whole."""
+    return float(require_kind(value, (int, float)))
+
+
 def read_ids(values: Any) -> tuple[int, ...]:
     """A list of such numbers."""
     return tuple(read_number(value) for value in require_kind(values, list))

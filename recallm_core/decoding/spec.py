@@ -12,12 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.evidence_policy import EvidenceRules
+from recallm_core.decoding.evidence_policy import (
+    EvidenceRules,
+    LikelyAnswerTokens,
+    LikelyTokens,
+)
 from recallm_core.decoding.marks import PAST, GrammarSpec, Tag
 from recallm_core.decoding.plain_values import (
     MAX_IDS,
     pack_bits,
     pack_floats,
+    read_amount,
     read_ids,
     read_number,
     refuse_name,
@@ -40,7 +45,7 @@ __all__ = [
     "hash_tokens",
 ]
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
 AnswerForm = Literal["words", "quote"]
@@ -258,7 +263,7 @@ class ConstraintSpec:
             max_spans=read_number(data["max_spans"]),
             max_thinking_tokens=None if limit is None else read_number(limit),
             prior=None if data["prior"] is None else unpack_floats(data["prior"], size),
-            prior_weight=float(require_kind(data["prior_weight"], (int, float))),
+            prior_weight=read_amount(data["prior_weight"]),
             grammar=None if grammar is None else GrammarSpec.from_dict(require_kind(grammar, dict)),
             answer_form=require_kind(data["answer_form"], str),
             evidence=_evidence(data["evidence"]),
@@ -280,7 +285,22 @@ def _evidence(data: Any) -> EvidenceRules | None:
         room=read_number(plain["room"]),
         abstain=tuple(read_ids(phrase) for phrase in require_kind(plain["abstain"], list)),
         patience=read_number(plain["patience"]),
+        likely=_likely(plain["likely"]),
         **sets,
+    )
+
+
+def _likely(data: Any) -> LikelyTokens | None:
+    """Rebuilds likely answers from plain JSON values."""
+    if data is None:
+        return None
+    plain = require_kind(data, dict)
+    answers = [require_kind(answer, list) for answer in require_kind(plain["answers"], list)]
+    return LikelyTokens(
+        tuple(LikelyAnswerTokens(read_ids(ids), read_amount(share)) for ids, share in answers),
+        closers=frozenset(read_ids(plain["closers"])),
+        skipped=frozenset(read_ids(plain["skipped"])),
+        strength=read_amount(plain["strength"]),
     )
 
 

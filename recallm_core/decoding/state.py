@@ -77,12 +77,14 @@ class Mask:
     Attributes:
         only: The legal ids; None when nearly everything is legal.
         forbid: The illegal ids, where ``only`` is None.
-        bias: Added to the logits of ``only`` (the prior); None: nothing.
+        bias: Added to the logits of ``only`` (the prior), or of ``tilted``; None: nothing.
+        tilted: Ids that are preferred where ``only`` is None, none of them twice; None: none are.
     """
 
     only: Ints | None
     forbid: Ints | None = None
     bias: Floats | None = None
+    tilted: Ints | None = None
 
     def allows(self, token: int) -> bool:
         """Whether a token is legal."""
@@ -124,6 +126,7 @@ class Cursor:
         calls: Tool calls closed so far.
         words: What the model has written of its answer, as far as a policy has to know.
         leading: Whether what is forced leads from the evidence to the answer.
+        likely: Where among the likely answers the words stand (``likely_words``).
     """
 
     section: Section
@@ -139,6 +142,7 @@ class Cursor:
     calls: int = 0
     words: OwnWords = _NO_WORDS
     leading: bool = False
+    likely: int = 0
 
     def spans_in(self, section: Section) -> tuple[ClosedSpan, ...]:
         """The spans of one section."""

@@ -88,7 +88,9 @@ class TextPhase:
         if self._owed.owes(cursor):
             return self._owed.mask(cursor)
         also = self._rules.nothing if self._owed.begins_words(cursor) else frozenset()
-        return self._rules.text_masks.mask(cursor, self._openings.may_open(cursor), also)
+        mask = self._rules.text_masks.mask(cursor, self._openings.may_open(cursor), also)
+        tilt = self._owed.tilt(cursor)
+        return mask if tilt is None else Mask(None, mask.forbid, bias=tilt[1], tilted=tilt[0])
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One token; it may end the output, or complete a mark."""

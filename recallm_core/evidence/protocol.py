@@ -116,6 +116,27 @@ class AnswerJudge(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class LikelyAnswer:
+    """A piece of the evidence that may be the answer.
+
+    Attributes:
+        text: The piece.
+        share: How probable it is to be the answer, against the others and against none, in (0, 1].
+    """
+
+    text: str
+    share: float
+
+
+@runtime_checkable
+class AnswerFinder(Protocol):
+    """What evidence may say besides: which pieces of it are likely to be the answer."""
+
+    def likely_answers(self) -> Sequence[LikelyAnswer]:
+        """Returns them, the likeliest first; none where it can't be said."""
+
+
 Scorer = Callable[[str, Places, "int | None"], Evidence]
 """Asks about a question over the places of a prompt. The number is how many quotes the output may
 owe before it may end; None: it owes none, and quotes stand where the model opens them."""

@@ -35,15 +35,32 @@ _ONE_END = re.compile(
 )
 
 
+_ACCOUNT = re.compile(
+    r"\b(?:why|how come|how (?:do|does|did|is|are|was|were|can|could|should|would|to)|explain|"
+    r"describe|summari[sz]e|compare|discuss|outline|elaborate|(?:what|which) (?:is|are|was|were) "
+    r"the (?:differences?|reasons|causes|effects|consequences)|tell me (?:more )?about)\b",
+    re.IGNORECASE,
+)
+
+
+def asks_for_an_account(question: str) -> bool:
+    """Whether the last sentence of a question wants to be told how or why: more than a phrase."""
+    return bool(_ACCOUNT.search(_last_sentence(question)))
+
+
 def asks_yes_or_no(question: str) -> bool:
     """Whether the last sentence of a question can be answered with yes or no.
 
     It begins with an auxiliary verb ("Is it open on Mondays?"), and asks neither for one of several
     things ("Is it red or blue?") nor for something else ("Can you tell me when it opens?").
     """
-    bounds = sentences(question)
-    last = question[slice(*bounds[-1])] if bounds else ""
+    last = _last_sentence(question)
     return bool(_AUXILIARY.match(last)) and not _ASKS_FURTHER.search(last)
+
+
+def _last_sentence(question: str) -> str:
+    bounds = sentences(question)
+    return question[slice(*bounds[-1])] if bounds else ""
 
 
 def asks_for_several(question: str) -> bool:

@@ -14,8 +14,16 @@ from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_bias import MOST_ODDS, answer_tilt
 from recallm_core.evidence.answer_confidence import Signals, answer_signals, read_confidence
 from recallm_core.evidence.letter_scores import LetterScores
+from recallm_core.evidence.likely_answers import likely_answers
 from recallm_core.evidence.memo import Memo
-from recallm_core.evidence.protocol import Floats32, Places, Range, Recall, Scorer
+from recallm_core.evidence.protocol import (
+    Floats32,
+    LikelyAnswer,
+    Places,
+    Range,
+    Recall,
+    Scorer,
+)
 from recallm_core.evidence.reader import EvidenceReader, Reading, default_reader
 from recallm_core.evidence.reader_languages import LanguageGate
 from recallm_core.evidence.sentence_bias import (
@@ -241,6 +249,16 @@ class ReaderEvidence:
                 return any(p == passage and a <= start < b for p, a, b in evidence)
             at -= len(tokens.starts)
         return False
+
+    def likely_answers(self) -> tuple[LikelyAnswer, ...]:
+        """Returns the likely answers in the quotes that are due; see ``protocol.AnswerFinder``."""
+        if not self._owes_quotes or not self._scorer.knows(self._question):
+            return ()
+        ranked = np.argsort(-self._scorer.shares(self._question), kind="stable")[: self.due]
+        spans = [(p, a, b) for p, some in enumerate(self._scorer.spans) for a, b in some]
+        evidence = [spans[n] for n in ranked]
+        readings = self._scorer.readings(self._question)
+        return likely_answers(self._question, self._places.passages, evidence, readings)
 
     def fit(self, recalled: Sequence[Recall]) -> float | None:
         """Returns how probable it is that there is an answer; None: it can't read the language.

@@ -124,12 +124,25 @@ class GgufHeader:
         value = self.metadata.get(key)
         return value if isinstance(value, np.ndarray) else np.empty(0)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` would say of the model's type and sizes."""
+        named = {f"{self.architecture}.{key}": name for key, name in _SIZES.items()}
+        sizes = {name: self.metadata[key] for key, name in named.items() if key in self.metadata}
+        return {"model_type": self.model_type, **sizes}
+
     def without_texts(self) -> GgufHeader:
         """The same without lists of texts: vocabulary and merges, which take tens of megabytes."""
         rest = {key: value for key, value in self.metadata.items() if not isinstance(value, tuple)}
         return replace(self, metadata=rest)
 
 
+_SIZES = {
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "block_count": "num_hidden_layers",
+    "expert_count": "num_experts",
+}
 _MODEL_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gemma3": "gemma3_text"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,29 @@ def context_length(folder: Path) -> int | None:
         CheckpointError: The configuration can't be read.
     """
     return _count(folder, "max_position_embeddings")
+
+
+def weights_of_layers(config: Mapping[str, Any]) -> float:
+    """Returns about how many weights a model's layers have; infinity where it can't be said.
+
+    Attention and a gated network, as in Llama, Qwen and Gemma; without the word table. Of experts
+    nothing is said.
+
+    Args:
+        config: What ``config.json`` says, or the same of a GGUF header.
+    """
+    inner = config.get("text_config")
+    values = inner if isinstance(inner, Mapping) else config
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    sizes = [values.get(name) for name in names]
+    if any(type(size) is not int or size < 1 for size in sizes) or _has_experts(values):
+        return inf
+    width, wide, layers = (float(size or 0) for size in sizes)
+    return layers * (4 * width * width + 3 * width * wide)
+
+
+def _has_experts(values: Mapping[str, Any]) -> bool:
+    return any("expert" in name and values[name] for name in values)
 
 
 def dtype_name(folder: Path) -> str:

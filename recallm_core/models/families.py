@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
+from recallm_core.inputs.model_config import weights_of_layers
 from recallm_core.prompting.recipe import LEAD_IN, Recipe, prompted_recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 
 THINKING = ("<think>", "</think>")
+ANSWER_WEIGHTS = ((2e8, 2.0), (5e8, 1.0))
+"""``Recipe.answer_weight`` of models with fewer weights in their layers, by measurement
+(``docs/results/cited.md``); what helps larger ones wasn't measured, and they have none."""
+
 _MOST_THOUGHT = 2048  # output tokens of a model that thinks: a quarter is kept for the answer
 
 PLAIN = """\
@@ -164,13 +170,26 @@ def family_of(tokenizer: HFTokenizer, config: Mapping[str, Any]) -> Family:
     return detect(tokenizer, config, template)
 
 
-def recipe_of(family: Family) -> Recipe:
-    """Returns the recipe of a prompted model of a family."""
+def recipe_of(family: Family, config: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a prompted model of a family.
+
+    Args:
+        family: The family.
+        config: The model's; its sizes tell whether the words of its answers are drawn to what the
+            reader takes for the answer.
+    """
     opened, closed = family.thinks or ("", "")
     base = prompted_recipe(think_open=opened, think_close=closed)
     if not family.in_marks:
         base = replace(base, lead_in=LEAD_IN, lead_out="")
-    return replace(base, sampling={**base.sampling, **family.sampling})
+    sampling = {**base.sampling, **family.sampling}
+    return replace(base, sampling=sampling, answer_weight=_answer_weight(family, config))
+
+
+def _answer_weight(family: Family, config: Mapping[str, Any]) -> float:
+    """How strongly a model's words are drawn; those of one that thinks aren't."""
+    count = inf if family.thinks else weights_of_layers(config)
+    return next((weight for limit, weight in ANSWER_WEIGHTS if count < limit), 0.0)
 
 
 def apply_family(tokenizer: HFTokenizer, family: Family) -> HFTokenizer:

@@ -59,7 +59,7 @@ def _quantisation(header: GgufHeader) -> dict[str, float]:
 
 def _driving(tokenizer: HFTokenizer, header: GgufHeader, path: Path) -> Mapping[str, Any]:
     """How a file is driven: its family and recipe, and the ids of what isn't text."""
-    config = {"model_type": header.model_type}
+    config = header.config
     recipe = recipe_for(tokenizer, config, "auto", path)
     marks = (recipe.open, recipe.close, recipe.think_open, recipe.think_close)
     return {

@@ -28,7 +28,7 @@ def recipe_for(
 
     Args:
         tokenizer: The model's.
-        config: Where ``model_type`` is read.
+        config: Where its type and sizes are read.
         mode: ``auto``, ``trained`` or ``prompted``.
         place: Where the model is, for the error.
 
@@ -44,7 +44,7 @@ def recipe_for(
         )
     if mode != "prompted" and has_marks:
         return base
-    return recipe_of(family_of(tokenizer, config))
+    return recipe_of(family_of(tokenizer, config), config)
 
 
 def fit_tokenizer(path: str | Path, recipe: Recipe, tokenizer: HFTokenizer) -> HFTokenizer:

@@ -81,6 +81,9 @@ class Recipe:
         lead_out: The mark that ends the words of an answer where ``lead_in`` ends with one that
             opens them (a quotation mark): a small model then stops where they do. Words that are
             set in such marks inside an answer don't end it. Empty: the model ends it by itself.
+        answer_weight: How strongly the words behind the evidence are drawn to those pieces of it
+            that ``prior`` takes for the answer, where it does (``reader``); they stay the model's
+            own, and no word becomes illegal. 0: not at all.
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.
@@ -116,6 +119,7 @@ class Recipe:
     evidence: Literal["auto", "required", "first", "free"] = "auto"
     lead_in: str = LEAD_IN
     lead_out: str = ""
+    answer_weight: float = 0.0
     call_open: str = "<tool_call>"
     call_close: str = "</tool_call>"
     abstain: tuple[str, ...] = (ABSTAIN,)
@@ -146,8 +150,9 @@ class Recipe:
         ending = self.lead_out
         is_mark = not ending or (len(ending) == 1 and ending in string.punctuation)
         _require(is_mark, "lead_out", "one ASCII mark of punctuation, or empty", ending)
-        weight = self.prior_weight
-        _require(0 <= weight <= 1000, "prior_weight", "a number in [0, 1000]", weight)
+        for name, most in (("prior_weight", 1000), ("answer_weight", 100)):
+            weight = getattr(self, name)
+            _require(0 <= weight <= most, name, f"a number in [0, {most}]", weight)
         fit = self.min_answerable
         _require(0 <= fit <= 1, "min_answerable", "a probability", fit)
         limit = self.pack_tokens

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recallm_core.decoding.evidence_policy import EvidenceRules, SentenceTokens
+from recallm_core.decoding.evidence_policy import (
+    EvidenceRules,
+    LikelyAnswerTokens,
+    LikelyTokens,
+    SentenceTokens,
+)
 from recallm_core.decoding.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
 from recallm_core.decoding.spec import AnswerForm, ConstraintSpec, GrammarSpec, Tag, hash_tokens
 from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.errors import TokenizerError
-from recallm_core.evidence.protocol import Evidence, Places
+from recallm_core.evidence.protocol import AnswerFinder, Evidence, LikelyAnswer, Places
 from recallm_core.prompting.encoding import EncodedPrompt, TokenCache
 from recallm_core.prompting.params import ResolvedParams
 from recallm_core.prompting.recipe import Recipe
@@ -146,6 +152,20 @@ class SpecMaker:
             abstain=tuple(tuple(self._cache.tokens(text).ids.tolist()) for text in spelled),
         )
 
+    def _likely(self, answers: Sequence[LikelyAnswer]) -> LikelyTokens | None:
+        """Returns likely answers as the words behind the lead-in would spell them."""
+        ending = self._recipe.lead_out
+        before = "" if ending else " "
+        spelled = ((self._cache.tokens(before + answer.text).ids, answer) for answer in answers)
+        closing = {ending, f".{ending}", f",{ending}"} if ending else {"\n", "."}
+        likely = LikelyTokens(
+            tuple(LikelyAnswerTokens(tuple(ids.tolist()), a.share) for ids, a in spelled),
+            closers=self._beginning_with(closing) | frozenset(self._tokenizer.eos_ids),
+            skipped=self._sentences().articles,
+            strength=self._recipe.answer_weight,
+        )
+        return likely if answers and likely.strength else None
+
     def _beginning_with(self, marks: set[str]) -> frozenset[int]:
         """The tokens by which the words of an answer would end before they begin."""
         begins = tuple(sorted(mark.encode() for mark in marks if mark))
@@ -184,6 +204,8 @@ class SpecMaker:
         opened, closed = self._marks(layout.suffix)
         if owed is not None and evidence is not None:
             owed = replace(owed, least=evidence.due)
+            if owed.policy == "first" and grammar is None and isinstance(evidence, AnswerFinder):
+                owed = replace(owed, likely=self._likely(evidence.likely_answers()))
         return ConstraintSpec(
             prompt_length=len(ids),
             prompt_hash=hash_tokens(ids),

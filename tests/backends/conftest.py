@@ -157,6 +157,8 @@ def _choose(logits: Any, mask: Any, sampling: Sampling, random: np.random.Genera
     masked = np.full_like(logits, -np.inf)
     if mask.only is None:
         masked[:] = logits
+        if mask.tilted is not None:
+            masked[mask.tilted] += mask.bias
         masked[mask.forbid] = -np.inf
     else:
         masked[mask.only] = logits[mask.only] + (0 if mask.bias is None else mask.bias)

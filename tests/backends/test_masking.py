@@ -24,9 +24,10 @@ def masks(draw: st.DrawFn) -> list[Mask | None]:
         some = sorted(draw(st.sets(st.integers(0, WIDTH - 1), min_size=1)))
         ids = np.array(some, dtype=np.int64)
         bias = draw(st.sampled_from([None, np.linspace(-2, 2, len(ids))]))
-        listed.append(
-            draw(st.sampled_from([None, Mask(ids, bias=bias), Mask(None, forbid=ids[:-1])]))
-        )
+        raised = np.array(sorted(draw(st.sets(st.integers(0, WIDTH - 1), min_size=1))))
+        tilted = Mask(None, ids[:-1], np.linspace(1, 9, len(raised)), raised)
+        choices = [None, Mask(ids, bias=bias), Mask(None, forbid=ids[:-1]), tilted]
+        listed.append(draw(st.sampled_from(choices)))
     return listed
 
 
@@ -66,3 +67,24 @@ def test_tensors_that_torch_guards_are_written_as_any_other(rows: int) -> None:
         inferred = plain.clone()
         write_masks(inferred, listed)
         assert torch.equal(inferred, expected)
+
+
+@given(masks(), st.sampled_from(TYPES), st.booleans())
+def test_what_is_preferred_is_raised_and_nothing_else(
+    listed: list[Mask | None], dtype: torch.dtype, on_device: bool
+) -> None:
+    before = torch.zeros(len(listed), WIDTH, dtype=dtype)
+    after = before.clone()
+    rows = [RowMask(n, mask, WIDTH) for n, mask in enumerate(listed) if mask is not None]
+    with pytest.MonkeyPatch.context() as patch:
+        if on_device:
+            patch.setattr(masking, "host_rows", lambda logits: None)
+        write_masks(after, rows)
+    for mask, row in zip(listed, after, strict=True):
+        if mask is None or mask.only is not None:
+            continue
+        expected = torch.zeros(WIDTH, dtype=dtype)
+        if mask.tilted is not None and mask.bias is not None:
+            expected[torch.from_numpy(mask.tilted)] = torch.from_numpy(mask.bias).to(dtype)
+        expected[torch.from_numpy(mask.forbid)] = -torch.inf
+        assert torch.equal(row, expected)

@@ -39,7 +39,7 @@ def prepared(kind: str, **settings: Any) -> Prompt:
 
 def masks_of(constraint: Constraint) -> tuple[object, ...]:
     mask = constraint.mask()
-    arrays = (mask.only, mask.forbid, mask.bias)
+    arrays = (mask.only, mask.forbid, mask.bias, mask.tilted)
     return tuple(None if a is None else a.tolist() for a in arrays)
 
 
@@ -166,7 +166,7 @@ def test_junk_in_a_mark_raises(mark: str, name: str) -> None:
 def test_a_missing_field_raises(name: str) -> None:
     data = good()
     del data[name]
-    with pytest.raises(ConstraintError, match="not a constraint spec of version 2"):
+    with pytest.raises(ConstraintError, match="not a constraint spec of version 3"):
         ConstraintSpec.from_json(json.dumps(data))
 
 

@@ -122,7 +122,7 @@ def prompt(name: str, messages: list[dict[str, str]], passages: list[Passage]) -
     found = made(name)
     family = family_of(found, {"model_type": CASES[name].kind})
     found = apply_family(found, family)
-    builder = PromptBuilder(found, recipe_of(family), vocab_size=found.vocab_size)
+    builder = PromptBuilder(found, recipe_of(family, {}), vocab_size=found.vocab_size)
     return builder.build(messages, passages, GenerationParams())
 
 
@@ -147,7 +147,7 @@ def test_the_family_is_seen_in_the_files(name: str) -> None:
     family = family_of(made(name), {"model_type": case.kind} if case.kind else {})
     assert family.name == case.family
     assert bool(family.thinks) == case.thinks
-    assert recipe_of(family).thinks == case.thinks
+    assert recipe_of(family, {}).thinks == case.thinks
 
 
 @every
@@ -244,7 +244,7 @@ def test_a_base_model_continues_after_the_word_answer() -> None:
 
 
 def test_only_models_with_a_template_answer_inside_marks() -> None:
-    recipes = {family.name: recipe_of(family) for family in (*FAMILIES, BASE)}
+    recipes = {family.name: recipe_of(family, {}) for family in (*FAMILIES, BASE)}
     plain = recipes.pop("base")
     assert (plain.lead_in, plain.lead_out) == (LEAD_IN, "")
     assert {(recipe.lead_in, recipe.lead_out) for recipe in recipes.values()} == {IN_MARKS}
@@ -254,5 +254,27 @@ def test_rows_can_be_told_apart() -> None:
     assert all(family.signs for family in FAMILIES)
     for case in CASES.values():
         for family in FAMILIES:
-            recipe_of(family)  # its sampling is valid
+            recipe_of(family, {})  # its sampling is valid
         assert case.family in {*(f.name for f in FAMILIES), "base", "unknown"}
+
+
+SIZES = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}  # Qwen2.5-0.5B
+
+
+@pytest.mark.parametrize(
+    ("config", "weight"),
+    [
+        (SIZES, 1.0),
+        ({"text_config": SIZES}, 1.0),
+        (SIZES | {"hidden_size": 576, "intermediate_size": 1536}, 2.0),
+        (SIZES | {"hidden_size": 2048, "intermediate_size": 11008}, 0.0),
+        (SIZES | {"num_experts": 60}, 0.0),
+        (SIZES | {"intermediate_size": None}, 0.0),
+        (SIZES | {"num_hidden_layers": -24}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_only_the_words_of_small_models_are_drawn(config: dict[str, Any], weight: float) -> None:
+    assert recipe_of(BASE, config).answer_weight == weight
+    thinking = next(family for family in FAMILIES if family.thinks)
+    assert recipe_of(thinking, config).answer_weight == 0.0

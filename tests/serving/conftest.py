@@ -55,8 +55,9 @@ def expected_row(before: torch.Tensor, mask: Mask | None, vocab_size: int) -> to
         return before
     found = torch.full_like(before, -torch.inf)
     bias: dict[int, float] = {}
-    if mask.only is not None and mask.bias is not None:
-        bias = dict(zip(mask.only.tolist(), mask.bias.tolist(), strict=True))
+    raised = mask.only if mask.tilted is None else mask.tilted
+    if raised is not None and mask.bias is not None:
+        bias = dict(zip(raised.tolist(), mask.bias.tolist(), strict=True))
     legal = [token for token in range(vocab_size) if mask.allows(token)]
     tilt = torch.tensor([bias.get(token, 0.0) for token in legal])
     found[legal] = before[legal] + tilt

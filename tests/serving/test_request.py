@@ -30,7 +30,7 @@ from recallm_core.testing import random_walk
 
 def plain(mask: Mask | None) -> object:
     assert mask is not None
-    arrays = (mask.only, mask.forbid, mask.bias)
+    arrays = (mask.only, mask.forbid, mask.bias, mask.tilted)
     return tuple(None if a is None else a.tolist() for a in arrays)
 
 
@@ -172,7 +172,7 @@ def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
     found = read_spec({ARGUMENT: good})
     assert found is not None
     assert found.to_json() == good
-    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":2', '"version":0')):
+    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":3', '"version":0')):
         with pytest.raises(ValueError, match="recallm"):
             read_spec({ARGUMENT: bad})
 
@@ -185,7 +185,9 @@ def row_masks(draw: st.DrawFn) -> tuple[list[RowMask], bool]:
         ids = np.array(sorted(draw(st.sets(st.integers(0, 9), min_size=1))), dtype=np.int64)
         biased = draw(st.booleans())
         only = Mask(only=ids, bias=ids * 0.5 - 1 if biased else None)
-        mask = only if draw(st.booleans()) else Mask(only=None, forbid=ids)
+        raised = np.array(sorted(draw(st.sets(st.integers(0, 9), min_size=1))), dtype=np.int64)
+        tilted = Mask(None, ids, bias=raised + 0.5, tilted=raised)
+        mask = draw(st.sampled_from([only, Mask(only=None, forbid=ids), tilted]))
         found.append(RowMask(row, mask, 10))
     return found, draw(st.booleans())
 

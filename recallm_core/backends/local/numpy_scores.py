@@ -48,6 +48,8 @@ def _reduce_row(row: Row, mask: Mask, greedy: bool) -> Scores | Best:
     if mask.only is not None:
         values = row[mask.only].astype(np.float64)
         return Scores(mask.only, values if mask.bias is None else values + mask.bias)
+    if mask.tilted is not None and mask.bias is not None:
+        row[mask.tilted] += mask.bias.astype(row.dtype)
     if mask.forbid is not None and len(mask.forbid):
         row[mask.forbid] = -np.inf
     if greedy:

@@ -60,6 +60,7 @@ def legal_scores(
         few = _candidates(logits, [masks[i] for i in inside], inside, [greedy[i] for i in inside])
         scores |= zip(inside, few, strict=True)
     rows = logits[outside] if inside else logits.clone()
+    _tilt(rows, [masks[i] for i in outside])
     _forbid(rows, [masks[i] for i in outside])
     best = all(greedy[i] for i in outside)
     scores |= zip(outside, _best(rows) if best else _largest(rows), strict=True)
@@ -139,6 +140,14 @@ def _forbid(rows: torch.Tensor, masks: Sequence[Mask]) -> None:
         flat = torch.from_numpy(np.concatenate(ids)).to(rows.device)
         places = torch.from_numpy(np.repeat(np.arange(len(ids)), sizes)).to(rows.device)
         rows[places, flat] = -torch.inf
+
+
+def _tilt(rows: torch.Tensor, masks: Sequence[Mask]) -> None:
+    """Raises what is preferred in each row."""
+    for row, mask in enumerate(masks):
+        if mask.tilted is not None and mask.bias is not None:
+            ids = torch.from_numpy(mask.tilted).to(rows.device)
+            rows[row, ids] += torch.from_numpy(mask.bias).to(rows.dtype).to(rows.device)
 
 
 def _best(rows: torch.Tensor) -> list[Scores | Best]:

@@ -23,7 +23,10 @@ def masks(draw: st.DrawFn) -> Mask:
     if draw(st.booleans()):
         only = np.array(sorted(draw(some.filter(bool))), dtype=np.int64)
         return Mask(only, bias=draw(st.none() | st.just(np.linspace(-3, 3, len(only)))))
-    return Mask(None, forbid=np.array(sorted(draw(some)), dtype=np.int64))
+    forbid = np.array(sorted(draw(some)), dtype=np.int64)
+    raised = np.array(draw(some), dtype=np.int64)
+    tilted = Mask(None, forbid, np.linspace(0, 6, len(raised)), raised)
+    return draw(st.sampled_from([Mask(None, forbid=forbid), tilted]))
 
 
 @given(

@@ -28,7 +28,9 @@ def masks(draw: st.DrawFn) -> Mask:
         only = ids(*sorted(draw(some.filter(bool))))
         bias = draw(st.none() | st.just(np.linspace(-3, 3, len(only))))
         return Mask(only=only, bias=bias)
-    return Mask(only=None, forbid=ids(*sorted(draw(some))))
+    forbid, raised = ids(*sorted(draw(some))), ids(*draw(some))
+    tilted = Mask(None, forbid, np.linspace(0, 6, len(raised)), raised)
+    return draw(st.sampled_from([Mask(only=None, forbid=forbid), tilted]))
 
 
 def naive(row: np.ndarray, mask: Mask, temperature: float) -> np.ndarray:
@@ -36,6 +38,8 @@ def naive(row: np.ndarray, mask: Mask, temperature: float) -> np.ndarray:
     legal = np.full(VOCAB, -np.inf)
     if mask.only is None:
         legal[:] = row
+        if mask.tilted is not None:
+            legal[mask.tilted] += mask.bias
         legal[mask.forbid] = -np.inf
     else:
         legal[mask.only] = row[mask.only] + (0 if mask.bias is None else mask.bias)
