@@ -42,6 +42,7 @@ class TextFlow:
     turning: int = 0  # characters at the end that may be the last turn of a loop
     before: str = ""  # the last characters, as far as the closing mark has to know
     inside: bool = False  # whether it stands in marks of its own
+    measured: bool = False  # whether a mark was the unit of one of the measures
 
     def text(self, piece: str) -> str:
         """Takes a piece of the model's own words and returns what can be let through."""
@@ -94,23 +95,38 @@ class TextFlow:
 
         Behind white space, a bracket, a colon or an equals sign the mark opens words of its own,
         which the next one closes; behind a backslash, or as a unit, it is a character like others.
+        Once a unit was met, a line's end ends the text as well: the model may take it for closed.
         """
         if not self.closing:
             return
         for at, character in enumerate(piece):
             before, self.before = self.before, (self.before + character)[-_SEEN:]
-            if character != self.closing or before.endswith("\\") or self._is_unit(before):
-                continue
-            last = before[-1:]
-            if not self.inside and last.strip(_OPENERS) and not last.isspace():
+            if self._ends_at(character, before):
                 self.held = self.held[: len(self.held) - (len(piece) - at)]
                 self.stopped = True
                 return
-            self.inside = not self.inside
 
-    def _is_unit(self, before: str) -> bool:
-        """Whether a mark behind this is inches or seconds of a measure that the evidence holds."""
-        number = re.search(rf"{_MEASURE}\Z", before) if self.measures and not self.inside else None
+    def _ends_at(self, character: str, before: str) -> bool:
+        """Takes a character; returns whether the text ends before it."""
+        if character == "\n":
+            return self.measured
+        if character != self.closing or before.endswith("\\"):
+            return False
+        if self._is_measure(before):
+            self.measured = True
+            return False
+        return self._take_mark(before[-1:])
+
+    def _take_mark(self, last: str) -> bool:
+        """Takes a mark; returns whether it closes the whole text, by what stands before it."""
+        if not self.inside and last.strip(_OPENERS) and not last.isspace():
+            return True
+        self.inside = not self.inside
+        return False
+
+    def _is_measure(self, text: str) -> bool:
+        """Whether a text ends with a number that the evidence holds in inches or seconds of arc."""
+        number = re.search(rf"{_MEASURE}\Z", text) if self.measures and not self.inside else None
         return number is not None and _plain(number[0]) in self.measures
 
     def _find_loop(self, piece: str) -> None:

@@ -65,6 +65,8 @@ def test_without_a_closing_mark_marks_are_text() -> None:
     [
         ('A 12" record" and', 'It is a 12" record.', 'A 12" record'),
         ('12"" and', 'It is a 12" record.', '12"'),
+        ('12" \nLong answer: a record"', 'It is a 12" record.', '12"'),
+        ('A 12" record.\n\nIt is', 'It is a 12" record.', 'A 12" record.'),
         ('12" and 7" discs" it is', 'The 12" and 7" versions of "Hey" came.', '12" and 7" discs'),
         ('5\' 11" tall"', 'She is 5\u203211" tall.', "5' 11\" tall"),
         ('A 3/4" pipe" or', "Use a 3/4\u2033 pipe.", 'A 3/4" pipe'),
