@@ -245,7 +245,7 @@ class Matcher:
         scores = np.zeros(len(self._sentences))
         for word, weight in target.weights.items():
             scores[self._rows.get(word, [])] += weight
-        ranks = [_rank(sentence.spot, recalled) for sentence in self._sentences]
+        ranks = np.array([_rank(sentence.spot, recalled) for sentence in self._sentences])
         best = np.lexsort((ranks, -scores))[:_CANDIDATES]
         return [int(row) for row in best if scores[row] > 0]
 
