@@ -166,12 +166,11 @@ class Matcher:
         core = _core(sentence)
         if not recalled or not terms(core):
             return None
-        for places in (self._exact(core), self._alike(core)):
-            whole_words = [place for place in places if self._whole_words(*place)]
-            for spot in recalled:
-                for place in whole_words:
-                    if _within(place, spot):
-                        return place
+        for find in (self._exact, self._alike):
+            inside = [place for place in find(core) if _rank(place, recalled) < len(recalled)]
+            whole_words = [place for place in inside if self._whole_words(*place)]
+            if whole_words:
+                return min(whole_words, key=lambda place: _rank(place, recalled))
         return None
 
     def _run(self, sentence: str) -> Spot | None:
