@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from recallm_core.answers.anchoring import latest_first
 from recallm_core.answers.answer import Citation
 from recallm_core.answers.attribution import cite, in_order, placed_by, resolve
-from recallm_core.answers.matching import Matcher
+from recallm_core.answers.matching import Matcher, Spot
 from recallm_core.answers.trace import AnswerText, RecallSpan, Segment, Trace
 from recallm_core.documents.document import Document, Location
-from recallm_core.evidence.protocol import AnswerJudge, Range, Recall
+from recallm_core.evidence.protocol import AnswerJudge, Recall
 from recallm_core.evidence.registry import least_fit
 from recallm_core.prompting.prompt import MESSAGE, Prompt
 from recallm_core.text.lexical import terms
@@ -117,7 +118,7 @@ class Judge:
         """The quotes that support the answer; what is matched; the last quote where neither is."""
         citations = self._resolve_quotes(trace, fallback=False)
         if not (states_none or self._json):
-            matched = self._match_sentences(trace.answer, citations)
+            matched = self._match_sentences(trace.answer, citations, self._recalled(trace))
             citations = in_order(placed_by(citations, matched), trace.answer)
         return citations or self._resolve_quotes(trace, fallback=not states_none)
 
@@ -152,20 +153,17 @@ class Judge:
         confidence = evidence.confidence(places[:-1], places[-1])
         return fit if confidence is None else min(fit, confidence)
 
-    def _places(self, trace: Trace) -> list[Range]:
+    def _places(self, trace: Trace) -> list[Spot]:
         """Where all quotes stand in their passages, of an output whose answer is one quote."""
-        spans, places = trace.spans, []
+        spans = trace.spans
         if not spans or spans[-1].text != trace.answer.strip() or spans[-1].section != "answer":
             return []
-        for span in spans:
-            passage = self._prompt.passages[span.passage]
-            if span.document_id != passage.document_id or span.start < passage.start:
-                return []
-            start = span.start - passage.start
-            places.append((span.passage, start, start + len(span.text)))
-        return places
+        spots = [spot for span in spans if (spot := self._spot(span))]
+        return spots if len(spots) == len(spans) else []
 
-    def _match_sentences(self, text: str, citations: Sequence[Citation]) -> tuple[Citation, ...]:
+    def _match_sentences(
+        self, text: str, citations: Sequence[Citation], recalled: Sequence[Spot] = ()
+    ) -> tuple[Citation, ...]:
         """What the passages hold of the sentences that no quote shares words with."""
         prompt = self._prompt
         if prompt.params.recall_in == "none" or _is_plain_chat(prompt):
@@ -174,7 +172,19 @@ class Judge:
         covered = [(a, b) for a, b in ranges if a is not None and b is not None]
         if self._matcher is None:
             self._matcher = Matcher(prompt.passages, self._documents, question=prompt.question)
-        return self._matcher.match(text, covered=covered)
+        return self._matcher.match(text, covered=covered, recalled=recalled)
+
+    def _recalled(self, trace: Trace) -> list[Spot]:
+        """Where what was recalled stands in the passages, in the order of ``anchoring``."""
+        return [spot for span in latest_first(trace.spans) if (spot := self._spot(span))]
+
+    def _spot(self, span: RecallSpan) -> Spot | None:
+        """Where a quote stands in its passage; None: it counts as taken from a copy of it."""
+        passage = self._prompt.passages[span.passage]
+        if span.document_id != passage.document_id or span.start < passage.start:
+            return None
+        start = span.start - passage.start
+        return span.passage, start, start + len(span.text)
 
     def _nearest(self, trace: Trace, citations: Sequence[Citation]) -> tuple[Citation, ...]:
         candidates = [replace(c, answer_start=None, answer_end=None) for c in citations] or [

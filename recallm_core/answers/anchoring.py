@@ -37,7 +37,7 @@ def anchor(text: str, places: Sequence[Place], earlier: Sequence[RecallSpan]) ->
         places: Where its tokens stand, at least one.
         earlier: What was recalled before it, in order.
     """
-    evidence = _latest_first(earlier)
+    evidence = latest_first(earlier)
     known = {place.location for place in places}
     for span in [span for span in evidence if text in span.text]:
         for location in _inside(text, span, known):
@@ -49,8 +49,8 @@ def anchor(text: str, places: Sequence[Place], earlier: Sequence[RecallSpan]) ->
     return near or places[0]
 
 
-def _latest_first(spans: Sequence[RecallSpan]) -> list[RecallSpan]:
-    """What was recalled for the answer, then what the answer quotes; each from the last on."""
+def latest_first(spans: Sequence[RecallSpan]) -> list[RecallSpan]:
+    """Returns what was recalled for the answer, then what it quotes; each from the last on."""
     latest = spans[::-1]
     return sorted(latest, key=lambda span: span.section == "answer")
 

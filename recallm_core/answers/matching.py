@@ -8,6 +8,9 @@ Plain words, no model. For each sentence of the answer, in this order:
    words weighted by how rare they are in the passages. The question's words count as well, for a
    little; so "80" alone finds the sentence that speaks of what was asked.
 
+What was recalled for the answer goes first: a sentence that stands in it, as it is or folded, is
+cited there, however short it is, and of sentences that share equally much one that was recalled.
+
 What shares words isn't evidence yet. It has to hold a word that the answer adds to the question,
 two of the words that matter if the answer adds as many (one alone is there by chance), every number
 of the answer's sentence, and every name in it that neither the question nor the passage's title or
@@ -65,6 +68,8 @@ _NEGATIONS = frozenset(
 )
 
 Range = tuple[int, int]
+Spot = tuple[int, int, int]
+"""The number of a passage, and a range of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,10 @@ class _Sentence:
     start: int
     end: int
     words: frozenset[str]
+
+    @property
+    def spot(self) -> Spot:
+        return self.passage, self.start, self.end
 
 
 class Matcher:
@@ -111,12 +120,15 @@ class Matcher:
         self._asked = frozenset(terms(question))
         self._threshold = threshold
 
-    def match(self, answer: str, *, covered: Iterable[Range] = ()) -> tuple[Citation, ...]:
+    def match(
+        self, answer: str, *, covered: Iterable[Range] = (), recalled: Sequence[Spot] = ()
+    ) -> tuple[Citation, ...]:
         """Returns citations, ``basis="matched"``, of an answer's sentences; at most one for each.
 
         Args:
             answer: Any text.
             covered: Ranges that are cited already; sentences that overlap them are left out.
+            recalled: What was recalled for the answer; of several that hold a sentence, the first.
 
         Raises:
             CitationError: A passage isn't the slice of its document that it claims to be.
@@ -126,10 +138,14 @@ class Matcher:
         for start, end in sentences(answer):
             if any(start < b and a < end for a, b in known):
                 continue
-            place = self._run(answer[start:end]) or self._likest(answer[start:end])
+            place = self._place_of(answer[start:end], recalled)
             if place is not None:
                 citations.append(self._cite(*place, supports=(start, end)))
         return tuple(citations)
+
+    def _place_of(self, sentence: str, recalled: Sequence[Spot]) -> Spot | None:
+        inside = self._recalled_run(sentence, recalled)
+        return inside or self._run(sentence) or self._likest(sentence, recalled)
 
     def _cite(self, number: int, start: int, end: int, *, supports: Range) -> Citation:
         passage = self._passages[number]
@@ -145,7 +161,19 @@ class Matcher:
 
     # runs
 
-    def _run(self, sentence: str) -> tuple[int, int, int] | None:
+    def _recalled_run(self, sentence: str, recalled: Sequence[Spot]) -> Spot | None:
+        """Where what was recalled holds a sentence as it stands, else folded."""
+        core = _core(sentence)
+        if not recalled or not terms(core):
+            return None
+        for find in (self._exact, self._alike):
+            inside = [place for place in find(core) if _rank(place, recalled) < len(recalled)]
+            whole_words = [place for place in inside if self._whole_words(*place)]
+            if whole_words:
+                return min(whole_words, key=lambda place: _rank(place, recalled))
+        return None
+
+    def _run(self, sentence: str) -> Spot | None:
         """Where the passages hold a sentence as it stands, else folded; the likeliest place."""
         core = _core(sentence)
         if _count_words(core) < _RUN or not terms(core):
@@ -156,12 +184,12 @@ class Matcher:
                 return max(whole_words, key=self._nearness)
         return None
 
-    def _exact(self, core: str) -> Iterator[tuple[int, int, int]]:
+    def _exact(self, core: str) -> Iterator[Spot]:
         for number, passage in enumerate(self._passages):
             for at in find_all(core, passage.text):
                 yield number, at, at + len(core)
 
-    def _alike(self, core: str) -> Iterator[tuple[int, int, int]]:
+    def _alike(self, core: str) -> Iterator[Spot]:
         for number, folded in enumerate(self._folded_passages):
             for start, end in folded.find(core):
                 yield number, start, end
@@ -172,7 +200,7 @@ class Matcher:
         edges = word_boundaries(text[low:high]) & ~amid_phrases(text[low:high])
         return bool(edges[start - low] and edges[end - low])
 
-    def _nearness(self, place: tuple[int, int, int]) -> float:
+    def _nearness(self, place: Spot) -> float:
         """How well what stands around a place fits the question."""
         number, start, end = place
         context = self._passages[number].text[max(0, start - 300) : end + 300]
@@ -181,14 +209,14 @@ class Matcher:
 
     # sentences
 
-    def _likest(self, sentence: str) -> tuple[int, int, int] | None:
+    def _likest(self, sentence: str, recalled: Sequence[Spot]) -> Spot | None:
         """The sentence or two of a passage that share most with one, if that is enough."""
         target = self._target_of(sentence)
         whole = sum(target.weights.values())
         if not target.added or not self._sentences:
             return None
         best, place = self._threshold, None
-        for row in self._nearest(target):
+        for row in self._nearest(target, recalled):
             alone = self._share((row,), target) / whole
             for rows in ((row,), (row, row + 1), (row - 1, row)):
                 score = alone if len(rows) == 1 else self._together(rows, target, alone, whole)
@@ -211,12 +239,13 @@ class Matcher:
             denies(sentence),
         )
 
-    def _nearest(self, target: _Target) -> list[int]:
-        """The sentences that share most, the best first."""
+    def _nearest(self, target: _Target, recalled: Sequence[Spot]) -> list[int]:
+        """The sentences that share most, the best first; of equals, those that were recalled."""
         scores = np.zeros(len(self._sentences))
         for word, weight in target.weights.items():
             scores[self._rows.get(word, [])] += weight
-        best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+        ranks = np.array([_rank(sentence.spot, recalled) for sentence in self._sentences])
+        best = np.lexsort((ranks, -scores))[:_CANDIDATES]
         return [int(row) for row in best if scores[row] > 0]
 
     def _together(
@@ -292,6 +321,16 @@ class Matcher:
 def _spelled_numbers() -> frozenset[str]:
     """The terms of numbers in words: they agree by value, and "14" holds "fourteen"."""
     return frozenset(terms(" ".join(_NUMBER_WORDS)))
+
+
+def _within(spot: Spot, other: Spot) -> bool:
+    return spot[0] == other[0] and other[1] <= spot[1] and spot[2] <= other[2]
+
+
+def _rank(spot: Spot, recalled: Sequence[Spot]) -> int:
+    """The number of what was recalled that holds a place; one more than any where nothing does."""
+    holding = (number for number, other in enumerate(recalled) if _within(spot, other))
+    return next(holding, len(recalled))
 
 
 def _count_words(text: str) -> int:

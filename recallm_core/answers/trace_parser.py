@@ -15,7 +15,7 @@ from typing import Literal
 
 from recallm_core.answers.anchoring import Place, anchor
 from recallm_core.answers.answer import Usage
-from recallm_core.answers.text_flow import TextFlow
+from recallm_core.answers.text_flow import TextFlow, measures_in
 from recallm_core.answers.trace import (
     AnswerDelta,
     AnswerText,
@@ -172,6 +172,7 @@ class TraceParser:
         """Ends the words after the evidence at their closing mark, and where marks are imitated."""
         flow, recipe = self._flows["answer"], self._prompt.recipe
         flow.closing = recipe.lead_out
+        flow.measures = measures_in((span.text for span in self._recalled), flow.closing)
         flow.stop += recipe.imitations
 
     def _take_call(self, token: int, effect: Effect) -> list[TraceEvent]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.answers.answer import Citation
@@ -14,6 +14,10 @@ from recallm_core.answers.attribution import _longest_match, _words, placed_by, 
 from recallm_core.answers.trace import AnswerText, Reasoning, RecallSpan, Trace
 from recallm_core.documents.document import Document, Duplicate, Location, Member, Passage
 from recallm_core.errors import CitationError
+from recallm_core.prompting.recipe import trained_recipe
+from recallm_core.testing import scripted_llm
+from recallm_core.text.boundaries import word_boundaries
+from recallm_core.text.folding import fold
 
 TEXT = "The tower was finished in 1889. It is 330 metres tall.\nGustave Eiffel's company built it."
 
@@ -223,3 +227,67 @@ def test_a_slice_that_was_recalled_and_matched_is_cited_once() -> None:
     elsewhere = replace(matched, start=0, end=5)
     assert placed_by((placed, recalled), (elsewhere,)) == (placed, recalled, elsewhere)
     assert placed_by((placed,), (matched,)) == (placed, matched)
+
+
+RECIPE = trained_recipe(system="{open}{close}")
+POOL = (
+    "A ticket costs 14 euros.",
+    "Dogs are not allowed on deck.",
+    "The ferry leaves at 9:30.",
+    "Mira Kovalenko built the old pier.",
+)
+WAYS = {
+    "as it stands": str,
+    "in capitals": str.upper,
+    "broken": lambda text: text.replace(" ", "\n", 1),
+    "with more": lambda text: f"{text[:-1]}, they say.",
+    "in other words": lambda text: f"{' '.join(text[:-1].split()[::-1])}.",
+    "quoted": lambda text: quoted(text),
+    "quoted in part": lambda text: f"It is {quoted(text.split()[-2])}.",
+}
+
+
+def quoted(text: str) -> str:
+    return f"{RECIPE.open}{text}{RECIPE.close}"
+
+
+def stands_in(text: str, words: str) -> bool:
+    edges = word_boundaries(text)
+    return any(edges[start] and edges[end] for start, end in fold(text).find(words))
+
+
+PAGES = st.lists(st.permutations(POOL).map(lambda page: page[:3]), min_size=2, max_size=3)
+HOPS = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=3)
+SAID = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(sorted(WAYS))), min_size=2, max_size=4)
+SWAPPED = [list(POOL[:2]), [POOL[2], POOL[0], POOL[1]]]
+
+
+@given(PAGES, HOPS, SAID, st.sampled_from(["What does a ticket cost?", "Tell me all."]))
+@example(SWAPPED, [(1, 0, 2)], [(1, "as it stands"), (0, "as it stands")], "Tell me all.")
+@example(SWAPPED, [(1, 0, 2)], [(1, "as it stands"), (0, "in capitals")], "Tell me all.")
+@example(SWAPPED, [(1, 1, 0), (1, 2, 0)], [(0, "in capitals")] * 2, "Tell me all.")
+def test_no_citation_points_outside_the_evidence_where_its_words_stand_inside_it(
+    pages: list[list[str]],
+    hops: list[tuple[int, int, int]],
+    said: list[tuple[int, str]],
+    question: str,
+) -> None:
+    recalled = []
+    for number, first, count in hops:
+        page = pages[number % len(pages)]
+        start = first % len(page)
+        recalled.append(" ".join(page[start : start + 1 + count]))
+    known = sorted({sentence for page in pages for sentence in page}, key=POOL.index)
+    words = " ".join(WAYS[way](known[number % len(known)]) for number, way in said)
+    script = f"{''.join(map(quoted, recalled))}{RECIPE.think_close}{words}"
+    documents = [Document(" ".join(page), str(n)) for n, page in enumerate(pages)]
+    answer = scripted_llm(script, recipe=RECIPE).answer(question, documents)
+    evidence = [span for span in answer.trace.spans if span.section != "answer"]
+    assert [span.text for span in evidence] == recalled
+    for c in answer.citations:
+        part = answer.text[slice(c.answer_start, c.answer_end)].strip(" .")
+        if any(stands_in(span.text, part) for span in evidence):
+            assert any(
+                span.document_id == c.document_id and span.start <= c.start and c.end <= span.end
+                for span in evidence
+            )

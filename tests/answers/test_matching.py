@@ -130,6 +130,21 @@ def test_all_places_are_listed_and_a_false_passage_raises() -> None:
     assert Matcher([], {}).match("A day ticket costs 14 euros.") == ()
 
 
+def test_what_was_recalled_goes_first_among_equals() -> None:
+    text = "A day ticket costs 14 euros. Dogs stay below."
+    passages = [Passage(name, 0, len(text), text) for name in ("one", "two", "three")]
+    matcher = Matcher(passages, {p.document_id: Document(text, p.document_id) for p in passages})
+
+    def found(answer: str, *recalled: tuple[int, int, int]) -> list[tuple[str, str]]:
+        return [(c.document_id, c.text) for c in matcher.match(answer, recalled=recalled)]
+
+    for answer in ("A day ticket costs 14 euros.", "14 euros is what the day ticket costs."):
+        assert [name for name, _ in found(answer)] == ["one"]
+        assert [name for name, _ in found(answer, (2, 0, len(text)), (1, 0, 28))] == ["three"]
+    assert found("14 EUROS", (1, 12, 28)) == [("two", "14 euros")]
+    assert found("4 euros", (1, 12, 28)) == []
+
+
 def test_matching_needs_no_model() -> None:
     code = (
         "import sys; import recallm_core.answers.matching as m; "

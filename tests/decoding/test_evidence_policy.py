@@ -91,6 +91,15 @@ def test_a_streamed_answer_ends_at_the_mark_too() -> None:
     assert streamed == events[-1].answer.text == 'The pier "West" dates from 1889'
 
 
+def test_inches_that_the_evidence_holds_do_not_end_an_answer() -> None:
+    page = Document('The trio pressed a 12" record in 1984.', "trio")
+    script = '<recall>The trio pressed a 12" record in 1984.</recall>A 12" record of 1984" or so'
+    llm = scripted_llm(script, recipe=KINDS["in marks"])
+    with llm.stream("What did they press?", [page], evidence="first") as stream:
+        streamed = "".join(event.text for event in stream if isinstance(event, AnswerDelta))
+        assert streamed == stream.result().text == 'A 12" record of 1984'
+
+
 @pytest.mark.parametrize("policy", ["required", "free"])
 def test_where_no_lead_in_stands_a_mark_ends_nothing(policy: str) -> None:
     script = 'In "1889" <recall>The pier was built in 1889.</recall> or "later".'

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from recallm_core.documents.document import Passage
-from recallm_core.models.families import BASE, FAMILIES, apply_family, family_of, recipe_of
+from recallm_core.models.families import (
+    BASE,
+    FAMILIES,
+    UNKNOWN,
+    apply_family,
+    family_of,
+    recipe_of,
+)
+from recallm_core.models.recipes import choose_recipe, fit_tokenizer
 from recallm_core.prompting.builder import Prompt, PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import IN_MARKS, LEAD_IN
@@ -138,6 +146,7 @@ def asked(text: str = "Where is the ferry?") -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+EVERY = (*FAMILIES, BASE, UNKNOWN)
 every = pytest.mark.parametrize("name", CASES)
 
 
@@ -148,6 +157,32 @@ def test_the_family_is_seen_in_the_files(name: str) -> None:
     assert family.name == case.family
     assert bool(family.thinks) == case.thinks
     assert recipe_of(family, {}).thinks == case.thinks
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("qwen2.5", "qwen3", "llama3.1", "gemma3", "mistral-0.1", "smollm2", "smollm3", "r1"),
+        *("phi4", "base"),
+    ],
+)
+def test_a_folder_without_a_recipe_is_driven_as_its_family(name: str, tmp_path: Path) -> None:
+    """Nothing is told of it but its files, template and config; a thinking model thinks first."""
+    made(name).tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": CASES[name].kind or None}))
+    read = HFTokenizer.from_folder(tmp_path)
+    recipe = choose_recipe(tmp_path, "auto", read)
+    assert recipe == recipe_of(next(f for f in EVERY if f.name == CASES[name].family))
+    fitted = fit_tokenizer(tmp_path, recipe, read)
+    messages = [{"role": "system", "content": "Be calm."}, *asked()]
+    built = PromptBuilder(fitted, recipe, vocab_size=fitted.vocab_size).build(
+        messages, passages("The pier is red."), GenerationParams()
+    )
+    text = shown(name, built)
+    assert text.count("Be calm.") == text.count("The pier is red.") == 1
+    assert built.spec.thinking == text.rstrip().endswith("<think>") == CASES[name].thinks
+    assert built.spec.evidence is not None
+    assert built.spec.evidence.policy == "first"
 
 
 @every

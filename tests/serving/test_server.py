@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,64 @@ def test_the_same_tokens_as_in_process(fake_server: Any) -> None:
                 there = llm.answer(QUESTION, documents, **settings)
                 assert there.trace == here.trace
                 assert there.citations == here.citations
+
+
+SCHEMA = {"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"]}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"response_schema": SCHEMA},
+    {"tools": [TOOL], "tool_choice": "required"},
+]
+
+
+@pytest.mark.slow
+def test_every_policy_gives_the_same_tokens_as_in_process(fake_server: Any, tooled: Path) -> None:
+    """Streamed from a server, one by one or in a batch; the rules travel with each request."""
+    with RecaLLM.load(tooled, dtype="float32") as local:
+        server = fake_server(engine=local.backend, folder=tooled)
+        with RecaLLM.load(server.url) as llm:
+            for policy, form in product(["free", "required", "first"], FORMS):
+                check_the_same(local, llm, {**form, **SHORT, "evidence": policy})
+
+
+SHORT: dict[str, Any] = {
+    "temperature": 0.0,
+    "prior": "none",
+    "max_new_tokens": 60,
+    "max_thinking_tokens": 12,
+}
+
+
+def check_the_same(local: RecaLLM, llm: RecaLLM, settings: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    here = local.chat(messages, [FERRY, LEAVE], **settings)
+    *_, last = llm.stream_chat(messages, [FERRY, LEAVE], **settings)
+    assert isinstance(last, Finished)
+    answers = [last.answer]
+    if "tools" not in settings and "response_schema" not in settings:
+        answers += llm.answer_batch([(QUESTION, [FERRY, LEAVE])] * 2, **settings)
+    for there in answers:
+        assert there.trace == here.trace
+        assert (there.citations, there.text) == (here.citations, here.text)
+        assert [(c.name, c.arguments) for c in there.tool_calls] == [
+            (c.name, c.arguments) for c in here.tool_calls
+        ]
+    assert here.trace.spans or settings["evidence"] == "free"
+
+
+@pytest.fixture(scope="module")
+def tooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model, with a chat template that shows tools."""
+    mini = shipped("recallm-mini")
+    assert mini is not None
+    folder = tmp_path_factory.mktemp("served") / "mini"
+    shutil.copytree(mini, folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config["chat_template"] = "{{ tools | default('') | tojson }}" + config["chat_template"]
+    path.write_text(json.dumps(config), "utf-8")
+    return folder
 
 
 _PIECES = st.sampled_from(

@@ -40,6 +40,7 @@ QUESTIONS = (
     "Who can I ask?",
 )
 PLAIN: dict[str, Any] = {"temperature": 0.0, "prior": "none"}  # what is equal in and out of process
+SHORT: dict[str, Any] = {"max_new_tokens": 100, "max_thinking_tokens": 24}
 LONG: dict[str, Any] = {  # noise, which goes on until its limit
     "temperature": 2.0,
     "top_p": 1.0,
@@ -213,6 +214,24 @@ def test_tools_and_schemas(llm: Host, local: RecaLLM, tool: Any, schema: Any) ->
     answer = llm("chat", messages, [FERRY], response_schema=schema, **PLAIN)
     assert answer.trace == local.chat(messages, [FERRY], response_schema=schema, **PLAIN).trace
     assert set(json.loads(answer.text)) == {"open", "kind"}
+
+
+@pytest.mark.parametrize("policy", ["free", "required", "first"])
+def test_every_policy_gives_the_tokens_of_transformers(
+    llm: Host, local: RecaLLM, tool: Any, schema: Any, policy: str
+) -> None:
+    settings: dict[str, Any] = {**PLAIN, **SHORT, "evidence": policy}
+    here = [local.answer(question, DOCUMENTS, **settings) for question in QUESTIONS[:2]]
+    together = llm("answer_batch", [(q, DOCUMENTS) for q in QUESTIONS[:2]], **settings)
+    *_, last = llm("events", QUESTIONS[0], DOCUMENTS, **settings)
+    messages = [{"role": "user", "content": QUESTIONS[0]}]
+    for form in ({"response_schema": schema}, {"tools": [tool], "tool_choice": "required"}):
+        here.append(local.chat(messages, DOCUMENTS, **form, **settings))
+        together.append(llm("chat", messages, DOCUMENTS, **form, **settings))
+    for one, other in zip([here[0], *here], [last.answer, *together], strict=True):
+        assert (other.trace, other.citations) == (one.trace, one.citations)
+        assert [c.arguments for c in other.tool_calls] == [c.arguments for c in one.tool_calls]
+        assert one.trace.spans or policy == "free"
 
 
 def test_a_static_prior_goes_along(llm: Host) -> None:

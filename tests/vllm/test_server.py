@@ -50,6 +50,7 @@ QUESTIONS = (
     "Who can I ask about leave?",
 )
 PLAIN: dict[str, Any] = {"temperature": 0.0, "prior": "none"}  # what is equal in and out of process
+SHORT: dict[str, Any] = {"max_new_tokens": 100, "max_thinking_tokens": 24}
 LONG: dict[str, Any] = {  # noise, which goes on until its limit
     "temperature": 2.0,
     "top_p": 1.0,
@@ -259,6 +260,24 @@ def test_tools_and_schemas(llm: RecaLLM, tool: Any, schema: Any) -> None:
     value = json.loads(answer.text)
     assert set(value) == {"open", "kind"}
     assert value["kind"] in ("ferry", "leave")
+
+
+@pytest.mark.parametrize("policy", ["free", "required", "first"])
+def test_every_policy_gives_the_tokens_of_transformers(
+    llm: RecaLLM, local: RecaLLM, tool: Any, schema: Any, policy: str
+) -> None:
+    settings: dict[str, Any] = {**PLAIN, **SHORT, "evidence": policy}
+    documents, messages = [FERRY, LEAVE], [{"role": "user", "content": QUESTIONS[0]}]
+    for form in ({}, {"response_schema": schema}, {"tools": [tool], "tool_choice": "required"}):
+        here = local.chat(messages, documents, **form, **settings)
+        with llm.stream_chat(messages, documents, **form, **settings) as stream:
+            there = [stream.result()]
+        if not form:
+            there += llm.answer_batch([(QUESTIONS[0], documents)] * 2, **settings)
+        for other in there:
+            assert (other.trace, other.citations) == (here.trace, here.citations)
+            assert [c.arguments for c in other.tool_calls] == [c.arguments for c in here.tool_calls]
+        assert here.trace.spans or policy == "free"
 
 
 def test_langchain(server: Server, tool: Any) -> None:
