@@ -14,7 +14,11 @@ from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_bias import LONGEST, SPREAD
 from recallm_core.evidence.answer_edges import Edges, clean_edges
 from recallm_core.evidence.protocol import LikelyAnswer, Range
-from recallm_core.evidence.question_forms import asks_for_an_account, asks_yes_or_no
+from recallm_core.evidence.question_forms import (
+    asks_for_a_list,
+    asks_for_an_account,
+    asks_yes_or_no,
+)
 from recallm_core.evidence.reader import Reading
 
 MOST_ANSWERS = 8
@@ -30,12 +34,13 @@ def likely_answers(
     """Returns the likeliest answers, the likeliest first.
 
     Args:
-        question: What is asked. Where it wants yes or no, or an account, no piece is the answer.
+        question: What is asked. Where it wants yes or no, a list or an account, no piece is the
+            answer.
         passages: What the ranges lie in.
         evidence: The sentences that answers are looked for in.
         readings: What the reader says of windows that hold them.
     """
-    if asks_yes_or_no(question) or asks_for_an_account(question):
+    if any(asks(question) for asks in (asks_yes_or_no, asks_for_an_account, asks_for_a_list)):
         return ()
     scores: dict[str, float] = {}
     for passage, low, high in evidence:

@@ -43,6 +43,19 @@ _ACCOUNT = re.compile(
 )
 
 
+_LIST = re.compile(
+    r"\ball(?: of)? (?:the|its|their|his|her|these|those)\b|"
+    r"^\W*(?:please )?(?:list|enumerate|(?:find|name|give) (?:all|every|each))\b|"
+    r"\b(?:what|which|who) (?:are|were) the (?:top |first |last )?(?:\d{2,}|[2-9]) ",
+    re.IGNORECASE,
+)
+
+
+def asks_for_a_list(question: str) -> bool:
+    """Whether everything of a kind is asked for, or so many things: "List all the tools."."""
+    return bool(_LIST.search(_last_sentence(question))) or asks_for_several(question)
+
+
 def asks_for_an_account(question: str) -> bool:
     """Whether the last sentence of a question wants to be told how or why: more than a phrase."""
     return bool(_ACCOUNT.search(_last_sentence(question)))

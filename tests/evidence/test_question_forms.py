@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from recallm_core.evidence.question_forms import (
     asks_for_a_date,
+    asks_for_a_list,
     asks_for_a_measure,
+    asks_for_an_account,
     asks_for_one_end,
     asks_for_several,
     asks_yes_or_no,
@@ -20,6 +22,8 @@ FORMS = (
     asks_for_a_measure,
     asks_for_a_date,
     asks_for_one_end,
+    asks_for_a_list,
+    asks_for_an_account,
 )
 
 
@@ -83,3 +87,46 @@ def test_one_end_of_a_range_may_be_asked_for() -> None:
 def test_any_text_may_be_asked(question: str) -> None:
     for form in FORMS:
         assert form(question) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why is it closed?",
+        "How does the pump start?",
+        "Tell me: how can I reach it?",
+        "Explain the fee.",
+        "What are the differences between them?",
+    ],
+)
+def test_questions_for_an_account(question: str) -> None:
+    assert asks_for_an_account(question)
+
+
+@pytest.mark.parametrize(
+    "question", ["How many rooms has it?", "How deep is the lake?", "Who knows?", "When?", ""]
+)
+def test_questions_for_a_phrase(question: str) -> None:
+    assert not asks_for_an_account(question)
+    assert not asks_for_a_list(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What are all the magic numbers for Ann mentioned here?",
+        "Please list the tools.",
+        "Find all variables that are 5.",
+        "Who were the 12 apostles?",
+        "Which three colours are on it?",
+    ],
+)
+def test_questions_for_a_list(question: str) -> None:
+    assert asks_for_a_list(question)
+
+
+@pytest.mark.parametrize(
+    "question", ["Who leads the list of all time?", "What is it all about?", "Who was the 3rd?"]
+)
+def test_words_of_lists_that_ask_for_none(question: str) -> None:
+    assert not asks_for_a_list(question)
