@@ -2,7 +2,7 @@
 
     python -m recallm_core.evaluation.long_documents FILE --out runs/papers --n 40
 
-FILE is in SQuAD's format: ``data``, ``paragraphs``, ``context``, ``qas``, ``answers`` with ``text``.
+FILE is in SQuAD's format: ``data``, ``paragraphs``, ``context``, ``qas``, ``answers``, ``text``.
 Each question is asked over its whole ``context``. ``hit`` is the share of answers with a citation
 that holds a gold answer. Rows go to ``--out`` as they come, and a run that was stopped goes on.
 """

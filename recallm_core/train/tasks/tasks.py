@@ -14,6 +14,7 @@ from recallm_core.text.lexical import sentences
 from recallm_core.train.tasks import facts
 from recallm_core.train.tasks.cloze import Cloze, ask_in_place, make_cloze
 from recallm_core.train.tasks.datasets import Fact, Pool
+from recallm_core.train.tasks.sides import sides, wholes
 from recallm_core.train.tasks.templates import make_page, two_hop
 from recallm_core.train.tasks.traces import Example
 
@@ -51,7 +52,7 @@ class Mixture:
     Args:
         pool: What was read from the data folder; None for generated tasks alone.
         weights: Share of each task by name: fact, page, cloze, in_place, missing, absent, lookup,
-            two_hop, chains, hops.
+            two_hop, chains, hops, sides, wholes.
     """
 
     def __init__(self, pool: Pool | None, weights: dict[str, float]) -> None:
@@ -67,6 +68,8 @@ class Mixture:
             "two_hop": lambda rng, size: two_hop(rng, size.sentences > 1),
             "chains": chains,
             "hops": self.hops,
+            "sides": lambda rng, size: sides(rng, size.sentences),
+            "wholes": lambda rng, size: wholes(rng, size.sentences),
         }
         unknown = sorted(set(weights) - set(makers))
         if unknown:
