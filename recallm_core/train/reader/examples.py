@@ -17,17 +17,18 @@ from recallm_core.train.tasks.tasks import SIZES, Mixture
 from recallm_core.train.tasks.traces import Example
 
 TASKS = {
-    "page": 0.19,
-    "cloze": 0.08,
+    "page": 0.17,
+    "cloze": 0.06,
     "in_place": 0.16,
-    "missing": 0.08,
-    "absent": 0.07,
+    "clauses": 0.12,
+    "missing": 0.07,
+    "absent": 0.06,
     "lookup": 0.06,
     "two_hop": 0.03,
-    "chains": 0.18,
-    "hops": 0.06,
-    "sides": 0.06,
-    "wholes": 0.03,
+    "chains": 0.17,
+    "hops": 0.05,
+    "sides": 0.03,
+    "wholes": 0.02,
 }
 REAL = 0.67  # share of real questions; the rest comes from TASKS
 SEARCHED = 0.25  # share of these that are drawn from those typed as into a search box alone
