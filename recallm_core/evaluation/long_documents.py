@@ -81,7 +81,7 @@ def sample(items: Sequence[Item], n: int, seed: int) -> list[Item]:
     return [item for turn in turns for item in turn if item is not None][:n]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AsShipped:
     """Answers as ``RecaLLM.answer`` does by default, packing included.
 
