@@ -12,28 +12,39 @@ from tokenizers import Tokenizer
 from recallm_core.evidence.reader_windows import RowMaker, Window, cut
 from recallm_core.text.lexical import BM25, sentences, terms
 from recallm_core.train.tasks.datasets import Fact, Pool
-from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename, shorten
 from recallm_core.train.tasks.tasks import SIZES, Mixture
 from recallm_core.train.tasks.traces import Example
 
 TASKS = {
-    "page": 0.24,
+    "page": 0.17,
     "cloze": 0.06,
-    "in_place": 0.15,
-    "missing": 0.10,
-    "absent": 0.08,
+    "in_place": 0.16,
+    "clauses": 0.12,
+    "missing": 0.07,
+    "absent": 0.06,
     "lookup": 0.06,
-    "two_hop": 0.04,
-    "chains": 0.20,
-    "hops": 0.07,
+    "two_hop": 0.03,
+    "chains": 0.17,
+    "hops": 0.05,
+    "sides": 0.03,
+    "wholes": 0.02,
 }
-REAL = 0.6  # share of real questions; the rest comes from TASKS
+REAL = 0.67  # share of real questions; the rest comes from TASKS
 SEARCHED = 0.25  # share of these that are drawn from those typed as into a search box alone
-MISSING = 0.26  # share of real questions that their passage doesn't answer
-RENAMED = 0.4  # share of these that were answerable until a name in them was changed
+MISSING = 0.2  # share of real questions that their passage doesn't answer
+RENAMED = 0.3  # share of these that were answerable until a name in them was changed
 REWORDED = 0.3  # share of all questions, but for look-ups, that are asked in other words
+SHORTENED = 0.15  # share of real questions that lack small words
 SWAPPED = 0.2  # share of the others whose answer another one of its shape took the place of
 TOLD = 0.12  # share of single facts that are asked again after their evidence was recalled
+AMID = 0.3  # share of real passages that are read as a part of a longer page
+ELSEWHERE = 0.3  # how often another window of a long passage is read, too
+NEAR = (
+    0.4,
+    0.45,
+    0.15,
+)  # how often none, one and two other passages are read, too
 SIZE_WEIGHTS = {"short": 0.35, "paragraph": 0.45, "several": 0.2}
 BATCH_TOKENS = 3072
 POOL_ROWS = 320
@@ -75,7 +86,7 @@ class RowSource:
         self._maker = RowMaker(tokenizer)
         self._tokenizer = tokenizer
         self._mixture = Mixture(pool, TASKS)
-        self._hard = {} if pool is None else hard_passages(pool)
+        self._near = None if pool is None else NearPassages(pool)
         facts = () if pool is None else pool.facts
         self._searched = [f for f in facts if not f.question.endswith("?")] or facts
         self._names = names_in(f.text for f in facts)
@@ -96,7 +107,7 @@ class RowSource:
             fact = rng.choice(self._searched if is_searched else self._pool.facts)
             if rng.random() < SWAPPED:
                 fact = self._mixture.swap_answer(fact, rng)
-            yield from self.of_fact(fact, rng, self._reword(fact.question, rng))
+            yield from self.of_fact(fact, rng, self._ask(fact.question, rng))
 
     def _missing(self, pool: Pool, rng: random.Random) -> Iterator[Row]:
         """Yields the rows of a question that its passage doesn't answer."""
@@ -104,44 +115,59 @@ class RowSource:
             fact = rng.choice(pool.facts)
             other = rename(fact, self._names, rng)
             if other is not None:
-                other = replace(other, question=self._reword(other.question, rng))
+                other = replace(other, question=self._ask(other.question, rng))
                 windows = self._windows(fact.text, 0)
                 near = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
                 yield from self._rows(near[:1], [fact.title], other)
                 return
         fact = rng.choice(pool.missing)
-        yield from self.of_fact(fact, rng, self._reword(fact.question, rng))
+        yield from self.of_fact(fact, rng, self._ask(fact.question, rng))
 
     def _reword(self, question: str, rng: random.Random) -> str:
         is_kept = rng.random() > REWORDED
         return question if is_kept else self._thesaurus.reword(question, rng)
 
+    def _ask(self, question: str, rng: random.Random) -> str:
+        """A real question, at times in other words or in fewer."""
+        question = self._reword(question, rng)
+        return shorten(question, rng) if rng.random() < SHORTENED else question
+
     def of_fact(self, fact: Fact, rng: random.Random, question: str | None = None) -> Iterator[Row]:
-        """Yields the window with the answer, and at times one of another passage.
+        """Yields the window with the answer, and at times one of its passage, and of others.
 
         Args:
             fact: The question and its passage.
             rng: The choices follow from it.
             question: The question in other words; None: as it is.
         """
-        hard = self._hard.get(fact.question, ())
-        fact = fact if question is None else replace(fact, question=question)
-        windows = self._windows(fact.text, 0)
-        title = fact.title if rng.random() < 0.85 else None
-        good = [w for w in windows if _holds(w, fact.start, fact.start + len(fact.answer))]
-        picked = good[:1] if fact.start >= 0 else [rng.choice(windows)] if windows else []
-        others = [w for w in windows if w not in good]
-        if fact.start >= 0 and others and rng.random() < 0.25:
+        near = self._near_ones(fact, rng)
+        asked = fact if question is None else replace(fact, question=question)
+        if near and rng.random() < AMID:
+            asked = amid(asked, [text for _, text in near], rng)
+        windows = self._windows(asked.text, 0)
+        title = asked.title if rng.random() < 0.85 else None
+        stop = asked.start + len(asked.answer)
+        good = [w for w in windows if _holds(w, asked.start, stop)]
+        picked = good[:1] if asked.start >= 0 else [rng.choice(windows)] if windows else []
+        others = [w for w in windows if not _shows(w, asked)]
+        if asked.start >= 0 and others and rng.random() < ELSEWHERE:
             picked.append(rng.choice(others))
-        recalled = [_evidence(fact)] if fact.start >= 0 and rng.random() < TOLD else []
-        yield from self._rows(picked, [title], fact, recalled)
-        if self._pool is not None and hard and rng.random() < 0.55:
-            name, text = self._pool.passages[rng.choice(hard)]
-            if not fact.answer or fact.answer.casefold() not in text.casefold():
-                other = Fact(name, text, fact.question, "", -1)
-                other_windows = self._windows(text, 0)
-                if other_windows:
-                    yield from self._rows([rng.choice(other_windows)], [name], other)
+        recalled = [_evidence(asked)] if asked.start >= 0 and rng.random() < TOLD else []
+        yield from self._rows(picked, [title], asked, recalled)
+        for name, text in near[: rng.choices((0, 1, 2), NEAR)[0]]:
+            other = Fact(name, text, asked.question, "", -1)
+            other_windows = self._windows(text, 0)
+            if other_windows:
+                yield from self._rows([rng.choice(other_windows)], [name], other)
+
+    def _near_ones(self, fact: Fact, rng: random.Random) -> list[tuple[str, str]]:
+        """Some passages that share words with a question and don't hold its answer, shuffled."""
+        if self._near is None:
+            return []
+        low = fact.answer.casefold()
+        near = [p for p in self._near.of(fact) if not low or low not in p[1].casefold()]
+        rng.shuffle(near)
+        return near
 
     def of_example(self, example: Example, rng: random.Random) -> Iterator[Row]:
         """Yields each hop's window with the evidence, and one without."""
@@ -231,6 +257,13 @@ def _holds(window: Window, start: int, end: int) -> bool:
     return start >= 0 and bool(window.starts[0] <= start and end <= window.ends[-1])
 
 
+def _shows(window: Window, fact: Fact) -> bool:
+    """Whether a window holds some of a fact's answer, or the same words elsewhere."""
+    low, high = int(window.starts[0]), int(window.ends[-1])
+    is_near = low < fact.start + len(fact.answer) and fact.start < high
+    return is_near or fact.answer.casefold() in fact.text[low:high].casefold()
+
+
 def _token_range(window: Window, start: int, end: int) -> tuple[int, int]:
     first = int(np.searchsorted(window.ends, start, side="right"))
     last = int(np.searchsorted(window.starts, end, side="left")) - 1
@@ -242,16 +275,56 @@ def _sentence(window: Window, start: int) -> int:
     return max(0, int(np.searchsorted(window.heads, token, side="right")) - 1)
 
 
-def hard_passages(pool: Pool, count: int = 6) -> dict[str, tuple[int, ...]]:
-    """For each real question, passages of others that share its words."""
-    index = BM25([terms(f"{title} {text[:1200]}") for title, text in pool.passages])
-    confusers: dict[str, tuple[int, ...]] = {}
-    for fact in (*pool.facts, *pool.missing):
-        if fact.question not in confusers:
-            scores = index.scores(terms(fact.question))
-            best = np.argpartition(-scores, count)[:count]
-            confusers[fact.question] = tuple(int(n) for n in best)
-    return confusers
+def amid(fact: Fact, texts: Sequence[str], rng: random.Random) -> Fact:
+    """Returns a fact whose passage stands in a longer page: other passages before and after it.
+
+    Args:
+        fact: The question and its passage.
+        texts: What the others are taken from; none holds the answer.
+        rng: The choices follow from it.
+    """
+    pieces = [_piece(text, rng) for text in texts[:2]]
+    place = rng.randint(0, len(pieces))
+    between = rng.choice(("\n\n", "\n\n", "\n", " "))
+    before = "".join(piece + between for piece in pieces[:place])
+    after = "".join(between + piece for piece in pieces[place:])
+    start = fact.start + len(before) if fact.start >= 0 else -1
+    return replace(fact, text=before + fact.text + after, start=start)
+
+
+def _piece(text: str, rng: random.Random) -> str:
+    """A few sentences of a passage, from anywhere in it."""
+    units = sentences(text[:_CHARACTERS])
+    if not units:
+        return ""
+    first = rng.randrange(len(units))
+    last = min(first + rng.randint(0, 4), len(units) - 1)
+    return text[units[first][0] : units[last][1]]
+
+
+class NearPassages:
+    """For each real question, passages of others that share its words.
+
+    Args:
+        pool: Its passages, and those of its facts, are the others.
+        count: How many are looked for.
+    """
+
+    def __init__(self, pool: Pool, count: int = 8) -> None:
+        known = dict.fromkeys((fact.title, fact.text) for fact in (*pool.facts, *pool.missing))
+        self._passages = [*pool.passages, *known]
+        self._numbers: dict[str, tuple[int, ...]] = {}
+        index = BM25([terms(f"{title} {text[:1200]}") for title, text in self._passages])
+        for fact in (*pool.facts, *pool.missing):
+            if fact.question not in self._numbers:
+                scores = index.scores(terms(fact.question))
+                best = np.argpartition(-scores, count)[:count]
+                self._numbers[fact.question] = tuple(int(n) for n in best)
+
+    def of(self, fact: Fact) -> list[tuple[str, str]]:
+        """Returns title and text of each passage near a question, without its own."""
+        near = [self._passages[n] for n in self._numbers.get(fact.question, ())]
+        return [(title, text) for title, text in near if text != fact.text]
 
 
 def batches(source: RowSource, rng: random.Random) -> list[list[Row]]:

@@ -83,6 +83,13 @@ class Masters:
         self.write()
 
     @torch.no_grad()
+    def average(self, before: Sequence[Tensor], share: float) -> None:
+        """Takes a share of earlier weights into the copies and the live weights."""
+        for copy, earlier in zip(self.copies, before, strict=True):
+            copy.lerp_(earlier, share)
+        self.write()
+
+    @torch.no_grad()
     def write(self) -> None:
         """Sets the live weights to the copies."""
         for live, copy in zip(self._live, self.copies, strict=True):
@@ -143,11 +150,23 @@ class Round:
         steps: Optimizer steps.
         lr: The highest rate.
         seed: The rows follow from it.
+        average: Share of the weights that it began with in those that it ends with.
+
+    Raises:
+        RecallmError: The share isn't one.
     """
 
     steps: int
     lr: float
     seed: int = 1
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the share."""
+        if not 0 <= self.average < 1:
+            raise RecallmError(
+                f"a round's average should be a share from 0 to below 1, got {self.average!r}"
+            )
 
 
 class Run:
@@ -173,13 +192,17 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = base.model().to(device)
         self._masters = Masters(self._model, rounds[0].lr)
-        self._round, self._step = _restore(folder, self._masters)
+        self._began = _copies(self._masters)
+        self._round, self._step = _restore(folder, self._masters, self._began)
 
     def train(self) -> None:
         """Trains to the end of the last round, saving on the way."""
         self._model.train()
         while self._round < len(self._rounds):
-            self._train_round(self._rounds[self._round])
+            plan = self._rounds[self._round]
+            self._train_round(plan)
+            self._masters.average(self._began, plan.average)
+            self._began = _copies(self._masters)
             self._round, self._step = self._round + 1, 0
             if self._round < len(self._rounds):
                 self._masters = Masters(self._model, self._rounds[self._round].lr)
@@ -218,12 +241,24 @@ class Run:
         partial = self._folder / "run.partial"
         state: dict[str, Any] = {"round": self._round, "step": self._step}
         state["copies"] = [c.detach() for c in self._masters.copies]
+        if any(plan.average for plan in self._rounds[self._round : self._round + 1]):
+            state["began"] = self._began
         torch.save(state | {"adam": self._masters.adam.state_dict()}, partial)
         partial.replace(self._folder / "run.pt")
 
 
-def _restore(folder: Path, masters: Masters) -> tuple[int, int]:
-    """Takes up what the folder holds; returns the round and the step reached."""
+def _copies(masters: Masters) -> list[Tensor]:
+    return [copy.detach().clone() for copy in masters.copies]
+
+
+def _restore(folder: Path, masters: Masters, began: list[Tensor]) -> tuple[int, int]:
+    """Takes up what the folder holds; returns the round and the step reached.
+
+    Args:
+        folder: The run's.
+        masters: Get the weights reached.
+        began: Gets those that the round began with, where it averages.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "run.pt").is_file():
         return 0, 0
@@ -232,6 +267,7 @@ def _restore(folder: Path, masters: Masters) -> tuple[int, int]:
         copy.data.copy_(value)
     masters.adam.load_state_dict(state["adam"])
     masters.write()
+    began[:] = state.get("began", _copies(masters))
     return int(state["round"]), int(state["step"])
 
 

@@ -17,6 +17,9 @@ from recallm_core.train.tasks.datasets import Fact
 _PLAIN = re.compile(r"(?<![\w'-])[a-z]{4,}(?![\w'-])")
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*")
 _QUESTION_WORDS = frozenset(("what", "when", "where", "which", "whom", "whose", "does", "many"))
+_SMALL = frozenset(
+    "a|an|the|of|in|on|at|to|for|by|did|does|do|is|was|were|are|has|have".split("|")  # noqa: SIM905
+)
 _MOST_WORDS = 9000
 _LIKE = 0.55  # below this cosine, neighbours are as often opposites as synonyms
 _MOST_LIKE = 4
@@ -62,6 +65,18 @@ class Thesaurus:
             return match.group() if is_kept else rng.choice(known)
 
         return _PLAIN.sub(other, question)
+
+
+def shorten(question: str, rng: random.Random) -> str:
+    """Returns a question without about half of its small words, as in a search box.
+
+    Args:
+        question: In whole words.
+        rng: The choices follow from it.
+    """
+    words = question.split()
+    shorter = [word for word in words if word.lower() not in _SMALL or rng.random() < 0.5]
+    return " ".join(shorter if len(shorter) > 2 else words)
 
 
 def _differ(one: str, other: str) -> bool:

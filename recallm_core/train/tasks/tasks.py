@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from recallm_core.evidence.sentence_scorer import sentence_prior
 from recallm_core.text.lexical import sentences
 from recallm_core.train.tasks import facts
+from recallm_core.train.tasks.clauses import make_clause
 from recallm_core.train.tasks.cloze import Cloze, ask_in_place, make_cloze
 from recallm_core.train.tasks.datasets import Fact, Pool
+from recallm_core.train.tasks.sides import sides, wholes
 from recallm_core.train.tasks.templates import make_page, two_hop
 from recallm_core.train.tasks.traces import Example
 
@@ -50,8 +52,8 @@ class Mixture:
 
     Args:
         pool: What was read from the data folder; None for generated tasks alone.
-        weights: Share of each task by name: fact, page, cloze, in_place, missing, absent, lookup,
-            two_hop, chains, hops.
+        weights: Share of each task by name: fact, page, cloze, in_place, clauses, missing, absent,
+            lookup, two_hop, chains, hops, sides, wholes.
     """
 
     def __init__(self, pool: Pool | None, weights: dict[str, float]) -> None:
@@ -61,17 +63,20 @@ class Mixture:
             "page": self.page,
             "cloze": lambda rng, size: self.cloze(rng, size, make_cloze),
             "in_place": lambda rng, size: self.cloze(rng, size, ask_in_place),
+            "clauses": lambda rng, size: self.cloze(rng, size, make_clause),
             "missing": self.missing,
             "absent": absent,
             "lookup": lookup,
             "two_hop": lambda rng, size: two_hop(rng, size.sentences > 1),
             "chains": chains,
             "hops": self.hops,
+            "sides": lambda rng, size: sides(rng, size.sentences),
+            "wholes": lambda rng, size: wholes(rng, size.sentences),
         }
         unknown = sorted(set(weights) - set(makers))
         if unknown:
             raise ValueError(f"unknown tasks {unknown}; known are {sorted(makers)}")
-        needs_pool = {"fact", "cloze", "in_place", "hops"}
+        needs_pool = {"fact", "cloze", "in_place", "clauses", "hops"}
         usable = {k: v for k, v in weights.items() if pool is not None or k not in needs_pool}
         self._names = sorted(usable)
         self._weights = [usable[name] for name in self._names]

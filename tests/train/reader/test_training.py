@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,14 @@ from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.evidence.reader import EvidenceReader
 from recallm_core.models import shipped
 from recallm_core.train.reader.base import Base, write_folder
-from recallm_core.train.reader.examples import BATCH_TOKENS, Row, RowSource, batches
+from recallm_core.train.reader.examples import (
+    BATCH_TOKENS,
+    NearPassages,
+    Row,
+    RowSource,
+    amid,
+    batches,
+)
 from recallm_core.train.reader.train import (
     Masters,
     Round,
@@ -222,6 +230,78 @@ def test_the_command_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFi
     command = ["reader", "--out", str(tmp_path), "--reader-from", "shipped", "--config"]
     assert main([*command, str(config)]) == 1
     assert "[[reader]]" in capsys.readouterr().err
+
+
+def tiny_base(folder: Path) -> Base:
+    """A reader of one narrow layer."""
+    torch.manual_seed(0)
+    exported = Base(EXPORTED, is_reader=True)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = exported.config() | sizes | {"intermediate_size": 8}
+    model = BertForTokenClassification(BertConfig(**config, num_labels=3))
+    write_folder(dict(model.named_parameters()), config, exported.tokenizer(), folder)
+    return Base(folder, is_reader=True)
+
+
+def weights_of(run: Path) -> list[torch.Tensor]:
+    state = torch.load(run / "run.pt", map_location="cpu", weights_only=True)
+    return list(state["copies"])
+
+
+def test_a_round_ends_with_the_share_of_where_it_began_also_when_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_TELL_EVERY", "_WATCH_EVERY"):
+        monkeypatch.setattr(f"recallm_core.train.reader.train.{name}", 1)
+    base, learn = tiny_base(tmp_path / "base"), Run._learn
+    started = Masters(base.model(), 1e-2).copies
+    Run(base, tmp_path / "plain", [Round(3, 1e-2)], data=False).train()
+    ended = weights_of(tmp_path / "plain")
+
+    def stop(run: Run, rows: Sequence[Row], plan: Round) -> dict[str, float]:
+        if run._step == 2:
+            raise KeyboardInterrupt
+        return learn(run, rows, plan)
+
+    averaged = [Round(3, 1e-2, average=0.25)]
+    monkeypatch.setattr(Run, "_learn", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Run(base, tmp_path / "averaged", averaged, data=False).train()
+    monkeypatch.setattr(Run, "_learn", learn)
+    Run(base, tmp_path / "averaged", averaged, data=False).train()
+    for first, last, mean in zip(started, ended, weights_of(tmp_path / "averaged"), strict=True):
+        torch.testing.assert_close(mean, 0.25 * first + 0.75 * last)
+    assert any((first != last).any() for first, last in zip(started, ended, strict=True))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_an_average_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(RecallmError, match="from 0 to below 1"):
+        Round(1, 1e-4, average=share)
+
+
+def test_a_fact_amid_other_passages_has_its_answer_at_the_same_words(source: RowSource) -> None:
+    fact = Fact("Skerry", TEXT, *FACTS[1], TEXT.index("9:30"))
+    for seed in range(50):
+        page = amid(fact, ["Bo is old. Al is not. It rains.", ""], random.Random(seed))
+        assert TEXT in page.text
+        assert page.text[page.start : page.start + 4] == "9:30"
+    assert any(len(amid(fact, ["Bo."], random.Random(n)).text) > len(TEXT) for n in range(3))
+
+
+def test_passages_near_a_question_are_others_that_share_its_words() -> None:
+    near = NearPassages(pool(), count=3).of(pool().facts[1])
+    assert near
+    assert all("ferry" in text and text != TEXT for _, text in near)
+
+
+def test_no_window_without_the_answer_shows_it(source: RowSource) -> None:
+    """Whatever else is read beside a fact, where the answer isn't said to stand, it doesn't."""
+    for seed in range(200):
+        fact = Fact("Skerry", TEXT, *FACTS[1], TEXT.index("9:30"))
+        for row in source.of_fact(fact, random.Random(seed)):
+            text = spelt(source, row.ids[row.heads[0] :])
+            assert (row.start > 0) == ("9:30" in text)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recallm_core.text.lexical import terms
 from recallm_core.train.tasks.datasets import Fact
-from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename
+from recallm_core.train.tasks.reworded import Thesaurus, names_in, rename, shorten
 
 TEXTS = [
     "The doctor began her work. The physician must start before the children come, and the kids "
@@ -87,3 +87,23 @@ def test_what_names_nothing_of_its_passage_stays() -> None:
 
 def test_names_stand_within_sentences() -> None:
     assert names_in([TEXT]) == ["Ann Lee", "Oslo", "Skerry"]
+
+
+@given(
+    st.lists(st.sampled_from(["the", "of", "Who", "built", "is", "harbour"])), st.integers(0, 99)
+)
+def test_a_shorter_question_lacks_only_small_words(words: list[str], seed: int) -> None:
+    shorter = shorten(" ".join(words), random.Random(seed)).split()
+    rest = iter(words)
+    assert all(word in rest for word in shorter)  # in their order
+    assert [w for w in shorter if len(w) > 3 or w == "Who"] == [
+        w for w in words if len(w) > 3 or w == "Who"
+    ]
+    assert len(shorter) > 2 or shorter == words
+
+
+def test_small_words_go_about_half_of_the_time() -> None:
+    question = "Who is the head of the harbour in the north?"
+    lengths = {len(shorten(question, random.Random(seed)).split()) for seed in range(60)}
+    assert min(lengths) <= 6
+    assert max(lengths) >= 9
