@@ -181,9 +181,16 @@ def _sft(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
     message = f"model in {model}" if model else f"stage 1 done; next: --stage {STAGES[1]}"
-    if model and config.adapter_rank:
-        message += f", its adapter in {arguments.out / 'adapter'}"
-    sys.stdout.write(f"{message}; curves in {arguments.out / 'curve.png'}\n")
+    return _tell_end(message, config.adapter_rank if model else 0, arguments.out)
+
+
+def _tell_end(message: str, adapter_rank: int, out: Path) -> int:
+    """Says where a run's results are; of several processes one does."""
+    from recallm_core.train.processes import is_main_process
+
+    adapter = f", its adapter in {out / 'adapter'}" if adapter_rank else ""
+    if is_main_process():
+        sys.stdout.write(f"{message}{adapter}; curves in {out / 'curve.png'}\n")
     return 0
 
 
@@ -222,8 +229,7 @@ def _grpo(arguments: argparse.Namespace) -> int:
     except InterruptedRunError as stopped:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
-    sys.stdout.write(f"model in {model}; curves in {arguments.out / 'curve.png'}\n")
-    return 0
+    return _tell_end(f"model in {model}", config.adapter_rank, arguments.out)
 
 
 def _grpo_config_path(name: str) -> Path:

@@ -251,6 +251,7 @@ def _own_settings(config: GrpoConfig, folder: Path, share: int) -> dict[str, Any
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": not cuda,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": cuda,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from recallm_core.models.create import MEANINGS
 from recallm_core.models.writing import copy_beside, whole_file, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
+from recallm_core.train.processes import is_main_process, wait_for_all
 from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
 from recallm_core.train.sft.card import card
 from recallm_core.train.sft.config import SftConfig
@@ -178,14 +178,10 @@ def keep_config(folder: Path, now: dict[str, Any], free: Collection[str]) -> Non
                 f"{folder} holds a run whose {', '.join(changed)} differ; take another --out, "
                 "or the config that it began with"
             )
-    elif _main_process():
+    elif is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as aside:
             aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-
-
-def _main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _embeddings(run: Run) -> None:
@@ -200,6 +196,7 @@ def _embeddings(run: Run) -> None:
     if trainer.is_world_process_zero():
         rows.save(folder)
         _drop_checkpoints(folder)
+    wait_for_all()  # stage 2 of every process begins with these rows
 
 
 def _all_weights(run: Run) -> Path:
@@ -213,15 +210,15 @@ def _all_weights(run: Run) -> Path:
         merge(model, rows, run.new_ids)
     elif run.config.embeddings.epochs:
         raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
-    main = True
+    main = is_main_process()
     if not run.config.all_weights.epochs:
-        model.save_pretrained(folder / "last")
+        if main:
+            model.save_pretrained(folder / "last")
     elif run.config.adapter_rank:
-        main = _adapters(run, model)
+        _adapters(run, model)
     else:
         trainer = _train(run, "all-weights", model, None)
         trainer.save_model(str(folder / "last"))
-        main = trainer.is_world_process_zero()
     if main:
         export(folder / "last", run.base, target)
         shutil.rmtree(folder / "last")
@@ -229,18 +226,17 @@ def _all_weights(run: Run) -> Path:
     return target
 
 
-def _adapters(run: Run, model: Any) -> bool:
-    """Stage 2 in small; writes the adapter and the merged weights. Whether this process did."""
+def _adapters(run: Run, model: Any) -> None:
+    """Stage 2 in small; writes the adapter and the merged weights."""
     rows = NewRows(model, run.new_ids)
     adapted = with_adapters(model, rows, run.config.adapter_rank)
     trainer = _train(run, "all-weights", adapted, rows)
     if not trainer.is_world_process_zero():
-        return False
+        return
     curve = read_curve(run.folder / "curve.jsonl")
     page = card(run.config, run.base.name, run.folder.name, curve)
     save_adapter(adapted, rows, run.base, run.folder / "adapter", page)
     merged(adapted, rows).save_pretrained(run.folder / "all-weights" / "last")
-    return True
 
 
 def _frozen_dtype() -> Any:
