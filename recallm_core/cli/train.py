@@ -203,6 +203,7 @@ def _add_grpo(kinds: Any) -> None:
     )
     grpo.add_argument("--config", default="grpo", help="a TOML file, or a shipped one's name")
     grpo.add_argument("--model", help="a folder of recallm train sft (default: the config's)")
+    grpo.add_argument("--base", help="what --model goes on, if it is an adapter (default: its own)")
     grpo.add_argument("--out", type=Path, help="run folder; a run there goes on")
     grpo.add_argument(
         "--check", action="store_true", help="try the settings, the shapes and one tiny step"
@@ -215,7 +216,8 @@ def _grpo(arguments: argparse.Namespace) -> int:
         raise RecallmError("say where the run goes with --out FOLDER (or look first: --check)")
     from recallm_core.train.grpo.config import read_grpo_config, with_model
 
-    config = with_model(read_grpo_config(_grpo_config_path(arguments.config)), arguments.model)
+    config = read_grpo_config(_grpo_config_path(arguments.config))
+    config = with_model(config, arguments.model, arguments.base)
     if arguments.check:
         from recallm_core.train.grpo.check import check
 

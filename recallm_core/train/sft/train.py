@@ -17,12 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import dtype_name, read_config
+from recallm_core.models.adapters import is_adapter
 from recallm_core.models.create import MEANINGS
 from recallm_core.models.writing import copy_beside, whole_file, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
 from recallm_core.train.processes import is_main_process, wait_for_all
-from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
+from recallm_core.train.sft.adapters import learnt, merged, save_adapter, with_adapters
 from recallm_core.train.sft.card import card
 from recallm_core.train.sft.config import SftConfig
 from recallm_core.train.sft.data import TrainingSet, collate
@@ -125,6 +126,11 @@ def checked_base(model: str) -> Path:
     if not model:
         raise RecallmError(f"the config names no model; {_CREATE}")
     base = Path(model)
+    if is_adapter(base):
+        raise CheckpointError(
+            f"{base} holds an adapter, and this run starts from a whole model: recallm model "
+            f"merge {base} OUT --base BASE, and give OUT as --model"
+        )
     if not (base / "config.json").is_file():
         raise CheckpointError(f"no model folder at {base}; {_CREATE}")
     return base
@@ -235,7 +241,9 @@ def _adapters(run: Run, model: Any) -> None:
         return
     curve = read_curve(run.folder / "curve.jsonl")
     page = card(run.config, run.base.name, run.folder.name, curve)
-    save_adapter(adapted, rows, run.base, run.folder / "adapter", page)
+    adapter = learnt(adapted, rows, run.folder / "adapter")
+    settings = adapted.peft_config["default"]
+    save_adapter(adapter, settings, run.base, str(run.base.resolve()), page)
     merged(adapted, rows).save_pretrained(run.folder / "all-weights" / "last")
 
 
