@@ -35,7 +35,7 @@ def report(run: Run) -> str:
         f"completions  {_spread(completions)}; {learnt:.0%} of their tokens carry loss",
         "tasks        " + ", ".join(f"{name} {count}" for name, count in tasks.most_common()),
         "",
-        "--- one row (forced tokens, which carry no loss, between middle dots) ---",
+        "--- one row (tokens that carry no loss, forced or given, between middle dots) ---",
         row_text(run, rows[0]),
     ]
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from recallm_core.train.tasks import facts, keyed, plain_text
 from recallm_core.train.tasks.datasets import Pool
 from recallm_core.train.tasks.tasks import SIZES, Mixture, Size
 from recallm_core.train.tasks.training_example import Quote, Split, TrainingExample, from_example
+from recallm_core.train.tasks.working import with_working
 
 Passage = tuple[str, str]
 Make = Callable[[random.Random, int], TrainingExample | None]
@@ -44,6 +45,7 @@ class Curriculum:
             where there are none.
         examples: Training examples of the user's, for ``own``.
         split: Of the made-up documents.
+        working: Share of the examples, but your own, that have working before their first quote.
 
     Raises:
         RecallmError: A task is unknown, or lacks its source.
@@ -57,8 +59,9 @@ class Curriculum:
         texts: Sequence[Passage] = (),
         examples: Sequence[TrainingExample] = (),
         split: Split = "train",
+        working: float = 0.0,
     ) -> None:
-        self._split = split
+        self._split, self._working = split, working
         self._pool = pool
         self._texts = tuple(texts) or (pool.passages if pool else ())
         self._examples = examples
@@ -100,8 +103,13 @@ class Curriculum:
             name = rng.choices(self._names, self._shares)[0]
             example = self._makers[name](rng, size)
             if example is not None:
-                return example
+                return self._worked(name, example, rng)
         raise RecallmError(f"the tasks {self._names} gave no example in {_TRIES} tries")
+
+    def _worked(self, name: str, example: TrainingExample, rng: random.Random) -> TrainingExample:
+        if name == OWN or not self._working or rng.random() >= self._working:
+            return example
+        return with_working(example, rng)
 
     def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> TrainingExample:
         drawn = mixture.draw(rng, _nearest_size(size))
