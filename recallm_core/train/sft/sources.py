@@ -24,9 +24,7 @@ def curriculum(config: SftConfig) -> Curriculum:
     pool = read_pool(data_folder()) if config.data else None
     examples = [example for name in config.lessons for example in read_examples(Path(name))]
     texts = plain_passages(config.texts)
-    return Curriculum(
-        config.tasks, pool=pool, texts=texts, examples=examples, working=config.working
-    )
+    return Curriculum(config.tasks, pool=pool, texts=texts, examples=examples)
 
 
 def plain_passages(paths: tuple[str, ...]) -> list[tuple[str, str]]:

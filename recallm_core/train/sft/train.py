@@ -103,6 +103,7 @@ def open_run(config: SftConfig, folder: Path) -> Run:
         maker,
         context_tokens=config.context_tokens,
         max_tokens=config.max_tokens,
+        working=config.working,
     )
     return Run(
         config,

@@ -45,7 +45,6 @@ class Curriculum:
             where there are none.
         examples: Training examples of the user's, for ``own``.
         split: Of the made-up documents.
-        working: Share of the examples, but your own, that have working before their first quote.
 
     Raises:
         RecallmError: A task is unknown, or lacks its source.
@@ -59,9 +58,8 @@ class Curriculum:
         texts: Sequence[Passage] = (),
         examples: Sequence[TrainingExample] = (),
         split: Split = "train",
-        working: float = 0.0,
     ) -> None:
-        self._split, self._working = split, working
+        self._split = split
         self._pool = pool
         self._texts = tuple(texts) or (pool.passages if pool else ())
         self._examples = examples
@@ -93,8 +91,13 @@ class Curriculum:
         if not source:
             raise RecallmError(f"the task {name!r} needs {what}; or leave it out of [tasks]")
 
-    def draw(self, rng: random.Random, size: int) -> TrainingExample:
+    def draw(self, rng: random.Random, size: int, *, is_worked: bool = False) -> TrainingExample:
         """Returns one example of about ``size`` characters.
+
+        Args:
+            rng: Decides which.
+            size: Of its documents.
+            is_worked: Whether working stands before its first quote; never in one of yours.
 
         Raises:
             RecallmError: No source gives an example.
@@ -103,13 +106,8 @@ class Curriculum:
             name = rng.choices(self._names, self._shares)[0]
             example = self._makers[name](rng, size)
             if example is not None:
-                return self._worked(name, example, rng)
+                return with_working(example, rng) if is_worked and name != OWN else example
         raise RecallmError(f"the tasks {self._names} gave no example in {_TRIES} tries")
-
-    def _worked(self, name: str, example: TrainingExample, rng: random.Random) -> TrainingExample:
-        if name == OWN or not self._working or rng.random() >= self._working:
-            return example
-        return with_working(example, rng)
 
     def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> TrainingExample:
         drawn = mixture.draw(rng, _nearest_size(size))

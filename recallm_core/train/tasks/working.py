@@ -15,6 +15,8 @@ from recallm_core.train.tasks.keyed import equation
 from recallm_core.train.tasks.training_example import Quote, TrainingExample
 
 MOST_SENTENCES = 16
+BEHIND = " behind working"
+"""What the name of a task ends with then."""
 _WORKED_OUT = ("compute_then_retrieve",)
 _WHOLE = re.compile(r"(?<![\w.,-])-?\d{1,9}(?![\w.,]*\w)")
 _JOINTS = ("{}.", "Then {}.", "Next, {}.", "After that {}.")
@@ -54,8 +56,7 @@ def with_working(example: TrainingExample, rng: random.Random) -> TrainingExampl
         first = next(n for n, part in enumerate(thinking) if isinstance(part, Quote))
         thinking = thinking[first:]
     words = rng.choice((" ", "\n")).join(sentences) + rng.choice((" ", "\n"))
-    task = f"{example.task} behind working"
-    return replace(example, thinking=thinking, working=words, task=task)
+    return replace(example, thinking=thinking, working=words, task=example.task + BEHIND)
 
 
 def _sums(rng: random.Random, _: str, count: int) -> list[str]:

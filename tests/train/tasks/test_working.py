@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recallm_core.train.tasks.curriculum import GENERATED, OWN, Curriculum
 from recallm_core.train.tasks.training_example import Quote, TrainingExample
-from recallm_core.train.tasks.working import MOST_SENTENCES, with_working
+from recallm_core.train.tasks.working import BEHIND, MOST_SENTENCES, with_working
 
 SEEDS = st.integers(0, 2**32)
 SUM = re.compile(r"(-?\d+) ([-+*]) (\d+) = (-?\d+)")
@@ -71,19 +71,13 @@ def test_working_is_short_and_long_and_quotes_follow_on_it_directly() -> None:
     assert len({worked.working for worked in many}) > 200
 
 
-def test_the_share_is_that_of_the_config_and_your_own_examples_stay() -> None:
-    shares = {"one_fact": 1.0, "key_value": 1.0}
-
-    def drawn(working: float, count: int = 200) -> list[TrainingExample]:
-        source = Curriculum(shares, working=working)
-        return [source.draw(random.Random(n), 100) for n in range(count)]
-
-    assert not any(example.working for example in drawn(0.0))
-    assert drawn(0.0, 40) == [Curriculum(shares).draw(random.Random(n), 100) for n in range(40)]
-    assert all(example.working for example in drawn(1.0))
-    assert 30 < sum(bool(example.working) for example in drawn(0.25)) < 70
-    assert {example.task for example in drawn(1.0)} == {f"{t} behind working" for t in shares}
+def test_examples_of_your_own_and_those_without_quotes_stay() -> None:
     yours = TrainingExample((("", "It is nine."),), "When?", (Quote(0, 0, 11),), "nine", OWN)
-    assert Curriculum({OWN: 1.0}, examples=[yours], working=1.0).draw(random.Random(1), 9) == yours
+    source = Curriculum({OWN: 1.0}, examples=[yours])
+    assert source.draw(random.Random(1), 9, is_worked=True) == yours
     silent = TrainingExample((("", "It is nine."),), "When?", ("No.",), None, "absent")
     assert with_working(silent, random.Random(1)) == silent
+    made_up = Curriculum({"one_fact": 1.0})
+    worked = made_up.draw(random.Random(1), 9, is_worked=True)
+    assert worked.task == "one_fact" + BEHIND
+    assert made_up.draw(random.Random(1), 9).evidence == worked.evidence
