@@ -61,7 +61,8 @@ def with_working(example: TrainingExample, rng: random.Random) -> TrainingExampl
 
 def _sums(rng: random.Random, _: str, count: int) -> list[str]:
     """Sums, each going on with the result of the one before."""
-    total, sentences = rng.randint(2, 99), []
+    total = rng.randint(2, 99)
+    sentences: list[str] = []
     for _number in range(count):
         operator, operand = rng.choice("+-*"), rng.randint(2, 12)
         before = total
