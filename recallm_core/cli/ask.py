@@ -105,7 +105,7 @@ def run(args: argparse.Namespace, *, load: Load | None = None) -> int:
         documents = _documents(args, steps)
         with long_lived(stack):
             with steps.loading(args.model):
-                llm = stack.enter_context((load or _load)(args.model, **base_of(args)))
+                llm = stack.enter_context((load or load_model)(args.model, **base_of(args)))
             documents = _findable(args, llm, documents, steps)
         if args.interactive:
             return converse(
@@ -150,7 +150,8 @@ def base_of(args: argparse.Namespace) -> dict[str, str]:
     return {} if args.base is None else {"base": args.base}
 
 
-def _load(name: str, **options: str) -> RecaLLM:
+def load_model(name: str, **options: str) -> RecaLLM:
+    """Loads a model; nothing heavy is imported before."""
     from recallm_core.generator import RecaLLM
 
     return RecaLLM.load(name, **options)

@@ -8,13 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recallm_core.cli.ask import add_base, base_of
+from recallm_core.cli.ask import add_base, base_of, load_model
 from recallm_core.inputs.arguments import whole_option
 from recallm_core.inputs.extras import install
 
 if TYPE_CHECKING:
     from recallm_core.documents.document import Document
-    from recallm_core.generator import RecaLLM
     from recallm_core.mcp_server.desk import Desk
     from recallm_core.mcp_server.library import Library
     from recallm_core.retrieval import CorpusIndex
@@ -125,13 +124,7 @@ def _serve(args: argparse.Namespace, desk: Desk, keys: Sequence[str]) -> None:
 def _desk(args: argparse.Namespace) -> Desk:
     from recallm_core.mcp_server.desk import Desk
 
-    return Desk(_library(args), lambda: _load(args.model, **base_of(args)))
-
-
-def _load(model: str, **options: str) -> RecaLLM:
-    from recallm_core.generator import RecaLLM
-
-    return RecaLLM.load(model, **options)
+    return Desk(_library(args), lambda: load_model(args.model, **base_of(args)))
 
 
 def _library(args: argparse.Namespace) -> Library:

@@ -181,9 +181,16 @@ def _sft(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
     message = f"model in {model}" if model else f"stage 1 done; next: --stage {STAGES[1]}"
-    if model and config.adapter_rank:
-        message += f", its adapter in {arguments.out / 'adapter'}"
-    sys.stdout.write(f"{message}; curves in {arguments.out / 'curve.png'}\n")
+    return _tell_end(message, config.adapter_rank if model else 0, arguments.out)
+
+
+def _tell_end(message: str, adapter_rank: int, out: Path) -> int:
+    """Says where a run's results are; of several processes one does."""
+    from recallm_core.train.processes import is_main_process
+
+    adapter = f", its adapter in {out / 'adapter'}" if adapter_rank else ""
+    if is_main_process():
+        sys.stdout.write(f"{message}{adapter}; curves in {out / 'curve.png'}\n")
     return 0
 
 
@@ -196,6 +203,7 @@ def _add_grpo(kinds: Any) -> None:
     )
     grpo.add_argument("--config", default="grpo", help="a TOML file, or a shipped one's name")
     grpo.add_argument("--model", help="a folder of recallm train sft (default: the config's)")
+    grpo.add_argument("--base", help="what --model goes on, if it is an adapter (default: its own)")
     grpo.add_argument("--out", type=Path, help="run folder; a run there goes on")
     grpo.add_argument(
         "--check", action="store_true", help="try the settings, the shapes and one tiny step"
@@ -208,7 +216,8 @@ def _grpo(arguments: argparse.Namespace) -> int:
         raise RecallmError("say where the run goes with --out FOLDER (or look first: --check)")
     from recallm_core.train.grpo.config import read_grpo_config, with_model
 
-    config = with_model(read_grpo_config(_grpo_config_path(arguments.config)), arguments.model)
+    config = read_grpo_config(_grpo_config_path(arguments.config))
+    config = with_model(config, arguments.model, arguments.base)
     if arguments.check:
         from recallm_core.train.grpo.check import check
 
@@ -222,8 +231,7 @@ def _grpo(arguments: argparse.Namespace) -> int:
     except InterruptedRunError as stopped:
         sys.stderr.write(f"recallm train: {stopped}\n")
         return INTERRUPTED
-    sys.stdout.write(f"model in {model}; curves in {arguments.out / 'curve.png'}\n")
-    return 0
+    return _tell_end(f"model in {model}", config.adapter_rank, arguments.out)
 
 
 def _grpo_config_path(name: str) -> Path:

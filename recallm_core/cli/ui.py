@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recallm_core.cli.ask import add_base, base_of, load_model
 from recallm_core.errors import MissingExtraError
 from recallm_core.inputs.arguments import whole_option
 from recallm_core.inputs.extras import install
@@ -31,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ui.set_defaults(run=run, parser=ui)
     ui.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or an index to open")
     ui.add_argument("--model", default="recallm-mini", help="a name, a folder or an address")
+    add_base(ui)
     ui.add_argument(
         "--port", type=whole_option(0, 65_535), default=0, help="on 127.0.0.1 (any free one)"
     )
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from recallm_core.ui.app import make_app
     from recallm_core.ui.session import Session
 
-    session = Session(_load, open_paths, model=args.model)
+    session = Session(loading(args), open_paths, model=args.model)
     try:
         if args.paths:
             session.open(args.paths)
@@ -82,10 +84,9 @@ def _announce(address: str, *, open_it: bool) -> None:
         webbrowser.open(address)
 
 
-def _load(name: str) -> RecaLLM:
-    from recallm_core.generator import RecaLLM
-
-    return RecaLLM.load(name)
+def loading(args: argparse.Namespace) -> Callable[[str], RecaLLM]:
+    """Returns what loads a model by name; the base that was given is that of the first one."""
+    return lambda name: load_model(name, **(base_of(args) if name == args.model else {}))
 
 
 def open_paths(paths: Sequence[str]) -> OpenedSources:

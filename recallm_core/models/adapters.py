@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 ROWS = "token_adapter.trainable_tokens_delta"
-_PREFIX = "base_model.model."
-_FACTORS = ("lora_A.weight", "lora_B.weight")
+PREFIX = "base_model.model."
+FACTORS = ("lora_A.weight", "lora_B.weight")
 _MOST = 1_000_000
 _REFUSED = (
     "use_dora",
@@ -61,6 +61,11 @@ class Adapter:
     rows: Mapping[str, Tensor]
     ids: Mapping[str, Sequence[int]]
     base: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rank_of(adapter: Adapter) -> int:
+    """Returns the largest rank of an adapter's products; 0 where it has none."""
+    return max((len(down) for down, _ in adapter.products.values()), default=0)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -111,7 +116,7 @@ def read_adapter(folder: Path) -> Adapter:
     if flat:
         raise CheckpointError(f"{path} holds {shown(flat[0])}, which isn't a table; get it again")
     rows = {
-        name.removeprefix(_PREFIX).removesuffix(f".{ROWS}"): weights.pop(name)
+        name.removeprefix(PREFIX).removesuffix(f".{ROWS}"): weights.pop(name)
         for name in list(weights)
         if name.endswith(f".{ROWS}")
     }
@@ -161,19 +166,19 @@ def _ids(settings: Mapping[str, Any], layer: str, count: int, folder: Path) -> l
 
 
 def _products(weights: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    suffixes = tuple(f".{name}" for name in _FACTORS)
-    unknown = [n for n in weights if not (n.startswith(_PREFIX) and n.endswith(suffixes))]
+    suffixes = tuple(f".{name}" for name in FACTORS)
+    unknown = [n for n in weights if not (n.startswith(PREFIX) and n.endswith(suffixes))]
     layers = sorted({name.rpartition(".lora_")[0] for name in weights})
-    halves = [n for n in layers if not all(f"{n}.{factor}" in weights for factor in _FACTORS)]
+    halves = [n for n in layers if not all(f"{n}.{factor}" in weights for factor in FACTORS)]
     if unknown or halves:
         raise CheckpointError(
             f"{folder / WEIGHTS} holds {shown((unknown or halves)[0])}, which isn't a pair of "
             "LoRA's factors; get the adapter again, or merge it with peft"
         )
     return {
-        name.removeprefix(_PREFIX): (
-            weights[f"{name}.{_FACTORS[0]}"],
-            weights[f"{name}.{_FACTORS[1]}"],
+        name.removeprefix(PREFIX): (
+            weights[f"{name}.{FACTORS[0]}"],
+            weights[f"{name}.{FACTORS[1]}"],
         )
         for name in layers
     }

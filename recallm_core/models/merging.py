@@ -70,8 +70,17 @@ def merged(adapter: Path, base: str | os.PathLike[str] | None = None) -> Path:
     name = f"{adapter.name}-{_state(adapter.resolve(), whole)}"
     target = cached_folder("merged", name) / adapter.name
     if not target.is_dir():
-        merge(adapter, target, base=whole)
+        _merge_once(adapter, target, whole)
     return target
+
+
+def _merge_once(adapter: Path, target: Path, base: Path) -> None:
+    """Of several processes that want the same model at once, the first to end writes it."""
+    try:
+        merge(adapter, target, base=base)
+    except (CheckpointError, OSError):
+        if not target.is_dir():
+            raise
 
 
 def _state(*folders: Path) -> str:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from recallm_core import RecaLLM
 from recallm_core.cli import main
 from recallm_core.errors import CheckpointError
+from recallm_core.models import merging
 from recallm_core.models.adapters import CONFIG, WEIGHTS
 from recallm_core.models.create import create
 from recallm_core.models.merging import merge, merged
@@ -51,3 +52,25 @@ def test_what_is_served_is_merged_once_and_again_when_a_file_changes(
     assert merged(adapter, base) == whole
     os.utime(adapter / WEIGHTS, ns=(1, 1))
     assert merged(adapter, base) != whole
+
+
+def test_of_two_that_merge_at_once_the_second_takes_what_the_first_wrote(
+    parts: tuple[Path, Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base, adapter, _ = parts
+
+    def late(adapter: Path, out: Path, **options: Any) -> Path:
+        merge(adapter, out, **options)  # the other process was faster
+        return merge(adapter, out, **options)
+
+    monkeypatch.setattr(merging, "merge", late)
+    assert (merged(adapter, base) / "model.safetensors").is_file()
+
+    def fails(*_: Any, **__: Any) -> Path:
+        raise CheckpointError("another base")
+
+    monkeypatch.setattr(merging, "merge", fails)
+    os.utime(adapter / WEIGHTS, ns=(1, 1))
+    with pytest.raises(CheckpointError, match="another base"):
+        merged(adapter, base)

@@ -20,11 +20,19 @@ from recallm_core.backends.vllm.connect import connect
 from recallm_core.backends.vllm.connection import Connection
 from recallm_core.errors import RecallmError, ServerError
 from recallm_core.inputs.model_files import read_json
+from recallm_core.models import shipped
+from recallm_core.models.adapters import is_adapter
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.served import ServedPolicy, start_command
 from recallm_core.train.grpo.tiny import make_checkpoint
-from recallm_core.train.grpo.train import make_trainer, open_run, quiet, trl_settings
+from recallm_core.train.grpo.train import (
+    make_trainer,
+    open_run,
+    quiet,
+    starting_model,
+    trl_settings,
+)
 from recallm_core.train.tasks.families.registry import FAMILIES
 
 _KIND = "model_type"
@@ -49,6 +57,8 @@ def check(config: GrpoConfig) -> str:
         RecallmError: Something of it can't work; the message says what.
     """
     refuse_inexact(config.trl)
+    if config.base or is_adapter(shipped(config.model) or Path(config.model)):
+        config = replace(config, model=str(starting_model(config)[0]), base="")
     shape = _shape(config)
     lines = [_batch(config), *_sizes(config, shape), *_server(config, shape)]
     with TemporaryDirectory(prefix="recallm-check-") as folder:

@@ -22,7 +22,9 @@ class GrpoConfig:
     """All that a run depends on, besides the files that it names.
 
     Attributes:
-        model: A folder that ``recallm model create`` made, best after ``train sft``; ``--model``
+        model: A folder that ``recallm model create`` made, best after ``train sft``, or an adapter
+            of it; ``--model`` overrides it.
+        base: What an adapter goes on, by its path or hub id; empty: what it names. ``--base``
             overrides it.
         seed: Everything random follows from it.
         steps: Optimizer steps.
@@ -54,6 +56,7 @@ class GrpoConfig:
     """
 
     model: str = ""
+    base: str = ""
     seed: int = 1
     steps: int = 150
     prompts: int = 128
@@ -218,6 +221,10 @@ def _number(name: str, value: Any, is_whole: bool) -> float:
     return int(value) if is_whole else float(value)
 
 
-def with_model(config: GrpoConfig, model: str | None) -> GrpoConfig:
-    """Returns the config for another model, where one is given."""
-    return config if model is None else replace(config, model=model)
+def with_model(config: GrpoConfig, model: str | None, base: str | None = None) -> GrpoConfig:
+    """Returns the config for another model, and another base of an adapter, where one is given."""
+    return replace(
+        config,
+        model=config.model if model is None else model,
+        base=config.base if base is None else base,
+    )

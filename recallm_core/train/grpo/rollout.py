@@ -75,15 +75,18 @@ def attempts(
     return results
 
 
-def attempt_seed(seed: int, step: int, process: int, place: int) -> int:
-    """Returns the seed of one attempt: the same when a run goes on after a break."""
-    text = f"{seed}/{step}/{process}/{place}".encode()
+def attempt_seed(seed: int, step: int, place: int) -> int:
+    """Returns the seed of one attempt: the same after a break, and on any number of processes.
+
+    Args:
+        seed: Of the run.
+        step: Optimizer steps done.
+        place: Of the attempt among those of the step, over all processes.
+    """
+    text = f"{seed}/{step}/0/{place}".encode()  # as runs that may go on had it, on one process
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big")
 
 
-def batch_digest(batch: Sequence[Attempt]) -> str:
-    """Returns what tells one batch of attempts from another."""
-    digest = hashlib.blake2b(digest_size=8)
-    for attempt in batch:
-        digest.update(repr(attempt.tokens).encode())
-    return digest.hexdigest()
+def digest(values: Sequence[int] | Sequence[str]) -> str:
+    """Returns what tells the tokens of an attempt, or the digests of a batch, from others."""
+    return hashlib.blake2b(repr(list(values)).encode(), digest_size=8).hexdigest()

@@ -21,18 +21,22 @@ from trl import GRPOConfig
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import read_config
+from recallm_core.models import shipped
+from recallm_core.models.adapters import base_of, is_adapter, rank_of, read_adapter
+from recallm_core.models.merging import merged
 from recallm_core.models.writing import whole_file
 from recallm_core.prompting.builder import PromptBuilder
 from recallm_core.prompting.params import GenerationParams
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
+from recallm_core.train.grpo.card import card
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.exactness import refuse_inexact
 from recallm_core.train.grpo.plot import plot
 from recallm_core.train.grpo.problems import Problems
 from recallm_core.train.grpo.served import FOLDER, ServedPolicy
 from recallm_core.train.grpo.trainer import QuoteTrainer
-from recallm_core.train.sft.adapters import lora
+from recallm_core.train.sft.adapters import learnt, lora, save_adapter, together
 from recallm_core.train.sft.train import checked_base, end_ids, export, keep_config
 from recallm_core.train.sft.trainer import (
     Complete,
@@ -42,6 +46,7 @@ from recallm_core.train.sft.trainer import (
     checkpointing,
     drop_incomplete,
     last_complete,
+    read_curve,
 )
 from recallm_core.train.tasks.families.sources import Sources
 
@@ -62,6 +67,7 @@ class GrpoRun:
         base: The checkpoint that it starts from.
         tokenizer: Of the base.
         problems: What is attempted.
+        adapter: What made the base of another model; None: nothing did.
     """
 
     config: GrpoConfig
@@ -69,6 +75,26 @@ class GrpoRun:
     base: Path
     tokenizer: HFTokenizer
     problems: Problems
+    adapter: Path | None = None
+
+
+def starting_model(config: GrpoConfig) -> tuple[Path, Path | None]:
+    """Returns the whole model that a run starts from, and the adapter that it was merged of.
+
+    An adapter is merged into its base once, below the cache folder.
+
+    Raises:
+        RecallmError: There is no such model, or an adapter doesn't fit its base.
+    """
+    folder = shipped(config.model) or Path(config.model)
+    if is_adapter(folder):
+        return merged(folder, config.base or None), folder
+    if config.base:
+        raise RecallmError(
+            f"{folder} holds no adapter, so that nothing is put on the base {config.base}; leave "
+            "the base out"
+        )
+    return checked_base(config.model), None
 
 
 def open_run(config: GrpoConfig, folder: Path) -> GrpoRun:
@@ -79,7 +105,7 @@ def open_run(config: GrpoConfig, folder: Path) -> GrpoRun:
             exactness.
     """
     refuse_inexact(config.trl)
-    base = checked_base(config.model)
+    base, adapter = starting_model(config)
     recipe = Recipe.load(base)
     if recipe is None or recipe.mode != "trained":
         raise CheckpointError(
@@ -97,7 +123,7 @@ def open_run(config: GrpoConfig, folder: Path) -> GrpoRun:
         prompt_tokens=config.prompt_tokens,
         params=_params(config),
     )
-    return GrpoRun(config, folder, base, tokenizer, problems)
+    return GrpoRun(config, folder, base, tokenizer, problems, adapter)
 
 
 def _params(config: GrpoConfig) -> GenerationParams:
@@ -251,6 +277,7 @@ def _own_settings(config: GrpoConfig, folder: Path, share: int) -> dict[str, Any
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": not cuda,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": cuda,
     }
 
@@ -288,8 +315,20 @@ def _cut_record(path: Path, step: int) -> None:
 def _write_model(run: GrpoRun, trainer: QuoteTrainer, target: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if run.config.adapter_rank:
+        _write_adapter(run, model)
         model = model.merge_and_unload()
     trained = run.folder / STAGE / "last"
     model.save_pretrained(trained)
     export(trained, run.base, target)
     shutil.rmtree(run.folder / STAGE)
+
+
+def _write_adapter(run: GrpoRun, model: Any) -> None:
+    """Writes what was learnt as an adapter; one that the run went on from is part of it."""
+    adapter, on = learnt(model, None, run.folder / "adapter"), str(run.base.resolve())
+    if run.adapter is not None:
+        adapter = together(read_adapter(run.adapter), adapter)
+        on = base_of(run.adapter, run.config.base or None)
+    curve = read_curve(run.folder / "curve.jsonl")
+    page = card(run.config, on, run.folder.name, rank_of(adapter), curve)
+    save_adapter(adapter, model.peft_config["default"], run.base, on, page)

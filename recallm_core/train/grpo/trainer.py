@@ -7,13 +7,14 @@ into log-probabilities is overridden: policy, old policy and reference all go th
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PrinterCallback
 from trl import GRPOTrainer
@@ -23,7 +24,7 @@ from recallm_core.backends.local.transformers import TransformersBackend
 from recallm_core.tokenization.tokenizer import Tokenizer
 from recallm_core.train.grpo.config import GrpoConfig
 from recallm_core.train.grpo.problems import Problems
-from recallm_core.train.grpo.rollout import Attempt, attempt_seed, attempts, batch_digest
+from recallm_core.train.grpo.rollout import Attempt, attempt_seed, attempts, digest
 from recallm_core.train.grpo.served import ServedPolicy, check_gap
 from recallm_core.train.grpo.supports import Supports, constrained_logps
 
@@ -62,8 +63,8 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
     def _attempt(self, prompts: Sequence[str], _: Any) -> dict[str, list[Any]]:
         """Makes the attempts of a batch; a problem comes as often as it is to be attempted."""
         tasks = [self._problems.task(int(number)) for number in prompts]
-        process, step = self.accelerator.process_index, self.state.global_step
-        seeds = [attempt_seed(self._config.seed, step, process, n) for n in range(len(tasks))]
+        step, first = self.state.global_step, self.accelerator.process_index * len(tasks)
+        seeds = [attempt_seed(self._config.seed, step, first + n) for n in range(len(tasks))]
         with self._backend(step) as backend:
             batch = attempts(
                 backend,
@@ -80,7 +81,7 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
             (*task.prompt.token_ids.tolist(), *attempt.tokens): attempt.log_probs
             for task, attempt in zip(tasks, batch, strict=True)
         }
-        self._note(step, process, prompts, batch)
+        self._note(step, prompts, batch)
         return {
             "prompt_ids": [task.prompt.token_ids.tolist() for task in tasks],
             "completion_ids": [list(attempt.tokens) for attempt in batch],
@@ -106,16 +107,22 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
             backend.close()
             model.train(was_training)
 
-    def _note(
-        self, step: int, process: int, prompts: Sequence[str], batch: Sequence[Attempt]
-    ) -> None:
+    def _note(self, step: int, prompts: Sequence[str], batch: Sequence[Attempt]) -> None:
+        """Notes the whole batch of a step, with the attempts of all processes in their order."""
+        noted = [
+            (int(number), digest(a.tokens), round(a.parts.total, 6), round(a.parts.retrieval, 6))
+            for number, a in zip(prompts, batch, strict=True)
+        ]
+        of_all = gather_object(noted)
+        if not self.accelerator.is_main_process:
+            return
+        problems, digests, rewards, retrieval = zip(*of_all, strict=True)
         line = {
             "step": step,
-            "process": process,
-            "problems": [int(number) for number in prompts],
-            "digest": batch_digest(batch),
-            "rewards": [round(attempt.parts.total, 6) for attempt in batch],
-            "retrieval": [round(attempt.parts.retrieval, 6) for attempt in batch],
+            "problems": problems,
+            "digest": digest(digests),
+            "rewards": rewards,
+            "retrieval": retrieval,
         }
         with self._record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -129,13 +136,10 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
         **_: Any,
     ) -> list[float]:
         """Hands TRL the rewards, and the curve each of their parts by family."""
-        sums: dict[str, list[float]] = defaultdict(list)
         for values, name in zip(parts, family, strict=True):
             for part, value in values.items():
-                sums[f"{name}/{part}"].append(value)
-                sums[f"all/{part}"].append(value)
-        for name, values_of_part in sums.items():
-            log_metric(name, sum(values_of_part) / len(values_of_part))
+                log_metric(f"{name}/{part}", value)
+                log_metric(f"all/{part}", value)
         return [values["total"] for values in parts]
 
     def _get_per_token_logps_and_entropies(
@@ -174,8 +178,9 @@ class QuoteTrainer(GRPOTrainer):  # type: ignore[misc] # TRL has few types
                 actual = row.detach()[: len(expected)]
                 gaps.append(float((actual - expected).abs().max()))
                 choices.append((actual - expected)[actual < 0].cpu())
-        if gaps:
-            self._metrics["train"]["log_prob_gap"].append(max(gaps))
+        largest = torch.tensor([max(gaps, default=math.nan)], device=input_ids.device)
+        seen = self._metrics["train"]["log_prob_gap"]  # emptied with each point of the curve
+        seen[:] = [max([*seen, float(self.accelerator.gather(largest).max())])]
         if self._served is not None:
             check_gap(choices)
 

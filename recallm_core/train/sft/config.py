@@ -38,6 +38,8 @@ class SftConfig:
         lessons: JSON-lines files of your own examples, for the task ``own``.
         quote_answer: Whether the final answer is a recall too, where it stands word for word.
         tasks: Share of each task.
+        working: Share of the rows, but your own, whose thinking has working before its first quote:
+            a sum, an equation, a plan. Its words are given, what follows them is learnt.
         embeddings: Stage 1: only the four new rows learn.
         all_weights: Stage 2: everything learns.
         adapter_rank: Rank of the adapters that learn in stage 2, together with the new rows, in
@@ -65,6 +67,7 @@ class SftConfig:
     lessons: tuple[str, ...] = ()
     quote_answer: bool = False
     tasks: Mapping[str, float] = field(default_factory=dict)
+    working: float = 0.0
     embeddings: Stage = Stage(5, 5e-5)
     all_weights: Stage = Stage(1, 2e-6)
     adapter_rank: int = 0
@@ -92,6 +95,7 @@ _AT_LEAST: Mapping[str, float] = {
     "max_tokens": 64,
     "global_batch": 1,
     "device_batch": 1,
+    "working": 0,
     "min_lr_share": 0,
     "warmup": 0,
     "clip": 0,
@@ -99,7 +103,7 @@ _AT_LEAST: Mapping[str, float] = {
     "save_every": 1,
     "log_every": 1,
 }
-_AT_MOST: Mapping[str, float] = {"min_lr_share": 1, "warmup": 1}
+_AT_MOST: Mapping[str, float] = {"working": 1, "min_lr_share": 1, "warmup": 1}
 
 
 def read_sft_config(path: Path) -> SftConfig:

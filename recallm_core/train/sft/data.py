@@ -29,6 +29,7 @@ class TrainingSet(Dataset[Row]):
         seed: Of all of them.
         context_tokens: Shortest and longest documents, about.
         max_tokens: Longest row.
+        working: Share of the rows with working before their first quote.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class TrainingSet(Dataset[Row]):
         seed: int,
         context_tokens: tuple[int, int],
         max_tokens: int,
+        working: float = 0.0,
     ) -> None:
         self._curriculum, self._maker = curriculum, maker
         self._count, self._seed = count, seed
-        self._context, self._limit = context_tokens, max_tokens
+        self._context, self._limit, self._working = context_tokens, max_tokens, working
         sampled = len(maker.tokenizer.encode_plain(_SAMPLE * 4).ids)
         self._characters_per_token = 4 * len(_SAMPLE) / max(1, sampled)
 
@@ -61,8 +63,10 @@ class TrainingSet(Dataset[Row]):
         """
         rng = random.Random(f"{self._seed}:{number}")
         tokens = drawn_size(rng, *self._context)
+        is_worked = self._working > 0 and rng.random() < self._working
         for _ in range(_TRIES):
-            example = self._curriculum.draw(rng, round(tokens * self._characters_per_token))
+            size = round(tokens * self._characters_per_token)
+            example = self._curriculum.draw(rng, size, is_worked=is_worked)
             row = self._maker.row(example, limit=self._limit)
             if row is not None and row.learnt:
                 return example, row

@@ -9,6 +9,7 @@ import numpy as np
 from recallm_core.train.sft.train import Run
 from recallm_core.train.sft.trainer import steps
 from recallm_core.train.tasks.tokenized import IGNORED, Row
+from recallm_core.train.tasks.working import BEHIND
 
 _LOOKED_AT = 200
 _SHOWN = 1500  # characters of the prompt at each end
@@ -35,9 +36,12 @@ def report(run: Run) -> str:
         f"completions  {_spread(completions)}; {learnt:.0%} of their tokens carry loss",
         "tasks        " + ", ".join(f"{name} {count}" for name, count in tasks.most_common()),
         "",
-        "--- one row (forced tokens, which carry no loss, between middle dots) ---",
+        "--- one row (tokens that carry no loss, forced or given, between middle dots) ---",
         row_text(run, rows[0]),
     ]
+    worked = next((row for row in rows[1:] if row.task.endswith(BEHIND)), None)
+    if worked is not None:
+        lines += ["", "--- one with working before its quote ---", row_text(run, worked)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from recallm_core.errors import CheckpointError, RecallmError
 from recallm_core.inputs.model_config import dtype_name, read_config
+from recallm_core.models.adapters import is_adapter
 from recallm_core.models.create import MEANINGS
 from recallm_core.models.writing import copy_beside, whole_file, whole_folder
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.tokenization.tokenizer import HFTokenizer
-from recallm_core.train.sft.adapters import merged, save_adapter, with_adapters
+from recallm_core.train.processes import is_main_process, wait_for_all
+from recallm_core.train.sft.adapters import learnt, merged, save_adapter, with_adapters
 from recallm_core.train.sft.card import card
 from recallm_core.train.sft.config import SftConfig
 from recallm_core.train.sft.data import TrainingSet, collate
@@ -102,6 +103,7 @@ def open_run(config: SftConfig, folder: Path) -> Run:
         maker,
         context_tokens=config.context_tokens,
         max_tokens=config.max_tokens,
+        working=config.working,
     )
     return Run(
         config,
@@ -125,6 +127,11 @@ def checked_base(model: str) -> Path:
     if not model:
         raise RecallmError(f"the config names no model; {_CREATE}")
     base = Path(model)
+    if is_adapter(base):
+        raise CheckpointError(
+            f"{base} holds an adapter, and this run starts from a whole model: recallm model "
+            f"merge {base} OUT --base BASE, and give OUT as --model"
+        )
     if not (base / "config.json").is_file():
         raise CheckpointError(f"no model folder at {base}; {_CREATE}")
     return base
@@ -178,14 +185,10 @@ def keep_config(folder: Path, now: dict[str, Any], free: Collection[str]) -> Non
                 f"{folder} holds a run whose {', '.join(changed)} differ; take another --out, "
                 "or the config that it began with"
             )
-    elif _main_process():
+    elif is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as aside:
             aside.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-
-
-def _main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _embeddings(run: Run) -> None:
@@ -200,6 +203,7 @@ def _embeddings(run: Run) -> None:
     if trainer.is_world_process_zero():
         rows.save(folder)
         _drop_checkpoints(folder)
+    wait_for_all()  # stage 2 of every process begins with these rows
 
 
 def _all_weights(run: Run) -> Path:
@@ -213,15 +217,15 @@ def _all_weights(run: Run) -> Path:
         merge(model, rows, run.new_ids)
     elif run.config.embeddings.epochs:
         raise RecallmError(f"stage 1 isn't done in {rows}; run --stage embeddings first")
-    main = True
+    main = is_main_process()
     if not run.config.all_weights.epochs:
-        model.save_pretrained(folder / "last")
+        if main:
+            model.save_pretrained(folder / "last")
     elif run.config.adapter_rank:
-        main = _adapters(run, model)
+        _adapters(run, model)
     else:
         trainer = _train(run, "all-weights", model, None)
         trainer.save_model(str(folder / "last"))
-        main = trainer.is_world_process_zero()
     if main:
         export(folder / "last", run.base, target)
         shutil.rmtree(folder / "last")
@@ -229,18 +233,19 @@ def _all_weights(run: Run) -> Path:
     return target
 
 
-def _adapters(run: Run, model: Any) -> bool:
-    """Stage 2 in small; writes the adapter and the merged weights. Whether this process did."""
+def _adapters(run: Run, model: Any) -> None:
+    """Stage 2 in small; writes the adapter and the merged weights."""
     rows = NewRows(model, run.new_ids)
     adapted = with_adapters(model, rows, run.config.adapter_rank)
     trainer = _train(run, "all-weights", adapted, rows)
     if not trainer.is_world_process_zero():
-        return False
+        return
     curve = read_curve(run.folder / "curve.jsonl")
     page = card(run.config, run.base.name, run.folder.name, curve)
-    save_adapter(adapted, rows, run.base, run.folder / "adapter", page)
+    adapter = learnt(adapted, rows, run.folder / "adapter")
+    settings = adapted.peft_config["default"]
+    save_adapter(adapter, settings, run.base, str(run.base.resolve()), page)
     merged(adapted, rows).save_pretrained(run.folder / "all-weights" / "last")
-    return True
 
 
 def _frozen_dtype() -> Any:

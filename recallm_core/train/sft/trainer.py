@@ -22,6 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from recallm_core.errors import RecallmError
 from recallm_core.models.writing import whole_file
+from recallm_core.train.processes import is_main_process, is_true_anywhere, wait_for_all
 from recallm_core.train.sft.config import SftConfig, Stage
 from recallm_core.train.sft.data import completion_loss
 from recallm_core.train.sft.new_token_rows import NewRows
@@ -150,7 +151,8 @@ class Complete(TrainerCallback):  # type: ignore[misc] # transformers has no typ
     """Marks a checkpoint once all of it is written."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Writes the mark."""
+        """Writes the mark, once every process has written its part."""
+        wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (folder / _COMPLETE).write_text(json.dumps({"step": state.global_step}))
@@ -199,10 +201,12 @@ class Interrupt(TrainerCallback):  # type: ignore[misc] # transformers has no ty
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        sys.stderr.write("stopping after this step, and saving; once more stops at once\n")
+        if is_main_process():
+            sys.stderr.write("stopping after this step, and saving; once more stops at once\n")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Asks for a checkpoint and the end."""
+        """Asks for a checkpoint and the end; where one process was asked, all of them stop."""
+        self.asked = is_true_anywhere(self.asked)
         if self.asked:
             control.should_save = True
             control.should_training_stop = True
@@ -254,6 +258,7 @@ def arguments(config: SftConfig, stage: Stage, folder: Path, rows: int) -> Train
         report_to=[],
         disable_tqdm=True,
         use_cpu=not cuda,
+        ddp_find_unused_parameters=False,
     )
     if settings.n_gpu > 1:
         raise RecallmError(

@@ -11,6 +11,7 @@ from recallm_core.train.tasks import facts, keyed, plain_text
 from recallm_core.train.tasks.datasets import Pool
 from recallm_core.train.tasks.tasks import SIZES, Mixture, Size
 from recallm_core.train.tasks.training_example import Quote, Split, TrainingExample, from_example
+from recallm_core.train.tasks.working import with_working
 
 Passage = tuple[str, str]
 Make = Callable[[random.Random, int], TrainingExample | None]
@@ -90,8 +91,13 @@ class Curriculum:
         if not source:
             raise RecallmError(f"the task {name!r} needs {what}; or leave it out of [tasks]")
 
-    def draw(self, rng: random.Random, size: int) -> TrainingExample:
+    def draw(self, rng: random.Random, size: int, *, is_worked: bool = False) -> TrainingExample:
         """Returns one example of about ``size`` characters.
+
+        Args:
+            rng: Decides which.
+            size: Of its documents.
+            is_worked: Whether working stands before its first quote; never in one of yours.
 
         Raises:
             RecallmError: No source gives an example.
@@ -100,7 +106,7 @@ class Curriculum:
             name = rng.choices(self._names, self._shares)[0]
             example = self._makers[name](rng, size)
             if example is not None:
-                return example
+                return with_working(example, rng) if is_worked and name != OWN else example
         raise RecallmError(f"the tasks {self._names} gave no example in {_TRIES} tries")
 
     def _from_data(self, rng: random.Random, size: int, mixture: Mixture) -> TrainingExample:

@@ -144,7 +144,7 @@ def compute_then_retrieve(
     values = list(_pairs(rng, count, _word))
     shown = table(dict(zip(map(str, keys), values, strict=True)), rng.choice(SHAPES))
     linear = rng.random() < 0.5
-    problem, steps = _equation(rng, solution) if linear else _expression(rng, solution)
+    problem, steps = equation(rng, solution) if linear else _expression(rng, solution)
     wordings = (_ASK_SOLVED if linear else _ASK_WORKED_OUT)[split]
     question = rng.choice(wordings).replace("{p}", problem)
     key = str(solution)
@@ -162,7 +162,7 @@ def compute_then_retrieve(
     )
 
 
-def _equation(rng: random.Random, x: int) -> tuple[str, list[str]]:
+def equation(rng: random.Random, x: int) -> tuple[str, list[str]]:
     """Returns ``a*x + b = c*x + d`` with the solution x, and the steps that solve it."""
     a, c = rng.sample(range(-10, 10), 2)
     b = rng.randint(-100, 99)

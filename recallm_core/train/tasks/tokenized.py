@@ -34,7 +34,7 @@ class Row:
         ids: Prompt and completion.
         prompt_length: Tokens of the prompt.
         labels: What each completion token is learnt from: its id; -100 where the constraint leaves
-            one choice only, as there is nothing to learn.
+            one choice only, as there is nothing to learn, and in working that is given.
         choices: Places in the completion at which the constraint leaves a choice.
         supports: For each of them, the legal ids.
         task: Of the example.
@@ -91,7 +91,10 @@ class RowMaker:
         out = self.completion(example, prompt)
         if out is None or len(prompt.token_ids) + len(out) > limit:
             return None
-        return replay(prompt, out, example.task)
+        row = replay(prompt, out, example.task)
+        if row is not None:
+            row.labels[: len(self._working(example, prompt))] = IGNORED
+        return row
 
     def prompt(self, example: TrainingExample, limit: int) -> Prompt:
         """Returns what the model reads."""
@@ -107,6 +110,7 @@ class RowMaker:
         ids: list[int] = []
         spec = prompt.spec
         if spec.think_close is not None:
+            ids += self._working(example, prompt)
             if not self._say(ids, example.thinking, prompt):
                 return None
             ids += spec.think_close.ids
@@ -115,6 +119,13 @@ class RowMaker:
         if not spec.eos:
             raise CheckpointError("the tokenizer names no end-of-sequence token; set eos_token")
         return [*ids, spec.eos[0]]
+
+    def _working(self, example: TrainingExample, prompt: Prompt) -> list[int]:
+        """The ids that the thinking begins with; none for a model that doesn't think."""
+        if prompt.spec.think_close is None:
+            return []
+        ids: list[int] = self.tokenizer.encode_plain(example.working).ids.tolist()
+        return ids
 
     def _answer(self, example: TrainingExample) -> list[Part]:
         lead = "\n\n" if self.recipe.answer_prefix else ""

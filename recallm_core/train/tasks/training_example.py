@@ -45,6 +45,7 @@ class TrainingExample:
         task: Where the example comes from.
         answer_at: Where the answer stands word for word, if it does.
         reason: A sentence or two that justify the answer, said before it.
+        working: Words that the thinking begins with. They are given: what follows them is learnt.
     """
 
     passages: tuple[tuple[str, str], ...]
@@ -54,6 +55,7 @@ class TrainingExample:
     task: str
     answer_at: Quote | None = None
     reason: str = ""
+    working: str = ""
 
     def __post_init__(self) -> None:
         at = () if self.answer_at is None else (self.answer_at,)
@@ -101,6 +103,8 @@ class TrainingExample:
             plain["answer_at"] = self._plain(self.answer_at)
         if self.reason:
             plain["reason"] = self.reason
+        if self.working:
+            plain["working"] = self.working
         return plain
 
     def _plain(self, quote: Quote) -> dict[str, Any]:
@@ -113,10 +117,9 @@ class TrainingExample:
         Raises:
             ValueError: Something is missing, unknown, or not word for word in its document.
         """
-        known = {"documents", "question", "thinking", "answer", "task", "answer_at", "reason"}
-        unknown = sorted(set(data) - known)
+        unknown = sorted(set(data) - _FIELDS)
         if unknown:
-            raise ValueError(f"unknown fields {unknown}; known are {sorted(known)}")
+            raise ValueError(f"unknown fields {unknown}; known are {sorted(_FIELDS)}")
         try:
             passages = tuple((str(d.get("title") or ""), d["text"]) for d in data["documents"])
             parts = tuple(
@@ -129,8 +132,14 @@ class TrainingExample:
             raise ValueError(f"not an example, {type(error).__name__}: {error}") from error
         if not isinstance(question, str) or not (answer is None or isinstance(answer, str)):
             raise ValueError("question must be a string, answer a string or null")
-        task, reason = str(data.get("task", "own")), str(data.get("reason", ""))
-        return cls(passages, question, parts, answer, task, where, reason)
+        task = str(data.get("task", "own"))
+        reason, working = (str(data.get(name, "")) for name in ("reason", "working"))
+        return cls(passages, question, parts, answer, task, where, reason, working)
+
+
+_FIELDS = {
+    *("documents", "question", "thinking", "answer", "task", "answer_at", "reason", "working"),
+}
 
 
 def _quote(data: Mapping[str, Any], passages: tuple[tuple[str, str], ...]) -> Quote:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from safetensors import safe_open
 
 from recallm_core.models.adapter_base import BASE, shape_of
-from recallm_core.models.adapters import WEIGHTS
+from recallm_core.models.adapters import WEIGHTS, Adapter, rank_of
 from recallm_core.models.checkpoint import transformers_config
 from recallm_core.train.sft.config import SftConfig, sft_config
 from recallm_core.train.sft.trainer import read_curve
@@ -84,6 +87,42 @@ def test_adapters_and_rows_learn_and_load_onto_the_base(
         for name, weight in llm.backend.model.named_parameters():  # type: ignore[attr-defined]
             assert torch.allclose(weight, weights[name], atol=1e-5), name
             assert torch.allclose(weight, merged[name], atol=1e-5), name
+
+
+@settings_of_hypothesis(max_examples=25)
+@given(data=st.data())
+def test_two_adapters_together_do_what_they_do_one_after_the_other(data: st.DataObject) -> None:
+    import torch
+
+    from recallm_core.train.sft.adapters import together
+
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    layers = {name: torch.nn.Linear(5, 7, bias=False) for name in ("up", "down")}
+    adapters = []
+    for _ in range(2):
+        rank = data.draw(st.integers(1, 4))
+        names = data.draw(st.sets(st.sampled_from(sorted(layers)), min_size=1))
+        products = {name: (drawn(rank, 5), drawn(7, rank)) for name in names}
+        scale = data.draw(st.sampled_from([0.5, 1.0, 2.0]))
+        adapters.append(Adapter(Path(), scale, products, {"table": drawn(2, 5)}, {"table": [3, 8]}))
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    both = together(*adapters)
+    for name, weight in before.items():
+        in_turn = weight.clone()
+        for adapter in adapters:
+            if name in adapter.products:
+                down, up = adapter.products[name]
+                in_turn += adapter.scale * up @ down
+        if name in both.products:
+            down, up = both.products[name]
+            assert len(down) == rank_of(both) <= sum(rank_of(adapter) for adapter in adapters)
+            weight += both.scale * up @ down
+        assert torch.allclose(weight, in_turn, atol=1e-4)
+    assert both.rows["table"] is adapters[1].rows["table"]
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ def test_the_path_of_shipped_settings_is_printed(capsys: pytest.CaptureFixture[s
         ({"examples": True}, "whole number"),
         ({"examples": "many"}, "whole number"),
         ({"min_lr_share": 2}, r"min_lr_share must be a number in \[0, 1\]"),
+        ({"working": 1.5}, r"working must be a number in \[0, 1\]"),
         ({"warmup": float("nan")}, "warmup must be a number"),
         ({"context_tokens": [100]}, "shortest, longest"),
         ({"context_tokens": [100, 20_000]}, "at most max_tokens"),

@@ -234,6 +234,24 @@ def test_rows_follow_from_seed_and_number(checkpoints: Checkpoints, tmp_path: Pa
     assert not any(row in ids[0] for row in watched)
 
 
+def test_the_share_with_working_is_that_of_the_config(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    from recallm_core.train.sft.report import report
+    from recallm_core.train.sft.train import open_run
+
+    def run(working: float, **changes: Any) -> Any:
+        values = {"examples": 60, "working": working, "max_tokens": 500} | changes
+        return open_run(settings(checkpoints["qwen2"], **values), tmp_path)
+
+    assert not any(run(0.0).train[number].task.endswith("working") for number in range(20))
+    behind = [run(0.3).train[number].task.endswith("working") for number in range(60)]
+    assert 8 < sum(behind) < 29  # however many are too long and drawn again
+    shown = report(run(1.0, examples=4))
+    assert "key_value behind working" in shown
+    assert "--- one with working before its quote ---" in shown
+
+
 def test_examples_that_cannot_fit_say_so(checkpoints: Checkpoints, tmp_path: Path) -> None:
     from recallm_core.train.sft.train import open_run
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from recallm_core.train.tasks.facts import absent, one_fact, two_hop
 from recallm_core.train.tasks.keyed import compute_then_retrieve, key_value, multi_needle
 from recallm_core.train.tasks.tokenized import IGNORED, RowMaker, quote_range
 from recallm_core.train.tasks.training_example import Quote, TrainingExample
+from recallm_core.train.tasks.working import with_working
 
 FAMILIES = ("gpt2", "qwen", "llama3", "llama2", "metaspace", "gemma", "unigram", "wordpiece")
 MAKERS: tuple[Callable[..., TrainingExample], ...] = (
@@ -50,6 +52,8 @@ def test_the_constraint_accepts_every_token_of_a_row(
 ) -> None:
     rng = random.Random(seed)
     example = rng.choice(MAKERS)(rng, size=rng.choice([100, 600]))
+    if rng.random() < 0.5:
+        example = with_working(example, rng)
     maker = row_maker(name, quote_answer=quote_answer)
     row = maker.row(example, limit=LIMIT)
     if row is None:
@@ -58,6 +62,7 @@ def test_the_constraint_accepts_every_token_of_a_row(
     assert row.ids[: row.prompt_length].tolist() == prompt.token_ids.tolist()
     constraint = Constraint(prompt.rules)
     legal = dict(zip(row.choices, row.supports, strict=True))
+    working = len(maker.tokenizer.encode_plain(example.working).ids)
     for place, token in enumerate(row.ids[row.prompt_length :].tolist()):
         mask = constraint.mask()
         inside = constraint.in_span
@@ -65,6 +70,9 @@ def test_the_constraint_accepts_every_token_of_a_row(
         if inside and place in legal:
             assert token in legal[place]
             assert set(legal[place].tolist()) == set(mask.only.tolist())
+        elif place < working:
+            assert row.labels[place] == IGNORED
+            assert not inside
         elif inside:
             assert row.labels[place] == IGNORED
             assert mask.only.tolist() == [token]
@@ -115,6 +123,20 @@ def test_a_row_reads_as_the_model_would_write_it() -> None:
     assert "I look it up:" in said
     assert "The ferry leaves at 9:30." in said
     assert said.index("Clear.") < said.index("\n\nThe timetable says so.\nAnswer: 9:30")
+
+
+def test_working_stands_first_and_is_given() -> None:
+    maker = byte_maker()
+    plain = maker.row(EXAMPLE, limit=LIMIT)
+    worked = maker.row(replace(EXAMPLE, working="2 + 3 = 5. "), limit=LIMIT)
+    assert plain is not None
+    assert worked is not None
+    assert len(worked.ids) == len(plain.ids) + 11
+    assert (worked.labels[:11] == IGNORED).all()
+    assert worked.labels[11:].tolist() == plain.labels.tolist()
+    shown = maker.tokenizer.detokenizer()
+    said = "".join(shown.feed(int(t)) for t in worked.ids[worked.prompt_length :]) + shown.flush()
+    assert said.startswith("2 + 3 = 5. I look it up:")
 
 
 def test_what_is_forced_is_not_learnt() -> None:

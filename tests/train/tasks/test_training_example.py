@@ -24,6 +24,7 @@ from recallm_core.train.tasks.training_example import (
     TrainingExample,
     read_examples,
 )
+from recallm_core.train.tasks.working import with_working
 
 MAKERS: dict[str, Callable[..., TrainingExample]] = {
     "one_fact": one_fact,
@@ -224,6 +225,8 @@ def test_plain_text_examples_are_common() -> None:
 @given(seed=SEEDS)
 def test_examples_survive_json(task: str, seed: int) -> None:
     example = MAKERS[task](random.Random(seed), size=300)
+    if seed % 2:
+        example = with_working(example, random.Random(seed))
     assert TrainingExample.from_dict(json.loads(json.dumps(example.to_dict()))) == example
 
 
