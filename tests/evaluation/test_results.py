@@ -143,7 +143,8 @@ def test_what_is_said_of_words_that_are_drawn() -> None:
                 ]
                 gap = difference_of(pairs)
                 assert gap is not None
-                told = f"{gap.second:.2f} to {gap.first:.2f} ({gap.gap.mean:+.2f}, {gap.gap.low:+.2f} to {gap.gap.high:+.2f})"
+                told = f"{gap.second:.2f} to {gap.first:.2f}"
+                told += f" ({gap.gap.mean:+.2f}, {gap.gap.low:+.2f} to {gap.gap.high:+.2f})"
                 assert f"| {name} | {label} | {score} | {len(pairs)} | {told} |" in page
         assert sum(values(list(ours.values()), "wrong_slices")) == 0
         assert sum(values(list(ours.values()), "repeats")) == 0
