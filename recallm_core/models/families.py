@@ -123,7 +123,7 @@ beside the weights, and a caller's params, go before them.
 BASE = Family(
     "base",
     switches={"chat_template": PLAIN},
-    sampling={"stop": ("\nQuestion:", "\nAnswer:", "\n\n", "\n<document")},
+    sampling={"stop": ("\nQuestion:", "\nAnswer:", "Long answer:", "\n\n", "\n<document")},
     in_marks=False,
 )
 """A model without a chat template."""

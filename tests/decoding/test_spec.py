@@ -196,8 +196,8 @@ def test_other_types_versions_and_sizes_raise() -> None:
             ConstraintSpec.from_json(text)  # type: ignore[arg-type]
     with pytest.raises(ConstraintError, match="JSON string of at most"):
         ConstraintSpec.from_json(" " * (MAX_JSON + 1))
-    with pytest.raises(ConstraintError, match="version 3, this library reads 2"):
-        ConstraintSpec.from_json(json.dumps(good() | {"version": 3}))
+    with pytest.raises(ConstraintError, match="version 4, this library reads 3"):
+        ConstraintSpec.from_json(json.dumps(good() | {"version": 4}))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -172,7 +172,7 @@ def test_a_folder_without_a_recipe_is_driven_as_its_family(name: str, tmp_path: 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": CASES[name].kind or None}))
     read = HFTokenizer.from_folder(tmp_path)
     recipe = choose_recipe(tmp_path, "auto", read)
-    assert recipe == recipe_of(next(f for f in EVERY if f.name == CASES[name].family))
+    assert recipe == recipe_of(next(f for f in EVERY if f.name == CASES[name].family), {})
     fitted = fit_tokenizer(tmp_path, recipe, read)
     messages = [{"role": "system", "content": "Be calm."}, *asked()]
     built = PromptBuilder(fitted, recipe, vocab_size=fitted.vocab_size).build(
