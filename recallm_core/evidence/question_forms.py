@@ -51,9 +51,21 @@ _LIST = re.compile(
 )
 
 
+_TWICE = re.compile(
+    r"\band (?:(?:by|in|from|at|to|for|on|of|with) )?"
+    r"(?:when|where|who(?:m|se)?|what|which|why|how)\b",
+    re.IGNORECASE,
+)
+
+
 def asks_for_a_list(question: str) -> bool:
-    """Whether everything of a kind is asked for, or so many things: "List all the tools."."""
-    return bool(_LIST.search(_last_sentence(question))) or asks_for_several(question)
+    """Whether more than one thing is asked for.
+
+    Everything of a kind ("List all the tools."), so many things, or one and another ("Who built it
+    and when?").
+    """
+    last = _last_sentence(question)
+    return bool(_LIST.search(last) or _TWICE.search(last)) or asks_for_several(question)
 
 
 def asks_for_an_account(question: str) -> bool:

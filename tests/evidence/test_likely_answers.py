@@ -76,6 +76,7 @@ def test_they_are_pieces_of_the_evidence_with_clean_edges(
         "What are all the numbers for piers mentioned in the text?",
         "What are the 10 most common words in the above list?",
         "Which two colours has it?",
+        "When was it built, and by whom?",
     ],
 )
 def test_where_no_phrase_is_asked_for_there_are_none(question: str) -> None:

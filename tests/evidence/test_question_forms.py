@@ -119,6 +119,8 @@ def test_questions_for_a_phrase(question: str) -> None:
         "Find all variables that are 5.",
         "Who were the 12 apostles?",
         "Which three colours are on it?",
+        "Who built the pier and when?",
+        "How long does it take, and from where does it leave?",
     ],
 )
 def test_questions_for_a_list(question: str) -> None:
