@@ -6,6 +6,7 @@ wrong piece of it, or repeat it whole. What the reader thinks draws their words,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from recallm_core.evidence.question_forms import (
 from recallm_core.evidence.reader import Reading
 
 MOST_ANSWERS = 8
+_BROKEN = re.compile(r"\w-[^\S\n]*\n")  # a word across two lines
 _LIKELIEST = 64  # pairs of a start and an end that are looked at in a sentence
 
 
@@ -56,7 +58,7 @@ def likely_answers(
 
 
 def _pieces(reading: Reading, sentence: str, low: int, edges: Edges) -> Iterator[tuple[str, float]]:
-    """The likeliest pieces of a sentence, their edges clean, with log odds against none."""
+    """The likeliest pieces of a sentence, on one line, with log odds against none; clean edges."""
     window = reading.window
     inside = np.flatnonzero((window.starts >= low) & (window.ends <= low + len(sentence)))
     first, last = np.triu_indices(len(inside))
@@ -66,9 +68,9 @@ def _pieces(reading: Reading, sentence: str, low: int, edges: Edges) -> Iterator
     for n in np.argsort(-scores, kind="stable")[:_LIKELIEST]:
         start, end = int(window.starts[first[n]]) - low, int(window.ends[last[n]]) - low
         start, end = _clean_start(edges, sentence, start), _clean_end(edges, sentence, end)
-        text = sentence[start:end].strip()
-        if text:
-            yield text, float(scores[n])
+        piece = sentence[start:end].strip()
+        if piece and not _BROKEN.search(piece):  # what the whole word is can't be told
+            yield " ".join(piece.split()), float(scores[n])
 
 
 def _clean_start(edges: Edges, sentence: str, start: int) -> int:

@@ -37,7 +37,12 @@ def scored(text: str, seed: int) -> list[Reading]:
     """A reader's scores of a text, drawn at random."""
     rng = np.random.default_rng(seed)
     return [
-        Reading(w, *rng.normal(0, 3, (2, len(w.ids))), rng.normal(0, 1, len(w.heads)))
+        Reading(
+            w,
+            rng.normal(0, 3, len(w.ids)),
+            rng.normal(0, 3, len(w.ids)),
+            rng.normal(0, 1, len(w.heads)),
+        )
         for w in default_reader().windows([text])
     ]
 
@@ -136,3 +141,13 @@ def test_words_are_drawn_to_them_as_the_recipe_says() -> None:
     assert words_by_tilt() == ""
     assert words_by_tilt(answer_weight=4.0, prior="none") == ""
     assert words_by_tilt(answer_weight=4.0, prior="sentences") == ""
+
+
+def test_lines_that_are_broken_in_the_text_are_none_of_the_answer() -> None:
+    text = "The pier of Westham was built by Ada\nMoss, a sched-\nule maker."
+    reader, pages = default_reader(), [Page(text)]
+    windows, asked = reader.windows([text]), "Who built the pier?"
+    found = likely_answers(asked, pages, [(0, 0, len(text))], reader.read(asked, windows, [None]))  # type: ignore[arg-type]
+    texts = [answer.text for answer in found]
+    assert texts[0] == "Ada Moss"
+    assert not any("\n" in one or "sched" in one for one in texts)
