@@ -22,7 +22,7 @@ from recallm_core.prompting.conversation import Turn, checked_messages
 from recallm_core.prompting.encoding import TokenCache, encode_pieces
 from recallm_core.prompting.followup import search_question
 from recallm_core.prompting.params import GenerationParams, ResolvedParams
-from recallm_core.prompting.phrases import in_language_of
+from recallm_core.prompting.phrases import for_question
 from recallm_core.prompting.prompt import MESSAGE, Prompt
 from recallm_core.prompting.recipe import Recipe
 from recallm_core.prompting.resolving import resolve
@@ -108,7 +108,7 @@ class PromptBuilder:
         turns = checked_messages(messages)
         searched = search_question(turns)
         question = next(m["content"] for m in reversed(turns) if m["role"] == "user")
-        recipe = in_language_of(question, self.recipe)
+        recipe = for_question(question, self.recipe)
         with self._building:
             layout = self._lay_out(turns, passages, settings, output, recipe)
         evidence = self._score(searched, layout, settings)  # may take an encoder a second

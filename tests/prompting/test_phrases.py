@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recallm_core.prompting.phrases import PHRASES, in_language_of
-from recallm_core.prompting.recipe import ABSTAIN, Recipe, prompted_recipe, trained_recipe
+from recallm_core.prompting.phrases import PHRASES, for_question, in_language_of
+from recallm_core.prompting.recipe import (
+    ABSTAIN,
+    IN_MARKS,
+    LEAD_IN,
+    Recipe,
+    prompted_recipe,
+    trained_recipe,
+)
 from recallm_core.testing import ByteTokenizer, scripted_llm
 
 QUESTIONS = {
@@ -70,3 +77,20 @@ def test_a_model_that_says_there_is_none_is_believed_in_both(language: str, engl
     assert answer.abstained
     assert answer.text == PHRASES[language][1]
     assert not answer.citations
+
+
+@pytest.mark.parametrize(
+    ("question", "in_marks"),
+    [
+        ("When does the ferry leave?", True),
+        ("Does the ferry leave at nine?", True),
+        ("List the ferries.", False),
+        ("Who built the pier and when?", False),
+        ("Why was the pier built?", False),
+    ],
+)
+def test_only_an_answer_of_one_phrase_stands_in_marks(question: str, in_marks: bool) -> None:
+    recipe = for_question(question, prompted_recipe())
+    assert (recipe.lead_in, recipe.lead_out) == (IN_MARKS if in_marks else (LEAD_IN, ""))
+    other = prompted_recipe(lead_in="So:", lead_out="")
+    assert for_question(question, other) == other
