@@ -28,8 +28,8 @@ _WIDE = ("W", "F")  # scripts that put no space between sentences
 class PointedReader:
     """Reads one reply, in pieces or whole.
 
-    Words are held back until the model has said that there is an answer and has pointed at a
-    sentence for it: until then they may come to an abstention, whose text is another.
+    Words are held back until the model has said that there is an answer, has pointed at a sentence
+    and begun to say what for: until then they may come to an abstention, whose text is another.
 
     Args:
         prompt: What was asked.
@@ -117,7 +117,7 @@ class PointedReader:
 
     def _may_show(self) -> bool:
         owed = self._prompt.owes_evidence
-        evident = not owed or any(statement.pointers for statement in self._parser.statements)
+        evident = not owed or any(map(_is_evident, self._parser.statements))
         return self._parser.answered is True and evident
 
     def _newly_shown(self) -> str:
@@ -156,6 +156,11 @@ class PointedReader:
             return tuple({(c.document_id, c.start, c.end): c for c in bare}.values())
         numbers = [n for statement in self._parser.statements for n in statement.pointers or ()]
         return self._prompt.resolver.cite_sentences(numbers)
+
+
+def _is_evident(statement: Statement) -> bool:
+    """Whether a statement points at something and has words for it; without, nothing is cited."""
+    return bool(statement.pointers) and not all(map(str.isspace, statement.pieces))
 
 
 def _words(reply: str) -> str:

@@ -52,13 +52,20 @@ def test_pieces_of_any_size_give_the_answer_of_the_whole(text: str, data: st.Dat
             assert whole.citations
 
 
+@pytest.mark.parametrize("words", ["", " ", "\n\t"])
+def test_who_points_without_a_word_has_shown_nothing(words: str) -> None:
+    shown, answer = streamed(reply(([], "It leaves at ten."), ([1], words)))
+    assert answer.abstained
+    assert not shown
+
+
 def test_words_are_shown_as_soon_as_there_is_evidence_for_them() -> None:
     text = reply(([], "Well."), ([1], "It leaves at 9:30."), ([2], "Dogs go free."))
     reader = PROMPT.reader()
     shown = [reader.feed(character) for character in text]
     began = next(n for n, piece in enumerate(shown) if piece)
-    assert text[: began + 1].endswith("[1],")
-    assert shown[began] == "Well."
+    assert text[: began + 1].endswith('"I')
+    assert shown[began] == "Well. I"
     assert all(len(piece) <= 2 for piece in shown[began + 1 :])
     assert "".join(shown) == reader.finish().text == "Well. It leaves at 9:30. Dogs go free."
 
