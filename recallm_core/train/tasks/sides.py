@@ -91,7 +91,7 @@ class Stated:
 def state_sides(rng: random.Random) -> Stated:
     """Says something of two things of one kind, and asks for one of them."""
     relation = rng.choice(sided())
-    names = {"A": VALUES[relation.kind](rng), "B": VALUES[relation.kind](rng)}
+    names = dict(zip("AB", _different(VALUES[relation.kind], 2, rng), strict=True))
     names["T"] = VALUES[relation.about](rng) if relation.about else ""
     asked = rng.choice("AB")
     asking = relation.asks_first if asked == "A" else relation.asks_second
@@ -172,9 +172,17 @@ def _unit(rng: random.Random) -> str:
     return f"{number} {rng.choice(_UNITS)}"
 
 
+def _different(make: Callable[[random.Random], str], count: int, rng: random.Random) -> list[str]:
+    """So many things, none of them twice."""
+    things: dict[str, None] = {}
+    while len(things) < count:
+        things[make(rng)] = None
+    return list(things)
+
+
 def _list(make: Callable[[random.Random], str], rng: random.Random) -> str:
     """Some different things in a row, as sentences name them."""
-    things = list(dict.fromkeys(make(rng) for _ in range(rng.randint(2, 5))))
+    things = _different(make, rng.randint(2, 5), rng)
     if len(things) < 3:
         return rng.choice((" and ", " or ")).join(things)
     return ", ".join(things[:-1]) + rng.choice((" and ", ", and ", " or ")) + things[-1]
