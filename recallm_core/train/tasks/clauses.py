@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import string
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -41,6 +42,7 @@ _WHY = re.compile(
     rf"(?P<a>(?:because|due to|owing to|as a result of|in order to|so that) {_REST})"
 )
 _HOW = re.compile(rf"^(?P<p>{_FIRST}.{{20,140}}?) (?P<a>(?:by \w+ing|through|using|via) {_REST})")
+_AROUND = string.whitespace + ","  # what is no part of an answer at its ends
 _SHORTEST, _LONGEST = 30, 420  # characters of a sentence that is asked about
 
 
@@ -58,8 +60,10 @@ def make_clause(sentence: str, rng: random.Random) -> Cloze | None:
 
 
 def _trimmed(cloze: Cloze, sentence: str) -> Cloze:
-    answer = sentence[cloze.start : cloze.end].rstrip(" ,\n\t")
-    return replace(cloze, question=" ".join(cloze.question.split()), end=cloze.start + len(answer))
+    answer = sentence[cloze.start : cloze.end].rstrip(_AROUND)
+    start = cloze.start + len(answer) - len(answer.lstrip(_AROUND))
+    asked = " ".join(cloze.question.split())
+    return replace(cloze, question=asked, start=start, end=cloze.start + len(answer))
 
 
 def _what_it_is(sentence: str, rng: random.Random) -> Iterator[Cloze]:

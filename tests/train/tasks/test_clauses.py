@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recallm_core.train.tasks.clauses import make_clause
@@ -68,6 +68,7 @@ def test_what_points_back_or_has_no_clause_is_not_asked_about(sentence: str) -> 
 
 
 @given(st.integers(0, 2**32), st.text(max_size=80), st.sampled_from([*SENTENCES]))
+@example(59163, "\t", "The symbol consists of three dots, which form a triangle.")
 def test_the_answer_is_a_trimmed_piece_of_the_sentence(seed: int, more: str, known: str) -> None:
     for sentence in (more, known + " " + more, more + known):
         clause = make_clause(sentence, random.Random(seed))
