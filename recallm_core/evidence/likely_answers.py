@@ -15,11 +15,7 @@ from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_bias import LONGEST, SPREAD
 from recallm_core.evidence.answer_edges import Edges, clean_edges
 from recallm_core.evidence.protocol import LikelyAnswer, Range
-from recallm_core.evidence.question_forms import (
-    asks_for_a_list,
-    asks_for_an_account,
-    asks_yes_or_no,
-)
+from recallm_core.evidence.question_forms import asks_for_more_than_a_phrase, asks_yes_or_no
 from recallm_core.evidence.reader import Reading
 
 MOST_ANSWERS = 8
@@ -42,7 +38,7 @@ def likely_answers(
         evidence: The sentences that answers are looked for in.
         readings: What the reader says of windows that hold them.
     """
-    if any(asks(question) for asks in (asks_yes_or_no, asks_for_an_account, asks_for_a_list)):
+    if asks_yes_or_no(question) or asks_for_more_than_a_phrase(question):
         return ()
     scores: dict[str, float] = {}
     for passage, low, high in evidence:

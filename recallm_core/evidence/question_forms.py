@@ -73,6 +73,11 @@ def asks_for_an_account(question: str) -> bool:
     return bool(_ACCOUNT.search(_last_sentence(question)))
 
 
+def asks_for_more_than_a_phrase(question: str) -> bool:
+    """Whether one phrase can't be the answer: several things or an account are asked for."""
+    return asks_for_a_list(question) or asks_for_an_account(question)
+
+
 def asks_yes_or_no(question: str) -> bool:
     """Whether the last sentence of a question can be answered with yes or no.
 

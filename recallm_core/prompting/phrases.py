@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from recallm_core.evidence.question_forms import asks_for_a_list, asks_for_an_account
+from recallm_core.evidence.question_forms import asks_for_more_than_a_phrase
 from recallm_core.evidence.reader_languages import language_of
 from recallm_core.prompting.recipe import ABSTAIN, IN_MARKS, LEAD_IN, Recipe
 
@@ -38,7 +38,7 @@ def for_question(question: str, recipe: Recipe) -> Recipe:
     """
     recipe = in_language_of(question, recipe)
     is_in_marks = (recipe.lead_in, recipe.lead_out) == IN_MARKS
-    if is_in_marks and (asks_for_a_list(question) or asks_for_an_account(question)):
+    if is_in_marks and asks_for_more_than_a_phrase(question):
         return replace(recipe, lead_in=LEAD_IN, lead_out="")
     return recipe
 
