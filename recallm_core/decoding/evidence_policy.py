@@ -12,70 +12,7 @@ Policy = Literal["required", "first"]
 POLICIES: tuple[Policy, ...] = ("required", "first")
 
 MOST_EVIDENCE = 3  # quotes before an answer
-MOST_LIKELY = 32  # answers that words are drawn to
-STRONGEST = 100.0  # they are drawn
 PATIENCE = 64  # tokens of the answer without the end of a sentence
-
-
-@dataclass(frozen=True, slots=True)
-class LikelyAnswerTokens:
-    """A likely answer in tokens.
-
-    Attributes:
-        ids: Its tokens, at least one.
-        share: How probable it is, in (0, 1].
-    """
-
-    ids: tuple[int, ...]
-    share: float
-
-    def __post_init__(self) -> None:
-        if not self.ids or not 0 < self.share <= 1:
-            raise ConstraintError(
-                "a likely answer needs at least one token and a share above 0, at most 1, got "
-                f"{len(self.ids)} tokens and {self.share}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class LikelyTokens:
-    """What the words of an answer are drawn to; see ``likely_words``.
-
-    Attributes:
-        answers: Likely answers; at most ``MOST_LIKELY``.
-        closers: Ids that end an answer.
-        skipped: Ids that an answer may begin with before one of the likely ones: articles.
-        strength: What the tilt is multiplied with.
-    """
-
-    answers: tuple[LikelyAnswerTokens, ...]
-    closers: frozenset[int]
-    skipped: frozenset[int]
-    strength: float
-
-    def __post_init__(self) -> None:
-        if len(self.answers) > MOST_LIKELY:
-            raise ConstraintError(
-                f"at most {MOST_LIKELY} likely answers are taken, got {len(self.answers)}"
-            )
-        if not 0 <= self.strength <= STRONGEST:
-            raise ConstraintError(
-                f"the strength of likely answers is from 0 to {STRONGEST:g}, got {self.strength}"
-            )
-
-    @property
-    def ids(self) -> set[int]:
-        """Every id that they name."""
-        return {*self.closers, *self.skipped, *(i for answer in self.answers for i in answer.ids)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns them as plain JSON values."""
-        return {
-            "answers": [[list(answer.ids), answer.share] for answer in self.answers],
-            "closers": sorted(self.closers),
-            "skipped": sorted(self.skipped),
-            "strength": self.strength,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +33,6 @@ class EvidenceRules:
         lead_in: Ids between the evidence and the words of the answer (``first``); they are forced
             and belong to neither.
         blank: Ids that are white space alone; the answer begins with another (``first``).
-        likely: What the words of the answer are drawn to (``first``); None: nothing.
         least, most: Quotes before the answer (``first``).
         room: Copied tokens from which on no further quote is opened before it.
         ends: Ids that end a sentence or a line (``required``).
@@ -110,7 +46,6 @@ class EvidenceRules:
     policy: Policy
     lead_in: tuple[int, ...] = ()
     blank: frozenset[int] = frozenset()
-    likely: LikelyTokens | None = None
     least: int = 1
     most: int = MOST_EVIDENCE
     room: int = 256
@@ -143,7 +78,6 @@ class EvidenceRules:
     def ids(self) -> set[int]:
         """Every id that the rules name."""
         return {
-            *(() if self.likely is None else self.likely.ids),
             *self.lead_in,
             *self.blank,
             *self.ends,
@@ -159,7 +93,6 @@ class EvidenceRules:
             "policy": self.policy,
             "lead_in": list(self.lead_in),
             "blank": sorted(self.blank),
-            "likely": self.likely and self.likely.to_dict(),
             "least": self.least,
             "most": self.most,
             "room": self.room,

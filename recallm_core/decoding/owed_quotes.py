@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recallm_core.decoding.likely_words import LEFT
 from recallm_core.decoding.openings import Openings
-from recallm_core.decoding.state import NOT_BEGUN, Cursor, Floats, Ints, Mask
+from recallm_core.decoding.state import NOT_BEGUN, Cursor, Mask
 
 if TYPE_CHECKING:
     from recallm_core.decoding.constraint import ConstraintRules
@@ -51,19 +50,6 @@ class OwedQuotes:
             and bool(cursor.spans_in("evidence"))
         )
 
-    def tilt(self, cursor: Cursor) -> tuple[Ints, Floats] | None:
-        """What the words of an answer are drawn to (policy ``first``); None: to nothing."""
-        if self._rules.likely is None or cursor.section != "answer":
-            return None
-        return self._rules.likely.tilt(cursor.likely)
-
-    def _follow(self, cursor: Cursor, token: int) -> Cursor:
-        """Takes note of where among the likely answers a word leads."""
-        if self._rules.likely is None or cursor.section != "answer" or cursor.likely == LEFT:
-            return cursor
-        place = self._rules.likely.step(cursor.likely, token)
-        return cursor if place == cursor.likely else replace(cursor, likely=place)
-
     def mask(self, cursor: Cursor) -> Mask:
         """Where a quote is owed: anything but the end; behind a number's full stop, a choice."""
         assert self._evidence is not None
@@ -84,7 +70,6 @@ class OwedQuotes:
         """Takes note of a word, and forces a quote open where a sentence ends without one."""
         if self._evidence is None or cursor.forced:
             return cursor
-        cursor = self._follow(cursor, token)
         if self.begins_words(cursor):
             return replace(cursor, words=replace(cursor.words, count=1))
         if not self.owes(cursor):

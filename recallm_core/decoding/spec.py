@@ -12,11 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recallm_core.decoding.evidence_policy import (
-    EvidenceRules,
-    LikelyAnswerTokens,
-    LikelyTokens,
-)
+from recallm_core.decoding.evidence_policy import EvidenceRules
+from recallm_core.decoding.likely_tokens import LikelyTokens
 from recallm_core.decoding.marks import PAST, GrammarSpec, Tag
 from recallm_core.decoding.plain_values import (
     MAX_IDS,
@@ -45,7 +42,7 @@ __all__ = [
     "hash_tokens",
 ]
 
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 MAX_JSON = 64 * 2**20  # characters; a prompt of a million tokens needs about a tenth of that
 RecallIn = Literal["thinking", "answer", "thinking+answer", "none"]
 AnswerForm = Literal["words", "quote"]
@@ -79,6 +76,7 @@ class ConstraintSpec:
         answer_form: ``quote``: outside spans only marks and the end are legal, and the answer is
             one span; needs control tokens as marks.
         evidence: What the output has to quote before it may end; None: nothing.
+        likely: What the words of the answer are drawn to; None: nothing.
     """
 
     prompt_length: int
@@ -103,6 +101,7 @@ class ConstraintSpec:
     grammar: GrammarSpec | None = None
     answer_form: AnswerForm = "words"
     evidence: EvidenceRules | None = None
+    likely: LikelyTokens | None = None
     version: int = field(default=SPEC_VERSION)
 
     def __post_init__(self) -> None:
@@ -155,12 +154,12 @@ class ConstraintSpec:
             raise ConstraintError(f"vocab_size must be in [1, {MAX_IDS}], got {self.vocab_size}")
         named = set() if self.evidence is None else self.evidence.ids
         used = {i for tag in self.tags for r in (tag.ids, *tag.rest) for i in r} | set(self.eos)
-        used |= named
+        used |= named if self.likely is None else named | self.likely.ids
         wrong = sorted(i for i in used if not 0 <= i < self.vocab_size)
         if wrong:
             raise ConstraintError(
-                f"ids {wrong[:5]} of marks, eos or evidence aren't below {self.vocab_size}, "
-                "the logits' width"
+                f"ids {wrong[:5]} of marks, eos, evidence or likely answers aren't below "
+                f"{self.vocab_size}, the logits' width"
             )
         texts = [tag.text for tag in self.tags]
         controls = [*(i for tag in self.tags if tag.control for i in tag.ids), *set(self.eos)]
@@ -206,6 +205,7 @@ class ConstraintSpec:
                 "prior": None if self.prior is None else pack_floats(self.prior),
                 "grammar": self.grammar and self.grammar.to_dict(),
                 "evidence": self.evidence and self.evidence.to_dict(),
+                "likely": self.likely and self.likely.to_dict(),
             },
             separators=(",", ":"),
         )
@@ -241,7 +241,7 @@ class ConstraintSpec:
         runs = tuple((read_number(a), read_number(b)) for a, b in require_kind(data["runs"], list))
         size = sum(b - a for a, b in runs)
         think_close, limit = data["think_close"], data["max_thinking_tokens"]
-        grammar = data["grammar"]
+        grammar, likely = data["grammar"], data["likely"]
         return cls(
             prompt_length=read_number(data["prompt_length"]),
             prompt_hash=require_kind(data["prompt_hash"], str),
@@ -267,6 +267,7 @@ class ConstraintSpec:
             grammar=None if grammar is None else GrammarSpec.from_dict(require_kind(grammar, dict)),
             answer_form=require_kind(data["answer_form"], str),
             evidence=_evidence(data["evidence"]),
+            likely=None if likely is None else LikelyTokens.from_dict(require_kind(likely, dict)),
         )
 
 
@@ -285,22 +286,7 @@ def _evidence(data: Any) -> EvidenceRules | None:
         room=read_number(plain["room"]),
         abstain=tuple(read_ids(phrase) for phrase in require_kind(plain["abstain"], list)),
         patience=read_number(plain["patience"]),
-        likely=_likely(plain["likely"]),
         **sets,
-    )
-
-
-def _likely(data: Any) -> LikelyTokens | None:
-    """Rebuilds likely answers from plain JSON values."""
-    if data is None:
-        return None
-    plain = require_kind(data, dict)
-    answers = [require_kind(answer, list) for answer in require_kind(plain["answers"], list)]
-    return LikelyTokens(
-        tuple(LikelyAnswerTokens(read_ids(ids), read_amount(share)) for ids, share in answers),
-        closers=frozenset(read_ids(plain["closers"])),
-        skipped=frozenset(read_ids(plain["skipped"])),
-        strength=read_amount(plain["strength"]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recallm_core.decoding.likely_words import LEFT
 from recallm_core.decoding.openings import Openings
 from recallm_core.decoding.owed_quotes import OwedQuotes
 from recallm_core.decoding.sections import Sections
@@ -89,8 +90,14 @@ class TextPhase:
             return self._owed.mask(cursor)
         also = self._rules.nothing if self._owed.begins_words(cursor) else frozenset()
         mask = self._rules.text_masks.mask(cursor, self._openings.may_open(cursor), also)
-        tilt = self._owed.tilt(cursor)
+        likely = self._rules.likely
+        tilt = likely.tilt(cursor.likely) if likely is not None and self.draws(cursor) else None
         return mask if tilt is None else Mask(None, mask.forbid, bias=tilt[1], tilted=tilt[0])
+
+    def draws(self, cursor: Cursor) -> bool:
+        """Whether the words here may still go like one of the likely answers."""
+        likely = self._rules.likely
+        return likely is not None and cursor.section == "answer" and cursor.likely != LEFT
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One token; it may end the output, or complete a mark."""
@@ -109,7 +116,15 @@ class TextPhase:
         if not cursor.forced:
             rest = self._begun(cursor)
             cursor = replace(cursor, forced=rest) if rest else cursor
-        return self._owed.after(cursor, token), Effect.TEXT
+        return self._owed.after(self._follow(cursor, token), token), Effect.TEXT
+
+    def _follow(self, cursor: Cursor, token: int) -> Cursor:
+        """Takes note of where among the likely answers a word leads."""
+        likely = self._rules.likely
+        if likely is None or cursor.forced or not self.draws(cursor):
+            return cursor
+        place = likely.step(cursor.likely, token)
+        return cursor if place == cursor.likely else replace(cursor, likely=place)
 
     def _act_on_mark(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect] | None:
         """Where a token leads that completes a mark which acts here; None: it doesn't."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recallm_core.decoding.constraint import ClosedSpan, Section, SpanBias
+from recallm_core.decoding.evidence_policy import MOST_EVIDENCE
 from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_bias import MOST_ODDS, answer_tilt
 from recallm_core.evidence.answer_confidence import Signals, answer_signals, read_confidence
@@ -251,10 +252,14 @@ class ReaderEvidence:
         return False
 
     def likely_answers(self) -> tuple[LikelyAnswer, ...]:
-        """Returns the likely answers in the quotes that are due; see ``protocol.AnswerFinder``."""
-        if not self._owes_quotes or not self._scorer.knows(self._question):
+        """Returns the likely answers in the sentences that probably are quoted.
+
+        Those are the ones that are due, or as many as would be. See ``protocol.AnswerFinder``.
+        """
+        if not self._scorer.knows(self._question):
             return ()
-        ranked = np.argsort(-self._scorer.shares(self._question), kind="stable")[: self.due]
+        count = self.due if self._owes_quotes else self._sentences.count_needed(MOST_EVIDENCE)
+        ranked = np.argsort(-self._scorer.shares(self._question), kind="stable")[:count]
         spans = [(p, a, b) for p, some in enumerate(self._scorer.spans) for a, b in some]
         evidence = [spans[n] for n in ranked]
         readings = self._scorer.readings(self._question)

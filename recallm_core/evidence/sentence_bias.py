@@ -166,6 +166,10 @@ class SentenceEvidence:
         """See ``protocol.Evidence``."""
         return self._due
 
+    def count_needed(self, limit: int) -> int:
+        """How many of the likeliest sentences it takes; see ``SentenceMap.count_needed``."""
+        return self._map.count_needed(self._question, limit)
+
     def bias(self, section: Section, spans: tuple[ClosedSpan, ...]) -> SpanBias:
         """Returns where the next quote is likely to start; see ``protocol.Evidence``."""
         return SpanBias(self.starts(section, spans))

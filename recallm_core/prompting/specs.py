@@ -7,13 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recallm_core.decoding.evidence_policy import (
-    EvidenceRules,
-    LikelyAnswerTokens,
-    LikelyTokens,
-    SentenceTokens,
-)
+from recallm_core.decoding.evidence_policy import EvidenceRules, SentenceTokens
 from recallm_core.decoding.grammar import GrammarEngine, OutputRules, calls_grammar, schema_grammar
+from recallm_core.decoding.likely_tokens import LikelyAnswerTokens, LikelyTokens
 from recallm_core.decoding.spec import AnswerForm, ConstraintSpec, GrammarSpec, Tag, hash_tokens
 from recallm_core.decoding.tags import control_tag, text_tag
 from recallm_core.errors import TokenizerError
@@ -152,19 +148,33 @@ class SpecMaker:
             abstain=tuple(tuple(self._cache.tokens(text).ids.tolist()) for text in spelled),
         )
 
-    def _likely(self, answers: Sequence[LikelyAnswer]) -> LikelyTokens | None:
-        """Returns likely answers as the words behind the lead-in would spell them."""
-        ending = self._recipe.lead_out
+    def _likely(self, layout: Layout, form: AnswerForm, evidence: Evidence) -> LikelyTokens | None:
+        """Returns likely answers as the words of the answer would spell them; None: none are.
+
+        The words are those behind the evidence, and what a trained model writes behind its prefix.
+        """
+        recipe, owed = self._recipe, layout.owed
+        behind_evidence = owed is not None and owed.policy == "first"
+        behind_prefix = owed is None and recipe.mode == "trained" and bool(recipe.answer_prefix)
+        in_words = layout.grammar is None and form == "words"
+        if not (recipe.answer_weight and in_words and (behind_evidence or behind_prefix)):
+            return None
+        answers = evidence.likely_answers() if isinstance(evidence, AnswerFinder) else ()
+        lead, ending = (recipe.answer_prefix, "") if behind_prefix else ("", recipe.lead_out)
+        return self._spelled(answers, lead, ending) if answers else None
+
+    def _spelled(self, answers: Sequence[LikelyAnswer], lead: str, ending: str) -> LikelyTokens:
+        """Some answers in tokens, as words that a mark ends, or a line or sentence."""
         before = "" if ending else " "
         spelled = ((self._cache.tokens(before + answer.text).ids, answer) for answer in answers)
         closing = {ending, f".{ending}", f",{ending}"} if ending else {"\n", "."}
-        likely = LikelyTokens(
+        return LikelyTokens(
             tuple(LikelyAnswerTokens(tuple(ids.tolist()), a.share) for ids, a in spelled),
             closers=self._beginning_with(closing) | frozenset(self._tokenizer.eos_ids),
             skipped=self._sentences().articles,
             strength=self._recipe.answer_weight,
+            lead=tuple(self._cache.tokens(lead).ids.tolist()),
         )
-        return likely if answers and likely.strength else None
 
     def _beginning_with(self, marks: set[str]) -> frozenset[int]:
         """The tokens by which the words of an answer would end before they begin."""
@@ -202,10 +212,9 @@ class SpecMaker:
             layout.grammar,
         )
         opened, closed = self._marks(layout.suffix)
+        form = _form(params, grammar)
         if owed is not None and evidence is not None:
             owed = replace(owed, least=evidence.due)
-            if owed.policy == "first" and grammar is None and isinstance(evidence, AnswerFinder):
-                owed = replace(owed, likely=self._likely(evidence.likely_answers()))
         return ConstraintSpec(
             prompt_length=len(ids),
             prompt_hash=hash_tokens(ids),
@@ -226,8 +235,9 @@ class SpecMaker:
             max_thinking_tokens=params.max_thinking_tokens,
             prior=None if evidence is None else evidence.start_scores.astype(np.float32),
             grammar=grammar,
-            answer_form=_form(params, grammar),
+            answer_form=form,
             evidence=owed,
+            likely=None if evidence is None else self._likely(layout, form, evidence),
             prior_weight=params.prior_weight,
         )
 

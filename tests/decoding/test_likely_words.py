@@ -11,11 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recallm_core.decoding.constraint import ConstraintRules
-from recallm_core.decoding.evidence_policy import (
-    MOST_LIKELY,
-    LikelyAnswerTokens,
-    LikelyTokens,
-)
+from recallm_core.decoding.likely_tokens import MOST_LIKELY, LikelyAnswerTokens, LikelyTokens
 from recallm_core.decoding.likely_words import DOUBT, LEFT, LikelyWords
 from recallm_core.decoding.spec import ConstraintSpec
 from recallm_core.documents.document import Document
@@ -37,11 +33,18 @@ def likely(draw: st.DrawFn) -> LikelyTokens:
         closers=frozenset(draw(st.sets(st.integers(3, 6), max_size=2))),
         skipped=frozenset(draw(st.sets(st.integers(0, 8), max_size=2))),
         strength=draw(st.sampled_from([0.5, 2.0])),
+        lead=tuple(draw(st.lists(st.integers(0, 2), max_size=3))),
     )
 
 
 def naive(tokens: LikelyTokens, written: tuple[int, ...]) -> dict[int, float]:
     """How much each token is raised, by going through all answers."""
+    size = len(tokens.lead)
+    ends = (n for n in range(size, len(written) + 1) if written[n - size : n] == tokens.lead)
+    behind = next(ends, None) if size else 0
+    if behind is None:
+        return {}
+    written = written[behind:]
     firsts = {answer.ids[0] for answer in tokens.answers}
     while written and written[0] in tokens.skipped and written[0] not in firsts:
         written = written[1:]
@@ -58,7 +61,7 @@ def naive(tokens: LikelyTokens, written: tuple[int, ...]) -> dict[int, float]:
     return {t: tokens.strength * np.log1p(share / DOUBT) for t, share in shares.items()}
 
 
-@given(likely(), st.lists(st.integers(0, 8), max_size=6))
+@given(likely(), st.lists(st.integers(0, 8), max_size=8))
 def test_the_tree_raises_what_the_list_of_answers_does(
     tokens: LikelyTokens, written: list[int]
 ) -> None:
@@ -84,7 +87,7 @@ def prepared(answers: tuple[str, ...], recipe: Recipe | None = None) -> Prompt:
         skipped=frozenset(b"a"),
         strength=2.0,
     )
-    spec = replace(prompt.spec, evidence=replace(prompt.spec.evidence, likely=tokens))
+    spec = replace(prompt.spec, likely=tokens)
     rules = ConstraintRules.from_spec(spec, prompt.token_ids)
     return replace(prompt, spec=spec, rules=rules)
 
@@ -92,8 +95,7 @@ def prepared(answers: tuple[str, ...], recipe: Recipe | None = None) -> Prompt:
 @given(st.integers(0, 2**32))
 def test_likely_answers_make_nothing_legal_or_illegal(seed: int) -> None:
     prompt = prepared(("in 1889", "1889"))
-    assert prompt.spec.evidence is not None
-    plain_spec = replace(prompt.spec, evidence=replace(prompt.spec.evidence, likely=None))
+    plain_spec = replace(prompt.spec, likely=None)
     tilted = prompt.rules.start()
     plain = ConstraintRules.from_spec(plain_spec, prompt.token_ids).start()
     replayed = ConstraintRules.from_spec(
@@ -139,6 +141,38 @@ def test_only_the_words_behind_the_evidence_are_drawn() -> None:
     assert constraint.mask().tilted is None
 
 
+def test_an_answer_that_is_led_to_is_drawn_behind_what_leads_to_it() -> None:
+    prompt = prepared(("1889",))
+    assert prompt.spec.likely is not None
+    led = replace(prompt.spec.likely, lead=tuple(b"So: "), closers=frozenset(prompt.spec.eos))
+    spec = replace(prompt.spec, evidence=None, likely=led)
+    constraint = ConstraintRules.from_spec(spec, prompt.token_ids).start()
+    for token in b"It says so. So So: ":
+        assert constraint.mask().tilted is None
+        constraint.consume(token)
+    for token in b"a1889":
+        assert constraint.mask().tilted.tolist() in ([token], [ord("1")])  # type: ignore[union-attr]
+        constraint.consume(token)
+    assert constraint.mask().tilted.tolist() == list(prompt.spec.eos)  # type: ignore[union-attr]
+    constraint.consume(ord("x"))
+    for token in b" So: ":
+        assert constraint.mask().tilted is None  # an answer begins once
+        constraint.consume(token)
+    assert constraint.mask().tilted is None
+
+
+def test_several_articles_are_several_words() -> None:
+    constraint = prepared(("1889",)).rules.start()
+    while constraint.section == "evidence":
+        only = constraint.mask().only
+        constraint.consume(ord(".") if only is None else int(only[-1]))
+    for token in b"aaa":
+        constraint.consume(token)
+    assert ord("1") in constraint.mask().tilted  # type: ignore[operator]
+    constraint.consume(ord("1"))
+    assert constraint.mask().tilted.tolist() == [ord("8")]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -158,9 +192,8 @@ def test_what_makes_no_sense_is_refused(wrong: object) -> None:
 
 def test_ids_beyond_the_vocabulary_are_refused() -> None:
     prompt = prepared(("1889",))
-    rules = prompt.spec.evidence
-    assert rules is not None
-    assert rules.likely is not None
-    beyond = replace(rules.likely, skipped=frozenset({prompt.spec.vocab_size}))
-    with pytest.raises(ConstraintError, match="logits' width"):
-        replace(prompt.spec, evidence=replace(rules, likely=beyond))
+    assert prompt.spec.likely is not None
+    for name in ("skipped", "lead"):
+        beyond = replace(prompt.spec.likely, **{name: (prompt.spec.vocab_size,)})
+        with pytest.raises(ConstraintError, match="logits' width"):
+            replace(prompt.spec, likely=beyond)

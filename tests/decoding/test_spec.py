@@ -128,6 +128,7 @@ LEGAL_JUNK = {
     ("evidence", "None"),
     ("forbidden", "[]"),
     ("grammar", "None"),
+    ("likely", "None"),
     ("max_thinking_tokens", "None"),
     ("prior", "None"),
     ("prior_weight", "-1"),
@@ -166,7 +167,7 @@ def test_junk_in_a_mark_raises(mark: str, name: str) -> None:
 def test_a_missing_field_raises(name: str) -> None:
     data = good()
     del data[name]
-    with pytest.raises(ConstraintError, match="not a constraint spec of version 3"):
+    with pytest.raises(ConstraintError, match="not a constraint spec of version 4"):
         ConstraintSpec.from_json(json.dumps(data))
 
 
@@ -196,8 +197,8 @@ def test_other_types_versions_and_sizes_raise() -> None:
             ConstraintSpec.from_json(text)  # type: ignore[arg-type]
     with pytest.raises(ConstraintError, match="JSON string of at most"):
         ConstraintSpec.from_json(" " * (MAX_JSON + 1))
-    with pytest.raises(ConstraintError, match="version 4, this library reads 3"):
-        ConstraintSpec.from_json(json.dumps(good() | {"version": 4}))
+    with pytest.raises(ConstraintError, match="version 5, this library reads 4"):
+        ConstraintSpec.from_json(json.dumps(good() | {"version": 5}))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recallm_core import Document, RecaLLM
+from recallm_core.decoding.likely_tokens import LikelyTokens
 from recallm_core.documents.document import Passage
 from recallm_core.evidence.answer_edges import clean_edges
 from recallm_core.evidence.likely_answers import MOST_ANSWERS, likely_answers
 from recallm_core.evidence.protocol import AnswerFinder
 from recallm_core.evidence.reader import Reading, default_reader
-from recallm_core.prompting.recipe import prompted_recipe
+from recallm_core.prompting.recipe import Recipe, prompted_recipe, trained_recipe
 from recallm_core.testing import ByteTokenizer, ScriptedBackend
 
 ASKED = "When was the pier built?"
@@ -118,7 +119,7 @@ def words_by_tilt(**settings: Any) -> str:
     return bytes(token for token in said if token not in ends).decode()
 
 
-def test_the_reader_finds_them_where_quotes_are_owed() -> None:
+def test_the_reader_finds_them_whether_quotes_are_owed_or_not() -> None:
     backend = ScriptedBackend(tokenizer=ByteTokenizer())
     llm = RecaLLM(backend.tokenizer, backend, prompted_recipe())
     asked = [{"role": "user", "content": ASKED}]
@@ -129,11 +130,31 @@ def test_the_reader_finds_them_where_quotes_are_owed() -> None:
     finder = prompts["first"].evidence
     assert isinstance(finder, AnswerFinder)
     assert finder.likely_answers()[0].text == "1889"
-    assert prompts["first"].spec.evidence is not None
-    assert prompts["first"].spec.evidence.likely is None  # unless the recipe wants it
+    assert prompts["first"].spec.likely is None  # unless the recipe wants it
     free = prompts["free"].evidence
     assert isinstance(free, AnswerFinder)
-    assert free.likely_answers() == ()
+    assert free.likely_answers()[0].text == "1889"
+
+
+def test_the_words_of_a_trained_model_are_drawn_behind_its_prefix() -> None:
+    trained = trained_recipe(prior="reader", answer_weight=4.0)
+    backend = ScriptedBackend(tokenizer=ByteTokenizer())
+    asked = [{"role": "user", "content": ASKED}]
+
+    def likely(recipe: Recipe, **settings: Any) -> LikelyTokens | None:
+        llm = RecaLLM(backend.tokenizer, backend, recipe)
+        return llm.prepare(asked, [Document(TEXT, "d")], **settings)[0].spec.likely
+
+    drawn = likely(trained)
+    assert drawn is not None
+    assert bytes(drawn.lead) == b"Answer:"
+    assert bytes(drawn.answers[0].ids) == b" 1889"
+    assert not drawn.closers & set(b'"')
+    assert likely(replace(trained, answer_prefix="")) is None
+    assert likely(replace(trained, answer_weight=0.0)) is None
+    assert likely(trained, answer_form="quote") is None
+    assert likely(trained, evidence="required") is None
+    assert likely(trained, prior="none") is None
 
 
 def test_words_are_drawn_to_them_as_the_recipe_says() -> None:
