@@ -81,9 +81,10 @@ class Recipe:
         lead_out: The mark that ends the words of an answer where ``lead_in`` ends with one that
             opens them (a quotation mark): a small model then stops where they do. Words that are
             set in such marks inside an answer don't end it. Empty: the model ends it by itself.
-        answer_weight: How strongly the words behind the evidence are drawn to those pieces of it
-            that ``prior`` takes for the answer, where it does (``reader``); they stay the model's
-            own, and no word becomes illegal. 0: not at all.
+        answer_weight: How strongly the words behind the evidence (of a trained model: behind
+            ``answer_prefix``) are drawn to those pieces of it that ``prior`` takes for the answer,
+            where it does (``reader``); they stay the model's own, and no word becomes illegal. 0:
+            not at all.
         call_open, call_close: The marks around a tool call.
         abstain: What the model says when the documents hold no answer; the first is suggested to
             it, all are recognised.

@@ -5,44 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recallm_core.train.adapter_page import adapter_page, shares
 from recallm_core.train.grpo.config import GrpoConfig
 
-_CARD = """\
----
-base_model: {base}
-library_name: peft
-tags: [recallm, lora]
----
-
-# {name}
-
-An adapter of rank {rank} for {base}{rows}. It opens and closes quotes by itself.
-
-```python
-from recallm_core import RecaLLM
-
-llm = RecaLLM.load("{name}", base="{base}")
-answer = llm.answer("When does the ferry leave?", ["The ferry leaves at nine."])
-```
-
-## Training
-
+_ABOUT = """\
+An adapter of rank {rank} for {base}{rows}. It opens and closes quotes by itself."""
+_TRAINING = """\
 {began}`recallm train grpo`: {steps:,} steps of {prompts:,} problems, {rollouts:,} attempts at
 each, seed {seed}, rate {lr:g}. Families: {families}.
 
 | steps | mean reward | mean reward of what was quoted |
 | --- | --- | --- |
-{curve}
-
-## Evaluation
-
-None is recorded here. Before you share it, compare it with what the run began with:
-
-```
-recallm eval cited --model {name} --policy free,free/reader --out runs/rewarded
-recallm eval cited --model {start} --policy free,free/reader --out runs/before
-```
-"""
+{curve}"""
 _PARTS = 5  # of a run, in the table
 
 
@@ -58,22 +32,29 @@ def card(
         rank: Of the adapter; more than the run's where it holds an earlier one.
         curve: Points of the run's curve.
     """
-    shares = sorted(config.families.items(), key=lambda item: -item[1])
     goes_on = rank > config.adapter_rank
-    return _CARD.format(
-        base=base,
-        name=name,
-        rank=rank,
-        rows=", and the rows of four tokens" if goes_on else "",
+    rows = ", and the rows of four tokens" if goes_on else ""
+    training = _TRAINING.format(
         began="On from an earlier adapter, which is part of it, by " if goes_on else "",
-        start=config.model,
         steps=config.steps,
         prompts=config.prompts,
         rollouts=config.rollouts,
         seed=config.seed,
         lr=config.lr,
-        families=", ".join(f"{family} {share:.0%}" for family, share in shares if share),
+        families=shares(config.families),
         curve="\n".join(_rows(curve)) or "| - | not watched | - |",
+    )
+    ways = "--policy free,free/reader"
+    return adapter_page(
+        base,
+        name,
+        about=_ABOUT.format(rank=rank, base=base, rows=rows),
+        training=training,
+        other="what the run began with",
+        commands=(
+            f"recallm eval cited --model {name} {ways} --out runs/rewarded",
+            f"recallm eval cited --model {config.model} {ways} --out runs/before",
+        ),
     )
 
 

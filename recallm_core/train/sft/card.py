@@ -5,45 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recallm_core.train.adapter_page import adapter_page, shares
 from recallm_core.train.sft.config import SftConfig
 
-_CARD = """\
----
-base_model: {base}
-library_name: peft
-tags: [recallm, lora]
----
-
-# {name}
-
+_ABOUT = """\
 An adapter of rank {rank} for {base}, and the rows of four tokens with which it opens and closes
-quotes by itself.
-
-```python
-from recallm_core import RecaLLM
-
-llm = RecaLLM.load("{name}", base="{base}")
-answer = llm.answer("When does the ferry leave?", ["The ferry leaves at nine."])
-```
-
-## Training
-
+quotes by itself."""
+_TRAINING = """\
 `recallm train sft` over {examples:,} rows of at most {tokens:,} tokens, seed {seed}, rate {lr:g},
 {batch} rows a step. Tasks: {tasks}.
 
 | step | validation loss |
 | --- | --- |
-{curve}
-
-## Evaluation
-
-None is recorded here. Before you share it, compare it with the same base, prompted:
-
-```
-recallm eval cited --model {name} --policy free,free/reader --out runs/trained
-recallm eval cited --model {base} --out runs/prompted
-```
-"""
+{curve}"""
 
 
 def card(config: SftConfig, base: str, name: str, curve: Sequence[Mapping[str, Any]]) -> str:
@@ -55,18 +29,25 @@ def card(config: SftConfig, base: str, name: str, curve: Sequence[Mapping[str, A
         name: What it is called.
         curve: Points of the run's curve.
     """
-    shares = sorted(config.tasks.items(), key=lambda item: -item[1])
     seen = {p["step"]: p["eval_loss"] for p in curve if "eval_loss" in p}
     rows = [f"| {step:,} | {loss:.3f} |" for step, loss in seen.items()]
-    return _CARD.format(
-        base=base,
-        name=name,
-        rank=config.adapter_rank,
+    training = _TRAINING.format(
         examples=config.examples,
         tokens=config.max_tokens,
         seed=config.seed,
         lr=config.all_weights.lr,
         batch=config.global_batch,
-        tasks=", ".join(f"{task} {share:.0%}" for task, share in shares if share),
+        tasks=shares(config.tasks),
         curve="\n".join(rows) or "| - | not watched |",
+    )
+    return adapter_page(
+        base,
+        name,
+        about=_ABOUT.format(rank=config.adapter_rank, base=base),
+        training=training,
+        other="the same base, prompted",
+        commands=(
+            f"recallm eval cited --model {name} --policy free,free/reader --out runs/trained",
+            f"recallm eval cited --model {base} --out runs/prompted",
+        ),
     )
