@@ -19,6 +19,7 @@ from recallm_core.evaluation.ruler.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
+SMOL = ROOT / "recallm_core" / "models" / "recallm-smol"
 FROM_ROWS = ("cited.md", "long_contexts.md", "mini.md", "packing.md", "trained.md")
 IN_MARKS = {
     "Qwen": (
@@ -152,6 +153,20 @@ def test_what_is_said_of_words_that_are_drawn() -> None:
     assert f"none of {answers} answers" in page
 
 
+def test_what_is_said_of_the_same_models_through_transformers() -> None:
+    page = " ".join((RESULTS / "cited.md").read_text("utf-8").split())
+    both = ("nq", "squad2")
+    ours = [*by_question("cited.qwen2.5-coder-0.5b-instruct-drawn", "first", both).values()]
+    without = [*by_question(WITHOUT["Qwen"], "without us", both).values()]
+    held = [max(row["scores"]["hit"], row["scores"]["right"]) for row in ours]
+    right, plain = mean(ours, "right"), mean(without, "right")
+    assert right is not None
+    assert plain is not None
+    told = f"hold what was asked for in {sum(held) / len(held):.3f} of {len(held)}, the words alone in"
+    assert f"{told} {right.mean:.2f}; without us the words in {plain.mean:.2f}" in page
+    assert sum(values(ours, "wrong_slices")) == sum(values(ours, "repeats")) == 0
+
+
 def test_what_the_readme_says_of_short_answers() -> None:
     both = ("nq", "squad2")
     ours, plain = (
@@ -192,7 +207,7 @@ def test_what_the_readme_says_of_a_trained_model() -> None:
     trained, prompted = (
         mean([r for r in stored(name) if (r["suite"], r["condition"]) == ("nq", way)], "f1")
         for name, way in (
-            ("cited.smollm2-135m-trained", "free/reader"),
+            ("cited.recallm-smol", "free/reader"),
             (DRAWN["SmolLM2"], "first"),
         )
     )
@@ -200,6 +215,33 @@ def test_what_the_readme_says_of_a_trained_model() -> None:
     assert prompted is not None
     told = f"its words alone have an F1 of {trained.mean:.2f} on Natural Questions"
     assert f"{told} (prompted and drawn: {prompted.mean:.2f})" in " ".join(readme().split())
+
+
+def test_what_is_said_of_values_behind_thought() -> None:
+    direct, behind, other, filler = "direct", "own trace", "another's trace", "filler"
+
+    def shown(name: str, way: str, task: str) -> str:
+        rows = [r for r in stored(f"thought.{name}") if (r["condition"], r["task"]) == (way, task)]
+        share = mean(rows, "score")
+        assert share is not None
+        assert len(rows) == 20
+        return f"{100 * share.mean:.0f}"
+
+    new, old = ("recallm-smol", "recall, free"), ("smollm2-135m-trained", "recall, free")
+    told = f"the values of {shown(*new, behind)} of 100 keys, against {shown(*new, direct)} without"
+    told += f" any working (trained without such rows: {shown(*old, behind)} and"
+    assert f"{told} {shown(*old, direct)})" in " ".join(readme().split())
+    prompted, alone = "smollm2-135m-prompted", "recall without reader"
+    ways = ((prompted, "recall"), (prompted, alone), new, (new[0], alone), old)
+    card = (SMOL / "README.md").read_text("utf-8")
+    for label, task in (
+        ("nothing", direct),
+        ("the working that leads to the key", behind),
+        ("the working of another problem", other),
+        ("other text of that length", filler),
+    ):
+        shares = " | ".join(shown(*way, task) for way in ways)
+        assert f"| {label} | {shares} |" in card
 
 
 def test_the_readmes_line_of_ruler() -> None:
