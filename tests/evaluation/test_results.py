@@ -162,7 +162,9 @@ def test_what_is_said_of_the_same_models_through_transformers() -> None:
     right, plain = mean(ours, "right"), mean(without, "right")
     assert right is not None
     assert plain is not None
-    told = f"hold what was asked for in {sum(held) / len(held):.3f} of {len(held)}, the words alone in"
+    told = (
+        f"hold what was asked for in {sum(held) / len(held):.3f} of {len(held)}, the words alone in"
+    )
     assert f"{told} {right.mean:.2f}; without us the words in {plain.mean:.2f}" in page
     assert sum(values(ours, "wrong_slices")) == sum(values(ours, "repeats")) == 0
 

@@ -22,7 +22,7 @@ from recallm_core.backends.vllm.wire import ARGUMENT
 from recallm_core.decoding.constraint import ConstraintRules, Mask, build_index
 from recallm_core.decoding.grammar import GrammarEngine, GrammarMatcher
 from recallm_core.decoding.recall_index import RecallIndex
-from recallm_core.decoding.spec import ConstraintSpec
+from recallm_core.decoding.spec import SPEC_VERSION, ConstraintSpec
 from recallm_core.errors import TokenizerError
 from recallm_core.serving.request import ServedRow, SharedRules, read_spec
 from recallm_core.testing import random_walk
@@ -172,7 +172,8 @@ def test_arguments_are_checked_before_a_request_is_queued(kit: Any) -> None:
     found = read_spec({ARGUMENT: good})
     assert found is not None
     assert found.to_json() == good
-    for bad in ("{}", "", 7, ["x"], good[:-2], good.replace('"version":3', '"version":0')):
+    older = good.replace(f'"version":{SPEC_VERSION}', '"version":0')
+    for bad in ("{}", "", 7, ["x"], good[:-2], older):
         with pytest.raises(ValueError, match="recallm"):
             read_spec({ARGUMENT: bad})
 

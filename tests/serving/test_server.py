@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from recallm_core import Document, Finished, GenerationParams, RecallDelta, RecaLLM
 from recallm_core.backends import Backend, GenerationRequest, Sampling, TokenStream
 from recallm_core.backends.vllm.connection import Connection
-from recallm_core.decoding.spec import ConstraintSpec, hash_tokens
+from recallm_core.decoding.spec import SPEC_VERSION, ConstraintSpec, hash_tokens
 from recallm_core.errors import (
     ConstraintError,
     ContextOverflowError,
@@ -605,7 +605,7 @@ Edit = Callable[[dict[str, Any]], Any]
 HOSTILE: list[tuple[Edit, str]] = [
     (lambda d: [], "can't be used"),
     (lambda d: d | {"version": 99}, "version 99"),
-    (lambda d: d | {"spec_version": 4}, "constraint specs have version 4"),
+    (lambda d: d | {"spec_version": SPEC_VERSION + 1}, "constraint specs have version"),
     (lambda d: d | {"vocab_size": 10**12}, "vocab_size is no number"),
     (lambda d: d | {"vocab_size": 6000}, "fingerprint"),
     (lambda d: d | {"model_type": "../../x"}, "model_type"),
