@@ -3,10 +3,15 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from recallm_core.text.layout import _paragraphs, _paragraphs_by_any_break, read_layout
+from recallm_core.text.layout import (
+    _LEAST_WIDTH,
+    _paragraphs,
+    _paragraphs_by_any_break,
+    read_layout,
+)
 from recallm_core.text.lexical import sentences, terms, units
 
 WORDS = st.sampled_from(
@@ -45,7 +50,14 @@ def test_wrapping_changes_no_sentence_and_no_word(
     text: str, width: int, prefix: str, newline: str
 ) -> None:
     lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    # no line shows how wide the column was, where each is as narrow as a list's
+    assume(len(lines) == 1 or max(map(len, lines)) >= _LEAST_WIDTH)
     assert read(newline.join(prefix + line for line in lines)) == read(text)
+
+
+def test_lines_that_are_narrower_than_any_column_are_read_apart() -> None:
+    assert shown("Wind euros a a on\nharbour.") == ["Wind euros a a on", "harbour."]
+    assert len(shown("Wind euros blow on\nharbour.")) == 1
 
 
 LIKE_ITEMS = st.lists(
