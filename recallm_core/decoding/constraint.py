@@ -87,8 +87,7 @@ class ConstraintRules:
         blank = frozenset() if spec.evidence is None else spec.evidence.blank
         self.nothing = self.ends | blank  # what would leave an answer without words
         self.acting = _acting(spec)
-        likely = spec.likely
-        self.likely = None if likely is None else LikelyWords(likely, spec.prior_weight)
+        self.likely = None if spec.likely is None else LikelyWords(spec.likely, spec.prior_weight)
 
     @classmethod
     def from_spec(
@@ -166,7 +165,7 @@ class _Phases:
     def words_until(self, cursor: Cursor) -> int:
         """The length of output up to which no word moves a cursor that one hasn't moved."""
         words = cursor.watch == NOT_BEGUN and not cursor.forced and self.of(cursor) is self._text
-        return self.thinking.until(cursor) if words and not self._text.draws(cursor) else 0
+        return self.thinking.until(cursor) if words and not self._text.likely_words(cursor) else 0
 
 
 class Constraint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recallm_core.decoding.likely_words import LEFT
+from recallm_core.decoding.likely_words import LEFT, LikelyWords
 from recallm_core.decoding.openings import Openings
 from recallm_core.decoding.owed_quotes import OwedQuotes
 from recallm_core.decoding.sections import Sections
@@ -90,14 +90,14 @@ class TextPhase:
             return self._owed.mask(cursor)
         also = self._rules.nothing if self._owed.begins_words(cursor) else frozenset()
         mask = self._rules.text_masks.mask(cursor, self._openings.may_open(cursor), also)
-        likely = self._rules.likely
-        tilt = likely.tilt(cursor.likely) if likely is not None and self.draws(cursor) else None
+        likely = self.likely_words(cursor)
+        tilt = None if likely is None else likely.tilt(cursor.likely)
         return mask if tilt is None else Mask(None, mask.forbid, bias=tilt[1], tilted=tilt[0])
 
-    def draws(self, cursor: Cursor) -> bool:
-        """Whether the words here may still go like one of the likely answers."""
-        likely = self._rules.likely
-        return likely is not None and cursor.section == "answer" and cursor.likely != LEFT
+    def likely_words(self, cursor: Cursor) -> LikelyWords | None:
+        """What the words here may still go like; None: they go their own way."""
+        follows = cursor.section == "answer" and cursor.likely != LEFT
+        return self._rules.likely if follows else None
 
     def step(self, cursor: Cursor, token: int, length: int) -> tuple[Cursor, Effect]:
         """One token; it may end the output, or complete a mark."""
@@ -120,8 +120,8 @@ class TextPhase:
 
     def _follow(self, cursor: Cursor, token: int) -> Cursor:
         """Takes note of where among the likely answers a word leads."""
-        likely = self._rules.likely
-        if likely is None or cursor.forced or not self.draws(cursor):
+        likely = None if cursor.forced else self.likely_words(cursor)
+        if likely is None:
             return cursor
         place = likely.step(cursor.likely, token)
         return cursor if place == cursor.likely else replace(cursor, likely=place)
