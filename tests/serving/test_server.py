@@ -605,7 +605,10 @@ Edit = Callable[[dict[str, Any]], Any]
 HOSTILE: list[tuple[Edit, str]] = [
     (lambda d: [], "can't be used"),
     (lambda d: d | {"version": 99}, "version 99"),
-    (lambda d: d | {"spec_version": SPEC_VERSION + 1}, "constraint specs have version"),
+    (
+        lambda d: d | {"spec_version": SPEC_VERSION + 1},
+        f"constraint specs have version {SPEC_VERSION + 1}",
+    ),
     (lambda d: d | {"vocab_size": 10**12}, "vocab_size is no number"),
     (lambda d: d | {"vocab_size": 6000}, "fingerprint"),
     (lambda d: d | {"model_type": "../../x"}, "model_type"),
