@@ -222,7 +222,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
         model = BertForTokenClassification(
             BertConfig(**config, num_labels=3, attn_implementation="sdpa")
         )
-    dtype = torch.bfloat16 if _computes_in_16_bits() else torch.float32
+    dtype = torch.bfloat16 if computes_in_16_bits() else torch.float32
     state = {k: v.to(dtype) for k, v in read_weights(weights, model.state_dict()).items()}
     model.load_state_dict(state, strict=True, assign=True)
     embeddings = model.bert.embeddings
@@ -233,7 +233,7 @@ def _model(config: dict[str, Any], weights: Path) -> Any:
     return model.eval()
 
 
-def _computes_in_16_bits() -> bool:
+def computes_in_16_bits() -> bool:
     """Whether this processor multiplies bfloat16 itself; elsewhere that would be slower."""
     import torch
 

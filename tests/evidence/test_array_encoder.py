@@ -25,7 +25,7 @@ def test_without_torch_a_reader_reads_the_same(
     plain: EvidenceReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "torch_is_loaded", lambda: True)
-    monkeypatch.setattr(readers, "_computes_in_16_bits", lambda: False)
+    monkeypatch.setattr(readers, "computes_in_16_bits", lambda: False)
     reader = EvidenceReader()
     texts, question = [TEXT, TEXT * 3], "What does a ticket cost?"
     windows = reader.windows(texts)

@@ -170,7 +170,7 @@ def test_processors_without_bfloat16_read_in_32_bits(
     found = []
     for native in (True, False):
         monkeypatch.setattr(
-            "recallm_core.evidence.reader._computes_in_16_bits", lambda native=native: native
+            "recallm_core.evidence.reader.computes_in_16_bits", lambda native=native: native
         )
         reader = EvidenceReader(folder)
         assert reader._model.dtype == (torch.bfloat16 if native else torch.float32)

@@ -13,7 +13,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from recallm_core.evidence.reader import SIZE_LIMITS, read_config, read_weights, reader_file
+from recallm_core.evidence.reader import (
+    SIZE_LIMITS,
+    computes_in_16_bits,
+    read_config,
+    read_weights,
+    reader_file,
+)
 from recallm_core.inputs.model_files import whole_tokenizer
 from recallm_core.train.static_embedder import verify_teacher
 
@@ -46,7 +52,10 @@ class Base:
         return read_config(reader_file(self.folder, "config.json"))
 
     def model(self) -> Any:
-        """Returns the encoder with three outputs a token, in 16 bits; its word table is frozen.
+        """Returns the encoder with three outputs a token; its word table is frozen.
+
+        In 16 bits where they are computed with; a processor that has to spell them out takes some
+        ten times as long, so there it is in 32.
 
         Raises:
             CheckpointError: The folder isn't as it should be.
@@ -64,7 +73,8 @@ class Base:
                 str(self.folder), num_labels=3, use_safetensors=True, attn_implementation="sdpa"
             )
         model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-        return model.to(torch.bfloat16)
+        is_fast = torch.cuda.is_available() or computes_in_16_bits()
+        return model.to(torch.bfloat16 if is_fast else torch.float32)
 
 
 def write_folder(
