@@ -16,6 +16,7 @@ from recallm_core.inputs.extras import install
 if TYPE_CHECKING:
     from recallm_core.train.mini.loop import MiniConfig
     from recallm_core.train.reader.base import Base
+    from recallm_core.train.tasks.datasets import Fact
 
 INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
 _CONFIGS = Path(__file__).parents[1] / "train" / "configs"
@@ -79,6 +80,14 @@ def _add_reader(kinds: Any) -> None:
     reader.add_argument("--out", type=Path, required=True, help="run folder; a run there goes on")
     reader.add_argument("--export", type=Path, help="folder to write (default: OUT/reader)")
     reader.add_argument("--export-only", action="store_true", help="export the saved run as it is")
+    reader.add_argument(
+        "--questions",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="questions to learn from beside the data folder's: SQuAD's JSON, QED, QAMR, NQ-Swap",
+    )
     _add_base(reader)
 
 
@@ -107,6 +116,7 @@ def _base(arguments: argparse.Namespace) -> Base | None:
 
 def _reader(arguments: argparse.Namespace) -> int:
     from recallm_core.train.mini.train import read_run_config
+    from recallm_core.train.tasks.question_files import read_questions
 
     base = _base(arguments)
     if base is None:
@@ -116,15 +126,23 @@ def _reader(arguments: argparse.Namespace) -> int:
         )
     config = read_run_config(_config_path(arguments.config))
     export = arguments.export or arguments.out / "reader"
-    return _train_reader(arguments, config, base, arguments.out, export)
+    if arguments.questions and not config.data:
+        raise RecallmError("--questions go with the data folder's; this config has data = false")
+    more = [fact for path in arguments.questions for fact in read_questions(path)]
+    return _train_reader(arguments, config, base, arguments.out, export, more)
 
 
 def _train_reader(
-    arguments: argparse.Namespace, config: MiniConfig, base: Base, run: Path, export: Path
+    arguments: argparse.Namespace,
+    config: MiniConfig,
+    base: Base,
+    run: Path,
+    export: Path,
+    more: Sequence[Fact] = (),
 ) -> int:
     from recallm_core.train.mini.train import train_reader
 
-    train_reader(config, base, run, export, export_only=arguments.export_only)
+    train_reader(config, base, run, export, more=more, export_only=arguments.export_only)
     sys.stdout.write(f"evidence reader in {export}\n")
     return 0
 

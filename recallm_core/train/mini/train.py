@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from recallm_core.train.mini.tokenizer import train_tokenizer
 from recallm_core.train.reader.base import Base
 from recallm_core.train.reader.train import Round, Run
 from recallm_core.train.reader.train import export as export_reader
-from recallm_core.train.tasks.datasets import Pool, data_folder, read_pool
+from recallm_core.train.tasks.datasets import Fact, Pool, data_folder, read_pool
 from recallm_core.train.tasks.tasks import Mixture
 from recallm_core.train.tasks.templates import make_page
 
@@ -91,9 +91,23 @@ def saved_run(config: MiniConfig, folder: Path, *, workers: int = 1) -> Trainer:
 
 
 def train_reader(
-    config: MiniConfig, base: Base, folder: Path, out: Path, *, export_only: bool = False
+    config: MiniConfig,
+    base: Base,
+    folder: Path,
+    out: Path,
+    *,
+    more: Sequence[Fact] = (),
+    export_only: bool = False,
 ) -> None:
     """Trains the evidence reader, or goes on training, in ``folder``; writes it to ``out``.
+
+    Args:
+        config: Its rounds, and whether the data folder is read.
+        base: The encoder that it starts from.
+        folder: The run's.
+        out: Folder for the reader.
+        more: Facts to learn from beside the data folder's (``question_files.read_questions``).
+        export_only: Writes the saved run as it is.
 
     Raises:
         RecallmError: The config has no ``[[reader]]``, or there is nothing to export.
@@ -102,5 +116,5 @@ def train_reader(
         raise RecallmError("the training config has no [[reader]] with steps, lr and seed")
     torch.set_num_threads(config.threads)
     if not export_only:
-        Run(base, folder, config.reader, data=config.data).train()
+        Run(base, folder, config.reader, data=config.data, more=more).train()
     export_reader(base, folder, out)

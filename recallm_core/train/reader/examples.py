@@ -30,20 +30,20 @@ TASKS = {
     "sides": 0.03,
     "wholes": 0.02,
 }
-REAL = 0.67  # share of real questions; the rest comes from TASKS
-SEARCHED = 0.25  # share of these that are drawn from those typed as into a search box alone
+REAL = 0.72  # share of real questions; the rest comes from TASKS
+SEARCHED = 0.35  # share of these that are drawn from those typed as into a search box alone
 MISSING = 0.2  # share of real questions that their passage doesn't answer
 RENAMED = 0.3  # share of these that were answerable until a name in them was changed
 REWORDED = 0.3  # share of all questions, but for look-ups, that are asked in other words
 SHORTENED = 0.15  # share of real questions that lack small words
 SWAPPED = 0.2  # share of the others whose answer another one of its shape took the place of
 TOLD = 0.12  # share of single facts that are asked again after their evidence was recalled
-AMID = 0.3  # share of real passages that are read as a part of a longer page
-ELSEWHERE = 0.3  # how often another window of a long passage is read, too
+AMID = 0.2  # share of real passages that are read as a part of a longer page
+ELSEWHERE = 0.2  # how often another window of a long passage is read, too
 NEAR = (
+    0.5,
     0.4,
-    0.45,
-    0.15,
+    0.1,
 )  # how often none, one and two other passages are read, too
 SIZE_WEIGHTS = {"short": 0.35, "paragraph": 0.45, "several": 0.2}
 BATCH_TOKENS = 3072
@@ -88,7 +88,7 @@ class RowSource:
         self._mixture = Mixture(pool, TASKS)
         self._near = None if pool is None else NearPassages(pool)
         facts = () if pool is None else pool.facts
-        self._searched = [f for f in facts if not f.question.endswith("?")] or facts
+        self._searched = [fact for fact in facts if fact.is_searched] or facts
         self._names = names_in(f.text for f in facts)
         self._thesaurus = Thesaurus(() if pool is None else (text for _, text in pool.passages))
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,23 @@ _TAGS = re.compile(r"</?[A-Z][a-z]{0,5}>|``|''")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question about one passage; ``start`` is where the answer is, -1 where it isn't there."""
+    """A question about one passage.
+
+    Attributes:
+        title: The passage's, or nothing.
+        text: The passage.
+        question: What is asked.
+        answer: A piece of the text; nothing where there is none.
+        start: Where it begins; -1 where there is none.
+        is_searched: Whether people typed the question into a search box.
+    """
 
     title: str
     text: str
     question: str
     answer: str
     start: int
+    is_searched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +148,13 @@ def is_held_out(text: str) -> bool:
     return sum(text[:200].encode()) % 12 == 0
 
 
-def read_pool(folder: Path, *, held_out: int = 300) -> Pool:
+def read_pool(folder: Path, *, held_out: int = 300, more: Iterable[Fact] = ()) -> Pool:
     """Reads all training files, without what leaks; every 12th paragraph's facts are held out.
+
+    Args:
+        folder: The data folder.
+        held_out: How many of the facts held out are kept, at most.
+        more: Facts from elsewhere (``question_files.read_questions``), treated as the others.
 
     Raises:
         RecallmError: A file isn't there.
@@ -149,7 +165,7 @@ def read_pool(folder: Path, *, held_out: int = 300) -> Pool:
     kept_away: list[Fact] = []
     dropped = 0
     verdicts: dict[str, bool] = {}
-    for fact in _facts(folder):
+    for fact in chain(_facts(folder), more):
         if fact.text not in verdicts:
             verdicts[fact.text] = check.leaks("", [fact.text])
         if verdicts[fact.text] or check.leaks(fact.question, ()):
@@ -188,15 +204,17 @@ def _facts(folder: Path) -> Iterator[Fact]:
                 answer = min(qa["answers"], key=lambda a: len(a["text"]))
                 yield Fact(title, row["context"], qa["question"], answer["text"], answer["start"])
     for row in read_rows(folder, "nq_oracle_train"):
-        yield from _locate(row["gold"]["title"], row["gold"]["text"], row["question"], row)
+        gold = row["gold"]
+        yield from locate(
+            gold["title"], gold["text"], row["question"], row["answers"], is_searched=True
+        )
     for row in read_rows(folder, "nq_swap"):
-        text = _clean(row["context"])
-        swapped = {"answers": [_clean(row["answer"])]}
-        yield from _locate("", text, row["question"], swapped)
+        answers = [clean(row["answer"])]
+        yield from locate("", clean(row["context"]), row["question"], answers, is_searched=True)
 
 
-def _clean(text: str) -> str:
-    """Undoes the tokenised spelling of NQ-Swap: tags, spaces before punctuation, quotes."""
+def clean(text: str) -> str:
+    """Undoes a tokenised spelling: tags, spaces before punctuation, quotes."""
     text = _TAGS.sub(" ", text)
     text = re.sub(r"\s+([,.;:!?%)\]])", r"\1", text)
     text = re.sub(r"([(\[$])\s+", r"\1", text)
@@ -204,9 +222,19 @@ def _clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def _locate(title: str, text: str, question: str, row: dict[str, Any]) -> Iterator[Fact]:
-    """Yields the fact where its answer stands, at the place most like the question."""
-    for answer in row["answers"]:
+def locate(
+    title: str, text: str, question: str, answers: Iterable[str], *, is_searched: bool
+) -> Iterator[Fact]:
+    """Yields the fact where its first answer stands, at the place most like the question.
+
+    Args:
+        title: The passage's.
+        text: The passage.
+        question: What is asked.
+        answers: Those that are right, the best first; one that the passage lacks is passed over.
+        is_searched: Whether people typed the question into a search box.
+    """
+    for answer in answers:
         places = [m.start() for m in re.finditer(re.escape(answer), text)]
         if places and len(answer) < 80:
             words = set(_WORDS.findall(question.casefold()))
@@ -216,7 +244,7 @@ def _locate(title: str, text: str, question: str, row: dict[str, Any]) -> Iterat
                     words & set(_WORDS.findall(text[max(0, at - 150) : at + 150].casefold()))
                 ),
             )
-            yield Fact(title, text, question, answer, best)
+            yield Fact(title, text, question, answer, best, is_searched)
             return
 
 

@@ -31,6 +31,7 @@ from recallm_core.train.reader.train import (
     Masters,
     Round,
     Run,
+    _set_dropout,
     export,
     loss_of,
     rate,
@@ -275,9 +276,10 @@ def test_a_round_ends_with_the_share_of_where_it_began_also_when_it_was_stopped(
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_an_average_that_is_no_share_is_refused(share: float) -> None:
-    with pytest.raises(RecallmError, match="from 0 to below 1"):
-        Round(1, 1e-4, average=share)
+@pytest.mark.parametrize("name", ["average", "dropout"])
+def test_what_is_no_share_is_refused(name: str, share: float) -> None:
+    with pytest.raises(RecallmError, match=f"{name} should be a share from 0 to below 1"):
+        Round(1, 1e-4, **{name: share})
 
 
 def test_a_fact_amid_other_passages_has_its_answer_at_the_same_words(source: RowSource) -> None:
@@ -293,6 +295,14 @@ def test_passages_near_a_question_are_others_that_share_its_words() -> None:
     near = NearPassages(pool(), count=3).of(pool().facts[1])
     assert near
     assert all("ferry" in text and text != TEXT for _, text in near)
+
+
+def test_a_round_without_dropout_draws_none() -> None:
+    model = Base(EXPORTED, is_reader=True).model().train()
+    parts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    for share in (0.0, 0.1):
+        _set_dropout(model, share)
+        assert {part.p for part in parts} == {share}
 
 
 def test_no_window_without_the_answer_shows_it(source: RowSource) -> None:
