@@ -303,28 +303,42 @@ def _piece(text: str, rng: random.Random) -> str:
 
 
 class NearPassages:
-    """For each real question, passages of others that share its words.
+    """For each real question, passages of others that share its words and don't answer it.
+
+    A passage that another fact asks the question about, or that holds an answer of one, does answer
+    it: a fact whose answer was swapped has its first passage nearest of all.
 
     Args:
         pool: Its passages, and those of its facts, are the others.
-        count: How many are looked for.
+        count: How many are kept of a question, at most.
     """
 
     def __init__(self, pool: Pool, count: int = 8) -> None:
-        known = dict.fromkeys((fact.title, fact.text) for fact in (*pool.facts, *pool.missing))
-        self._passages = [*pool.passages, *known]
-        self._numbers: dict[str, tuple[int, ...]] = {}
+        facts = (*pool.facts, *pool.missing)
+        self._passages = list(dict.fromkeys((*pool.passages, *((f.title, f.text) for f in facts))))
         index = BM25([terms(f"{title} {text[:1200]}") for title, text in self._passages])
-        for fact in (*pool.facts, *pool.missing):
-            if fact.question not in self._numbers:
-                scores = index.scores(terms(fact.question))
-                best = np.argpartition(-scores, count)[:count]
-                self._numbers[fact.question] = tuple(int(n) for n in best)
+        by_question: dict[str, list[Fact]] = {}
+        for fact in facts:
+            by_question.setdefault(fact.question, []).append(fact)
+        self._numbers: dict[str, tuple[int, ...]] = {}
+        for question, asked in by_question.items():
+            scores = index.scores(terms(question))
+            best = np.argpartition(-scores, min(2 * count, len(scores) - 1))[: 2 * count]
+            ranked = best[np.argsort(-scores[best])]
+            others = [int(n) for n in ranked if not _answers(self._passages[n][1], asked)]
+            self._numbers[question] = tuple(others[:count])
 
     def of(self, fact: Fact) -> list[tuple[str, str]]:
-        """Returns title and text of each passage near a question, without its own."""
-        near = [self._passages[n] for n in self._numbers.get(fact.question, ())]
-        return [(title, text) for title, text in near if text != fact.text]
+        """Returns title and text of each passage near a question, without those that answer it."""
+        return [self._passages[n] for n in self._numbers.get(fact.question, ())]
+
+
+def _answers(text: str, asked: Sequence[Fact]) -> bool:
+    """Whether a passage is one of a question's own, or holds an answer to it."""
+    low = text.casefold()
+    return any(
+        text == fact.text or (fact.answer and fact.answer.casefold() in low) for fact in asked
+    )
 
 
 def batches(source: RowSource, rng: random.Random) -> list[list[Row]]:

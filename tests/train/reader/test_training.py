@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,19 @@ def test_passages_near_a_question_are_others_that_share_its_words() -> None:
     near = NearPassages(pool(), count=3).of(pool().facts[1])
     assert near
     assert all("ferry" in text and text != TEXT for _, text in near)
+
+
+def test_no_passage_that_answers_a_question_is_near_it() -> None:
+    """A fact whose answer was swapped has its first passage nearest, and that isn't without one."""
+    question, text = "Who built the pier of Skerry?", "The pier of Skerry was built by Bo Olsen."
+    fact = Fact("", text, question, "Bo Olsen", text.index("Bo Olsen"))
+    swapped = replace(fact, text=text.replace("Bo Olsen", "Cy Young"), answer="Cy Young")
+    told = ("Piers", "Bo Olsen built piers. His best is the pier of Skerry.")
+    others = tuple((f"{n}", f"Pier {n} of Skerry was built of stone.") for n in range(9))
+    near = NearPassages(Pool((fact, swapped), (), (), (told, *others), (), 0))
+    for asked in (fact, swapped, replace(fact, text="A page with it amid others.")):
+        assert {title for title, _ in near.of(asked)} <= {f"{n}" for n in range(9)}
+        assert len(near.of(asked)) == 8
 
 
 def test_a_round_without_dropout_draws_none() -> None:
