@@ -128,7 +128,8 @@ def _reader(arguments: argparse.Namespace) -> int:
     export = arguments.export or arguments.out / "reader"
     if arguments.questions and not config.data:
         raise RecallmError("--questions go with the data folder's; this config has data = false")
-    more = [fact for path in arguments.questions for fact in read_questions(path)]
+    files = () if arguments.export_only else arguments.questions
+    more = [fact for path in files for fact in read_questions(path)]
     return _train_reader(arguments, config, base, arguments.out, export, more)
 
 

@@ -54,8 +54,8 @@ class Base:
     def model(self) -> Any:
         """Returns the encoder with three outputs a token; its word table is frozen.
 
-        In 16 bits where they are computed with; a processor that has to spell them out takes some
-        ten times as long, so there it is in 32.
+        In 16 bits where they are computed with, else in 32: a processor without them, a virtual
+        AMD EPYC with AVX2, took 46 seconds for a step in 16 bits and 2.4 in 32.
 
         Raises:
             CheckpointError: The folder isn't as it should be.
